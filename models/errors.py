@@ -1,0 +1,108 @@
+"""Everything `models` raises on purpose.
+
+ModelsError
+ ├─ InvalidName               a model, data set or alias name that cannot be one
+ ├─ ImageError
+ │   ├─ NotAnImage            the bytes are no image in a format Fovea reads
+ │   ├─ BrokenImage           an image that ends early or does not decode
+ │   └─ ImageTooLarge         more pixels than the limit
+ ├─ UnknownArchitecture
+ ├─ UnknownWeights            a weights entry the architecture does not have
+ ├─ WeightsUnavailable        pretrained weights neither cached nor reachable
+ ├─ IncompatibleWeights       keys or shapes that do not fit the architecture
+ ├─ UnsafeWeights             a file that weights-only loading refuses
+ └─ RegistryError
+     ├─ UnknownModel, UnknownVersion, UnknownAlias
+     ├─ VersionInUse          an alias points at the version to delete
+     └─ CorruptVersion        sha256 or files do not match the manifest
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class ModelsError(Exception):
+    """An error of this package: `str()` says what is wrong, `hint` the way out, if there is one."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InvalidName(ModelsError):
+    """A name that cannot be a model, data set or alias name."""
+
+
+class ImageError(ModelsError):
+    """An image that cannot be used."""
+
+
+class NotAnImage(ImageError):
+    """The bytes are no image in a format Fovea reads."""
+
+
+class BrokenImage(ImageError):
+    """The bytes begin like an image but do not decode to one."""
+
+
+class ImageTooLarge(ImageError):
+    """The image has more pixels than the limit; it was not decoded."""
+
+
+class UnknownArchitecture(ModelsError):
+    """No architecture of that name is in the catalogue."""
+
+
+class UnknownWeights(ModelsError):
+    """The architecture has no pretrained weights of that name."""
+
+
+class WeightsUnavailable(ModelsError):
+    """Pretrained weights are neither in the cache nor reachable."""
+
+
+class IncompatibleWeights(ModelsError):
+    """A state_dict does not fit its architecture: which keys are missing, unexpected or of another shape."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        missing: Sequence[str] = (),
+        unexpected: Sequence[str] = (),
+        mismatched: Sequence[str] = (),
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.missing = tuple(missing)
+        self.unexpected = tuple(unexpected)
+        self.mismatched = tuple(mismatched)
+
+
+class UnsafeWeights(ModelsError):
+    """The file holds more than tensors and primitives, or is no state_dict at all."""
+
+
+class RegistryError(ModelsError):
+    """An error of the model registry."""
+
+
+class UnknownModel(RegistryError):
+    """No model of that name is registered."""
+
+
+class UnknownVersion(RegistryError):
+    """The model has no such version."""
+
+
+class UnknownAlias(RegistryError):
+    """The model has no such alias."""
+
+
+class VersionInUse(RegistryError):
+    """An alias points at the version."""
+
+
+class CorruptVersion(RegistryError):
+    """What is on disk is not what the manifest says."""

@@ -1,0 +1,94 @@
+"""What a model version is and where it comes from. No torch here: clients read manifests too."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+MANIFEST_FORMAT_VERSION = 1
+
+Task = Literal["classification"]
+
+
+class Preset(BaseModel):
+    """Preprocessing that travels with weights: resize the shorter side, crop the centre, scale to [0, 1], normalise.
+
+    The order and the interpolation are torchvision's `ImageClassification` preset.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: Literal[1, 3] = Field(3, description="3 is RGB; 1 is luma (ITU-R 601-2), for models of grey images.")
+    resize_px: Annotated[int, Field(ge=1, le=4096, description="Length of the shorter side before the crop.")]
+    crop_px: Annotated[int, Field(ge=1, le=4096, description="Side of the centre crop: what the network sees.")]
+    interpolation: Literal["nearest-exact", "bilinear", "bicubic"] = "bilinear"
+    mean: tuple[float, ...] = Field(description="Mean a channel, of values in [0, 1].")
+    std: tuple[float, ...] = Field(description="Standard deviation a channel, of values in [0, 1].")
+
+    @model_validator(mode="after")
+    def _one_number_a_channel(self) -> Preset:
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            msg = f"mean and std need {self.channels} number(s), one a channel"
+            raise ValueError(msg)
+        if any(value <= 0 for value in self.std):
+            msg = "every std must be above 0"
+            raise ValueError(msg)
+        return self
+
+
+class DatasetReference(BaseModel):
+    """Which data a model learned from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: int
+    fingerprint: str = Field(description="sha256 over the images' contents, categories and splits.")
+
+
+class ManifestDraft(BaseModel):
+    """A manifest before the registry gives it a name, a version and the file's digest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Task = "classification"
+    architecture: str = Field(description="Catalogue name.")
+    categories: tuple[str, ...] = Field(min_length=1, description="Label of every index the network answers with.")
+    preset: Preset
+    metrics: dict[str, float] = Field(default_factory=dict, description="For instance `val/top1`, in [0, 1].")
+    dataset: DatasetReference | None = None
+    base: str | None = Field(
+        None, description="Weights it started from: `resnet18.IMAGENET1K_V1`, `ants-bees/2`; null for none."
+    )
+    strategy: str | None = Field(None, description="`feature_extraction`, `fine_tune` or `from_scratch`.")
+    config: dict[str, JsonValue] = Field(default_factory=dict, description="The job's full resolved configuration.")
+    seed: int | None = None
+    job_id: str | None = None
+    origin: Literal["trained", "uploaded"] = "trained"
+    device: str | None = Field(None, description="What it was trained on.")
+    libraries: dict[str, str] = Field(default_factory=dict, description="Version of each library that made it.")
+    description: str | None = Field(None, max_length=2000)
+
+
+class Manifest(ManifestDraft):
+    """A published, immutable model version."""
+
+    format_version: Literal[1] = MANIFEST_FORMAT_VERSION
+    name: str
+    version: int = Field(ge=1)
+    created_at: datetime
+    parameters: int = Field(description="Number of learnable numbers.")
+    size_bytes: int = Field(description="Size of state_dict.safetensors.")
+    sha256: str = Field(description="Digest of state_dict.safetensors; checked on load.")
+
+    @property
+    def reference(self) -> str:
+        """`name/version`, as requests spell it."""
+        return f"{self.name}/{self.version}"
+
+
+def as_json(model: BaseModel) -> dict[str, Any]:
+    """The model's JSON form as plain Python values."""
+    return model.model_dump(mode="json")

@@ -1,0 +1,1 @@
+"""Background work: jobs, their queue and store, data sets, and the training runs."""

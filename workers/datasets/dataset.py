@@ -1,0 +1,86 @@
+"""What is known of a data set version: `dataset.json` and its lists of images. No torch here: clients read it too."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.manifest import DatasetReference, Task
+
+DatasetFormat = Literal["image_folder", "csv"]
+SplitName = Literal["train", "val"]
+Severity = Literal["error", "warning", "info"]
+
+
+class Finding(BaseModel):
+    """One kind of thing that validation saw, and where."""
+
+    model_config = ConfigDict(frozen=True)
+
+    severity: Severity = Field(description="`error`: dropped or unusable; `warning`: kept, look at it; `info`: said.")
+    code: str = Field(description="Stable: `unreadable_image`, `duplicate_images`, `split_made`, …")
+    message: str
+    count: int = Field(ge=0, description="How many files it concerns.")
+    files: tuple[str, ...] = Field((), description="The first 20 of them, as named in the archive.")
+
+
+class SplitSummary(BaseModel):
+    """How much one split holds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    images: int
+    images_by_category: dict[str, int]
+
+
+class SizeSummary(BaseModel):
+    """Image sizes over all splits, px."""
+
+    model_config = ConfigDict(frozen=True)
+
+    width_min: int
+    width_median: int
+    width_max: int
+    height_min: int
+    height_median: int
+    height_max: int
+
+
+class DatasetInfo(BaseModel):
+    """A published, immutable data set version."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format_version: Literal[1] = 1
+    name: str
+    version: int
+    created_at: datetime
+    task: Task
+    format: DatasetFormat
+    categories: tuple[str, ...] = Field(description="Label of every index, sorted.")
+    splits: dict[SplitName, SplitSummary]
+    sizes: SizeSummary
+    size_bytes: int = Field(description="Bytes of the images.")
+    fingerprint: str = Field(description="sha256 over the images' contents, categories and splits; not their names.")
+    validation_fraction: float | None = Field(description="Share moved to `val` when the archive had no such split.")
+    seed: int
+    report: tuple[Finding, ...]
+
+    @property
+    def reference(self) -> DatasetReference:
+        """What a manifest keeps of it."""
+        return DatasetReference(name=self.name, version=self.version, fingerprint=self.fingerprint)
+
+
+class DatasetImage(BaseModel):
+    """One line of `train.jsonl` or `val.jsonl`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str = Field(description="Below the version's `images/`, with forward slashes.")
+    category: int = Field(description="Index into the data set's categories.")
+    width: int
+    height: int
+    sha256: str

@@ -1,0 +1,54 @@
+"""What a worker is told from outside: environment variables `FOVEA_*`, or `.env`. Only `main.py` files read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class WorkerSettings(BaseSettings):
+    """Settings of every Fovea process."""
+
+    model_config = SettingsConfigDict(env_prefix="FOVEA_", env_file=".env", env_file_encoding="utf-8", extra="ignore")
+
+    home: Path = Field(Path("data"), description="Directory of all state: data sets, runs, registry, weights.")
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Broker, job status and event streams.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
+        description="Where tensors live; `auto` takes a GPU if there is one.",
+    )
+    offline: bool = Field(False, description="Never fetch pretrained weights; only those in HOME/weights are used.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe line to log.")
+    lease_s: float = Field(
+        30.0, gt=0.5, le=3600, description="Seconds without a sign of life after which a job counts as lost."
+    )
+    sweep_interval_s: float = Field(
+        10.0, gt=0.1, le=3600, description="Seconds between looks for lost jobs; every worker looks, one at a time."
+    )
+    max_attempts: int = Field(3, ge=1, le=100, description="Runs of a job that may be lost before it fails.")
+    cancel_grace_s: float = Field(
+        5.0, gt=0, le=300, description="Seconds between asking a trainer to end and killing it."
+    )
+    visibility_timeout_s: int = Field(
+        86_400, ge=1, description="Celery's redelivery of unacknowledged messages; harmless at any value, so: long."
+    )
+
+    @property
+    def datasets_dir(self) -> Path:
+        return self.home / "datasets"
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.home / "runs"
+
+    @property
+    def registry_dir(self) -> Path:
+        return self.home / "registry"
+
+    @property
+    def weights_dir(self) -> Path:
+        return self.home / "weights"
