@@ -1,0 +1,153 @@
+"""The API's own errors, and the one table from every error class to a status and a code. `problems.py` answers them.
+
+ApiError
+ ├─ MalformedBody             400
+ ├─ MalformedIdempotencyKey   400
+ ├─ UnknownFile               404
+ ├─ NotAcceptable             406
+ ├─ RequestInProgress         409   the first request with this idempotency key has not been answered
+ ├─ BodyTooLarge              413
+ ├─ TooManyImages             413
+ ├─ UnsupportedBody           415
+ ├─ InvalidValue              422   a value that pydantic could not judge; names its field
+ └─ IdempotencyMismatch       422   the key was used for another payload
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from app.inference import errors as inference
+from app.schemas.problem import FieldError
+from models import errors as models
+from workers import errors as workers
+
+
+class ApiError(Exception):
+    """An error of this package: `str()` says what is wrong, `hint` the way out, if there is one."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class MalformedBody(ApiError):
+    """A body that is not what its Content-Type says."""
+
+
+class MalformedIdempotencyKey(ApiError):
+    """An Idempotency-Key that cannot be one."""
+
+
+class UnknownFile(ApiError):
+    """No such file in a report."""
+
+
+class NotAcceptable(ApiError):
+    """The Accept header asks for what this route cannot answer to this request."""
+
+
+class RequestInProgress(ApiError):
+    """The first request with this idempotency key is still being answered."""
+
+
+class BodyTooLarge(ApiError):
+    """The body has more bytes than the limit; the rest of it was not read."""
+
+
+class TooManyImages(ApiError):
+    """More images in a request than the limit."""
+
+
+class UnsupportedBody(ApiError):
+    """A Content-Type that the route does not read."""
+
+
+class IdempotencyMismatch(ApiError):
+    """The idempotency key belongs to a request with another payload."""
+
+
+class InvalidValue(ApiError):
+    """A value that does not make sense."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str,
+        where: str = "body",
+        value: JsonValue = None,
+        valid: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.error = FieldError(field=field, where=where, message=message, value=value, valid=valid)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one class of errors is answered."""
+
+    status: int
+    code: str
+    title: str
+    retry_after_s: int | None = None
+
+
+KINDS: dict[type[Exception], Kind] = {
+    MalformedBody: Kind(400, "malformed_body", "The body cannot be read"),
+    MalformedIdempotencyKey: Kind(400, "malformed_idempotency_key", "The Idempotency-Key cannot be one"),
+    UnknownFile: Kind(404, "unknown_file", "No such file"),
+    NotAcceptable: Kind(406, "not_acceptable", "The answer cannot have this form"),
+    RequestInProgress: Kind(409, "request_in_progress", "The first request is still in progress", retry_after_s=1),
+    BodyTooLarge: Kind(413, "body_too_large", "The body is too large"),
+    TooManyImages: Kind(413, "too_many_images", "Too many images in one request"),
+    UnsupportedBody: Kind(415, "unsupported_body", "The body has a type that is not read here"),
+    InvalidValue: Kind(422, "invalid_request", "The request does not make sense"),
+    IdempotencyMismatch: Kind(422, "idempotency_mismatch", "The Idempotency-Key belongs to another request"),
+    inference.EngineFull: Kind(503, "engine_full", "Too many images wait already", retry_after_s=1),
+    inference.ModelLoading: Kind(503, "model_loading", "The model is still being loaded", retry_after_s=2),
+    inference.DeadlineExceeded: Kind(504, "deadline_exceeded", "The prediction was not ready in time"),
+    inference.OutOfDeviceMemory: Kind(507, "out_of_device_memory", "The device is out of memory"),
+    inference.ImageUrlRefused: Kind(422, "image_url_refused", "The image URL may not be fetched"),
+    inference.ImageUrlFailed: Kind(422, "image_url_failed", "The image URL gave no image"),
+    models.InvalidName: Kind(422, "invalid_name", "The name cannot be used"),
+    models.NotAnImage: Kind(415, "not_an_image", "Not an image"),
+    models.BrokenImage: Kind(422, "broken_image", "The image is damaged"),
+    models.ImageTooLarge: Kind(413, "image_too_large", "The image is too large"),
+    models.UnknownArchitecture: Kind(404, "unknown_architecture", "No such architecture"),
+    models.UnknownWeights: Kind(404, "unknown_weights", "No such pretrained weights"),
+    models.WeightsUnavailable: Kind(503, "weights_unavailable", "Pretrained weights are not here", retry_after_s=60),
+    models.IncompatibleWeights: Kind(422, "incompatible_weights", "The weights do not fit the architecture"),
+    models.UnsafeWeights: Kind(422, "unsafe_weights", "The file holds more than tensors"),
+    models.UnknownModel: Kind(404, "unknown_model", "No such model"),
+    models.UnknownVersion: Kind(404, "unknown_version", "No such model version"),
+    models.UnknownAlias: Kind(404, "unknown_alias", "No such alias"),
+    models.VersionInUse: Kind(409, "version_in_use", "The version is in use"),
+    models.CorruptVersion: Kind(500, "corrupt_version", "The model version is damaged on disk"),
+    models.ModelsError: Kind(500, "model_error", "The model cannot be used"),
+    workers.UnknownDataset: Kind(404, "unknown_dataset", "No such data set"),
+    workers.UnknownDatasetVersion: Kind(404, "unknown_dataset_version", "No such data set version"),
+    workers.DatasetInUse: Kind(409, "dataset_in_use", "The data set is in use"),
+    workers.UnsafeArchive: Kind(422, "unsafe_archive", "The archive is refused"),
+    workers.BrokenArchive: Kind(422, "broken_archive", "The file is no archive, or a damaged one"),
+    workers.UnusableDataset: Kind(422, "unusable_dataset", "Nothing to learn from is left"),
+    workers.UnknownJob: Kind(404, "unknown_job", "No such job"),
+    workers.IllegalTransition: Kind(409, "wrong_status", "The job's status does not allow it"),
+    workers.InvalidJob: Kind(422, "invalid_job", "The job does not make sense"),
+    workers.StoreUnavailable: Kind(503, "redis_unavailable", "Redis cannot be reached", retry_after_s=5),
+    workers.DiskFull: Kind(507, "disk_full", "No space is left on the disk"),
+    workers.WorkersError: Kind(500, "worker_error", "The work cannot be done"),
+}
+
+UNEXPECTED = Kind(500, "internal_error", "Something broke in Fovea")
+
+
+def kind_of(error: Exception) -> Kind:
+    """The entry of the nearest class in the table; UNEXPECTED where there is none."""
+    for ancestor in type(error).__mro__:
+        if ancestor in KINDS:
+            return KINDS[ancestor]
+    return UNEXPECTED

@@ -1,0 +1,1 @@
+"""Serving: from encoded images and a model reference to scores."""

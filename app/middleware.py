@@ -1,0 +1,164 @@
+"""What happens to every request, whatever its route: an id, a line in the log, a limit on its body.
+
+Pure ASGI: Starlette's BaseHTTPMiddleware would buffer nothing but cost a task and a queue a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import BodyTooLarge
+from app.problems import answer, instance_of
+
+access_log = logging.getLogger("fovea.access")
+error_log = logging.getLogger("fovea.errors")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+_QUIET_PATHS = frozenset({"/healthz", "/readyz"})
+_CLIENT_WENT = 499  # nginx's number for a client that did not wait
+_LINGER_S = 2.0
+
+
+class RequestMiddleware:
+    """Gives every request an id and a line in the access log, and answers what nothing else answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _header(scope, b"x-request-id")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        started_at = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id.encode())]}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            status = _CLIENT_WENT
+        except Exception as error:
+            error_log.exception(
+                "request %s: %s %s broke", request_id, scope["method"], instance_of(scope), extra={"request_id": request_id}
+            )
+            if status:  # half an answer is out: the server must cut the connection, or the client takes it for whole
+                raise
+            await answer(error, scope)(scope, receive, send_with_id)
+        finally:
+            _log_access(scope, status, time.perf_counter() - started_at)
+
+
+class BodyLimitMiddleware:
+    """Answers 413 as soon as a body is, or says it will be, larger than its route allows; the rest is not read."""
+
+    def __init__(self, app: ASGIApp, limit_of: Callable[[Scope], int]) -> None:
+        self._app = app
+        self._limit_of = limit_of
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit_bytes = self._limit_of(scope)
+        declared = _header(scope, b"content-length")
+        if declared.isdecimal() and int(declared) > limit_bytes:
+            await _refuse(scope, receive, send, limit_bytes)
+            return
+        received_bytes = 0
+        is_exceeded = has_answered = False
+
+        async def receive_within_limit() -> Message:
+            nonlocal received_bytes, is_exceeded
+            message = await receive()
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > limit_bytes:
+                is_exceeded = True
+                raise _too_large(limit_bytes)
+            return message
+
+        async def send_unless_exceeded(message: Message) -> None:
+            # whatever the route makes of the exception, the client hears of the limit
+            nonlocal has_answered
+            if not is_exceeded or has_answered:
+                has_answered = True
+                await send(message)
+
+        try:
+            await self._app(scope, receive_within_limit, send_unless_exceeded)
+        except BodyTooLarge:
+            if has_answered:
+                raise
+        if is_exceeded and not has_answered:
+            await _refuse(scope, receive, send, limit_bytes)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, limit_bytes: int) -> None:
+    """Answers 413, then lets the client stop by itself for a moment.
+
+    A connection closed under a client that still sends is reset, and the answer is lost with it.
+    """
+    response = answer(_too_large(limit_bytes), scope)
+    headers = [*response.raw_headers, (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    try:
+        async with asyncio.timeout(_LINGER_S):
+            while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+                pass
+    except TimeoutError:
+        pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _too_large(limit_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"The body is larger than the {limit_bytes} bytes that are read here.",
+        hint="Send less at a time, or have the operator raise the limit.",
+    )
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def _log_access(scope: Scope, status: int, duration_s: float) -> None:
+    path = scope["path"]
+    level = logging.DEBUG if path in _QUIET_PATHS else logging.INFO
+    client = (scope.get("client") or ("-",))[0]
+    request_id = scope["state"]["request_id"]
+    access_log.log(
+        level,
+        "%s %s %d %.1f ms %s %s",
+        scope["method"],
+        instance_of(scope),
+        status,
+        duration_s * 1000,
+        client,
+        request_id,
+        extra={
+            "request_id": request_id,
+            "method": scope["method"],
+            "path": instance_of(scope),
+            "status": status,
+            "duration_ms": round(duration_s * 1000, 1),
+            "client": client,
+        },
+    )

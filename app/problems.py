@@ -1,0 +1,172 @@
+"""From an exception to problem details (RFC 9457): every error that a client sees is made here."""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import JsonValue, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from app.errors import UNEXPECTED, ApiError, InvalidValue, Kind, kind_of
+from app.inference.errors import InferenceError
+from app.schemas.problem import FieldError, Problem
+from app.validity import describe_valid
+from models.errors import IncompatibleWeights, ModelsError
+from workers.datasets.dataset import Finding
+from workers.errors import DiskFull, InvalidJob, UnusableDataset, WorkersError
+
+MEDIA_TYPE = "application/problem+json"
+_LONGEST_VALUE = 200
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Every error of Fovea's and every bad request is answered as problem details."""
+    for raised_on_purpose in (ApiError, InferenceError, ModelsError, WorkersError):
+        app.add_exception_handler(raised_on_purpose, _answer_known)
+    app.add_exception_handler(OSError, _answer_full_disk)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http)
+
+
+def problem_of(error: Exception, scope: Scope) -> Problem:
+    """The problem that `error` is to the client of the request. Nothing of an unexpected error is told but its id."""
+    kind = kind_of(error)
+    if kind is UNEXPECTED:
+        return _problem(kind, scope, detail="Fovea's log has the reason under this request id.")
+    return _problem(kind, scope, detail=str(error), hint=getattr(error, "hint", None), **_particulars(error))
+
+
+def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer that carries the problem."""
+    return Response(
+        problem.model_dump_json(exclude_none=True), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE
+    )
+
+
+def answer(error: Exception, scope: Scope) -> Response:
+    """The whole answer to an error, `Retry-After` included where waiting helps."""
+    retry_after_s = getattr(error, "retry_after_s", None) or kind_of(error).retry_after_s
+    headers = {"Retry-After": str(retry_after_s)} if retry_after_s else None
+    return problem_response(problem_of(error, scope), headers)
+
+
+async def _answer_known(request: Request, error: Exception) -> Response:
+    return answer(error, request.scope)
+
+
+async def _answer_full_disk(request: Request, error: Exception) -> Response:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "Delete old data sets, jobs or model versions, or give FOVEA_HOME more room."
+        return answer(DiskFull("No space is left where Fovea keeps its data.", hint=hint), request.scope)
+    raise error
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    broken = next((item for item in error.errors() if item["type"] == "json_invalid"), None)
+    if broken is not None:
+        kind = Kind(400, "malformed_body", "The body cannot be read")
+        detail = f"The body is no JSON: {broken.get('ctx', {}).get('error', broken['msg'])}, at byte {broken['loc'][-1]}."
+        return problem_response(_problem(kind, request.scope, detail=detail))
+    errors = tuple(_field_error(request, item) for item in error.errors())
+    return problem_response(_problem(kind_of(InvalidValue("", field="")), request.scope, **_summary(errors)))
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    path = instance_of(request.scope)
+    match error.status_code:
+        case 404:
+            kind, detail, hint = Kind(404, "unknown_route", "No such route"), f"Nothing is at {path}.", "See /docs."
+        case 405:
+            allowed = (error.headers or {}).get("Allow", "")
+            kind = Kind(405, "method_not_allowed", "The method is not allowed here")
+            detail, hint = f"{request.method} is not allowed at {path}.", f"Allowed: {allowed}."
+        case status:
+            kind, detail, hint = Kind(status, phrase.lower().replace(" ", "_"), phrase), str(error.detail), None
+    return problem_response(_problem(kind, request.scope, detail=detail, hint=hint), error.headers)
+
+
+def instance_of(scope: Scope) -> str:
+    """The request's path, percent-encoded as it was sent."""
+    raw = scope.get("raw_path")
+    return raw.decode("ascii", "replace") if raw else quote(scope.get("path", ""))
+
+
+def _problem(kind: Kind, scope: Scope, *, detail: str, **members: Any) -> Problem:
+    return Problem(
+        type=f"urn:fovea:problem:{kind.code}",
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        instance=instance_of(scope),
+        code=kind.code,
+        request_id=scope.get("state", {}).get("request_id", "none"),
+        **members,
+    )
+
+
+def _particulars(error: Exception) -> dict[str, Any]:
+    match error:
+        case InvalidValue():
+            return {"errors": (error.error,)}
+        case InvalidJob():
+            return {"errors": (FieldError(field=error.field, where="body", message=str(error), valid=error.hint),)}
+        case UnusableDataset():
+            return {"findings": tuple(Finding.model_validate(problem) for problem in error.problems)}
+        case IncompatibleWeights():
+            return {"missing": error.missing, "unexpected": error.unexpected, "mismatched": error.mismatched}
+    return {}
+
+
+def _summary(errors: Sequence[FieldError]) -> dict[str, Any]:
+    first = errors[0]
+    more = f" And {len(errors) - 1} more, see `errors`." if len(errors) > 1 else ""
+    hint = f"Valid for {first.field}: {first.valid}." if first.valid else None
+    return {"detail": f"{first.field}: {first.message}.{more}", "hint": hint, "errors": tuple(errors)}
+
+
+def _field_error(request: Request, item: dict[str, Any]) -> FieldError:
+    where, *path = item["loc"]
+    document = request.app.openapi()
+    route_path = getattr(request.scope.get("route"), "path_format", "")
+    operation = document["paths"].get(route_path, {}).get(request.method.lower(), {})
+    return FieldError(
+        field=".".join(str(step) for step in path) or str(where),
+        where=str(where),
+        message=str(item["msg"]),
+        value=None if item["type"] == "missing" else json_safe(item.get("input")),
+        valid=describe_valid(document, operation, item["loc"]),
+    )
+
+
+def errors_of(error: ValidationError, *, where: str) -> RequestValidationError:
+    """A validation that a route did itself, as if FastAPI had done it."""
+    return RequestValidationError([{**item, "loc": (where, *item["loc"])} for item in error.errors()])
+
+
+def json_safe(value: Any) -> JsonValue:
+    """`value` for an error: short, and in words where JSON has none for it (NaN, bytes)."""
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case str():
+            clean = value.encode("utf-8", "replace").decode()
+            return clean if len(clean) <= _LONGEST_VALUE else clean[:_LONGEST_VALUE] + "…"
+        case bytes():
+            return f"{len(value)} bytes"
+    text = str(value)
+    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"

@@ -1,0 +1,1 @@
+"""Bodies of requests and answers. No FastAPI and no torch here: the client speaks them too."""

@@ -1,0 +1,89 @@
+"""What the API is told from outside: environment variables `FOVEA_*`, or `.env`. `.env.example` lists them all."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import NoDecode
+
+from workers.settings import WorkerSettings
+
+MEBIBYTE = 1024**2
+GIBIBYTE = 1024**3
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+class ApiSettings(WorkerSettings):
+    """Settings of the API process; a worker ignores those that are only here."""
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; 0.0.0.0 is every interface: Fovea has no keys of its own yet."
+    )
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+
+    max_body_bytes: int = Field(
+        64 * MEBIBYTE, ge=1024, description="Largest request body, bytes, other than uploads of data sets and weights."
+    )
+    max_image_bytes: int = Field(32 * MEBIBYTE, ge=1024, description="Largest encoded image to classify, bytes.")
+    max_image_pixels: int = Field(
+        100_000_000,
+        ge=1,
+        le=2**31 - 1,
+        description="Most pixels of one image, here and in data sets; read from its header before it is decoded. "
+        "A decode thread takes 3 bytes a pixel, for a moment up to three times that.",
+    )
+    max_images_per_request: int = Field(64, ge=1, le=10_000, description="Most images in one request.")
+
+    max_upload_bytes: int = Field(20 * GIBIBYTE, ge=1024, description="Largest data set archive, bytes.")
+    max_weights_bytes: int = Field(8 * GIBIBYTE, ge=1024, description="Largest uploaded state_dict, bytes.")
+    max_archive_files: int = Field(500_000, ge=1, description="Most entries of a data set archive.")
+    max_archive_bytes: int = Field(
+        100 * GIBIBYTE, ge=1024, description="Most bytes of a data set archive once extracted, counted while extracting."
+    )
+    max_archive_ratio: float = Field(
+        200.0, ge=1, description="Most bytes a packed byte may become; photos stay near 1, bombs pass 1000."
+    )
+
+    image_url_hosts: CommaSeparated = Field(
+        (),
+        description="Hosts whose image URLs may be fetched, separated by commas: `images.example.com`, "
+        "`*.example.com`, `example.com:8443`, or `*` for any public host. Empty is off.",
+    )
+    image_url_timeout_s: float = Field(
+        5.0, gt=0, le=300, description="Seconds that fetching one image URL may take, redirects included."
+    )
+
+    max_loaded_models: int = Field(
+        4, ge=1, le=1000, description="Models kept in memory; beyond that the least recently used one goes."
+    )
+    preload: CommaSeparated = Field(
+        (), description="Model references to load at start, separated by commas: `ants-bees,resnet50`. Empty is none."
+    )
+    decode_threads: int = Field(0, ge=0, le=256, description="Threads that decode images; 0 is one a core.")
+    max_pending_images: int = Field(
+        256, ge=1, description="Images accepted and not yet answered; beyond that 503 with Retry-After."
+    )
+    request_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="Seconds that a prediction may take, loading its model included; then 504."
+    )
+
+    log_format: Literal["text", "json"] = Field("text", description="How log lines look: for people or for machines.")
+
+    @field_validator("image_url_hosts", "preload", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @model_validator(mode="after")
+    def _limits_fit_together(self) -> ApiSettings:
+        if self.max_images_per_request > self.max_pending_images:
+            msg = (
+                f"max_images_per_request is {self.max_images_per_request} and max_pending_images is "
+                f"{self.max_pending_images}: a request of the full size could never be taken. Raise the second."
+            )
+            raise ValueError(msg)
+        return self
