@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-MANIFEST_FORMAT_VERSION = 1
+
 
 Task = Literal["classification"]
 
@@ -75,7 +75,7 @@ class ManifestDraft(BaseModel):
 class Manifest(ManifestDraft):
     """A published, immutable model version."""
 
-    format_version: Literal[1] = MANIFEST_FORMAT_VERSION
+    format_version: Literal[1] = 1
     name: str
     version: int = Field(ge=1)
     created_at: datetime

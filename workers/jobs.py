@@ -129,3 +129,13 @@ class JobEvent(BaseModel):
     at: datetime
     type: Literal["status", "progress", "metrics", "message"]
     data: dict[str, Any]
+
+
+def status_event(job: Job) -> tuple[str, dict[str, Any]]:
+    """The type and data of the event that says where a job stands now."""
+    data: dict[str, Any] = {"status": job.status.value, "attempt": job.attempt}
+    if job.error is not None:
+        data["error"] = job.error.model_dump(mode="json")
+    if job.result is not None:
+        data["result"] = job.result.model_dump(mode="json")
+    return "status", data

@@ -1,0 +1,76 @@
+"""The worker process: the composition root of everything that runs jobs. Imports no torch: trainers do.
+
+One process with one thread for the job it supervises: the work itself is done in the trainer's own process group, so a
+forked pool would only add a process that can be orphaned (docs/decisions/0002).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+from celery import signals
+
+from models.registry import Registry
+from workers.errors import StoreUnavailable
+from workers.job_records import QUEUE_NAME, JobRecords
+from workers.queue import enqueue, make_celery
+from workers.settings import WorkerSettings
+from workers.supervisor import Supervisor, TrainerOptions
+from workers.sweeper import Sweeper
+from workers.tasks import register_tasks
+
+log = logging.getLogger(__name__)
+
+
+def run_worker(settings: WorkerSettings) -> int:
+    """Runs until SIGTERM or SIGINT: then the run at hand stops at a checkpoint and is queued again."""
+    home = Path(settings.home).resolve()
+    owner = f"{socket.gethostname()}:{os.getpid()}"
+    records = JobRecords(settings.redis_url, home / "runs", lease_s=settings.lease_s)
+    celery = make_celery(settings.redis_url, visibility_timeout_s=settings.visibility_timeout_s)
+    draining = threading.Event()
+
+    def send(job_id: str) -> None:
+        try:
+            enqueue(celery, job_id)
+        except StoreUnavailable as error:
+            log.warning("job %s was not sent to the workers; the next sweep sends it: %s", job_id, error)
+
+    supervisor = Supervisor(
+        records,
+        Registry(settings.registry_dir.resolve()),
+        owner=owner,
+        options=TrainerOptions(
+            device=settings.device, allow_download=not settings.offline, cancel_grace_s=settings.cancel_grace_s
+        ),
+        send=send,
+        draining=draining,
+    )
+    sweeper = Sweeper(records, owner=owner, interval_s=settings.sweep_interval_s, send=send)
+    register_tasks(celery, run_job=supervisor.run_job)
+
+    def begin(**_: Any) -> None:
+        log.info("worker %s is ready: home %s", owner, home)
+        sweeper.start()
+
+    def drain(**_: Any) -> None:
+        log.info("worker %s shuts down", owner)
+        draining.set()
+
+    signals.worker_ready.connect(begin, weak=False)
+    signals.worker_shutting_down.connect(drain, weak=False)
+    arguments = ["worker", "--pool=threads", "--concurrency=1", f"--queues={QUEUE_NAME}", f"--hostname=fovea@{owner}"]
+    arguments += ["--without-gossip", "--without-mingle", "--loglevel", settings.log_level]
+    try:
+        celery.worker_main(arguments)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    finally:
+        sweeper.stop()
+        records.close()
+    return 0
