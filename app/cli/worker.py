@@ -1,0 +1,19 @@
+"""`fovea worker`. What it runs is imported after its flags are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from app.cli.settings_command import settings_command, settings_of
+from workers.settings import WorkerSettings
+
+
+@click.command(cls=settings_command(WorkerSettings))
+def worker(**flags: Any) -> int:
+    """Run one worker alone."""
+    settings = settings_of(WorkerSettings, flags)
+    from workers.main import run_worker  # noqa: PLC0415
+
+    return run_worker(settings)

@@ -1,0 +1,202 @@
+"""How requests leave and answers come back: retries, idempotency keys, errors. Nothing here knows a resource."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import BinaryIO, TypeVar
+
+import httpx
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from app.client.errors import ProblemError, ServerUnreachable, UnexpectedAnswer
+from app.schemas.problem import Problem
+
+Answer = TypeVar("Answer")
+Params = Mapping[str, str | int | float | bool | None]
+Part = tuple[str, bytes | BinaryIO, str]  # file name, content, media type
+
+_LONGEST_RETRY_AFTER_S = 3.0
+_IN_PROGRESS = "request_in_progress"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request, so described that it can be sent again."""
+
+    method: str
+    path: str
+    params: Params = field(default_factory=dict)
+    json: JsonValue = None
+    form: Mapping[str, str] = field(default_factory=dict)
+    files: Sequence[tuple[str, Part]] = ()  # httpx rewinds files before every try
+    creates: bool = False  # a POST that makes something: sent with one Idempotency-Key for all tries
+    only_asks: bool = False  # a POST that changes nothing
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float | None = None  # None: the transport's own
+
+
+class Transport:
+    """Sends calls to one server."""
+
+    def __init__(
+        self,
+        http: httpx.Client,
+        *,
+        retries: int = 2,
+        sleep: Callable[[float], None] = time.sleep,
+        new_key: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        self._http = http
+        self._retries = retries
+        self._sleep = sleep
+        self._new_key = new_key
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def answer(self, call: Call, kind: type[Answer]) -> Answer:
+        """The answer's JSON as `kind`.
+
+        Raises ProblemError, ServerUnreachable, UnexpectedAnswer.
+        """
+        return parsed(self.send(call), kind)
+
+    def send(self, call: Call) -> httpx.Response:
+        """The whole answer, if it is a success.
+
+        Raises ProblemError, ServerUnreachable.
+        """
+        headers = dict(call.headers)
+        if call.creates:
+            headers["Idempotency-Key"] = self._new_key()
+        tries_left = self._retries if call.creates or call.only_asks or call.method in ("GET", "PUT") else 0
+        while True:
+            try:
+                return self._send_once(call, headers)
+            except (ServerUnreachable, ProblemError) as error:
+                wait_s = _wait_before_retry_s(error)
+                is_in_progress = isinstance(error, ProblemError) and error.code == _IN_PROGRESS
+                if wait_s is None or (tries_left == 0 and not is_in_progress):
+                    raise
+                tries_left -= not is_in_progress  # our first try is still being answered: that is no failure
+            self._sleep(wait_s)
+
+    @contextmanager
+    def stream(self, call: Call) -> Iterator[httpx.Response]:
+        """The answer while it comes in.
+
+        Raises ProblemError, ServerUnreachable; the latter also while the body is read.
+        """
+        timeout = httpx.Timeout(self._http.timeout, read=call.timeout_s) if call.timeout_s else self._http.timeout
+        with _unreachable_named(str(self._http.base_url)):
+            request = self._http.build_request(
+                call.method, call.path, params=_said(call.params), headers=dict(call.headers), timeout=timeout
+            )
+            response = self._http.send(request, stream=True)
+            try:
+                if not response.is_success:
+                    response.read()
+                    raise problem_of(response)
+                yield response
+            finally:
+                response.close()
+
+    def _send_once(self, call: Call, headers: dict[str, str]) -> httpx.Response:
+        with _unreachable_named(str(self._http.base_url)):
+            response = self._http.request(
+                call.method,
+                call.path,
+                params=_said(call.params),
+                json=call.json,
+                data=dict(call.form) or None,
+                files=list(call.files) or None,
+                headers=headers,
+                timeout=self._http.timeout if call.timeout_s is None else call.timeout_s,
+            )
+        if not response.is_success:
+            raise problem_of(response)
+        return response
+
+
+def parsed(response: httpx.Response, kind: type[Answer]) -> Answer:
+    """The body as `kind`.
+
+    Raises UnexpectedAnswer.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(response.content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the body"
+        raise UnexpectedAnswer(
+            f"{response.request.method} {response.request.url} answered {response.status_code} with something "
+            f"this client cannot read ({where}: {first['msg']}).",
+            hint="Is that a Fovea server of the same version as this client? Look at /v1/system there.",
+        ) from error
+
+
+def problem_of(response: httpx.Response) -> ProblemError | UnexpectedAnswer:
+    """The error that an unsuccessful, fully read answer stands for."""
+    try:
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        return UnexpectedAnswer(
+            f"{response.request.method} {response.request.url} answered {response.status_code} "
+            f"{response.reason_phrase} without saying why.",
+            hint="Is that a Fovea server, or does a proxy answer in its place?",
+        )
+    return ProblemError(problem, retry_after_s=_seconds(response.headers.get("Retry-After")))
+
+
+@contextmanager
+def _unreachable_named(base_url: str) -> Iterator[None]:
+    try:
+        yield
+    except httpx.ConnectError as error:
+        raise ServerUnreachable(
+            f"No Fovea server answers at {base_url} ({error}).",
+            hint="Start one with `fovea up`, or name another with --url or FOVEA_URL.",
+        ) from error
+    except httpx.TimeoutException as error:
+        raise ServerUnreachable(
+            f"{base_url} did not answer in time ({type(error).__name__}).",
+            hint="It may be busy or hang: look at its log, or wait longer.",
+        ) from error
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise ServerUnreachable(
+            f"{base_url!r} is no server address ({error}).", hint="Write it as http://127.0.0.1:8000."
+        ) from error
+    except httpx.TransportError as error:
+        raise ServerUnreachable(
+            f"The connection to {base_url} broke off ({error or type(error).__name__}).", hint="Try again."
+        ) from error
+
+
+def _wait_before_retry_s(error: ServerUnreachable | ProblemError) -> float | None:
+    """How long until another try may do better; None if it will not, or not soon."""
+    if isinstance(error, ServerUnreachable):
+        # Where nothing listens, people want to know at once.
+        is_hopeless = isinstance(
+            error.__cause__, httpx.ConnectError | httpx.TimeoutException | httpx.UnsupportedProtocol
+        )
+        return None if is_hopeless else 0.5
+    if error.code == _IN_PROGRESS or error.status == httpx.codes.SERVICE_UNAVAILABLE:
+        wait_s = error.retry_after_s
+        return wait_s if wait_s is not None and wait_s <= _LONGEST_RETRY_AFTER_S else None
+    return None
+
+
+def _said(params: Params) -> dict[str, str | int | float | bool]:
+    return {key: value for key, value in params.items() if value is not None}
+
+
+def _seconds(header: str | None) -> float | None:
+    try:
+        return float(header) if header is not None else None
+    except ValueError:  # an HTTP date: nothing here sends one
+        return None

@@ -1,0 +1,61 @@
+"""Where a server listens and how to reach it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from app.local_stack.errors import PortTaken
+
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 (not listened on)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nothing listens on. It may be taken by the time you use it, though hardly ever is."""
+    with _listening(host, 0) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises PortTaken if a server could not listen there."""
+    if port:
+        _listening(host, port).close()
+
+
+def base_url(host: str, port: int) -> str:
+    """How this machine reaches a server that listens on `host`."""
+    reachable = _EVERYWHERE.get(host, host)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise PortTaken(f"{host!r} is no address of this machine ({error.strerror}).", hint=_HOST_HINT) from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise _refusal(host, port, error) from error
+    return listener
+
+
+_HOST_HINT = "Use --host 127.0.0.1 for this machine alone, or 0.0.0.0 for all its interfaces."
+
+
+def _refusal(host: str, port: int, error: OSError) -> PortTaken:
+    if error.errno == errno.EADDRINUSE:
+        return PortTaken(
+            f"Port {port} on {host} is taken by another process.",
+            hint="Stop it, choose another with --port (FOVEA_PORT), or let --port 0 find a free one.",
+        )
+    if error.errno == errno.EACCES:
+        return PortTaken(f"Port {port} needs rights this user lacks.", hint="Choose one above 1023 with --port.")
+    return PortTaken(f"Nothing can listen on {host}:{port} ({error.strerror}).", hint=_HOST_HINT)

@@ -1,0 +1,110 @@
+"""A child process: its own process group, its lines handed on, and no life of its own after its parent's."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_LONGEST_LINE_BYTES = 64 * 1024
+_OUTPUT_AFTER_EXIT_S = 1.0  # a grandchild that holds the pipe must not hold us
+
+
+class Child:
+    """One running child process."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, relay: asyncio.Task[None]) -> None:
+        self.name = name
+        self.pid = process.pid
+        self._process = process
+        self._relay = relay
+
+    async def ended(self) -> int:
+        """Waits for its end and its last words: the exit code, or minus the signal."""
+        code = await self._process.wait()
+        await asyncio.wait([self._relay], timeout=_OUTPUT_AFTER_EXIT_S)
+        return code
+
+    async def stop(self, *, grace_s: float) -> int:
+        """Asks it to end, and kills its whole group when it has not within `grace_s`. Returns its exit code."""
+        if self._process.returncode is None:
+            self._process.terminate()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._process.wait()
+        self.kill()
+        return await self.ended()
+
+    def kill(self) -> None:
+        """Kills what is left of its process group."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+async def start_child(
+    name: str,
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    output: Callable[[str, str], None],
+    standard_input: bytes = b"",
+    directory: Path | None = None,
+    keep_open: Sequence[int] = (),
+) -> Child:
+    """Starts `argv`; `output` gets `name` and every line it writes. Descriptors in `keep_open` are handed down.
+
+    To be called in the main thread, which lives as long as this process: the kernel kills the child with the thread
+    that made it. Raises OSError.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=dict(env),
+        cwd=directory,
+        process_group=0,  # Ctrl-C in a terminal goes to the parent alone, which then stops all in order
+        preexec_fn=die_with_parent(),
+        pass_fds=tuple(keep_open),
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(standard_input)
+    process.stdin.close()
+    return Child(name, process, asyncio.create_task(_relay(process.stdout, name, output)))
+
+
+def die_with_parent() -> Callable[[], None] | None:
+    """What a child runs before its program so that the kernel kills it when its parent is gone, even by `kill -9`.
+
+    None where the system has no such thing (it is Linux's): there a killed parent leaves its children behind.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)  # loaded here: little is safe between fork and exec
+    parent = os.getpid()
+
+    def in_the_child() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it was gone before the kernel knew
+            os._exit(1)
+
+    return in_the_child
+
+
+async def _relay(stream: asyncio.StreamReader, name: str, output: Callable[[str, str], None]) -> None:
+    pending = b""
+    while chunk := await stream.read(_LONGEST_LINE_BYTES):
+        *lines, pending = (pending + chunk).split(b"\n")
+        if len(pending) > _LONGEST_LINE_BYTES:
+            lines, pending = [*lines, pending], b""
+        for line in lines:
+            output(name, line.decode(errors="replace").rstrip("\r"))
+    if pending:
+        output(name, pending.decode(errors="replace"))
