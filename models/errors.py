@@ -7,6 +7,7 @@ ModelsError
  │   ├─ BrokenImage           an image that ends early or does not decode
  │   └─ ImageTooLarge         more pixels than the limit
  ├─ UnknownArchitecture
+ ├─ UnsupportedPreset         an image size or channels the architecture does not take
  ├─ UnknownWeights            a weights entry the architecture does not have
  ├─ WeightsUnavailable        pretrained weights neither cached nor reachable
  ├─ IncompatibleWeights       keys or shapes that do not fit the architecture
@@ -52,6 +53,10 @@ class ImageTooLarge(ImageError):
 
 class UnknownArchitecture(ModelsError):
     """No architecture of that name is in the catalogue."""
+
+
+class UnsupportedPreset(ModelsError):
+    """The architecture does not take images of that size or number of channels."""
 
 
 class UnknownWeights(ModelsError):

@@ -1,0 +1,1 @@
+"""Network structures by catalogue name: torchvision's and our own."""

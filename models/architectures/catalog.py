@@ -1,0 +1,109 @@
+"""Every network Fovea can train and serve, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from models.architectures import torchvision_classification
+from models.architectures.architecture import Architecture
+from models.architectures.garment_classifier import NAME as GARMENT_CLASSIFIER
+from models.architectures.garment_classifier import garment_classifier
+from models.errors import UnknownArchitecture
+from models.manifest import Task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """A module that holds parameters itself, or has no parts."""
+
+    name: str
+    type: str
+    parameters: int
+
+
+def names(task: Task | None = None) -> list[str]:
+    """Catalogue names, sorted; those that can do `task`. Builds nothing."""
+    everything = sorted([*torchvision_classification.names(), GARMENT_CLASSIFIER])
+    return everything if task in (None, "classification") else []
+
+
+def get_architecture(name: str) -> Architecture:
+    """What the catalogue knows of `name`. Builds nothing.
+
+    Raises UnknownArchitecture.
+    """
+    if name == GARMENT_CLASSIFIER:
+        return garment_classifier()
+    known = names()
+    if name not in known:
+        close = get_close_matches(name.lower(), known, n=5, cutoff=0.5)
+        shown = name if len(name) <= 64 else name[:64] + "…"
+        raise UnknownArchitecture(
+            f"There is no architecture {shown!r}.",
+            hint=f"Did you mean {' or '.join(close)}?"
+            if close
+            else "Some that are: resnet18, mobilenet_v3_large, convnext_tiny, vit_b_16.",
+        )
+    return torchvision_classification.torchvision_classification(name)
+
+
+def build(name: str, *, num_categories: int, image_size_px: int | None = None) -> nn.Module:
+    """`name` with fresh random weights, in training mode, on the CPU, for images of that side (None: its preset's).
+
+    Logits are [B, num_categories]; GoogLeNet and Inception v3 (from 299 px) add auxiliary ones in training mode, see
+    `split_outputs`. The weights come from torch's global generator.
+    Raises UnknownArchitecture, UnsupportedPreset.
+    """
+    architecture = get_architecture(name)
+    size_px = architecture.preset.crop_px if image_size_px is None else image_size_px
+    architecture.check_size(size_px)
+    return architecture.builder(num_categories, size_px)
+
+
+def build_empty(name: str, *, num_categories: int, image_size_px: int | None = None) -> nn.Module:
+    """`name` with parameters on the meta device: shapes without memory or time, to load a state_dict into."""
+    with _EmptyWeights():
+        return build(name, num_categories=num_categories, image_size_px=image_size_px)
+
+
+def head_parameter_names(name: str, *, image_size_px: int | None = None) -> frozenset[str]:
+    """State_dict keys that depend on the categories: the last layer's, and the auxiliary heads' last layers'."""
+    two, three = (build_empty(name, num_categories=count, image_size_px=image_size_px).state_dict() for count in (2, 3))
+    return frozenset(key for key, tensor in two.items() if tensor.shape != three[key].shape)
+
+
+def layer_table(name: str) -> list[Layer]:
+    """The layers of `name` as published, in order, auxiliary heads included."""
+    module = build_empty(name, num_categories=len(get_architecture(name).categories))
+    return [
+        Layer(
+            name=path,
+            type=type(part).__name__,
+            parameters=sum(parameter.numel() for parameter in part.parameters(recurse=False)),
+        )
+        for path, part in module.named_modules()
+        if not any(True for _ in part.children()) or any(True for _ in part.parameters(recurse=False))
+    ]
+
+
+class _EmptyWeights(TorchFunctionMode):
+    """Makes parameters on the meta device. `torch.device("meta")` does too, but RegNet computes widths with tensors."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Tensor | Any:
+        options = dict(kwargs or {})
+        if func in (torch.empty, torch.zeros, torch.ones) and options.get("device") is None:
+            options["device"] = "meta"
+        return func(*args, **options)

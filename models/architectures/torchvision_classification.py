@@ -1,0 +1,119 @@
+"""torchvision's classification networks, all of them, described by torchvision's own tables of weights."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torchvision.models
+from torch import nn
+from torchvision.models import WeightsEnum
+from torchvision.transforms import InterpolationMode
+
+from models.architectures.architecture import Architecture, Builder, WeightsEntry
+from models.manifest import Preset
+
+# Smallest side with which a training step works, measured by running one; the tests hold each. 8 px: any size does.
+_MIN_SIZE_PX = {
+    "alexnet": 63,
+    "convnext": 32,
+    "densenet": 29,
+    "googlenet": 15,
+    "inception": 75,
+    "maxvit": 224,
+    "squeezenet1_0": 21,
+    "squeezenet1_1": 17,
+    "vgg": 32,
+}
+_SMALLEST_PX = 8
+_INCEPTION_AUXILIARY_PX = 299  # its auxiliary head needs a feature map of 17 x 17
+
+# GoogLeNet: Szegedy et al. 2015, section 5. Inception v3: 0.4 is what torchvision's fine-tuning tutorial takes.
+_AUXILIARY_WEIGHT = {"googlenet": 0.3, "inception_v3": 0.4}
+
+
+def names() -> list[str]:
+    """Catalogue names, sorted."""
+    return sorted(torchvision.models.list_models(module=torchvision.models))
+
+
+def torchvision_classification(name: str) -> Architecture:
+    """The catalogue's entry of one of `names()`."""
+    enum = torchvision.models.get_model_weights(name)
+    default = enum.DEFAULT
+    step_px = _size_step_px(name)
+    return Architecture(
+        name=name,
+        tasks=("classification",),
+        family=torchvision.models.get_model_builder(name).__module__.rpartition(".")[2],
+        parameters=default.meta["num_params"],
+        preset=_preset(name, default),
+        # Weights without categories are half a network: the VGG16 that detectors start from.
+        weights=tuple(_entry(name, member) for member in enum if member.meta["categories"]),
+        default_weights=default.name,
+        categories=tuple(default.meta["categories"]),
+        min_size_px=next(
+            (side for prefix, side in _MIN_SIZE_PX.items() if name.startswith(prefix)), max(step_px, _SMALLEST_PX)
+        ),
+        size_step_px=step_px,
+        auxiliary_weight=_AUXILIARY_WEIGHT.get(name, 0.0),
+        builder=_builder(name),
+    )
+
+
+def _builder(name: str) -> Builder:
+    return partial(_build, name)
+
+
+def _build(name: str, num_categories: int, image_size_px: int) -> nn.Module:
+    make = torchvision.models.get_model_builder(name)
+    module: nn.Module = make(weights=None, num_classes=num_categories, **_options(name, image_size_px))
+    return module
+
+
+def _options(name: str, image_size_px: int) -> dict[str, object]:
+    # transform_input would turn ImageNet's normalisation into the 0.5 that the preset says already.
+    if name == "googlenet":
+        return {"transform_input": False, "init_weights": True, "aux_logits": True}
+    if name == "inception_v3":
+        auxiliary = image_size_px >= _INCEPTION_AUXILIARY_PX
+        return {"transform_input": False, "init_weights": True, "aux_logits": auxiliary}
+    if name.startswith("vit_"):
+        return {"image_size": image_size_px}
+    if name == "maxvit_t":
+        return {"input_size": (image_size_px, image_size_px)}
+    return {}
+
+
+def _size_step_px(name: str) -> int:
+    if name.startswith("vit_"):
+        return int(name.rpartition("_")[2])  # the patch: vit_b_16
+    return 224 if name == "maxvit_t" else 1  # maxvit: windows of 7 on maps of 1/32
+
+
+def _entry(name: str, member: WeightsEnum) -> WeightsEntry:
+    accuracy = member.meta["_metrics"]["ImageNet-1K"]
+    return WeightsEntry(
+        architecture=name,
+        name=member.name,
+        url=member.url,
+        size_bytes=round(member.meta["_file_size"] * 2**20),
+        metrics={"imagenet1k/top1": accuracy["acc@1"] / 100, "imagenet1k/top5": accuracy["acc@5"] / 100},
+        preset=_preset(name, member),
+        categories=tuple(member.meta["categories"]),
+    )
+
+
+def _preset(name: str, member: WeightsEnum) -> Preset:
+    reference = member.transforms()
+    assert reference.antialias
+    interpolation: InterpolationMode = reference.interpolation
+    half = name in ("googlenet", "inception_v3")  # what transform_input=True makes of ImageNet's mean and deviation
+    return Preset.model_validate(
+        {
+            "resize_px": reference.resize_size[0],
+            "crop_px": reference.crop_size[0],
+            "interpolation": interpolation.value,
+            "mean": (0.5,) * 3 if half else tuple(reference.mean),
+            "std": (0.5,) * 3 if half else tuple(reference.std),
+        }
+    )

@@ -1,0 +1,180 @@
+"""Bytes to pixels: the only decoder, so that training and serving see the same picture.
+
+JPEGs go through libjpeg-turbo by torchvision, everything else through Pillow with a fixed list of formats. Size is read
+from the header and checked before a pixel is decoded. ICC profiles are ignored, as torchvision and Pillow do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from io import BytesIO
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageFile
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg, encode_png
+
+from models.errors import BrokenImage, ImageTooLarge, NotAnImage
+
+MAX_PIXELS = 178_956_970  # Pillow's own limit: 0.5 GB as RGB
+
+_ORIENTATION = 0x0112  # EXIF tag
+_FLIPS = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}  # dimensions, after the transposition of 5 to 8
+_FORMATS_HINT = "Send a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PPM image."
+
+# The plugins' classes and not Image.open: that warns by itself from half of its limit on, and tries formats by turns.
+_MAGIC: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
+    (b"\xff\xd8\xff", JpegImageFile),
+    (b"\x89PNG\r\n\x1a\n", PngImageFile),
+    (b"GIF87a", GifImageFile),
+    (b"GIF89a", GifImageFile),
+    (b"BM", BmpImageFile),
+    (b"II*\0", TiffImageFile),
+    (b"MM\0*", TiffImageFile),
+    (b"II+\0", TiffImageFile),
+    (b"MM\0+", TiffImageFile),
+    *((b"P" + digit, PpmImageFile) for digit in (b"1", b"2", b"3", b"4", b"5", b"6")),
+)
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """The picture as RGB, uint8 [3, H, W], upright by its EXIF orientation.
+
+    Grey and palette become RGB, transparency is laid on white, CMYK is converted, 16 bits are scaled to 8, of an
+    animation there is the first frame.
+    Raises NotAnImage, BrokenImage, ImageTooLarge.
+    """
+    header = _open(data)
+    _check_pixels(header.size, max_pixels)
+    orientation = _orientation(header, data)
+    try:
+        if isinstance(header, JpegImageFile) and header.mode in ("L", "RGB"):
+            pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+        else:
+            header.load()
+            pixels = torch.from_numpy(np.array(_rgb(header))).permute(2, 0, 1)
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError as error:  # a frame or tile larger than the header says
+        raise ImageTooLarge(str(error), hint="Scale it down first.") from error
+    except Exception as error:  # decoders raise anything on hostile bytes
+        raise BrokenImage(
+            f"The image is damaged: {error}".rstrip("."), hint="Open it in a viewer and save it again."
+        ) from error
+    return _upright(pixels, orientation).contiguous()
+
+
+def read_image_size(data: bytes) -> tuple[int, int]:
+    """Width and height in pixels, after EXIF orientation. Reads the header only.
+
+    Raises NotAnImage, BrokenImage.
+    """
+    header = _open(data)
+    width, height = header.size
+    return (height, width) if _orientation(header, data) >= 5 else (width, height)
+
+
+def encode_image(image: Tensor, format: Literal["png", "jpeg"]) -> bytes:  # noqa: A002 - the word callers expect
+    """`image`, uint8 [3, H, W] or [1, H, W], as a file. JPEG quality is 90."""
+    pixels = image.cpu().contiguous()
+    encoded = encode_png(pixels) if format == "png" else encode_jpeg(pixels, quality=90)
+    return bytes(encoded.numpy().tobytes())
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    plugin = _plugin(data)
+    if plugin is None:
+        raise NotAnImage(
+            "The data is empty." if not data else "The data is no image in a format Fovea reads.", hint=_FORMATS_HINT
+        )
+    if plugin is WebPImageFile:
+        _check_pixels(_webp_canvas(data), MAX_PIXELS)  # older Pillows allocate the canvas as they open
+    try:
+        return plugin(BytesIO(data))
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise anything on hostile bytes
+        raise BrokenImage(
+            "The image's header is damaged or ends early.", hint="Open it in a viewer and save it again."
+        ) from error
+
+
+def _plugin(data: bytes) -> type[ImageFile.ImageFile] | None:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return WebPImageFile
+    if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis", b"mif1", b"msf1"):
+        return AvifImageFile
+    return next((plugin for magic, plugin in _MAGIC if data.startswith(magic)), None)
+
+
+def _webp_canvas(data: bytes) -> tuple[int, int]:
+    """Width and height by the first chunk; (0, 0) if there is none. Source: RFC 9649, sections 2.5 to 2.7."""
+    kind = data[12:16]
+    if kind == b"VP8X" and len(data) >= 30:
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if kind == b"VP8L" and len(data) >= 25:
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 " and len(data) >= 30:
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return 0, 0
+
+
+def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageTooLarge(
+            f"The image has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are taken.",
+            hint="Scale it down first.",
+        )
+
+
+def _orientation(header: ImageFile.ImageFile, data: bytes) -> int:
+    """EXIF orientation, 1 (upright) to 8; 1 where there is none or it is damaged."""
+    if isinstance(header, TiffImageFile):
+        return 1  # Pillow turns these by itself
+    if isinstance(header, PngImageFile) and b"eXIf" not in data and b"Raw profile type exif" not in data:
+        return 1  # else Pillow would decode the whole picture to look behind it
+    value: object = None
+    with contextlib.suppress(Exception):  # a picture with damaged EXIF data is still a picture
+        value = header.getexif().get(_ORIENTATION)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _upright(pixels: Tensor, orientation: int) -> Tensor:
+    """`pixels` [C, H, W] turned as EXIF orientation says. Source: EXIF 2.32, tag 0x0112."""
+    turned = pixels.transpose(1, 2) if orientation >= 5 else pixels
+    return turned.flip(_FLIPS[orientation]) if orientation in _FLIPS else turned
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _eight_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(background, coloured).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A grey picture of deep pixels in 8 bits; Pillow's own conversion would clip at 255.
+
+    Integers count as 0 to 65535, floats as 0 to 1, and what exceeds that is spread over its own range.
+    """
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
+    low, high = (0.0, 1.0) if image.mode == "F" else (0.0, 65535.0)
+    if values.min() < low or values.max() > high:
+        low, high = values.min(), values.max()
+    scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
