@@ -1,0 +1,102 @@
+"""Classification of images."""
+
+from __future__ import annotations
+
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
+
+from app.schemas.problem import Problem
+
+
+class ImageSource(BaseModel):
+    """An image: its bytes, or where to get it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    base64: Base64Bytes | None = Field(None, description="The encoded image (JPEG, PNG, …), in base64.")
+    url: str | None = Field(
+        None, max_length=2048, description="Fetched only from hosts that the operator allows (FOVEA_IMAGE_URL_HOSTS)."
+    )
+    name: str | None = Field(None, max_length=255, description="Repeated in the answer.")
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> ImageSource:
+        if (self.base64 is None) == (self.url is None):
+            msg = "an image has either `base64` or `url`"
+            raise ValueError(msg)
+        return self
+
+
+class ClassifyRequest(BaseModel):
+    """Images as JSON."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: list[ImageSource] = Field(min_length=1)
+
+
+class UsedModel(BaseModel):
+    """The model that answered."""
+
+    name: str = Field(description="A registered model, or pretrained weights as `resnet50.IMAGENET1K_V2`.")
+    version: int | None = Field(description="Null for pretrained weights of the catalogue.")
+    architecture: str
+
+
+class ImageInfo(BaseModel):
+    """The image that was looked at."""
+
+    name: str | None = None
+    width: int | None = Field(None, description="Pixels, after its EXIF orientation; absent if it could not be decoded.")
+    height: int | None = None
+
+
+class Classification(BaseModel):
+    """One category and how probable it is."""
+
+    label: str
+    index: int
+    score: float = Field(description="Probability in [0, 1]; over all categories they sum to 1.")
+
+
+class ImagePrediction(BaseModel):
+    """What the model says of one image, or why it says nothing."""
+
+    image: ImageInfo
+    classes: list[Classification] | None = Field(None, description="Most probable first.")
+    error: Problem | None = Field(None, description="Why this image has no prediction; the others have theirs.")
+
+
+class Timing(BaseModel):
+    """Where the time went, milliseconds over all images."""
+
+    decode: float = Field(description="From bytes to what the network sees.")
+    queue: float = Field(description="Waiting for the device.")
+    inference: float
+
+
+class ClassifyResponse(BaseModel):
+    """One prediction an image, in the order they were sent."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": {"name": "ants-bees", "version": 3, "architecture": "resnet18"},
+                    "predictions": [
+                        {
+                            "image": {"name": "a.jpg", "width": 768, "height": 512},
+                            "classes": [
+                                {"label": "ant", "index": 0, "score": 0.98},
+                                {"label": "bee", "index": 1, "score": 0.02},
+                            ],
+                        }
+                    ],
+                    "timing_ms": {"decode": 2.1, "queue": 0.1, "inference": 3.9},
+                }
+            ]
+        }
+    )
+
+    model: UsedModel
+    predictions: list[ImagePrediction]
+    timing_ms: Timing

@@ -1,0 +1,35 @@
+"""Data sets. A version is described by `workers.datasets.dataset.DatasetInfo` itself."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.schemas.page import Page
+from models.manifest import Task
+from workers.datasets.dataset import DatasetFormat, DatasetInfo
+
+
+class DatasetUpload(BaseModel):
+    """The text fields of an upload; the archive is in the field `file`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(description="What to call it: letters, digits, `-`, `_`, `.`, at most 64.")
+    task: Task | None = Field(None, description="Found by itself if left out.")
+    format: DatasetFormat | None = Field(None, description="Found by itself if left out.")
+    validation_fraction: float = Field(
+        0.2, gt=0, lt=1, description="Share moved to `val`, stratified, when the archive has no such split."
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Of that split: the same archive and seed give the same one.")
+
+
+class Dataset(BaseModel):
+    """A data set with its versions."""
+
+    name: str
+    versions: list[int] = Field(description="Ascending.")
+    latest: DatasetInfo = Field(description="The newest version.")
+
+
+class DatasetPage(Page[Dataset]):
+    """Data sets by name."""

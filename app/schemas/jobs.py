@@ -1,0 +1,120 @@
+"""Jobs: what is asked for, and what there is to see. A job itself is `workers.jobs.Job`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from app.schemas.page import Page
+from workers.fine_tune_config import FineTuneConfig, ResolvedFineTune
+from workers.jobs import Job, JobEvent
+
+
+class JobRequest(FineTuneConfig):
+    """A job to make, or with `dry_run` only to look at."""
+
+    dry_run: bool = Field(False, description="Answer with the resolved config and an estimate; queue nothing.")
+
+
+class JobDetails(Job):
+    """A job, and where it stands in the queue."""
+
+    position: int | None = Field(None, description="Jobs ahead of it in the queue; null unless it is queued.")
+
+
+class JobPage(Page[Job]):
+    """Jobs, newest first."""
+
+
+class MemoryEstimate(BaseModel):
+    """Bytes a run needs at least, counted from the number of parameters."""
+
+    parameters_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    total_bytes: int
+    basis: str = Field(description="What was counted, and what was not.")
+
+
+class Estimate(BaseModel):
+    """What a run will be, counted, not guessed. Time depends on the machine and is not foretold."""
+
+    parameters: int = Field(description="Learnable numbers of the network with this data set's categories.")
+    trained_parameters: int = Field(description="Of those, how many the strategy changes.")
+    train_images: int
+    val_images: int
+    steps_per_epoch: int
+    steps: int = Field(description="Optimizer updates over all epochs.")
+    images: int = Field(description="Training images to go through, over all epochs.")
+    memory: MemoryEstimate
+
+
+class JobPlan(BaseModel):
+    """What a job would be; the answer to a dry run."""
+
+    config: ResolvedFineTune
+    estimate: Estimate
+
+
+class JobEvents(BaseModel):
+    """Everything that happened to a job so far, oldest first."""
+
+    data: list[JobEvent]
+
+
+class MetricPoint(BaseModel):
+    """Metrics at one moment of the run."""
+
+    at: datetime
+    epoch: int = Field(description="Epochs finished, the one this belongs to included.")
+    step: int = Field(description="Optimizer updates done.")
+    metrics: dict[str, float]
+
+
+class JobMetrics(BaseModel):
+    """The series of a run, in order of steps."""
+
+    data: list[MetricPoint]
+
+
+class ReportFile(BaseModel):
+    """One file of a report."""
+
+    name: str = Field(description="Below the report's own path.")
+    size_bytes: int
+    media_type: str
+
+
+class Report(BaseModel):
+    """The files of a report."""
+
+    data: list[ReportFile]
+
+
+class Checkpoint(BaseModel):
+    """A point that a run can go on from, or weights that it can publish."""
+
+    name: str
+    size_bytes: int
+    written_at: datetime
+
+
+class Checkpoints(BaseModel):
+    """The checkpoints of a run, newest first."""
+
+    data: list[Checkpoint]
+
+
+class JobType(BaseModel):
+    """A kind of job."""
+
+    name: str
+    description: str
+    json_schema: str = Field(description="Path of the JSON schema of its configuration.")
+
+
+class JobTypes(BaseModel):
+    """The kinds of jobs there are."""
+
+    data: list[JobType]

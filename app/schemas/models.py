@@ -1,0 +1,64 @@
+"""Registered models. A version is described by `models.manifest.Manifest` itself."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.schemas.page import Page
+from models.manifest import Manifest, Preset, Task
+
+
+class Model(BaseModel):
+    """A registered model with its versions and aliases."""
+
+    name: str
+    versions: list[int] = Field(description="Ascending.")
+    aliases: dict[str, int] = Field(description="Movable names; `production` is what the bare name means.")
+    latest: Manifest = Field(description="The newest version.")
+
+
+class ModelPage(Page[Model]):
+    """Registered models by name."""
+
+
+class ModelVersion(BaseModel):
+    """One immutable version of a model."""
+
+    manifest: Manifest
+    aliases: list[str] = Field(description="Those that point at this version.")
+    report: list[str] = Field(description="Files of its report, to GET below `report/`.")
+
+
+class UploadedManifest(BaseModel):
+    """What must be said of weights that were trained elsewhere."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"architecture": "resnet18", "categories": ["ant", "bee"]}]},
+    )
+
+    task: Task = "classification"
+    architecture: str = Field(description="Catalogue name.")
+    categories: tuple[str, ...] = Field(
+        min_length=1, max_length=100_000, description="Label of every index the network answers with, in order."
+    )
+    preset: Preset | None = Field(None, description="Preprocessing; null: the architecture's own.")
+    metrics: dict[str, float] = Field(default_factory=dict, description="Whatever you measured.")
+    description: str | None = Field(None, max_length=2000)
+
+
+class AliasTarget(BaseModel):
+    """Where an alias shall point."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": 3}]})
+
+    version: int = Field(ge=1)
+
+
+class Alias(BaseModel):
+    """An alias and where it points."""
+
+    model: str
+    alias: str
+    version: int
+    previous: int | None = Field(description="Where it pointed before; null if it is new.")
