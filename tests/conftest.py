@@ -1,0 +1,37 @@
+"""What every test may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture(scope="session")
+def session_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for all tests that do not stop it."""
+    server = RedisServer(directory=tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(session_redis: RedisServer) -> str:
+    """An empty Redis that stays up."""
+    with redis.Redis.from_url(session_redis.url) as client:
+        client.flushall()
+    return session_redis.url
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that the test may stop, empty and start again."""
+    server = RedisServer(directory=tmp_path / "redis")
+    server.start()
+    yield server
+    server.stop()

@@ -1,0 +1,190 @@
+"""What callers may do with jobs, on a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.redis_server import RedisServer, free_port
+from tests.workers.jobs_builders import a_config, a_job, a_store
+from workers.errors import IllegalTransition, StoreUnavailable, UnknownJob
+from workers.job_store import JobStore
+from workers.jobs import JobFailure, JobStatus
+from workers.leases import Leases
+
+
+@pytest.fixture
+def store(redis_url: str, tmp_path: Path) -> Iterator[JobStore]:
+    store = a_store(redis_url, tmp_path)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def leases(store: JobStore) -> Leases:
+    return Leases(store.records)
+
+
+def test_created_job_can_be_read_back(store: JobStore) -> None:
+    job = store.create(a_job())
+    assert store.get(job.id) == job
+    assert store.run(job.id).job.exists()
+
+
+def test_unknown_job_is_said(store: JobStore) -> None:
+    with pytest.raises(UnknownJob, match="job-nope"):
+        store.get("job-nope")
+
+
+def test_pages_follow_each_other_newest_first(store: JobStore) -> None:
+    made = [store.create(a_job()).id for _ in range(5)]
+    first = store.page(limit=2)
+    second = store.page(limit=2, after=first.jobs[-1].id)
+    last = store.page(limit=2, after=second.jobs[-1].id)
+    assert [job.id for page in (first, second, last) for job in page.jobs] == made[::-1]
+    assert [first.has_more, second.has_more, last.has_more] == [True, True, False]
+
+
+def test_page_after_an_unknown_job_is_refused(store: JobStore) -> None:
+    with pytest.raises(UnknownJob):
+        store.page(after="job-nope")
+
+
+def test_filters_choose_by_status_and_model(store: JobStore, leases: Leases) -> None:
+    running = store.create(a_job(config=a_config(publish_as="one")))
+    queued = store.create(a_job(config=a_config(publish_as="two")))
+    leases.claim(running.id, "w")
+    assert [job.id for job in store.page(status=JobStatus.RUNNING).jobs] == [running.id]
+    assert [job.id for job in store.page(model="two").jobs] == [queued.id]
+
+
+def test_position_counts_the_queued_jobs_ahead(store: JobStore, leases: Leases) -> None:
+    jobs = [store.create(a_job()) for _ in range(3)]
+    assert [store.position(job.id) for job in jobs] == [0, 1, 2]
+    leases.claim(jobs[0].id, "w")
+    assert [store.position(job.id) for job in jobs] == [None, 0, 1]
+
+
+def test_cancel_of_a_queued_job_ends_it_at_once(store: JobStore, leases: Leases) -> None:
+    job = store.create(a_job())
+    assert store.request_cancel(job.id).status is JobStatus.CANCELLED
+    assert leases.claim(job.id, "w") is None
+
+
+def test_cancel_of_a_running_job_is_a_wish(store: JobStore, leases: Leases) -> None:
+    job = store.create(a_job())
+    claim = leases.claim(job.id, "w")
+    assert claim is not None
+    assert store.request_cancel(job.id).status is JobStatus.RUNNING
+    assert leases.renew(claim).cancel
+
+
+def test_cancel_of_an_ended_job_is_refused(store: JobStore) -> None:
+    job = store.create(a_job())
+    store.request_cancel(job.id)
+    with pytest.raises(IllegalTransition, match="cancelled"):
+        store.request_cancel(job.id)
+
+
+def test_stop_of_a_queued_job_is_refused(store: JobStore) -> None:
+    job = store.create(a_job())
+    with pytest.raises(IllegalTransition, match="only a running job"):
+        store.request_stop(job.id)
+
+
+def test_retry_queues_a_failed_job_afresh(store: JobStore, leases: Leases) -> None:
+    job = store.create(a_job())
+    claim = leases.claim(job.id, "w")
+    assert claim is not None
+    leases.fail(claim, JobFailure(code="disk_full", message="full"))
+    again = store.retry(job.id)
+    assert (again.status, again.attempt, again.error) == (JobStatus.QUEUED, 0, None)
+
+
+def test_retry_of_a_running_job_is_refused(store: JobStore, leases: Leases) -> None:
+    job = store.create(a_job())
+    leases.claim(job.id, "w")
+    with pytest.raises(IllegalTransition):
+        store.retry(job.id)
+
+
+def test_delete_frees_the_disk_of_an_ended_job(store: JobStore) -> None:
+    job = store.create(a_job())
+    with pytest.raises(IllegalTransition, match="Cancel|only an ended"):
+        store.delete(job.id)
+    store.request_cancel(job.id)
+    store.delete(job.id)
+    assert not store.run(job.id).path.exists()
+    with pytest.raises(UnknownJob):
+        store.get(job.id)
+
+
+def test_events_tell_every_transition_and_can_be_replayed(store: JobStore, leases: Leases) -> None:
+    job = store.create(a_job())
+    leases.claim(job.id, "w")
+    store.request_stop(job.id)
+    events = store.events(job.id)
+    assert [event.data.get("status") for event in events if event.type == "status"] == ["queued", "running"]
+    assert store.events(job.id, after=events[0].id) == events[1:]
+
+
+def test_follow_ends_with_the_event_that_ends_the_job(store: JobStore) -> None:
+    job = store.create(a_job())
+
+    async def watch() -> list[str]:
+        seen = []
+        async for event in store.follow(job.id):
+            if event is not None:
+                seen.append(event.data["status"])
+                if len(seen) == 1:
+                    await asyncio.to_thread(store.request_cancel, job.id)
+        return seen
+
+    assert asyncio.run(asyncio.wait_for(watch(), 20)) == ["queued", "cancelled"]
+
+
+def test_follow_is_silent_aloud(store: JobStore) -> None:
+    job = store.create(a_job())
+
+    async def watch() -> None:
+        stream = store.follow(job.id, idle_s=0.1)
+        async for event in stream:
+            if event is None:
+                break
+        await stream.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(asyncio.wait_for(watch(), 20))
+
+
+def test_dataset_in_use_names_the_jobs_that_have_not_ended(store: JobStore) -> None:
+    job = store.create(a_job())
+    assert store.uses_dataset("shapes") == [job.id]
+    assert store.uses_dataset("shapes", 2) == []
+    store.request_cancel(job.id)
+    assert store.uses_dataset("shapes") == []
+
+
+def test_nothing_is_left_of_a_job_that_could_not_be_stored(tmp_path: Path) -> None:
+    store = a_store(f"redis://127.0.0.1:{free_port()}/0", tmp_path)
+    with pytest.raises(StoreUnavailable, match="away"):
+        store.create(a_job())
+    assert list((tmp_path / "runs").iterdir()) == []
+    store.close()
+
+
+def test_jobs_come_back_from_disk_when_redis_lost_everything(own_redis: RedisServer, tmp_path: Path) -> None:
+    store = a_store(own_redis.url, tmp_path)
+    assert store.restore() == []
+    queued, cancelled = store.create(a_job()), store.create(a_job())
+    store.request_cancel(cancelled.id)
+    own_redis.stop()
+    own_redis.lose_everything()
+    own_redis.start()
+    assert sorted(store.restore()) == sorted([queued.id, cancelled.id])
+    assert store.get(queued.id).status is JobStatus.QUEUED
+    assert store.get(cancelled.id).status is JobStatus.CANCELLED
+    assert store.restore() == []
+    store.close()

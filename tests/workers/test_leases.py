@@ -1,0 +1,146 @@
+"""Who may run a job: one attempt at a time, and only the newest may write. On a real Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.waiting import wait_until
+from tests.workers.jobs_builders import a_job, a_store
+from workers.job_store import JobStore
+from workers.jobs import JobFailure, JobResult, JobStatus
+from workers.leases import Claim, LeaseLost, Leases
+from workers.run_directory import Line
+
+LOST = JobFailure(code="trainer_killed", message="killed")
+RESULT = JobResult(model="shapes", version=1, metrics={"val/top1": 0.5}, promoted=True, promotion="first")
+
+
+@pytest.fixture
+def store(redis_url: str, tmp_path: Path) -> Iterator[JobStore]:
+    store = a_store(redis_url, tmp_path, lease_s=0.6)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def leases(store: JobStore) -> Leases:
+    return Leases(store.records)
+
+
+def claimed(store: JobStore, leases: Leases) -> Claim:
+    claim = leases.claim(store.create(a_job()).id, "worker")
+    assert claim is not None
+    return claim
+
+
+def test_one_of_many_claims_wins(store: JobStore, leases: Leases) -> None:
+    job = store.create(a_job())
+    with ThreadPoolExecutor(8) as pool:
+        claims = list(pool.map(lambda number: leases.claim(job.id, f"w{number}"), range(8)))
+    winners = [claim for claim in claims if claim is not None]
+    assert len(winners) == 1
+    assert store.get(job.id).worker == winners[0].owner
+    assert store.get(job.id).attempt == 1
+
+
+def test_claim_of_a_deleted_job_is_none(leases: Leases) -> None:
+    assert leases.claim("job-gone", "w") is None
+
+
+def test_running_job_whose_lease_ran_out_is_queued_again(store: JobStore, leases: Leases) -> None:
+    claim = claimed(store, leases)
+    taken = wait_until(leases.take_lost_jobs)
+    assert [(job.id, job.status, job.attempt) for job in taken] == [(claim.job.id, JobStatus.QUEUED, 1)]
+
+
+def test_renewed_lease_is_not_lost(store: JobStore, leases: Leases, redis_url: str) -> None:
+    claim = claimed(store, leases)
+    leases.renew(claim)
+    assert leases.take_lost_jobs() == []
+    with redis.Redis.from_url(redis_url) as client:
+        assert 0 < client.pttl(f"fovea:job:{claim.job.id}:lease") <= 600
+
+
+def test_lost_attempt_may_write_nothing(store: JobStore, leases: Leases) -> None:
+    old = claimed(store, leases)
+    wait_until(leases.take_lost_jobs)
+    new = leases.claim(old.job.id, "another")
+    assert new is not None
+    assert new.token > old.token
+    for write in (
+        lambda: leases.renew(old),
+        lambda: leases.record(old, [], mirrored_bytes=1),
+        lambda: leases.succeed(old, RESULT),
+        lambda: leases.fail(old, LOST),
+        lambda: leases.give_back(old, reason="late"),
+    ):
+        with pytest.raises(LeaseLost):
+            write()
+    assert store.get(old.job.id).worker == "another"
+
+
+def test_last_lost_attempt_fails_the_job_and_says_why(store: JobStore, leases: Leases) -> None:
+    job = store.create(a_job(max_attempts=2))
+    for _ in range(2):
+        claim = leases.claim(job.id, "w")
+        assert claim is not None
+        leases.give_back(claim, reason="lost", lost=LOST)
+    ended = store.get(job.id)
+    assert (ended.status, ended.error) == (JobStatus.FAILED, LOST)
+
+
+def test_attempt_handed_back_in_good_order_does_not_count(store: JobStore, leases: Leases) -> None:
+    claim = claimed(store, leases)
+    assert leases.give_back(claim, reason="shutting down").attempt == 0
+
+
+def test_cancelled_job_that_is_given_back_is_not_queued(store: JobStore, leases: Leases) -> None:
+    claim = claimed(store, leases)
+    store.request_cancel(claim.job.id)
+    assert leases.give_back(claim, reason="shutting down").status is JobStatus.CANCELLED
+
+
+def test_lines_of_the_run_become_the_job_and_its_events(store: JobStore, leases: Leases) -> None:
+    claim = claimed(store, leases)
+    at = datetime.now(UTC)
+    best = {"metric": "val/top1", "value": 0.75, "epoch": 1}
+    lines = [
+        Line(at=at, type="progress", data={"epoch": 1, "epochs": 2, "step": 4, "steps": 8, "fraction": 0.5}),
+        Line(at=at, type="metrics", data={"epoch": 1, "step": 4, "metrics": {"val/top1": 0.75}, "best": best}),
+    ]
+    job = leases.record(claim, lines, mirrored_bytes=123)
+    assert (job.progress.fraction, job.metrics, job.best and job.best.value) == (0.5, {"val/top1": 0.75}, 0.75)
+    assert [event.type for event in store.events(job.id)][-2:] == ["progress", "metrics"]
+    assert store.events(job.id)[-1].at == at
+
+
+def test_job_that_redis_forgot_while_it_ran_is_brought_back(store: JobStore, leases: Leases, redis_url: str) -> None:
+    claim = claimed(store, leases)
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    leases.renew(claim)
+    assert store.get(claim.job.id).status is JobStatus.RUNNING
+    assert leases.succeed(claim, RESULT).status is JobStatus.SUCCEEDED
+
+
+def test_deleted_job_is_not_brought_back(store: JobStore, leases: Leases, redis_url: str) -> None:
+    claim = claimed(store, leases)
+    leases.fail(claim, LOST)
+    store.delete(claim.job.id)
+    with pytest.raises(LeaseLost):
+        leases.renew(claim)
+
+
+def test_queued_job_without_a_message_is_found(store: JobStore, leases: Leases, redis_url: str) -> None:
+    job = store.create(a_job())
+    assert leases.unsent_jobs(older_than_s=0) == [job.id]
+    assert leases.unsent_jobs(older_than_s=60) == []
+    with redis.Redis.from_url(redis_url) as client:
+        client.lpush("fovea", "a message")
+    assert leases.unsent_jobs(older_than_s=0) == []

@@ -1,0 +1,88 @@
+"""`python -m workers.training RUN_DIR`: trains the run in that directory, or goes on where it stopped.
+
+By hand: kill it, start it again, look at its files. Exit codes are in `workers.exit_codes`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import fcntl
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import IO
+
+from models.storage import replace_file
+from workers.exit_codes import EXIT_BUSY, EXIT_FAILED, EXIT_HANDED_BACK
+from workers.run_directory import RunDirectory
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+log = logging.getLogger("workers.training")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m workers.training", description=__doc__.splitlines()[0])
+    parser.add_argument("run_dir", type=Path, help="directory with config.json; its home is two levels up")
+    parser.add_argument("--token", type=int, help="fencing token: write only while lease.json holds this number")
+    parser.add_argument("--parent", type=int, help="process id to die with")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.captureWarnings(capture=True)
+    if options.parent is not None:
+        _die_with(options.parent)
+    run = RunDirectory(path=options.run_dir.resolve())
+    lock = _hold(run)
+    if lock is None:
+        log.error("another trainer holds %s", run.path)
+        return EXIT_BUSY
+    with lock:
+        return _train(run, options.token)
+
+
+def _train(run: RunDirectory, token: int | None) -> int:
+    # torch is imported after the lock is held and the parent is known: seconds later
+    from workers.training.failures import explain_failure
+    from workers.training.run import FenceLost, RunHandedBack, train_run
+
+    try:
+        train_run(run, token=token)
+    except RunHandedBack:
+        log.info("handed back at a checkpoint")
+        return EXIT_HANDED_BACK
+    except FenceLost as error:
+        log.error("%s", error)
+        return EXIT_BUSY
+    except Exception as error:  # the process boundary: whatever it was, the run says why
+        log.exception("the run failed")
+        failure = explain_failure(error, run)
+        replace_file(run.failure, failure.model_dump_json(indent=1).encode())
+        return EXIT_FAILED
+    return 0
+
+
+def _die_with(parent: int) -> None:
+    """Asks the kernel to kill this process when its parent ends, however it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the kernel was asked
+        sys.exit(EXIT_BUSY)
+
+
+def _hold(run: RunDirectory) -> IO[bytes] | None:
+    """The run's lock, held as long as the file is open; None if another process has it."""
+    file = run.lock.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+if __name__ == "__main__":
+    sys.exit(main())

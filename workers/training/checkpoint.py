@@ -1,0 +1,130 @@
+"""Checkpoints: everything needed to go on, whole or absent, readable without running anybody's code.
+
+Source: "Saving and loading a general checkpoint", PyTorch tutorials; temporary name, sync and rename are ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from models.storage import sync_directory
+from workers.errors import DiskFull
+from workers.fine_tune_config import ResolvedFineTune
+from workers.jobs import BestEpoch
+
+FORMAT_VERSION = 1
+_WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainState:
+    """What training changes: the parameters, and where it stands."""
+
+    module: nn.Module
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    epoch: int = 0  # finished
+    step: int = 0  # optimizer updates, over all epochs
+    step_in_epoch: int = 0  # optimizer updates in the epoch that is not finished
+    loss_sum: float = 0.0  # over the images of the epoch that is not finished
+    images: int = 0  # seen in the epoch that is not finished
+    best: BestEpoch | None = None
+
+    def state_dict(self, config: ResolvedFineTune) -> dict[str, Any]:
+        """Tensors and primitives only."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "config_hash": config_hash(config),
+            "model": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "step_in_epoch": self.step_in_epoch,
+            "loss_sum": self.loss_sum,
+            "images": self.images,
+            "best": self.best.model_dump() if self.best else None,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.module.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scheduler.load_state_dict(saved["scheduler"])
+        self.epoch, self.step, self.step_in_epoch = saved["epoch"], saved["step"], saved["step_in_epoch"]
+        self.loss_sum, self.images = saved["loss_sum"], saved["images"]
+        self.best = BestEpoch.model_validate(saved["best"]) if saved["best"] else None
+        torch.set_rng_state(saved["rng"])
+        if saved["cuda_rng"] and len(saved["cuda_rng"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(saved["cuda_rng"])
+
+
+def save_checkpoint(state: TrainState, config: ResolvedFineTune, path: Path) -> None:
+    """Replaces `path`; when that fails the previous checkpoint is whole. Raises DiskFull, OSError."""
+    temporary = path.with_suffix(".tmp")
+    try:
+        try:
+            with temporary.open("wb") as file:
+                torch.save(state.state_dict(config), file)
+                file.flush()
+                os.fsync(file.fileno())
+        except RuntimeError as error:  # torch's zip writer says no more than that a write came up short
+            raise DiskFull(f"{path.name} could not be written: {error}") from error
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def load_checkpoint(state: TrainState, config: ResolvedFineTune, path: Path) -> bool:
+    """Restores `state` from `path`; False if there is no checkpoint, or none of this configuration."""
+    if not path.exists():
+        return False
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    if saved["format_version"] != FORMAT_VERSION or saved["config_hash"] != config_hash(config):
+        return False
+    state.load_state_dict(saved)
+    return True
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Replaces `path` with the module's state_dict as safetensors, without the names of wrappers. Raises DiskFull."""
+    temporary = path.with_suffix(".tmp")
+    try:
+        try:
+            save_file(_plain(module.state_dict()), temporary)
+        except Exception as error:
+            # safetensors raises its own exception around the system's words
+            if not isinstance(error, OSError) and "o space" not in str(error) and "too large" not in str(error):
+                raise
+            raise DiskFull(f"{path.name} could not be written: {error}") from error
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def config_hash(config: ResolvedFineTune) -> str:
+    """Of everything that training depends on."""
+    relevant = config.model_dump_json(exclude={"publish_as", "promote"})
+    return hashlib.sha256(relevant.encode()).hexdigest()
+
+
+def _plain(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    plain = {}
+    for name, tensor in state_dict.items():
+        for wrapper in _WRAPPERS:
+            name = name.removeprefix(wrapper)  # noqa: PLW2901
+        plain[name] = tensor.detach().cpu().contiguous().clone()
+    return plain

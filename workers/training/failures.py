@@ -1,0 +1,108 @@
+"""Why a run failed, in words a person can act on: one function a kind of error."""
+
+from __future__ import annotations
+
+import errno
+from functools import singledispatch
+
+import torch
+
+from models.errors import ImageError, IncompatibleWeights, ModelsError, WeightsUnavailable
+from workers.errors import DiskFull
+from workers.run_directory import RunDirectory, RunFailure
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SEE_LOG = "GET /v1/jobs/{id}/log shows the whole log."
+
+
+class NonFiniteLoss(Exception):
+    """The loss became infinite or not a number."""
+
+    def __init__(self, *, step: int, epoch: int, loss: float) -> None:
+        super().__init__(f"The loss became {loss} at or shortly before step {step}, in epoch {epoch}.")
+
+
+class UnusableImage(Exception):
+    """An image of the data set that could be read when it was posted cannot be read now."""
+
+    def __init__(self, path: str, error: ImageError | OSError) -> None:
+        super().__init__(f"The image {path} cannot be read: {error}")
+
+
+@singledispatch
+def explain_failure(error: BaseException, run: RunDirectory) -> RunFailure:
+    """What is told to whoever made the job."""
+    return RunFailure(code="internal_error", message=f"{type(error).__name__}: {error}", hint=_SEE_LOG)
+
+
+@explain_failure.register
+def _(error: torch.OutOfMemoryError | MemoryError, run: RunDirectory) -> RunFailure:
+    batch_size = run.read_config().fine_tune.hyperparameters.batch_size
+    smaller = f"batch_size {max(1, batch_size // 2)} (it was {batch_size})"
+    first_line = next(iter(str(error).splitlines()), "")
+    return RunFailure(
+        code="out_of_memory",
+        message=f"The device ran out of memory: {first_line}",
+        hint=f"Try {smaller}, a smaller image_size_px, or a smaller model.",
+    )
+
+
+@explain_failure.register
+def _(error: RuntimeError, run: RunDirectory) -> RunFailure:
+    message = str(error)
+    if "can't allocate memory" in message:  # what torch raises on a CPU
+        return explain_failure(MemoryError(message), run)
+    if "Expected more than 1 value per channel" in message:
+        hint = "Batch normalization needs two images a batch: set batch_size to 2 or more."
+        return RunFailure(code="bad_configuration", message=message, hint=hint)
+    return RunFailure(code="internal_error", message=f"{type(error).__name__}: {message}", hint=_SEE_LOG)
+
+
+@explain_failure.register
+def _(error: ValueError, run: RunDirectory) -> RunFailure:
+    return explain_failure(RuntimeError(str(error)), run)
+
+
+@explain_failure.register
+def _(error: NonFiniteLoss, run: RunDirectory) -> RunFailure:
+    good = "The last good checkpoint is kept. " if run.last_checkpoint.exists() else ""
+    hint = f"{good}Use a smaller learning_rate, or precision fp32."
+    return RunFailure(code="non_finite_loss", message=str(error), hint=hint)
+
+
+@explain_failure.register
+def _(error: DiskFull, run: RunDirectory) -> RunFailure:
+    kept = "The previous checkpoint is whole. " if run.last_checkpoint.exists() else ""
+    return RunFailure(
+        code="disk_full",
+        message=f"No space is left on the disk of the run: {error}",
+        hint=f"{kept}Free disk space (delete old jobs, data sets or versions), then retry the job.",
+    )
+
+
+@explain_failure.register
+def _(error: OSError, run: RunDirectory) -> RunFailure:
+    if error.errno in _NO_SPACE:
+        return explain_failure(DiskFull(str(error)), run)
+    return RunFailure(code="internal_error", message=f"{type(error).__name__}: {error}", hint=_SEE_LOG)
+
+
+@explain_failure.register
+def _(error: UnusableImage, run: RunDirectory) -> RunFailure:
+    hint = "Its file was changed or its disk is failing: post the data set again."
+    return RunFailure(code="bad_data", message=str(error), hint=hint)
+
+
+@explain_failure.register
+def _(error: ModelsError, run: RunDirectory) -> RunFailure:
+    return RunFailure(code="bad_configuration", message=str(error), hint=error.hint)
+
+
+@explain_failure.register
+def _(error: WeightsUnavailable, run: RunDirectory) -> RunFailure:
+    return RunFailure(code="weights_unavailable", message=str(error), hint=error.hint)
+
+
+@explain_failure.register
+def _(error: IncompatibleWeights, run: RunDirectory) -> RunFailure:
+    return RunFailure(code="incompatible_weights", message=str(error), hint=error.hint)

@@ -1,0 +1,154 @@
+"""The report of a run: what a person looks at before trusting a model, as JSON and as pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from models.drawing import Tile, contact_sheet
+from models.images import decode_image
+from models.storage import replace_file
+from workers.datasets.dataset import DatasetImage
+from workers.jobs import BestEpoch
+from workers.run_directory import MetricLine, RunDirectory
+from workers.training.classification import Evaluation
+
+MISTAKES = 24  # shown
+LARGEST_LABELLED_MATRIX = 30  # categories; beyond that numbers and labels are not legible
+
+
+def write_report(
+    run: RunDirectory,
+    evaluation: Evaluation,
+    *,
+    categories: Sequence[str],
+    images: Sequence[DatasetImage],
+    root: Path,
+    best: BestEpoch,
+) -> None:
+    """Writes report.json, curves.png, confusion.png and, if there are any, mistakes.png."""
+    run.report.mkdir(exist_ok=True)
+    predicted = evaluation.scores.argmax(dim=1)
+    matrix = confusion_matrix(evaluation.targets, predicted, len(categories))
+    mistakes = worst_mistakes(evaluation, predicted)
+    content = {
+        "format_version": 1,
+        "task": "classification",
+        "metrics": evaluation.metrics,
+        "best_epoch": best.epoch,
+        "categories": category_metrics(matrix, categories),
+        "confusion_matrix": matrix.tolist(),  # row: truth, column: prediction
+        "mistakes": [
+            {
+                "image": images[index].path,
+                "truth": categories[int(evaluation.targets[index])],
+                "prediction": categories[int(predicted[index])],
+                "score": round(float(evaluation.scores[index, predicted[index]]), 4),
+            }
+            for index in mistakes
+        ],
+    }
+    replace_file(run.report / "report.json", json.dumps(content, indent=1).encode())
+    _save(draw_curves(run.read_metrics(), best), run.report / "curves.png")
+    _save(draw_confusion(matrix, categories), run.report / "confusion.png")
+    if mistakes:
+        sheet = _mistakes_sheet(mistakes, evaluation, predicted, categories, images, root)
+        replace_file(run.report / "mistakes.png", sheet)
+
+
+def confusion_matrix(targets: Tensor, predicted: Tensor, categories: int) -> Tensor:
+    """int64 [K, K] of int64 targets [N] (rows) and predictions [N] (columns)."""
+    return torch.bincount(targets * categories + predicted, minlength=categories**2).view(categories, categories)
+
+
+def category_metrics(matrix: Tensor, categories: Sequence[str]) -> list[dict[str, float | int | str | None]]:
+    """Precision, recall and F1 a category; null where nothing was predicted or there is nothing to find."""
+    rows: list[dict[str, float | int | str | None]] = []
+    for index, label in enumerate(categories):
+        hits, support, claimed = int(matrix[index, index]), int(matrix[index].sum()), int(matrix[:, index].sum())
+        rows.append(
+            {
+                "label": label,
+                "images": support,
+                "precision": round(hits / claimed, 4) if claimed else None,
+                "recall": round(hits / support, 4) if support else None,
+                "f1": round(2 * hits / (support + claimed), 4) if support + claimed else None,
+            }
+        )
+    return rows
+
+
+def worst_mistakes(evaluation: Evaluation, predicted: Tensor) -> list[int]:
+    """Indices of wrong predictions, the surest first."""
+    sureness = evaluation.scores.gather(1, predicted.unsqueeze(1))[:, 0]  # [N]
+    order = sureness.argsort(descending=True, stable=True).tolist()
+    wrong = [index for index in order if predicted[index] != evaluation.targets[index]]
+    return wrong[:MISTAKES]
+
+
+def draw_curves(lines: Sequence[MetricLine], best: BestEpoch) -> Figure:
+    """Loss and accuracy by epoch."""
+    epochs = [line for line in lines if "val/loss" in line.metrics]
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    for name, words in (("train/loss", "training"), ("val/loss", "validation")):
+        loss.plot([line.epoch for line in epochs], [line.metrics[name] for line in epochs], marker="o", label=words)
+    accuracy.plot(
+        [line.epoch for line in epochs], [line.metrics["val/top1"] for line in epochs], marker="o", color="C1"
+    )
+    accuracy.axvline(best.epoch, color="0.6", linestyle=":", label=f"best: {best.value:.4f} in epoch {best.epoch}")
+    accuracy.set_ylim(0, 1.02)
+    for axes, title in ((loss, "Loss"), (accuracy, "Validation accuracy (val/top1)")):
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def draw_confusion(matrix: Tensor, categories: Sequence[str]) -> Figure:
+    """Truth against prediction, each row scaled to its number of images."""
+    shares = matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
+    is_labelled = len(categories) <= LARGEST_LABELLED_MATRIX
+    side = max(4.0, 0.45 * len(categories) + 2) if is_labelled else 10.0
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, label="share of the row")
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("truth")
+    if is_labelled:
+        ticks = range(len(categories))
+        axes.set_xticks(ticks, categories, rotation=90 if max(map(len, categories)) > 2 else 0)
+        axes.set_yticks(ticks, categories)
+        for row in ticks:
+            for column in ticks:
+                colour = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(int(matrix[row, column])), ha="center", va="center", color=colour)
+    return figure
+
+
+def _mistakes_sheet(
+    mistakes: Sequence[int],
+    evaluation: Evaluation,
+    predicted: Tensor,
+    categories: Sequence[str],
+    images: Sequence[DatasetImage],
+    root: Path,
+) -> bytes:
+    tiles = []
+    for index in mistakes:
+        truth, claim = categories[int(evaluation.targets[index])], categories[int(predicted[index])]
+        caption = f"{truth}, not {claim} ({float(evaluation.scores[index, predicted[index]]):.2f})"
+        tiles.append(Tile(image=decode_image((root / images[index].path).read_bytes()), caption=caption, good=False))
+    return contact_sheet(tiles)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=100)

@@ -1,0 +1,198 @@
+"""One run from its directory to its result: the composition root of the trainer."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from models.architectures.catalog import get_architecture
+from models.errors import ModelsError, RegistryError
+from models.predictor import Predictor
+from models.registry import ModelVersion, Registry
+from models.storage import replace_file
+from workers.datasets.store import DatasetStore
+from workers.publishing import production_version
+from workers.run_directory import Comparison, RunConfig, RunDirectory, RunResult
+from workers.training.checkpoint import TrainState, load_checkpoint, save_checkpoint, save_weights
+from workers.training.classification import DECISIVE_METRIC, evaluate, make_network, score
+from workers.training.device import describe_device, pick_device, pick_precision
+from workers.training.images import default_data_workers
+from workers.training.journal import Journal
+from workers.training.loop import Ground, RunHandedBack, train
+from workers.training.optim import make_optimizer, make_scheduler
+from workers.training.report import write_report
+
+__all__ = ["FenceLost", "RunHandedBack", "train_run"]
+
+log = logging.getLogger(__name__)
+
+
+class FenceLost(Exception):
+    """Another attempt owns the run now: nothing that counts may be written."""
+
+
+def train_run(run: RunDirectory, *, token: int | None = None) -> None:
+    """Trains to the end, or goes on from the last checkpoint, and writes `result.json`.
+
+    token: the fencing token of this attempt; None when it is driven by hand. The home directory is two levels up.
+    Raises RunHandedBack, FenceLost, and whatever makes the run fail (`failures.explain_failure` has the words).
+    """
+    config, home = run.read_config(), run.path.parent.parent
+    job = config.fine_tune
+    registry = Registry(home / "registry")
+    ground = _make_ground(config, home)
+    run.checkpoints.mkdir(exist_ok=True)
+
+    module = make_network(job, registry, home / "weights", allow_download=config.allow_download)
+    module = module.to(ground.device).to(memory_format=torch.channels_last)  # the faster order for convolutions
+    optimizer = make_optimizer(module, job.hyperparameters)
+    scheduler = make_scheduler(optimizer, job.hyperparameters)
+    state = TrainState(module=module, optimizer=optimizer, scheduler=scheduler)
+    is_resumed = load_checkpoint(state, job, run.last_checkpoint)
+
+    def keep_best() -> None:
+        _check_fence(run, token)
+        save_weights(module, run.best_weights)
+
+    def checkpoint() -> None:
+        _check_fence(run, token)
+        save_checkpoint(state, job, run.last_checkpoint)
+
+    with Journal(run, first_step=state.step) as journal:
+        journal.message(_opening_words(state, ground, is_resumed=is_resumed))
+        is_stopped = train(
+            state,
+            ground,
+            journal,
+            _Requests(run),
+            keep_best=keep_best,
+            checkpoint=checkpoint,
+            checkpoint_interval_s=config.checkpoint_interval_s,
+        )
+        journal.message("Evaluating the best weights and writing the report.")
+    result = _conclude(run, config, ground, state, registry, is_stopped=is_stopped)
+    _check_fence(run, token)
+    replace_file(run.result, result.model_dump_json(indent=1).encode())
+
+
+class _Requests:
+    """Files that the supervisor, or a person, puts into the run directory."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+
+    def is_stop_requested(self) -> bool:
+        return self._run.stop_request.exists()
+
+    def is_hand_back_requested(self) -> bool:
+        return self._run.hand_back_request.exists()
+
+
+def _make_ground(config: RunConfig, home: Path) -> Ground:
+    job, settings = config.fine_tune, config.fine_tune.hyperparameters
+    device = pick_device(config.device)
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True  # the same seed gives the same model; costs a few per cent
+    store = DatasetStore(home / "datasets")
+    dataset = store.get(f"{job.dataset.name}/{job.dataset.version}")
+    workers = settings.data_workers
+    return Ground(
+        config=job,
+        root=dataset.images_dir,
+        train_images=store.images(dataset, "train"),
+        val_images=store.images(dataset, "val"),
+        device=device,
+        precision=pick_precision(settings.precision, device),
+        data_workers=default_data_workers(device) if workers is None else workers,
+        auxiliary_weight=get_architecture(job.architecture).auxiliary_weight,
+    )
+
+
+def _opening_words(state: TrainState, ground: Ground, *, is_resumed: bool) -> str:
+    job, epochs = ground.config, ground.config.hyperparameters.epochs
+    where = f"{describe_device(ground.device)} in {ground.precision}"
+    if is_resumed:
+        return f"Going on from the checkpoint at epoch {state.epoch} of {epochs}, step {state.step}, on {where}."
+    base = f"from {job.base}" if job.base else "from random weights"
+    images = f"{len(ground.train_images)} images, validating on {len(ground.val_images)}"
+    return f"Training {job.architecture} {base} ({job.strategy}) for {epochs} epochs on {images}; {where}."
+
+
+def _conclude(
+    run: RunDirectory, config: RunConfig, ground: Ground, state: TrainState, registry: Registry, *, is_stopped: bool
+) -> RunResult:
+    """Evaluates what will be published, compares it with production, writes the report."""
+    assert state.best is not None
+    state.module.load_state_dict(load_file(run.best_weights))
+    evaluation = ground.evaluate(state)
+    comparison = _compare(config, ground, registry) if config.fine_tune.promote == "if_better" else None
+    write_report(
+        run,
+        evaluation,
+        categories=config.fine_tune.categories,
+        images=ground.val_images,
+        root=ground.root,
+        best=state.best,
+    )
+    return RunResult(
+        metrics=evaluation.metrics,
+        decisive_metric=DECISIVE_METRIC,
+        best_epoch=state.best.epoch,
+        epochs=state.epoch,
+        stopped_early=is_stopped,
+        device=describe_device(ground.device),
+        precision=ground.precision,
+        libraries=_libraries(),
+        comparison=comparison,
+    )
+
+
+def _compare(config: RunConfig, ground: Ground, registry: Registry) -> Comparison | None:
+    """The version in production on the validation split of this run; None if there is none."""
+    name = config.fine_tune.publish_as
+    present = production_version(registry, name)
+    if present is None:
+        return None
+    reference = f"{name}/{present}"
+    try:
+        return Comparison(
+            reference=reference, metrics=_metrics_of(registry.resolve(reference), config, ground, registry)
+        )
+    except (ModelsError, ValueError) as error:
+        log.warning("%s could not be compared: %s", reference, error)
+        return Comparison(reference=reference, metrics={}, reason=str(error).rstrip("."))
+
+
+def _metrics_of(other: ModelVersion, config: RunConfig, ground: Ground, registry: Registry) -> dict[str, float]:
+    manifest, categories = other.manifest, config.fine_tune.categories
+    if set(manifest.categories) != set(categories):
+        msg = f"its categories differ: {', '.join(sorted(set(manifest.categories) ^ set(categories))[:10])}"
+        raise RegistryError(msg)
+    predictor = Predictor.from_version(registry, other, ground.device)
+    theirs = evaluate(
+        predictor.module,
+        ground.val_images,
+        ground.root,
+        manifest.preset,
+        batch_size=config.fine_tune.hyperparameters.batch_size,
+        device=ground.device,
+        precision=ground.precision,
+        data_workers=ground.data_workers,
+    )
+    order = [manifest.categories.index(label) for label in categories]
+    return score(theirs.scores[:, order].log(), theirs.targets).metrics
+
+
+def _check_fence(run: RunDirectory, token: int | None) -> None:
+    if token is not None and run.read_fence() != token:
+        raise FenceLost(f"Attempt with token {token} is no longer the one that may write to {run.path}.")
+
+
+def _libraries() -> dict[str, str]:
+    names = ("torch", "torchvision", "safetensors", "pillow", "fovea")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
