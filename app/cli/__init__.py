@@ -32,8 +32,9 @@ COMMANDS = {
 }
 
 EPILOG = """\b
-Exit codes: 0 all is well; 1 the server said no; 2 wrong usage;
-3 no server answers; 4 the job failed; 5 the job was cancelled; 130 Ctrl-C."""
+Exit codes: 0 all is well; 1 the server said no, or it cannot be done here;
+2 wrong usage; 3 no server answers; 4 the job failed; 5 the job was cancelled;
+130 Ctrl-C."""
 
 
 class LazyGroup(click.Group):

@@ -11,6 +11,6 @@ import click
 @click.option("--home", type=click.Path(path_type=Path), default=Path("demo"), help="Where it puts everything.")
 def demo(home: Path) -> int:
     """Show the whole loop on handwritten digits, in a home of its own."""
-    from app.demo import run_demo  # noqa: PLC0415
+    from app.demo import run_demo
 
     return run_demo(home)

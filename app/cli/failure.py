@@ -6,19 +6,18 @@ from typing import IO, Any
 
 import click
 
-from app.cli import EXIT_PROBLEM
+from app.cli import EXIT_JOB_CANCELLED, EXIT_JOB_FAILED, EXIT_PROBLEM, EXIT_UNREACHABLE, EXIT_USAGE
 
 
 class Failure(click.ClickException):
-    """Ends the command with a message, a way out and an exit code."""
+    """Ends the command with a message and a way out: the server said no, or it cannot be done here."""
 
-    def __init__(
-        self, message: str, *, hint: str | None = None, details: tuple[str, ...] = (), exit_code: int = EXIT_PROBLEM
-    ) -> None:
+    exit_code = EXIT_PROBLEM
+
+    def __init__(self, message: str, *, hint: str | None = None, details: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.hint = hint
         self.details = details
-        self.exit_code = exit_code
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Writes it all to stderr."""
@@ -27,3 +26,27 @@ class Failure(click.ClickException):
             click.echo(f"  - {detail}", file=file, err=True)
         if self.hint:
             click.echo(click.style("Hint: ", fg="yellow") + self.hint, file=file, err=True)
+
+
+class UsageFailure(Failure):
+    """What was given makes no sense."""
+
+    exit_code = EXIT_USAGE
+
+
+class UnreachableFailure(Failure):
+    """No server answers."""
+
+    exit_code = EXIT_UNREACHABLE
+
+
+class JobFailedFailure(Failure):
+    """The job failed."""
+
+    exit_code = EXIT_JOB_FAILED
+
+
+class JobCancelledFailure(Failure):
+    """The job was cancelled."""
+
+    exit_code = EXIT_JOB_CANCELLED

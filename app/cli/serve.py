@@ -21,9 +21,9 @@ def serve(**flags: Any) -> None:
         check_port(settings.host, settings.port)
     except StackError as error:
         raise Failure(str(error), hint=error.hint) from error
-    import uvicorn  # noqa: PLC0415
+    import uvicorn
 
-    from app.main import create_app  # noqa: PLC0415
+    from app.main import create_app
 
     uvicorn.run(
         create_app(settings),

@@ -14,6 +14,6 @@ from workers.settings import WorkerSettings
 def worker(**flags: Any) -> int:
     """Run one worker alone."""
     settings = settings_of(WorkerSettings, flags)
-    from workers.main import run_worker  # noqa: PLC0415
+    from workers.main import run_worker
 
     return run_worker(settings)

@@ -106,6 +106,11 @@ class Transport:
             finally:
                 response.close()
 
+    def look(self, call: Call) -> httpx.Response:
+        """The whole answer, whatever its status, at the first try. Raises ServerUnreachable."""
+        with _unreachable_named(str(self._http.base_url)):
+            return self._http.request(call.method, call.path)
+
     def _send_once(self, call: Call, headers: dict[str, str]) -> httpx.Response:
         with _unreachable_named(str(self._http.base_url)):
             response = self._http.request(
@@ -167,10 +172,6 @@ def _unreachable_named(base_url: str) -> Iterator[None]:
             f"{base_url} did not answer in time ({type(error).__name__}).",
             hint="It may be busy or hang: look at its log, or wait longer.",
         ) from error
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise ServerUnreachable(
-            f"{base_url!r} is no server address ({error}).", hint="Write it as http://127.0.0.1:8000."
-        ) from error
     except httpx.TransportError as error:
         raise ServerUnreachable(
             f"The connection to {base_url} broke off ({error or type(error).__name__}).", hint="Try again."
@@ -181,9 +182,7 @@ def _wait_before_retry_s(error: ServerUnreachable | ProblemError) -> float | Non
     """How long until another try may do better; None if it will not, or not soon."""
     if isinstance(error, ServerUnreachable):
         # Where nothing listens, people want to know at once.
-        is_hopeless = isinstance(
-            error.__cause__, httpx.ConnectError | httpx.TimeoutException | httpx.UnsupportedProtocol
-        )
+        is_hopeless = isinstance(error.__cause__, httpx.ConnectError | httpx.TimeoutException)
         return None if is_hopeless else 0.5
     if error.code == _IN_PROGRESS or error.status == httpx.codes.SERVICE_UNAVAILABLE:
         wait_s = error.retry_after_s

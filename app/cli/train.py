@@ -1,0 +1,115 @@
+"""`fovea train`: from pictures on this machine to a model on the server, in one command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic import BaseModel, ValidationError
+
+from app.cli.connection import connected, url_option
+from app.cli.model_flags import flags_of, given_values, refuse
+from app.cli.output import json_option, print_json
+from app.cli.uploading import intake_options, upload_pictures
+from app.cli.watching import print_outcome, watch_job
+from workers.datasets.dataset import DatasetInfo
+from workers.fine_tune_config import FineTuneConfig, Hyperparameters
+
+Config = TypeVar("Config", bound=BaseModel)
+
+_NOT_FLAGS = ("type", "dataset", "hyperparameters")
+
+
+class TrainCommand(click.Command):
+    """A command with a flag for everything that a job can be told."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Its own, the job's, the hyperparameters', then `--help`."""
+        *own, help_flag = super().get_params(ctx)
+        job = [flag for flag in flags_of(FineTuneConfig) if flag.name not in _NOT_FLAGS]
+        return [*own, *job, *flags_of(Hyperparameters), help_flag]
+
+
+@click.command(cls=TrainCommand)
+@click.argument("pictures", required=False, type=click.Path(exists=True, path_type=Path))
+@click.option("--dataset", help="One that is on the server already, NAME or NAME/VERSION, instead of PICTURES.")
+@intake_options
+@click.option("--watch", is_flag=True, help="Follow the job until it ends; Ctrl-C leaves it running.")
+@click.option("--dry-run", is_flag=True, help="With --dataset: show what the job would be, and queue nothing.")
+@json_option
+@url_option
+def train(
+    pictures: Path | None,
+    dataset: str | None,
+    name: str | None,
+    format: Any,  # noqa: A002 (the API's word)
+    validation_fraction: float | None,
+    split_seed: int | None,
+    watch: bool,
+    dry_run: bool,
+    as_json: bool,
+    url: str | None,
+    **flags: Any,
+) -> None:
+    """Make a model of a directory or archive of pictures.
+
+    PICTURES is uploaded as a dataset, a job is queued, and what it makes is published under the dataset's name, or as
+    --publish-as says.
+    """
+    if (pictures is None) == (dataset is None):
+        raise click.UsageError("Say what to learn from: either PICTURES, a directory or archive, or --dataset.")
+    if dry_run and dataset is None:
+        raise click.UsageError("--dry-run needs --dataset: pictures would have to be uploaded first.")
+    _config(flags, dataset or "not-known-yet")  # refuses what makes no sense before anything is uploaded
+    with connected(url) as client:
+        if pictures is not None:
+            info = upload_pictures(
+                client,
+                pictures,
+                name=name,
+                format=format,
+                validation_fraction=validation_fraction,
+                split_seed=split_seed,
+            )
+            dataset = f"{info.name}/{info.version}"
+            click.echo(f"Dataset {dataset}: {_summary(info)}", err=True)
+        config = _config(flags, dataset or "")
+        if dry_run:
+            print_json(client.jobs.plan(config))
+            return
+        job = client.jobs.create(config)
+        click.echo(f"Job {job.id} is {job.status}.", err=True)
+        if watch:
+            job = watch_job(client, job)
+    if as_json:
+        print_json(job)
+    elif watch:
+        print_outcome(job)
+    else:
+        click.echo(job.id)
+        click.echo(f"Watch it: fovea jobs watch {job.id}", err=True)
+
+
+def _config(flags: Mapping[str, Any], dataset: str) -> FineTuneConfig:
+    knobs = _checked(Hyperparameters, given_values(Hyperparameters, flags))
+    given = {name: value for name, value in given_values(FineTuneConfig, flags).items() if name not in _NOT_FLAGS}
+    if "model" not in given:
+        raise click.UsageError("Say --model: `resnet18`, `garment_classifier`, …; `fovea architectures` lists them.")
+    with_knobs = {"hyperparameters": knobs} if knobs.model_fields_set else {}
+    return _checked(FineTuneConfig, {**given, "dataset": dataset, **with_knobs})
+
+
+def _checked(kind: type[Config], values: dict[str, Any]) -> Config:
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        refuse(error, given=values)
+
+
+def _summary(info: DatasetInfo) -> str:
+    counts = (f"{summary.images} images in {split}" for split, summary in info.splits.items())
+    problems = sum(finding.count for finding in info.report if finding.severity == "error")
+    left_out = f"; {problems} left out: fovea datasets show {info.name}/{info.version}" if problems else ""
+    return f"{len(info.categories)} categories, {', '.join(counts)}{left_out}"

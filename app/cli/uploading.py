@@ -1,0 +1,104 @@
+"""From a directory or an archive on this machine to a dataset on the server."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar, get_args
+
+import click
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
+from app.cli.output import console
+from app.client import Client
+from workers.datasets.dataset import DatasetFormat, DatasetInfo
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., object])
+
+_ARCHIVE_ENDINGS = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
+
+
+def intake_options(command: AnyFunction) -> AnyFunction:
+    """What can be said of pictures when they are uploaded."""
+    for option in (
+        click.option("--split-seed", type=int, help="Of the split that is made if the pictures come without `val`."),
+        click.option(
+            "--validation-fraction", type=float, help="Share of that split for validation; the server's: 0.2."
+        ),
+        click.option("--format", type=click.Choice(get_args(DatasetFormat)), help="Found by itself if left out."),
+        click.option("--name", help="What to call the dataset; the directory's or archive's own name if left out."),
+    ):
+        command = option(command)
+    return command
+
+
+def upload_pictures(
+    client: Client,
+    pictures: Path,
+    *,
+    name: str | None,
+    format: DatasetFormat | None,  # noqa: A002 (the API's word)
+    validation_fraction: float | None,
+    split_seed: int | None,
+) -> DatasetInfo:
+    """Uploads them with a progress bar, then waits while the server looks at every image.
+
+    Raises ClientError, OSError, click.UsageError.
+    """
+    name = name or _ARCHIVE_ENDINGS.sub("", pictures.resolve().name)
+    with _as_archive(pictures) as archive, transfer_bar(f"Uploading {pictures.name}") as advance:
+        return client.datasets.upload(
+            archive, name, format=format, validation_fraction=validation_fraction, seed=split_seed, progress=advance
+        )
+
+
+@contextmanager
+def transfer_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr for bytes that go one way; it says so when the server's turn has come."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console(sys.stderr), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(what, total=None)
+
+        def advance(done_bytes: int, size_bytes: int) -> None:
+            words = what if done_bytes < size_bytes else f"{what}: sent, the server looks at it"
+            progress.update(task, description=words, completed=done_bytes, total=size_bytes)
+
+        yield advance
+
+
+@contextmanager
+def _as_archive(pictures: Path) -> Iterator[Path]:
+    if not pictures.is_dir():
+        yield pictures
+        return
+    with tempfile.TemporaryDirectory(prefix="fovea-") as directory:
+        archive = Path(directory, f"{pictures.resolve().name}.zip")
+        _pack(pictures, archive)
+        yield archive
+
+
+def _pack(directory: Path, archive: Path) -> None:
+    """Stores the directory's files in a zip as they are: pictures are packed already."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and not _is_hidden(path, directory))
+    if not files:
+        raise click.UsageError(
+            f"There are no files in {directory}: it should hold one directory of pictures a category."
+        )
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, strict_timestamps=False) as packed:
+        for file in files:
+            packed.write(file, file.relative_to(directory).as_posix())
+
+
+def _is_hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)

@@ -1,0 +1,137 @@
+"""The client: one object, one server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from app.client.datasets import Datasets
+from app.client.errors import ServerUnreachable
+from app.client.jobs import Jobs
+from app.client.models import Models
+from app.client.pages import PAGE_LIMIT, items, segment
+from app.client.transport import Call, Transport, parsed
+from app.schemas.architectures import Architecture, ArchitectureDetails, ArchitecturePage
+from app.schemas.classify import ClassifyResponse
+from app.schemas.health import Liveness, Readiness
+from app.schemas.page import Page
+from app.schemas.system import System
+
+Picture = Path | bytes
+URL_HINT = "Write it as http://127.0.0.1:8000."
+
+
+class Client:
+    """Talks to a Fovea server. Not to be shared between threads; close it, or use it in a `with` block.
+
+    Every method raises ClientError: see `app.client.errors`.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        *,
+        timeout_s: float = 60.0,
+        retries: int = 2,
+        http: httpx.Client | None = None,
+    ) -> None:
+        """timeout_s: longest silence of the server. retries: more tries where a repeated request does no harm.
+
+        http: to be used instead of a new one, for another transport or for headers of your own.
+        """
+        self._transport = Transport(http or _connection(base_url, timeout_s), retries=retries)
+        self.datasets = Datasets(self._transport)
+        self.jobs = Jobs(self._transport)
+        self.models = Models(self._transport)
+        self.architectures = Architectures(self._transport)
+
+    def classify(
+        self,
+        pictures: Sequence[Picture] | Picture,
+        *,
+        model: str,
+        top_k: int | None = None,
+        score_threshold: float | None = None,
+    ) -> ClassifyResponse:
+        """What `model` says of each picture, in their order. A picture is a file's path or an encoded image's bytes.
+
+        A picture that cannot be read has an `error` in its place, unless that is so of all of them.
+        """
+        many = [pictures] if isinstance(pictures, Path | bytes) else pictures
+        parts = [_part(picture, number) for number, picture in enumerate(many)]
+        call = Call(
+            method="POST",
+            path="/v1/classify",
+            params={"model": model, "top_k": top_k, "score_threshold": score_threshold},
+            files=[("image", (name, data, "application/octet-stream")) for name, data in parts],
+            only_asks=True,
+        )
+        return self._transport.answer(call, ClassifyResponse)
+
+    def is_alive(self) -> bool:
+        """Whether a Fovea process answers at all."""
+        return self._transport.answer(Call(method="GET", path="/healthz"), Liveness).status == "alive"
+
+    def readiness(self) -> Readiness:
+        """Whether it can do its work, and what it lacks if not."""
+        return parsed(self._transport.look(Call(method="GET", path="/readyz")), Readiness)
+
+    def system(self) -> System:
+        """Versions, devices, memory, loaded models, queue, disk and limits of the server."""
+        return self._transport.answer(Call(method="GET", path="/v1/system"), System)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Architectures:
+    """`client.architectures`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> Iterator[Architecture]:
+        """All of the catalogue, fetched page by page."""
+        return items(lambda after: self.page(after=after))
+
+    def page(self, *, limit: int = PAGE_LIMIT, after: str | None = None) -> Page[Architecture]:
+        """One page of it."""
+        call = Call(method="GET", path="/v1/architectures", params={"limit": limit, "after": after})
+        return self._transport.answer(call, ArchitecturePage)
+
+    def get(self, name: str) -> ArchitectureDetails:
+        """One of them, with its layers."""
+        call = Call(method="GET", path=f"/v1/architectures/{segment(name)}")
+        return self._transport.answer(call, ArchitectureDetails)
+
+
+def _connection(base_url: str, timeout_s: float) -> httpx.Client:
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL as error:
+        raise ServerUnreachable(f"{base_url!r} is no server address ({error}).", hint=URL_HINT) from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ServerUnreachable(f"{base_url!r} is no server address.", hint=URL_HINT)
+    # A proxy that the environment names cannot know this machine's loopback.
+    is_here = url.host in ("localhost", "127.0.0.1", "::1")
+    timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0))
+    return httpx.Client(base_url=url, timeout=timeout, trust_env=not is_here)
+
+
+def _part(picture: Picture, number: int) -> tuple[str, bytes]:
+    if isinstance(picture, Path):
+        return picture.name, picture.read_bytes()
+    return f"image-{number}", picture

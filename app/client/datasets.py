@@ -1,0 +1,77 @@
+"""Datasets, as the client sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.client.pages import PAGE_LIMIT, items, segment
+from app.client.transport import Call, Transport
+from app.client.upload import Progress, open_counted
+from app.schemas.datasets import Dataset, DatasetPage
+from app.schemas.page import Page
+from workers.datasets.dataset import DatasetFormat, DatasetInfo
+
+# A server that unpacks and decodes 100,000 photos says nothing meanwhile.
+_VALIDATION_TIMEOUT_S = 4 * 3600.0
+
+
+class Datasets:
+    """`client.datasets`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def upload(
+        self,
+        archive: Path,
+        name: str,
+        *,
+        format: DatasetFormat | None = None,  # noqa: A002 (the API's word)
+        validation_fraction: float | None = None,
+        seed: int | None = None,
+        progress: Progress | None = None,
+    ) -> DatasetInfo:
+        """Posts a zip or tar archive and returns the version made of it, with the report on what was found.
+
+        The file is sent in pieces, and `progress` hears of each. Raises ClientError, OSError.
+        """
+        form = {"name": name, "format": format, "validation_fraction": validation_fraction, "seed": seed}
+        with open_counted(archive, progress) as file:
+            call = Call(
+                method="POST",
+                path="/v1/datasets",
+                form={key: str(value) for key, value in form.items() if value is not None},
+                files=[("file", (archive.name, file, "application/octet-stream"))],
+                creates=True,
+                timeout_s=_VALIDATION_TIMEOUT_S,
+            )
+            return self._transport.answer(call, DatasetInfo)
+
+    def list(self) -> Iterator[Dataset]:
+        """All datasets by name, fetched page by page."""
+        return items(lambda after: self.page(after=after))
+
+    def page(self, *, limit: int = PAGE_LIMIT, after: str | None = None) -> Page[Dataset]:
+        """One page of them."""
+        call = Call(method="GET", path="/v1/datasets", params={"limit": limit, "after": after})
+        return self._transport.answer(call, DatasetPage)
+
+    def get(self, name: str) -> Dataset:
+        """A dataset and its newest version."""
+        return self._transport.answer(Call(method="GET", path=f"/v1/datasets/{segment(name)}"), Dataset)
+
+    def version(self, name: str, version: int) -> DatasetInfo:
+        """One version of it."""
+        path = f"/v1/datasets/{segment(name)}/{version}"
+        return self._transport.answer(Call(method="GET", path=path), DatasetInfo)
+
+    def preview(self, name: str, version: int) -> bytes:
+        """A PNG sheet of its images with their labels."""
+        path = f"/v1/datasets/{segment(name)}/{version}/preview"
+        return self._transport.send(Call(method="GET", path=path, timeout_s=300)).content
+
+    def delete(self, name: str, version: int | None = None) -> None:
+        """Deletes a version, or all of them."""
+        path = f"/v1/datasets/{segment(name)}"
+        self._transport.send(Call(method="DELETE", path=path if version is None else f"{path}/{version}"))

@@ -1,0 +1,193 @@
+"""Jobs, as the client sees them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from pydantic import ValidationError
+
+from app.client.errors import (
+    JobCancelled,
+    JobFailed,
+    ProblemError,
+    ServerUnreachable,
+    UnexpectedAnswer,
+    WaitTimedOut,
+)
+from app.client.events import parse_events
+from app.client.pages import PAGE_LIMIT, items, segment
+from app.client.transport import Call, Transport
+from app.schemas.jobs import JobDetails, JobMetrics, JobPage, JobPlan, MetricPoint, Report, ReportFile
+from app.schemas.page import Page
+from workers.fine_tune_config import FineTuneConfig
+from workers.jobs import Job, JobEvent, JobStatus
+
+_SILENCE_S = 60.0  # the server gives a sign of life more often than that
+
+
+class Jobs:
+    """`client.jobs`."""
+
+    def __init__(self, transport: Transport, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._transport = transport
+        self._sleep = sleep
+
+    def create(self, config: FineTuneConfig) -> Job:
+        """Queues a job. What `config` leaves out, the server chooses."""
+        return self._transport.answer(_creation(config, dry_run=False), JobDetails)
+
+    def plan(self, config: FineTuneConfig) -> JobPlan:
+        """What the job would be; nothing is queued."""
+        return self._transport.answer(_creation(config, dry_run=True), JobPlan)
+
+    def list(
+        self,
+        *,
+        status: JobStatus | None = None,
+        type: str | None = None,  # noqa: A002
+        model: str | None = None,
+    ) -> Iterator[Job]:
+        """Jobs, newest first, fetched page by page."""
+        return items(lambda after: self.page(status=status, type=type, model=model, after=after))
+
+    def page(
+        self,
+        *,
+        status: JobStatus | None = None,
+        type: str | None = None,  # noqa: A002 (the API's word)
+        model: str | None = None,
+        limit: int = PAGE_LIMIT,
+        after: str | None = None,
+    ) -> Page[Job]:
+        """One page of them; `model` is the name a job publishes as."""
+        params = {"status": status, "type": type, "model": model, "limit": limit, "after": after}
+        return self._transport.answer(Call(method="GET", path="/v1/jobs", params=params), JobPage)
+
+    def get(self, job_id: str) -> JobDetails:
+        """A job as it stands now."""
+        return self._transport.answer(Call(method="GET", path=_path(job_id)), JobDetails)
+
+    def events(self, job_id: str, *, after: str | None = None, patience_s: float = 60.0) -> Iterator[JobEvent]:
+        """What happened to the job and what happens next, until it ends.
+
+        A connection that breaks is made anew, and nothing is missed or repeated; after `patience_s` without an answer
+        it gives up. Raises ClientError.
+        """
+        is_over = False
+        deadline = None
+        while True:
+            try:
+                for event in self._stream(job_id, after):
+                    deadline = None
+                    after = event.id
+                    is_over = (event.type == "status" and JobStatus(event.data["status"]).is_final) or (
+                        is_over and event.type != "status"
+                    )
+                    yield event
+                if is_over:
+                    return
+            except (ServerUnreachable, ProblemError) as error:
+                if not _may_pass(error) or (after is None and deadline is None):
+                    raise
+                if deadline is None:
+                    deadline = time.monotonic() + patience_s
+                elif time.monotonic() > deadline:
+                    raise
+            self._sleep(0.5)
+
+    def wait(self, job_id: str, *, timeout_s: float | None = None) -> Job:
+        """The job when it has succeeded.
+
+        Raises JobFailed, JobCancelled, WaitTimedOut.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not (job := self.get(job_id)).status.is_final:
+            if deadline is not None and time.monotonic() > deadline:
+                raise WaitTimedOut(f"Job {job_id} is still {job.status} after {timeout_s} s.", hint="It goes on.")
+            self._sleep(0.5)
+        return ended_well(job)
+
+    def cancel(self, job_id: str) -> Job:
+        """Ends it; nothing is published."""
+        return self._act(job_id, "cancel")
+
+    def stop(self, job_id: str) -> Job:
+        """Ends it early and publishes the best weights so far."""
+        return self._act(job_id, "stop")
+
+    def retry(self, job_id: str) -> Job:
+        """Queues a failed or cancelled job again; it goes on from its last checkpoint."""
+        return self._act(job_id, "retry")
+
+    def delete(self, job_id: str) -> None:
+        """Forgets an ended job and its files."""
+        self._transport.send(Call(method="DELETE", path=_path(job_id)))
+
+    def metrics(self, job_id: str) -> Sequence[MetricPoint]:
+        """The series of its run, by step."""
+        return self._transport.answer(Call(method="GET", path=f"{_path(job_id)}/metrics"), JobMetrics).data
+
+    def log(self, job_id: str) -> str:
+        """What its trainer wrote so far."""
+        return self._transport.send(Call(method="GET", path=f"{_path(job_id)}/log")).text
+
+    def follow_log(self, job_id: str) -> Iterator[str]:
+        """Pieces of the log as they are written, until the job ends."""
+        call = Call(method="GET", path=f"{_path(job_id)}/log", params={"follow": 1}, timeout_s=24 * 3600)
+        with self._transport.stream(call) as response:
+            yield from response.iter_text()
+
+    def report(self, job_id: str) -> Sequence[ReportFile]:
+        """The files of its report."""
+        return self._transport.answer(Call(method="GET", path=f"{_path(job_id)}/report"), Report).data
+
+    def report_file(self, job_id: str, name: str) -> bytes:
+        """One of them."""
+        path = f"{_path(job_id)}/report/" + "/".join(map(segment, name.split("/")))
+        return self._transport.send(Call(method="GET", path=path)).content
+
+    def _act(self, job_id: str, action: str) -> Job:
+        return self._transport.answer(Call(method="POST", path=f"{_path(job_id)}/{action}"), JobDetails)
+
+    def _stream(self, job_id: str, after: str | None) -> Iterator[JobEvent]:
+        headers = {"Accept": "text/event-stream"}
+        if after is not None:
+            headers["Last-Event-ID"] = after
+        call = Call(method="GET", path=f"{_path(job_id)}/events", headers=headers, timeout_s=_SILENCE_S)
+        with self._transport.stream(call) as response:
+            for event in parse_events(response.iter_lines()):
+                try:
+                    yield JobEvent.model_validate_json(event.data)
+                except ValidationError as error:
+                    raise UnexpectedAnswer(
+                        f"An event of job {job_id} cannot be read ({error.error_count()} errors): {event.data[:200]}"
+                    ) from error
+
+
+def ended_well(job: Job) -> Job:
+    """`job`, which has ended, if it succeeded.
+
+    Raises JobFailed, JobCancelled.
+    """
+    if job.status is JobStatus.FAILED:
+        raise JobFailed(job)
+    if job.status is JobStatus.CANCELLED:
+        raise JobCancelled(job)
+    return job
+
+
+def _creation(config: FineTuneConfig, *, dry_run: bool) -> Call:
+    body = {"type": config.type, **config.model_dump(mode="json", exclude_unset=True)}
+    if dry_run:
+        return Call(method="POST", path="/v1/jobs", json={**body, "dry_run": True}, only_asks=True)
+    return Call(method="POST", path="/v1/jobs", json=body, creates=True)
+
+
+def _may_pass(error: ServerUnreachable | ProblemError) -> bool:
+    """A server that restarts, or that waits for Redis, answers again."""
+    return isinstance(error, ServerUnreachable) or error.status in (502, 503, 504)
+
+
+def _path(job_id: str) -> str:
+    return f"/v1/jobs/{segment(job_id)}"
