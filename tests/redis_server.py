@@ -16,12 +16,20 @@ from app.local_stack.redis_server import find_redis_server
 STARTS_WITHIN_S = 20.0
 
 
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @dataclass(kw_only=True)
 class RedisServer:
     """Private to one test session or one test; bound to loopback."""
 
     directory: Path
-    port: int = field(default_factory=lambda: free_port())
+    port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -57,11 +65,3 @@ class RedisServer:
     def lose_everything(self) -> None:
         """Deletes what it wrote; to be called while it is stopped."""
         shutil.rmtree(self.directory)
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 def run_worker(settings: WorkerSettings) -> int:
     """Runs until SIGTERM or SIGINT: then the run at hand stops at a checkpoint and is queued again."""
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     home = Path(settings.home).resolve()
     owner = f"{socket.gethostname()}:{os.getpid()}"
     records = JobRecords(settings.redis_url, home / "runs", lease_s=settings.lease_s)

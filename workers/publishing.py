@@ -6,11 +6,9 @@ from datetime import datetime
 
 from models.errors import UnknownAlias, UnknownModel
 from models.manifest import ManifestDraft
-from models.registry import ModelVersion, Registry
+from models.registry import PRODUCTION, ModelVersion, Registry
 from workers.jobs import JobResult
 from workers.run_directory import RunConfig, RunDirectory, RunResult
-
-PRODUCTION = "production"
 
 
 def publish(run: RunDirectory, config: RunConfig, result: RunResult, registry: Registry, *, now: datetime) -> JobResult:

@@ -141,7 +141,7 @@ def _preset(config: FineTuneConfig, base: _Base) -> Preset:
 def _publish_as(config: FineTuneConfig, dataset: DatasetInfo, registry: Registry) -> str:
     name = config.publish_as or dataset.name
     try:
-        registry.check_name(name)
+        registry.check_new_name(name)
     except ModelsError as error:
         raise InvalidJob(str(error), field="publish_as", hint=error.hint) from error
     return name

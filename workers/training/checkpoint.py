@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from safetensors import SafetensorError
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from models.architectures.architecture import Architecture
+from models.state_dicts import for_publishing, save_state_dict
 from models.storage import sync_directory
 from workers.errors import DiskFull
 from workers.fine_tune_config import ResolvedFineTune
 from workers.jobs import BestEpoch
 
 FORMAT_VERSION = 1
-_WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 
 
 @dataclass(kw_only=True, slots=True)
@@ -98,16 +99,13 @@ def load_checkpoint(state: TrainState, config: ResolvedFineTune, path: Path) -> 
     return True
 
 
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Replaces `path` with the module's state_dict as safetensors, without the names of wrappers. Raises DiskFull."""
+def save_weights(module: nn.Module, architecture: Architecture, path: Path) -> None:
+    """Replaces `path` with the weights that a version would keep, as safetensors. Raises DiskFull, OSError."""
     temporary = path.with_suffix(".tmp")
     try:
         try:
-            save_file(_plain(module.state_dict()), temporary)
-        except Exception as error:
-            # safetensors raises its own exception around the system's words
-            if not isinstance(error, OSError) and "o space" not in str(error) and "too large" not in str(error):
-                raise
+            save_state_dict(for_publishing(architecture, module.state_dict()), temporary)
+        except SafetensorError as error:  # what it makes of the system's errors
             raise DiskFull(f"{path.name} could not be written: {error}") from error
         temporary.replace(path)
     finally:
@@ -119,12 +117,3 @@ def config_hash(config: ResolvedFineTune) -> str:
     """Of everything that training depends on."""
     relevant = config.model_dump_json(exclude={"publish_as", "promote"})
     return hashlib.sha256(relevant.encode()).hexdigest()
-
-
-def _plain(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    plain = {}
-    for name, tensor in state_dict.items():
-        for wrapper in _WRAPPERS:
-            name = name.removeprefix(wrapper)  # noqa: PLW2901
-        plain[name] = tensor.detach().cpu().contiguous().clone()
-    return plain

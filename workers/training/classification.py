@@ -16,11 +16,11 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.architectures.architecture import split_outputs
-from models.architectures.catalog import build, head_parameter_names
+from models.architectures.catalog import build, get_architecture, head_parameter_names
 from models.manifest import Preset
 from models.presets import normalise
 from models.registry import Registry
-from models.weights import load_base_weights
+from models.weights import load_base_state_dict, load_base_weights
 from workers.datasets.dataset import DatasetImage
 from workers.fine_tune_config import ResolvedFineTune, Strategy
 from workers.training.device import autocast
@@ -43,16 +43,19 @@ def make_network(config: ResolvedFineTune, registry: Registry, weights_dir: Path
 
     Raises what `load_base_weights` and the registry raise.
     """
-    settings = config.hyperparameters
+    settings, architecture = config.hyperparameters, get_architecture(config.architecture)
     torch.manual_seed(settings.seed)
     module = build(config.architecture, num_categories=len(config.categories), image_size_px=settings.image_size_px)
     if config.base is not None and "/" in config.base:
-        _load_registered(module, config, registry)
+        version = registry.resolve(config.base)
+        # with the same categories the head goes on learning too
+        keep_head = version.manifest.categories == config.categories
+        load_base_state_dict(module, architecture, registry.state_dict(version), keep_head=keep_head)
     elif config.base is not None:
         entry = config.base.partition(".")[2]
-        load_base_weights(module, config.architecture, entry, weights_dir=weights_dir, allow_download=allow_download)
+        load_base_weights(module, architecture, entry, weights_dir=weights_dir, allow_download=allow_download)
     if config.strategy == "feature_extraction":
-        head = head_parameter_names(config.architecture, image_size_px=settings.image_size_px)
+        head = head_parameter_names(config.architecture)
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in head)
     return module
@@ -120,15 +123,3 @@ def score(logits: Tensor, targets: Tensor) -> Evaluation:
     if logits.shape[1] > 5:
         metrics["val/top5"] = float(hits.any(dim=1).float().mean())
     return Evaluation(metrics=metrics, targets=targets, scores=logits.softmax(dim=1))
-
-
-def _load_registered(module: nn.Module, config: ResolvedFineTune, registry: Registry) -> None:
-    """Everything but the head; the head too where the categories are the same, so that training goes on."""
-    assert config.base is not None
-    version = registry.resolve(config.base)
-    weights = registry.state_dict(version)
-    if version.manifest.categories != config.categories:
-        head = head_parameter_names(config.architecture, image_size_px=config.hyperparameters.image_size_px)
-        weights = {name: tensor for name, tensor in weights.items() if name not in head}
-        weights |= {name: tensor for name, tensor in module.state_dict().items() if name in head}
-    module.load_state_dict(weights)

@@ -8,13 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from models.architectures.catalog import get_architecture
 from models.errors import ModelsError, RegistryError
 from models.predictor import Predictor
 from models.registry import ModelVersion, Registry
+from models.state_dicts import read_state_dict
 from models.storage import replace_file
+from models.weights import load_base_state_dict
 from workers.datasets.store import DatasetStore
 from workers.publishing import production_version
 from workers.run_directory import Comparison, RunConfig, RunDirectory, RunResult
@@ -44,7 +45,7 @@ def train_run(run: RunDirectory, *, token: int | None = None) -> None:
     """
     config, home = run.read_config(), run.path.parent.parent
     job = config.fine_tune
-    registry = Registry(home / "registry")
+    registry, architecture = Registry(home / "registry"), get_architecture(job.architecture)
     ground = _make_ground(config, home)
     run.checkpoints.mkdir(exist_ok=True)
 
@@ -57,7 +58,7 @@ def train_run(run: RunDirectory, *, token: int | None = None) -> None:
 
     def keep_best() -> None:
         _check_fence(run, token)
-        save_weights(module, run.best_weights)
+        save_weights(module, architecture, run.best_weights)
 
     def checkpoint() -> None:
         _check_fence(run, token)
@@ -128,7 +129,8 @@ def _conclude(
 ) -> RunResult:
     """Evaluates what will be published, compares it with production, writes the report."""
     assert state.best is not None
-    state.module.load_state_dict(load_file(run.best_weights))
+    best = read_state_dict(run.best_weights)
+    load_base_state_dict(state.module, get_architecture(config.fine_tune.architecture), best, keep_head=True)
     evaluation = ground.evaluate(state)
     comparison = _compare(config, ground, registry) if config.fine_tune.promote == "if_better" else None
     write_report(

@@ -1,0 +1,76 @@
+"""Data sets and runs for tests of the trainer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from models.manifest import DatasetReference
+from tests.workers.jobs_builders import a_config
+from workers.datasets.intake import ingest_archive
+from workers.datasets.store import DatasetStore
+from workers.fine_tune_config import ResolvedFineTune
+from workers.run_directory import RunConfig, RunDirectory
+
+PROJECT_DIR = Path(__file__).resolve().parents[2]
+
+
+def shapes_zip(*, images: int = 20, side_px: int = 28) -> BytesIO:
+    """An ImageFolder archive of circles and squares, so many of each, no two alike."""
+    archive = BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        for label in ("circle", "square"):
+            for number in range(images):
+                file.writestr(f"{label}/{number:03d}.png", _shape(label, number, side_px))
+    archive.seek(0)
+    return archive
+
+
+def a_dataset(home: Path, *, name: str = "shapes", images: int = 20, side_px: int = 28) -> DatasetReference:
+    """Circles and squares, posted as anyone would."""
+    store = DatasetStore(home / "datasets")
+    archive = shapes_zip(images=images, side_px=side_px)
+    return ingest_archive(archive, name=name, store=store, now=datetime.now(UTC)).info.reference
+
+
+def a_run(home: Path, config: ResolvedFineTune | None = None, *, job_id: str = "job-1", **options: Any) -> RunDirectory:
+    """A run directory that waits for a trainer."""
+    config = config or a_config(dataset=a_dataset(home))
+    run = RunDirectory(path=home / "runs" / job_id)
+    run.path.mkdir(parents=True)
+    settings = {"device": "cpu", "allow_download": False, **options}
+    run.config.write_text(RunConfig(job_id=job_id, fine_tune=config, **settings).model_dump_json())
+    return run
+
+
+def start_trainer(run: RunDirectory, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    """The trainer as the worker starts it; its output goes to train.log."""
+    command = [sys.executable, "-m", "workers.training", str(run.path), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with run.log.open("ab") as log:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=PROJECT_DIR, env=environment, **options
+        )
+
+
+def _shape(label: str, number: int, side_px: int) -> bytes:
+    image = Image.new("L", (side_px, side_px), 20 + number % 40)
+    draw = ImageDraw.Draw(image)
+    left, top, size = 2 + number % 5, 2 + number // 5 % 5, side_px // 2 + number % 3
+    box = (left, top, left + size, top + size)
+    colour = 120 + number * 3 % 130
+    if label == "circle":
+        draw.ellipse(box, fill=colour)
+    else:
+        draw.rectangle(box, fill=colour)
+    content = BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()

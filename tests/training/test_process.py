@@ -1,0 +1,106 @@
+"""The trainer as a process: killed, doubled, out of disk, orphaned."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.runs import PROJECT_DIR, a_dataset, a_run, start_trainer
+from tests.waiting import wait_until
+from tests.workers.jobs_builders import a_config
+from workers.exit_codes import EXIT_BUSY, EXIT_FAILED
+from workers.run_directory import RunDirectory
+from workers.training.run import train_run
+
+LONG = {"epochs": 10_000, "schedule": "none"}
+
+
+def epochs_done(run: RunDirectory) -> int:
+    return sum("val/loss" in line.metrics for line in run.read_metrics())
+
+
+def test_killed_trainer_goes_on_to_the_very_same_weights(tmp_path: Path) -> None:
+    changes = {"epochs": 40, "augmentation": "basic"}
+    config = a_config(dataset=a_dataset(tmp_path), hyperparameters=changes)
+    whole, killed = a_run(tmp_path, config, job_id="whole"), a_run(tmp_path, config, job_id="killed")
+    trainer = start_trainer(killed)
+    wait_until(lambda: epochs_done(killed) >= 3, deadline_s=60)
+    trainer.kill()
+    trainer.wait()
+    assert killed.read_result() is None
+    assert start_trainer(killed).wait(timeout=120) == 0
+    assert start_trainer(whole).wait(timeout=120) == 0
+    left, right = load_file(whole.best_weights), load_file(killed.best_weights)
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    assert "Going on from the checkpoint" in killed.log.read_text()
+
+
+def test_second_trainer_of_a_run_is_turned_away(tmp_path: Path) -> None:
+    run = a_run(tmp_path, a_config(dataset=a_dataset(tmp_path), hyperparameters=LONG))
+    first = start_trainer(run)
+    try:
+        wait_until(lambda: epochs_done(run) >= 1, deadline_s=60)
+        assert start_trainer(run).wait(timeout=60) == EXIT_BUSY
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_full_disk_fails_the_run_and_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
+    run = a_run(tmp_path, a_config(dataset=a_dataset(tmp_path), hyperparameters={"epochs": 50}))
+    trainer = start_trainer(run)
+    wait_until(lambda: epochs_done(run) >= 1, deadline_s=60)
+    trainer.kill()
+    trainer.wait()
+    before = hashlib.sha256(run.last_checkpoint.read_bytes()).hexdigest()
+    too_small = run.last_checkpoint.stat().st_size // 2  # any file beyond it: EFBIG, as a quota would say
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (too_small, too_small))
+
+    assert start_trainer(run, preexec_fn=limit).wait(timeout=60) == EXIT_FAILED
+    failure = run.read_failure()
+    assert failure is not None
+    assert failure.code == "disk_full"
+    assert "previous checkpoint is whole" in (failure.hint or "")
+    assert hashlib.sha256(run.last_checkpoint.read_bytes()).hexdigest() == before
+    assert [path.name for path in run.checkpoints.iterdir() if path.suffix == ".tmp"] == []
+    run.failure.unlink()
+    run.stop_request.touch()  # with space again it goes on from there
+    train_run(run)
+    assert run.read_result() is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_trainer_dies_with_its_parent(tmp_path: Path) -> None:
+    run = a_run(tmp_path, a_config(dataset=a_dataset(tmp_path), hyperparameters=LONG))
+    script = (
+        "import os, subprocess, sys;"
+        "command = [sys.executable, '-m', 'workers.training', sys.argv[1], '--parent', str(os.getpid())];"
+        "child = subprocess.Popen(command, start_new_session=True); print(child.pid, flush=True); child.wait()"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script, str(run.path)], stdout=subprocess.PIPE, cwd=PROJECT_DIR)
+    assert parent.stdout is not None
+    trainer_pid = int(parent.stdout.readline())
+    wait_until(lambda: epochs_done(run) >= 1, deadline_s=60)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    wait_until(lambda: not is_alive(trainer_pid), deadline_s=10)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

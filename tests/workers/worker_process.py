@@ -1,0 +1,68 @@
+"""A real worker process for integration tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT_DIR = Path(__file__).resolve().parents[2]
+
+
+@dataclass(kw_only=True)
+class WorkerProcess:
+    """`fovea worker` on a home and a Redis, with short times."""
+
+    home: Path
+    redis_url: str
+    lease_s: float = 2.0
+    visibility_timeout_s: int = 86_400
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.home / "worker.log"
+
+    def start(self) -> WorkerProcess:
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "FOVEA_HOME": str(self.home),
+            "FOVEA_REDIS_URL": self.redis_url,
+            "FOVEA_LEASE_S": str(self.lease_s),
+            "FOVEA_SWEEP_INTERVAL_S": "0.5",
+            "FOVEA_VISIBILITY_TIMEOUT_S": str(self.visibility_timeout_s),
+            "FOVEA_DEVICE": "cpu",
+            "FOVEA_OFFLINE": "true",
+        }
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "app.cli", "worker"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=PROJECT_DIR,
+                env=environment,
+                start_new_session=True,
+            )
+        return self
+
+    def kill(self) -> None:
+        """As a crash would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> int:
+        """As a shutdown would; returns its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+    def end(self) -> None:
+        """Whatever state it is in."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
