@@ -1,0 +1,1 @@
+"""Where the numbers in the documents come from: each script prints its own, `make bench` runs them all."""
