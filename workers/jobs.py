@@ -81,6 +81,9 @@ class BestEpoch(BaseModel):
     metric: str
     value: float
     epoch: int
+    loss: float = Field(
+        description="`val/loss`; of two epochs with the same value the one with the smaller loss is best."
+    )
 
 
 class JobResult(BaseModel):

@@ -109,7 +109,7 @@ def test_cancelled_job_that_is_given_back_is_not_queued(store: JobStore, leases:
 def test_lines_of_the_run_become_the_job_and_its_events(store: JobStore, leases: Leases) -> None:
     claim = claimed(store, leases)
     at = datetime.now(UTC)
-    best = {"metric": "val/top1", "value": 0.75, "epoch": 1}
+    best = {"metric": "val/top1", "value": 0.75, "epoch": 1, "loss": 0.5}
     lines = [
         Line(at=at, type="progress", data={"epoch": 1, "epochs": 2, "step": 4, "steps": 8, "fraction": 0.5}),
         Line(at=at, type="metrics", data={"epoch": 1, "step": 4, "metrics": {"val/top1": 0.75}, "best": best}),

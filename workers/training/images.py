@@ -36,12 +36,13 @@ class ClassificationImages(Dataset[Batch]):
         self._is_augmented = augmentation != "none"
         self._seed = seed
         self._epoch = epoch
+        self._pool: ThreadPoolExecutor | None = None  # made where the images are fetched
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        # a data worker process is one of many already
-        threads = 1 if get_worker_info() else min(len(indices), os.cpu_count() or 1)
-        with ThreadPoolExecutor(threads) as pool:
-            pixels = list(pool.map(self._pixels, indices))
+        if self._pool is None:
+            # a data worker process is one of many already
+            self._pool = ThreadPoolExecutor(1 if get_worker_info() else os.cpu_count() or 1)
+        pixels = list(self._pool.map(self._pixels, indices))
         categories = [self._images[index].category for index in indices]
         return torch.stack(pixels), torch.tensor(categories)
 

@@ -96,9 +96,9 @@ def train(
         evaluation = ground.evaluate(state)
         finish_epoch(state)
         metrics = {"train/loss": train_loss, **evaluation.metrics}
-        is_best = state.best is None or evaluation.metrics[DECISIVE_METRIC] > state.best.value
-        if is_best:
-            state.best = BestEpoch(metric=DECISIVE_METRIC, value=evaluation.metrics[DECISIVE_METRIC], epoch=state.epoch)
+        value, loss = evaluation.metrics[DECISIVE_METRIC], evaluation.metrics["val/loss"]
+        if state.best is None or (value, -loss) > (state.best.value, -state.best.loss):
+            state.best = BestEpoch(metric=DECISIVE_METRIC, value=value, epoch=state.epoch, loss=loss)
             keep_best()
         checkpoint()
         assert state.best is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 
 import torch
@@ -197,4 +197,5 @@ def _check_fence(run: RunDirectory, token: int | None) -> None:
 
 def _libraries() -> dict[str, str]:
     names = ("torch", "torchvision", "safetensors", "pillow", "fovea")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    installed = {name: distribution.version for name in names for distribution in distributions(name=name)}
+    return {"python": platform.python_version(), **installed}
