@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 from rich.console import Console
@@ -18,16 +16,26 @@ from workers.jobs import BestEpoch, Job, JobEvent, JobProgress, JobStatus
 
 
 def watch_job(client: Client, job: Job) -> Job:
+    """`follow_job`, of which Ctrl-C ends only the watching and says how to come back."""
+    try:
+        return follow_job(client, job)
+    except KeyboardInterrupt:
+        click.echo(
+            f"\nThe job goes on. Watch it again: fovea jobs watch {job.id}\n"
+            f"                 or end it: fovea jobs cancel {job.id}",
+            err=True,
+        )
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+
+
+def follow_job(client: Client, job: Job) -> Job:
     """Shows the job's progress on stderr until it has succeeded, and returns it as it is then.
 
-    Ctrl-C ends the watching, not the job. Raises ClientError: JobFailed and JobCancelled too.
+    Raises ClientError: JobFailed and JobCancelled too.
     """
     screen = console(sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[pace]}"))
-    with (
-        _job_goes_on(job),
-        Progress(*columns, TimeElapsedColumn(), console=screen, disable=not screen.is_terminal) as bar,
-    ):
+    with Progress(*columns, TimeElapsedColumn(), console=screen, disable=not screen.is_terminal) as bar:
         view = _View(screen, bar, job)
         for event in client.jobs.events(job.id):
             view.show(event)
@@ -80,16 +88,3 @@ class _View:
 
     def _say(self, words: str) -> None:
         self._screen.print(text(words), soft_wrap=True)
-
-
-@contextmanager
-def _job_goes_on(job: Job) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(
-            f"\nThe job goes on. Watch it again: fovea jobs watch {job.id}\n"
-            f"              or end it:      fovea jobs cancel {job.id}",
-            err=True,
-        )
-        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -38,14 +39,15 @@ class Client:
         timeout_s: float = 60.0,
         retries: int = 2,
         http: httpx.Client | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """timeout_s: longest silence of the server. retries: more tries where a repeated request does no harm.
 
         http: to be used instead of a new one, for another transport or for headers of your own.
         """
-        self._transport = Transport(http or _connection(base_url, timeout_s), retries=retries)
+        self._transport = Transport(http or _connection(base_url, timeout_s), retries=retries, sleep=sleep)
         self.datasets = Datasets(self._transport)
-        self.jobs = Jobs(self._transport)
+        self.jobs = Jobs(self._transport, sleep=sleep)
         self.models = Models(self._transport)
         self.architectures = Architectures(self._transport)
 

@@ -92,10 +92,13 @@ class Transport:
 
         Raises ProblemError, ServerUnreachable; the latter also while the body is read.
         """
-        timeout = httpx.Timeout(self._http.timeout, read=call.timeout_s) if call.timeout_s else self._http.timeout
         with _unreachable_named(str(self._http.base_url)):
             request = self._http.build_request(
-                call.method, call.path, params=_said(call.params), headers=dict(call.headers), timeout=timeout
+                call.method,
+                call.path,
+                params=_said(call.params),
+                headers=dict(call.headers),
+                timeout=self._timeout(call),
             )
             response = self._http.send(request, stream=True)
             try:
@@ -121,11 +124,15 @@ class Transport:
                 data=dict(call.form) or None,
                 files=list(call.files) or None,
                 headers=headers,
-                timeout=self._http.timeout if call.timeout_s is None else call.timeout_s,
+                timeout=self._timeout(call),
             )
         if not response.is_success:
             raise problem_of(response)
         return response
+
+    def _timeout(self, call: Call) -> httpx.Timeout:
+        usual = self._http.timeout
+        return usual if call.timeout_s is None else httpx.Timeout(call.timeout_s, connect=usual.connect)
 
 
 def parsed(response: httpx.Response, kind: type[Answer]) -> Answer:

@@ -26,7 +26,7 @@ _STABLE_AFTER_S = 60.0
 _STILL_WAITING_AFTER_S = 20.0
 _API_GRACE_S = 15.0
 _REDIS_GRACE_S = 15.0
-_WORKER_GRACE_S = 30.0  # besides the grace that it gives its trainer
+_WORKER_GRACE_S = 75.0  # a trainer may take a minute to write its checkpoint
 
 
 def run_up(settings: ApiSettings, *, flags: Mapping[str, str], screen: Screen | None = None) -> int:
@@ -218,13 +218,21 @@ def _prepare(plan: RedisPlan) -> None:
 
 def _child_environment(flags: Mapping[str, str], *, port: int, redis_url: str | None) -> dict[str, str]:
     """This process's environment, with the flags on top, so that children see the settings that it saw."""
-    env = dict(os.environ)
+    env = code_environment()
     env.update({f"FOVEA_{name}".upper(): str(value) for name, value in flags.items()})
     env["FOVEA_PORT"] = str(port)
     if redis_url:
         env["FOVEA_REDIS_URL"] = redis_url
+    return env
+
+
+def code_environment() -> dict[str, str]:
+    """This process's environment, made so that `python -m app.cli` finds the code that runs now, wherever it starts.
+
+    A directory `models` or `app` in the current directory must not come before ours.
+    """
+    env = dict(os.environ)
     env["PYTHONUNBUFFERED"] = "1"
-    # A directory `models` or `app` where `fovea up` is called must not come before ours; a checkout is found still.
     env["PYTHONSAFEPATH"] = "1"
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(_code_directory())]))
     return env
