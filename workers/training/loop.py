@@ -106,6 +106,8 @@ def train(
         journal.progress(pace.progress(), is_due=True)
         if is_stopped and state.epoch < ground.config.hyperparameters.epochs:
             return True
+        if requests.is_hand_back_requested():
+            raise RunHandedBack
     return False
 
 
@@ -156,15 +158,18 @@ def train_one_epoch(
         pace.saw(len(images))
         journal.progress(pace.progress())
 
-        is_handed_back, is_stopped = requests.is_hand_back_requested(), requests.is_stop_requested()
-        if is_handed_back or is_stopped or time.monotonic() - saved_at > checkpoint_interval_s:
+        if requests.is_stop_requested():
+            note_losses(state, recent, journal)
+            return True
+        if state.step_in_epoch == steps:
+            return False  # the checkpoint of the whole epoch is next
+        is_handed_back = requests.is_hand_back_requested()
+        if is_handed_back or time.monotonic() - saved_at > checkpoint_interval_s:
             note_losses(state, recent, journal)
             checkpoint()
             saved_at = time.monotonic()
         if is_handed_back:
             raise RunHandedBack
-        if is_stopped:
-            return True
     return False
 
 
