@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -50,6 +50,7 @@ def run_up(settings: ApiSettings, *, flags: Mapping[str, str], screen: Screen | 
             url=url,
             home=settings.home,
             lock_descriptor=lock.descriptor,
+            programs={name: [sys.executable, "-m", "app.cli", name] for name in ("serve", "worker")},
             worker_grace_s=settings.cancel_grace_s + _WORKER_GRACE_S,
             screen=screen or Screen(),
         )
@@ -69,6 +70,7 @@ class Stack:
         url: str,
         home: Path,
         lock_descriptor: int,
+        programs: Mapping[str, Sequence[str]],
         worker_grace_s: float,
         screen: Screen,
     ) -> None:
@@ -77,6 +79,7 @@ class Stack:
         self._url = url
         self._home = home
         self._lock_descriptor = lock_descriptor
+        self._programs = programs
         self._worker_grace_s = worker_grace_s
         self._screen = screen
         self._children: dict[str, Child] = {}
@@ -145,7 +148,7 @@ class Stack:
     async def _start_fovea(self, name: str, command: str) -> Child:
         child = await start_child(
             name,
-            [sys.executable, "-m", "app.cli", command],
+            self._programs[command],
             env=self._env,
             output=self._screen.relay,
             keep_open=[self._lock_descriptor],

@@ -24,6 +24,11 @@ def running_with(variable: str) -> list[int]:
     return [pid for pid, _, _ in _running() if f"{variable}\0".encode() in _environment(pid)]
 
 
+def name_of(pid: int) -> str:
+    """The program's name, of at most 15 characters."""
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
 def _running() -> list[tuple[int, int, int]]:
     """pid, parent and process group of each. Source: proc_pid_stat(5)."""
     found = []
