@@ -23,8 +23,10 @@ def serve(**flags: Any) -> None:
         raise Failure(str(error), hint=error.hint) from error
     import uvicorn
 
+    from app.log_lines import configure_logging
     from app.main import create_app
 
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
     uvicorn.run(
         create_app(settings),
         host=settings.host,

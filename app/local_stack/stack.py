@@ -83,17 +83,20 @@ class Stack:
         self._worker_grace_s = worker_grace_s
         self._screen = screen
         self._children: dict[str, Child] = {}
-        self._signals = 0
+        self._is_ending = False
+        self._is_impatient = False
 
     async def run(self) -> int:
         """Lives until a signal or a death, then takes everything down. Returns the exit code."""
         life = asyncio.current_task()
         assert life is not None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, self._on_signal, life)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
+                asyncio.get_running_loop().add_signal_handler(number, self._on_signal, life)
         try:
             code = await self._until_over(life)
         finally:
+            self._is_ending = True
             await self._take_down()
         self._screen.say("Stopped.")
         return code
@@ -112,12 +115,13 @@ class Stack:
         return 1
 
     def _on_signal(self, life: asyncio.Task[object]) -> None:
-        self._signals += 1
-        if self._signals == 1:
+        if not self._is_ending:
+            self._is_ending = True
             life.cancel()
-        else:
-            for child in self._children.values():
-                child.kill()
+            return
+        self._is_impatient = True
+        for child in self._children.values():
+            child.kill()
 
     async def _live(self) -> None:
         if self._redis_plan:
@@ -194,7 +198,7 @@ class Stack:
         """Worker first, so that it can hand back its job; Redis last, so that all can be written."""
         for name, grace_s in (("worker", self._worker_grace_s), ("api", _API_GRACE_S), ("redis", _REDIS_GRACE_S)):
             if child := self._children.get(name):
-                await child.stop(grace_s=grace_s if self._signals < 2 else 0)
+                await child.stop(grace_s=0 if self._is_impatient else grace_s)
 
 
 async def _readiness(client: httpx.AsyncClient) -> str:

@@ -63,6 +63,20 @@ def test_api_that_ends_takes_the_rest_down_and_is_named(tmp_path: Path) -> None:
     assert not running_with(f"STACK_TEST={tmp_path}")
 
 
+def test_ctrl_c_while_everything_is_taken_down_kills(tmp_path: Path) -> None:
+    dies_when_the_worker_is_deaf = f"""
+import pathlib, sys, time
+while "deaf" not in pathlib.Path({str(tmp_path / "output")!r}).read_text(): time.sleep(0.05)
+sys.exit(1)
+"""
+    with _stack(tmp_path, dies_when_the_worker_is_deaf, DEAF) as (process, output):
+        _wait_for(output, "everything else is taken down")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(4) == 1
+
+    assert not running_with(f"STACK_TEST={tmp_path}")
+
+
 def test_redis_that_is_killed_takes_the_rest_down_and_is_named(tmp_path: Path) -> None:
     with _stack(tmp_path, READY_API, IDLE) as (process, output):
         _wait_for(output, "Ready.")
