@@ -80,6 +80,7 @@ class DatasetImage(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     path: str = Field(description="Below the version's `images/`, with forward slashes.")
+    name: str = Field(description="What the file is called in the archive.")
     category: int = Field(description="Index into the data set's categories.")
     width: int
     height: int

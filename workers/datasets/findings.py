@@ -1,0 +1,33 @@
+"""How findings are worded and shortened, the same for all who make them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from itertools import islice
+
+from workers.datasets.dataset import Finding, Severity
+
+_FILES_SHOWN = 20
+_NAME_LENGTH = 300
+_SEVERITY_ORDER: tuple[Severity, ...] = ("error", "warning", "info")
+
+
+def finding(severity: Severity, code: str, message: str, files: Collection[str] = (), *, count: int = -1) -> Finding:
+    """A finding about `files`, of which the first are named.
+
+    count: how many things it concerns, where that is not the number of `files`.
+    """
+    shown = tuple(
+        name if len(name) <= _NAME_LENGTH else name[:_NAME_LENGTH] + "…" for name in islice(files, _FILES_SHOWN)
+    )
+    return Finding(severity=severity, code=code, message=message, count=len(files) if count < 0 else count, files=shown)
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """`1 image`, `1,200 images`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def by_severity(findings: Collection[Finding]) -> tuple[Finding, ...]:
+    """Errors first, then warnings, then what is merely said; otherwise in the order they were made."""
+    return tuple(sorted(findings, key=lambda each: _SEVERITY_ORDER.index(each.severity)))

@@ -1,0 +1,101 @@
+"""A folder a category, as torchvision's ImageFolder, with or without `train/` and `val/` above them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workers.datasets.archive import ArchivedFile
+from workers.datasets.dataset import Finding
+from workers.datasets.findings import counted, finding
+from workers.datasets.formats.reading import (
+    Format,
+    Reading,
+    leftover_findings,
+    settle_splits,
+    sort_files,
+    split_of,
+    unusable,
+    without_images,
+)
+
+_EXPECTED = (
+    "a folder of images for each category, for instance ants/1.jpg and bees/2.jpg, optionally below train/ and val/"
+)
+_HINT = f"Expected is {_EXPECTED}."
+
+_PlacedFile = tuple[ArchivedFile, list[str]]  # with the folders and the name below the wrapping folders
+
+
+def _fits(files: Sequence[ArchivedFile]) -> bool:
+    return any(len(parts) > 1 for _, parts in _unwrapped(sort_files(files).images))
+
+
+def _read(files: Sequence[ArchivedFile]) -> Reading:
+    sorted_files = sort_files(files)
+    if not sorted_files.images:
+        raise without_images(sorted_files, hint=_HINT)
+    placed = _unwrapped(sorted_files.images)
+    if _has_splits(placed):
+        kept, findings = _below_splits(placed)
+    else:
+        kept, findings = [(file, parts, None) for file, parts in placed], []
+    loose = [file.name for file, parts, _ in kept if len(parts) < 2]
+    if loose:
+        text = f"{counted(len(loose), 'image')} left out: not in the folder of a category."
+        findings.append(finding("warning", "images_outside_categories", text, loose))
+    labelled = [(file, parts[0].strip(), split) for file, parts, split in kept if len(parts) > 1]
+    findings += leftover_findings(sorted_files)
+    if not labelled:
+        raise unusable(
+            f"The archive holds {counted(len(sorted_files.images), 'image')} but no folders that name categories.",
+            hint=_HINT,
+            code="no_categories",
+            findings=findings,
+        )
+    settled, split_findings = settle_splits(labelled)
+    return Reading(format="image_folder", files=tuple(settled), findings=(*split_findings, *findings))
+
+
+def _unwrapped(images: Sequence[ArchivedFile]) -> list[_PlacedFile]:
+    """Each image with its path below the folders that wrap everything, as `dataset/` in `dataset/train/ants/1.jpg`.
+
+    A lone folder wraps the others if all its images lie deeper, or if it has several folders of images.
+    """
+    placed = [(image, image.name.split("/")) for image in images]
+    while True:
+        below = [parts for _, parts in placed if len(parts) > 1]
+        inner = {parts[1] for parts in below if len(parts) > 2}
+        is_wrapper = len(inner) > 1 or (len(inner) == 1 and all(len(parts) > 2 for parts in below))
+        if len({parts[0] for parts in below}) != 1 or not is_wrapper:
+            return placed
+        placed = [(image, parts[1:] if len(parts) > 1 else parts) for image, parts in placed]
+
+
+def _has_splits(placed: Sequence[_PlacedFile]) -> bool:
+    """Whether the outermost folders are splits: there is a `train` with folders in it.
+
+    Without those, `train` may be a category beside `car` and `bus`.
+    """
+    has_train = any(len(parts) > 2 and split_of(parts[0]) == "train" for _, parts in placed)
+    return has_train or all(len(parts) > 2 and split_of(parts[0]) is not None for _, parts in placed)
+
+
+def _below_splits(
+    placed: Sequence[_PlacedFile],
+) -> tuple[list[tuple[ArchivedFile, list[str], str | None]], list[Finding]]:
+    """Each image that is in a split, with its path below it; and what is said of the others."""
+    kept: list[tuple[ArchivedFile, list[str], str | None]] = []
+    outside: list[str] = []
+    for file, parts in placed:
+        split = split_of(parts[0]) if len(parts) > 1 else None
+        if split is None:
+            outside.append(file.name)
+        else:
+            kept.append((file, parts[1:], split))
+    if not outside:
+        return kept, []
+    text = f"{counted(len(outside), 'image')} left out: beside the folders `train` and `val`, not in them."
+    return kept, [finding("warning", "images_outside_splits", text, outside)]
+
+
+IMAGE_FOLDER = Format(name="image_folder", expected=_EXPECTED, fits=_fits, read=_read)

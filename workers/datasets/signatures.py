@@ -1,0 +1,95 @@
+"""What a file is by its first bytes. Suffixes lie: the picture behind `a.jpg` may be a web page."""
+
+from __future__ import annotations
+
+HEAD_BYTES = 32  # enough for every image signature below
+
+_IMAGES: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (0, b"GIF87a", "GIF"),
+    (0, b"GIF89a", "GIF"),
+    (8, b"WEBP", "WebP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypavis", "AVIF"),
+)
+# Two letters begin many a text, so these count as pictures only where the suffix says so too.
+_SHORT_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"BM", "BMP"),
+    *((b"P" + digit, "PPM") for digit in (b"1", b"2", b"3", b"4", b"5", b"6")),
+)
+_SUFFIXES = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "JPEG"),
+    ".png": "PNG",
+    ".apng": "PNG",
+    ".gif": "GIF",
+    ".webp": "WebP",
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    ".avif": "AVIF",
+    **dict.fromkeys((".bmp", ".dib"), "BMP"),
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM"),
+}
+_UNREADABLE_SUFFIXES = frozenset(
+    {".heic", ".heif", ".jxl", ".jp2", ".j2k", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".ico"}
+    | {".dcm", ".exr", ".hdr", ".tga", ".xcf", ".eps"}
+)
+_ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".xz", ".bz2", ".zst"})
+_OTHERS: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"\x1f\x8b", "a gzip file"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (0, b"Rar!\x1a\x07", "a RAR archive"),
+    (0, b"\xfd7zXZ\x00", "an xz file"),
+    (0, b"BZh", "a bzip2 file"),
+    (0, b"\x28\xb5\x2f\xfd", "a Zstandard file"),
+    (0, b"%PDF-", "a PDF document"),
+)
+
+
+def image_kind(name: str, head: bytes) -> str | None:
+    """`JPEG`, `PNG`, … if `head`, a file's first bytes, begins such a picture; `name` settles what is ambiguous."""
+    for offset, signature, kind in _IMAGES:
+        if head.startswith(signature, offset):
+            return kind
+    by_suffix = suffix_kind(name)
+    return next((kind for short, kind in _SHORT_SIGNATURES if head.startswith(short) and kind == by_suffix), None)
+
+
+def suffix_kind(name: str) -> str | None:
+    """The kind of picture the suffix of `name` promises, if it promises one."""
+    return _SUFFIXES.get(_suffix(name))
+
+
+def is_unreadable_image(name: str) -> bool:
+    """Whether the suffix of `name` is that of a picture in a format Fovea does not read."""
+    return _suffix(name) in _UNREADABLE_SUFFIXES
+
+
+def is_archive_name(name: str) -> bool:
+    """Whether `name` is that of an archive."""
+    return _suffix(name) in _ARCHIVE_SUFFIXES
+
+
+def described(head: bytes) -> str:
+    """What a file that begins with `head` is, in words, for the message that refuses it."""
+    if not head:
+        return "an empty file"
+    for offset, signature, words in _OTHERS:
+        if head.startswith(signature, offset):
+            return words
+    kind = image_kind("", head)
+    if kind is not None:
+        return f"a {kind} picture"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "a web page"
+    return "something else"
+
+
+def _suffix(name: str) -> str:
+    stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
+    return f".{suffix.lower()}" if dot and stem else ""
