@@ -10,7 +10,7 @@ from typing import TypeVar
 ValueT = TypeVar("ValueT")
 
 
-def wait_until(condition: Callable[[], ValueT], *, deadline_s: float = 30.0, interval_s: float = 0.02) -> ValueT:
+def wait_until(condition: Callable[[], ValueT], *, deadline_s: float = 90.0, interval_s: float = 0.02) -> ValueT:
     """The first truthy value of `condition`. Raises AssertionError at the deadline."""
     ends = time.monotonic() + deadline_s
     pause = threading.Event()

@@ -28,7 +28,7 @@ def epochs_done(run: RunDirectory) -> int:
 
 
 def test_killed_trainer_goes_on_to_the_very_same_weights(tmp_path: Path) -> None:
-    changes = {"epochs": 40, "augmentation": "basic"}
+    changes = {"epochs": 12, "augmentation": "basic"}
     config = a_config(dataset=a_dataset(tmp_path), hyperparameters=changes)
     whole, killed = a_run(tmp_path, config, job_id="whole"), a_run(tmp_path, config, job_id="killed")
     trainer = start_trainer(killed)

@@ -24,7 +24,7 @@ from workers.queue import enqueue, make_celery
 
 SHORT = {"epochs": 3}
 # about ten milliseconds an epoch: long enough to be broken, short enough to be waited for
-BREAKABLE = {"epochs": 150}
+BREAKABLE = {"epochs": 60}
 ENDLESS = {"epochs": 10_000}
 
 
@@ -47,7 +47,7 @@ class Stage:
     def epochs(self, job: Job) -> int:
         return self.store.get(job.id).progress.epoch
 
-    def wait_for(self, job: Job, status: JobStatus, *, deadline_s: float = 90.0) -> Job:
+    def wait_for(self, job: Job, status: JobStatus, *, deadline_s: float = 150.0) -> Job:
         def reached() -> Job | None:
             now = self.store.get(job.id)
             assert now.status is status or not now.status.is_final, f"{now.status}: {now.error}"

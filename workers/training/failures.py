@@ -48,7 +48,7 @@ def _(error: torch.OutOfMemoryError | MemoryError, run: RunDirectory) -> RunFail
 
 
 @explain_failure.register
-def _(error: RuntimeError, run: RunDirectory) -> RunFailure:
+def _(error: RuntimeError | ValueError, run: RunDirectory) -> RunFailure:
     message = str(error)
     if "can't allocate memory" in message:  # what torch raises on a CPU
         return explain_failure(MemoryError(message), run)
@@ -56,11 +56,6 @@ def _(error: RuntimeError, run: RunDirectory) -> RunFailure:
         hint = "Batch normalization needs two images a batch: set batch_size to 2 or more."
         return RunFailure(code="bad_configuration", message=message, hint=hint)
     return RunFailure(code="internal_error", message=f"{type(error).__name__}: {message}", hint=_SEE_LOG)
-
-
-@explain_failure.register
-def _(error: ValueError, run: RunDirectory) -> RunFailure:
-    return explain_failure(RuntimeError(str(error)), run)
 
 
 @explain_failure.register

@@ -26,7 +26,6 @@ from workers.training.images import default_data_workers
 from workers.training.journal import Journal
 from workers.training.loop import Ground, RunHandedBack, train
 from workers.training.optim import make_optimizer, make_scheduler
-from workers.training.report import write_report
 
 __all__ = ["FenceLost", "RunHandedBack", "train_run"]
 
@@ -128,6 +127,8 @@ def _conclude(
     run: RunDirectory, config: RunConfig, ground: Ground, state: TrainState, registry: Registry, *, is_stopped: bool
 ) -> RunResult:
     """Evaluates what will be published, compares it with production, writes the report."""
+    from workers.training.report import write_report  # matplotlib: a second that the first step need not wait for
+
     assert state.best is not None
     best = read_state_dict(run.best_weights)
     load_base_state_dict(state.module, get_architecture(config.fine_tune.architecture), best, keep_head=True)
