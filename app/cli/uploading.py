@@ -51,7 +51,7 @@ def upload_pictures(
     Raises ClientError, OSError, click.UsageError.
     """
     name = name or _ARCHIVE_ENDINGS.sub("", pictures.resolve().name)
-    with _as_archive(pictures) as archive, transfer_bar(f"Uploading {pictures.name}") as advance:
+    with as_archive(pictures) as archive, transfer_bar(f"Uploading {pictures.name}") as advance:
         return client.datasets.upload(
             archive, name, format=format, validation_fraction=validation_fraction, seed=split_seed, progress=advance
         )
@@ -78,7 +78,11 @@ def transfer_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def _as_archive(pictures: Path) -> Iterator[Path]:
+def as_archive(pictures: Path) -> Iterator[Path]:
+    """The archive itself, or a temporary one of the directory.
+
+    Raises click.UsageError, OSError.
+    """
     if not pictures.is_dir():
         yield pictures
         return
