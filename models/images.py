@@ -1,6 +1,6 @@
 """Bytes to pixels: the only decoder, so that training and serving see the same picture.
 
-JPEGs go through libjpeg-turbo by torchvision, everything else through Pillow with a fixed list of formats. Size is read
+JPEGs go through libjpeg-turbo by simplejpeg, everything else through Pillow with a fixed list of formats. Size is read
 from the header and checked before a pixel is decoded. ICC profiles are ignored, as torchvision and Pillow do.
 """
 
@@ -11,6 +11,8 @@ from io import BytesIO
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
+import simplejpeg
 import torch
 from PIL import Image, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
@@ -22,7 +24,6 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg, encode_png
 
 from models.errors import BrokenImage, ImageTooLarge, NotAnImage
 
@@ -58,11 +59,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     _check_pixels(header.size, max_pixels)
     orientation = _orientation(header, data)
     try:
-        if isinstance(header, JpegImageFile) and header.mode in ("L", "RGB"):
-            pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
-        else:
-            header.load()
-            pixels = torch.from_numpy(np.array(_rgb(header))).permute(2, 0, 1)
+        pixels = torch.from_numpy(_decode(header, data)).permute(2, 0, 1)
     except MemoryError:
         raise
     except Image.DecompressionBombError as error:  # a frame or tile larger than the header says
@@ -86,9 +83,19 @@ def read_image_size(data: bytes) -> tuple[int, int]:
 
 def encode_image(image: Tensor, format: Literal["png", "jpeg"]) -> bytes:  # noqa: A002 - the word callers expect
     """`image`, uint8 [3, H, W] or [1, H, W], as a file. JPEG quality is 90."""
-    pixels = image.cpu().contiguous()
-    encoded = encode_png(pixels) if format == "png" else encode_jpeg(pixels, quality=90)
-    return bytes(encoded.numpy().tobytes())
+    pixels = image.cpu().permute(1, 2, 0).numpy()  # [H, W, C]
+    encoded = BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(encoded, format, quality=90)
+    return encoded.getvalue()
+
+
+def _decode(header: ImageFile.ImageFile, data: bytes) -> npt.NDArray[np.uint8]:
+    """RGB, uint8 [H, W, 3], not yet upright. Releases the interpreter's lock."""
+    if isinstance(header, JpegImageFile) and header.mode in ("L", "RGB"):
+        with contextlib.suppress(ValueError):  # it is strict; Pillow forgives what cameras and editors get wrong
+            return np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
+    header.load()
+    return np.array(_rgb(header))
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from torch import Tensor, nn
@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from models.errors import UnsupportedPreset
 from models.manifest import Preset, Task
 
-Builder = Callable[[int, int], nn.Module]
-"""Fresh weights for a number of categories and an image side in px."""
+
+class Builder(Protocol):
+    """Makes the network with fresh weights."""
+
+    def __call__(self, *, num_categories: int, image_size_px: int, auxiliary: bool) -> nn.Module: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +57,8 @@ class Architecture:
     min_size_px: int  # smallest image side that trains, in batches of two or more
     max_size_px: int | None = None  # None: any that memory holds
     size_step_px: int = 1  # sides must be multiples of it
-    auxiliary_weight: float = 0.0  # share of each auxiliary head's loss in training; 0: it has none
+    auxiliary: tuple[str, ...] = ()  # prefixes of the state_dict keys of heads that only training uses
+    auxiliary_weight: float = 0.0  # of each such head's loss beside that of the logits
     builder: Builder = field(repr=False, compare=False)
 
     def check_size(self, size_px: int) -> None:

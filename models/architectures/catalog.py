@@ -43,44 +43,45 @@ def get_architecture(name: str) -> Architecture:
         return garment_classifier()
     known = names()
     if name not in known:
-        close = get_close_matches(name.lower(), known, n=5, cutoff=0.5)
         shown = name if len(name) <= 64 else name[:64] + "…"
-        raise UnknownArchitecture(
-            f"There is no architecture {shown!r}.",
-            hint=f"Did you mean {' or '.join(close)}?"
-            if close
-            else "Some that are: resnet18, mobilenet_v3_large, convnext_tiny, vit_b_16.",
-        )
+        raise UnknownArchitecture(f"There is no architecture {shown!r}.", hint=_hint(name, known))
     return torchvision_classification.torchvision_classification(name)
 
 
-def build(name: str, *, num_categories: int, image_size_px: int | None = None) -> nn.Module:
+def _hint(name: str, known: list[str]) -> str:
+    close = get_close_matches(name.lower(), known, n=5, cutoff=0.5)
+    return f"Did you mean {' or '.join(close)}?" if close else f"There are {len(known)}, resnet18 and vit_b_16 for two."
+
+
+def build(name: str, *, num_categories: int, image_size_px: int | None = None, auxiliary: bool = True) -> nn.Module:
     """`name` with fresh random weights, in training mode, on the CPU, for images of that side (None: its preset's).
 
-    Logits are [B, num_categories]; GoogLeNet and Inception v3 (from 299 px) add auxiliary ones in training mode, see
-    `split_outputs`. The weights come from torch's global generator.
+    Logits are [B, num_categories]; with `auxiliary`, GoogLeNet and Inception v3 (from 299 px) add those of auxiliary
+    heads in training mode, see `split_outputs`. The weights come from torch's global generator.
     Raises UnknownArchitecture, UnsupportedPreset.
     """
     architecture = get_architecture(name)
     size_px = architecture.preset.crop_px if image_size_px is None else image_size_px
     architecture.check_size(size_px)
-    return architecture.builder(num_categories, size_px)
+    return architecture.builder(num_categories=num_categories, image_size_px=size_px, auxiliary=auxiliary)
 
 
-def build_empty(name: str, *, num_categories: int, image_size_px: int | None = None) -> nn.Module:
+def build_empty(
+    name: str, *, num_categories: int, image_size_px: int | None = None, auxiliary: bool = False
+) -> nn.Module:
     """`name` with parameters on the meta device: shapes without memory or time, to load a state_dict into."""
     with _EmptyWeights():
-        return build(name, num_categories=num_categories, image_size_px=image_size_px)
+        return build(name, num_categories=num_categories, image_size_px=image_size_px, auxiliary=auxiliary)
 
 
-def head_parameter_names(name: str, *, image_size_px: int | None = None) -> frozenset[str]:
-    """State_dict keys that depend on the categories: the last layer's, and the auxiliary heads' last layers'."""
-    two, three = (build_empty(name, num_categories=count, image_size_px=image_size_px).state_dict() for count in (2, 3))
+def head_parameter_names(name: str) -> frozenset[str]:
+    """State_dict keys of the last layer: those whose shape depends on the number of categories."""
+    two, three = (build_empty(name, num_categories=count).state_dict() for count in (2, 3))
     return frozenset(key for key, tensor in two.items() if tensor.shape != three[key].shape)
 
 
 def layer_table(name: str) -> list[Layer]:
-    """The layers of `name` as published, in order, auxiliary heads included."""
+    """The layers of `name` as published, in order, without auxiliary heads."""
     module = build_empty(name, num_categories=len(get_architecture(name).categories))
     return [
         Layer(

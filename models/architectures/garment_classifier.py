@@ -49,6 +49,11 @@ class GarmentClassifier(nn.Module):
         return logits
 
 
+def _build(*, num_categories: int, image_size_px: int, auxiliary: bool) -> GarmentClassifier:  # noqa: ARG001 - it has none
+    assert image_size_px == _SIZE_PX
+    return GarmentClassifier(num_categories)
+
+
 def garment_classifier() -> Architecture:
     """The catalogue's entry."""
     return Architecture(
@@ -62,5 +67,5 @@ def garment_classifier() -> Architecture:
         categories=GARMENTS,
         min_size_px=_SIZE_PX,
         max_size_px=_SIZE_PX,
-        builder=lambda num_categories, _: GarmentClassifier(num_categories),
+        builder=_build,
     )

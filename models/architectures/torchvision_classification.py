@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.transforms import InterpolationMode
 
-from models.architectures.architecture import Architecture, Builder, WeightsEntry
+from models.architectures.architecture import Architecture, WeightsEntry
 from models.manifest import Preset
 
 # Smallest side with which a training step works, measured by running one; the tests hold each. 8 px: any size does.
@@ -29,6 +29,7 @@ _INCEPTION_AUXILIARY_PX = 299  # its auxiliary head needs a feature map of 17 x 
 
 # GoogLeNet: Szegedy et al. 2015, section 5. Inception v3: 0.4 is what torchvision's fine-tuning tutorial takes.
 _AUXILIARY_WEIGHT = {"googlenet": 0.3, "inception_v3": 0.4}
+_AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 
 
 def names() -> list[str]:
@@ -55,27 +56,24 @@ def torchvision_classification(name: str) -> Architecture:
             (side for prefix, side in _MIN_SIZE_PX.items() if name.startswith(prefix)), max(step_px, _SMALLEST_PX)
         ),
         size_step_px=step_px,
+        auxiliary=_AUXILIARY.get(name, ()),
         auxiliary_weight=_AUXILIARY_WEIGHT.get(name, 0.0),
-        builder=_builder(name),
+        builder=partial(_build, name),
     )
 
 
-def _builder(name: str) -> Builder:
-    return partial(_build, name)
-
-
-def _build(name: str, num_categories: int, image_size_px: int) -> nn.Module:
+def _build(name: str, *, num_categories: int, image_size_px: int, auxiliary: bool) -> nn.Module:
     make = torchvision.models.get_model_builder(name)
-    module: nn.Module = make(weights=None, num_classes=num_categories, **_options(name, image_size_px))
+    module: nn.Module = make(weights=None, num_classes=num_categories, **_options(name, image_size_px, auxiliary))
     return module
 
 
-def _options(name: str, image_size_px: int) -> dict[str, object]:
+def _options(name: str, image_size_px: int, auxiliary: bool) -> dict[str, object]:
     # transform_input would turn ImageNet's normalisation into the 0.5 that the preset says already.
     if name == "googlenet":
-        return {"transform_input": False, "init_weights": True, "aux_logits": True}
+        return {"transform_input": False, "init_weights": True, "aux_logits": auxiliary}
     if name == "inception_v3":
-        auxiliary = image_size_px >= _INCEPTION_AUXILIARY_PX
+        auxiliary = auxiliary and image_size_px >= _INCEPTION_AUXILIARY_PX
         return {"transform_input": False, "init_weights": True, "aux_logits": auxiliary}
     if name.startswith("vit_"):
         return {"image_size": image_size_px}

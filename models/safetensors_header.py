@@ -1,0 +1,53 @@
+"""What a safetensors file holds, read from its header: no torch, so the worker's parent process can publish.
+
+Source: the format as the safetensors project documents it: 8 bytes of length, JSON, then the tensors' bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from models.errors import UnsafeWeights
+
+_LONGEST_HEADER_BYTES = 100_000_000  # the format's own limit
+# Last parts of the keys that nothing learns: BatchNorm's statistics, Swin's and MaxViT's tables of positions.
+_BUFFERS = frozenset(
+    {"running_mean", "running_var", "num_batches_tracked", "relative_position_index", "relative_coords_table"}
+)
+
+
+class _Entry(BaseModel):
+    dtype: str
+    shape: tuple[Annotated[int, Field(ge=0)], ...]
+    data_offsets: tuple[int, int]
+
+
+def count_parameters(path: Path) -> int:
+    """How many learnable numbers the file holds.
+
+    Raises UnsafeWeights if it is no whole safetensors file.
+    """
+    entries = _read_header(path)
+    return sum(prod(entry.shape) for key, entry in entries.items() if key.rpartition(".")[2] not in _BUFFERS)
+
+
+def _read_header(path: Path) -> dict[str, _Entry]:
+    hint = "Publish a file that safetensors.torch.save_file wrote."
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length <= _LONGEST_HEADER_BYTES else b""
+    try:
+        content = json.loads(header)
+        content.pop("__metadata__", None)
+        entries = TypeAdapter(dict[str, _Entry]).validate_python(content)
+    except (ValueError, AttributeError, ValidationError) as error:
+        raise UnsafeWeights(f"{path.name} is no safetensors file.", hint=hint) from error
+    end = max((entry.data_offsets[1] for entry in entries.values()), default=0)
+    if path.stat().st_size != 8 + length + end:
+        raise UnsafeWeights(f"{path.name} ends early: it is not whole.", hint=hint)
+    return entries

@@ -1,0 +1,185 @@
+"""state_dicts: read without trust, checked against an architecture, loaded."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from models.architectures.architecture import Architecture
+from models.architectures.catalog import build_empty
+from models.errors import IncompatibleWeights, UnsafeWeights
+
+_WRAPPER_KEYS = ("state_dict", "model_state_dict", "model")  # where training scripts put it in a checkpoint
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+_SHOWN_KEYS = 20
+
+# Keys that torchvision's older files use, and what they are now.
+_RENAMED = (
+    (re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]\..*)$"), r"\1\2"),
+    (re.compile(r"^(.*\.mlp)\.linear_1\.(.*)$"), r"\1.0.\2"),
+    (re.compile(r"^(.*\.mlp)\.linear_2\.(.*)$"), r"\1.3.\2"),
+)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors or `.pth` file, by their content and not their name, on the CPU.
+
+    Never runs code of the file. Takes the state_dict out of a checkpoint and wrappers' prefixes off its keys.
+    Raises UnsafeWeights, FileNotFoundError.
+    """
+    with path.open("rb") as file:
+        beginning = file.read(9)
+    try:
+        if beginning[8:] == b"{":
+            content: object = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # whatever a hostile or broken file brings out of the readers
+        raise UnsafeWeights(
+            f"{path.name} is no state_dict of tensors only: {_first_line(error)}", hint=_SAVE_HINT
+        ) from error
+    return without_wrappers(_state_dict_in(content, path.name))
+
+
+_SAVE_HINT = (
+    "Save one with torch.save(model.state_dict(), path) or safetensors.torch.save_file(model.state_dict(), path); "
+    "not the whole model."
+)
+
+
+def without_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state_dict` with the prefixes taken off that DistributedDataParallel and torch.compile put before keys."""
+    return {_without_prefixes(key): tensor for key, tensor in state_dict.items()}
+
+
+def for_publishing(architecture: Architecture, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a version keeps of a trained module's state_dict: no wrappers, no auxiliary heads, CPU, contiguous."""
+    kept: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for key, tensor in without_wrappers(state_dict).items():
+        if key.startswith(architecture.auxiliary):
+            continue
+        plain = tensor.detach().cpu().contiguous()
+        storage = plain.untyped_storage().data_ptr()
+        kept[key] = plain.clone() if storage in storages else plain  # safetensors refuses shared memory
+        storages.add(storage)
+    return kept
+
+
+def save_state_dict(state_dict: Mapping[str, Tensor], path: Path) -> None:
+    """Writes `state_dict` to `path` as safetensors."""
+    safetensors.torch.save_file(dict(state_dict), path, metadata={"format": "pt"})
+
+
+def check_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Raises IncompatibleWeights, with every key that is missing, unexpected or of another shape."""
+    check_keys(module.state_dict(), state_dict)
+
+
+def check_keys(own: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) -> None:
+    """Raises IncompatibleWeights unless `state_dict` has the keys and shapes of `own`."""
+    missing = [key for key in own if key not in state_dict]
+    unexpected = [key for key in state_dict if key not in own]
+    mismatched = [
+        f"{key}: {list(tensor.shape)} instead of {list(own[key].shape)}"
+        for key, tensor in state_dict.items()
+        if key in own and tensor.shape != own[key].shape
+    ]
+    parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched))
+    if any(keys for _, keys in parts):
+        raise IncompatibleWeights(
+            f"The state_dict does not fit: {'; '.join(f'{_counted(keys)} {word}' for word, keys in parts if keys)}.",
+            missing=missing,
+            unexpected=unexpected,
+            mismatched=mismatched,
+            hint="Check the architecture, the number of categories and the image size.",
+        )
+
+
+def load_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Puts `state_dict` into `module`, by reference where its parameters are on the meta device.
+
+    Unlike torch's, works with plain dicts: MNASNet's refuses those, as the versions of its layout are not in them.
+    Raises IncompatibleWeights; then `module` is as before.
+    """
+    check_state_dict(module, state_dict)
+    own = module.state_dict()
+    versioned = OrderedDict((key, tensor.to(own[key].dtype)) for key, tensor in state_dict.items())
+    versioned._metadata = own._metadata  # type: ignore[attr-defined]  # noqa: SLF001 - how torch keeps layout versions
+    empty = any(parameter.is_meta for parameter in module.parameters())
+    module.load_state_dict(versioned, assign=empty)
+
+
+def module_from_state_dict(
+    architecture: Architecture, state_dict: Mapping[str, Tensor], *, num_categories: int, image_size_px: int
+) -> nn.Module:
+    """The network with those weights, in evaluation mode, without auxiliary heads.
+
+    Shares memory with `state_dict`. Takes torchvision's older key names.
+    Raises IncompatibleWeights, UnsupportedPreset.
+    """
+    module = build_empty(architecture.name, num_categories=num_categories, image_size_px=image_size_px)
+    load_state_dict(module, modern_keys(module, architecture, state_dict))
+    return module.eval()
+
+
+def modern_keys(module: nn.Module, architecture: Architecture, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state_dict` in the keys that `module` has.
+
+    Renames torchvision's older names, drops auxiliary heads that `module` has not, and adds BatchNorm's counters to
+    files from before there were any.
+    """
+    own = module.state_dict()
+    renamed = {
+        key if key in own else _modern(key): tensor
+        for key, tensor in state_dict.items()
+        if key in own or not key.startswith(architecture.auxiliary)
+    }
+    counters = (key for key in own if key.endswith(".num_batches_tracked") and key not in renamed)
+    return renamed | {key: torch.tensor(0) for key in counters}
+
+
+def _state_dict_in(content: object, name: str) -> dict[str, Tensor]:
+    for key in _WRAPPER_KEYS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content:
+        raise UnsafeWeights(f"{name} holds no state_dict.", hint=_SAVE_HINT)
+    tensors: dict[str, Tensor] = {}
+    for key, value in content.items():
+        if not isinstance(key, str) or not _is_plain(value):
+            raise UnsafeWeights(f"{name} holds {str(key)[:80]!r}, which is no plain tensor.", hint=_SAVE_HINT)
+        tensors[key] = value
+    return tensors
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta and not value.is_quantized
+
+
+def _without_prefixes(key: str) -> str:
+    while (prefix := next((prefix for prefix in _WRAPPER_PREFIXES if key.startswith(prefix)), None)) is not None:
+        key = key.removeprefix(prefix)
+    return key.replace("._orig_mod.", ".")
+
+
+def _modern(key: str) -> str:
+    for pattern, replacement in _RENAMED:
+        key = pattern.sub(replacement, key)
+    return key
+
+
+def _counted(keys: Sequence[str]) -> str:
+    shown = ", ".join(keys[:_SHOWN_KEYS])
+    return f"{len(keys)} keys ({shown}{', …' if len(keys) > _SHOWN_KEYS else ''})"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,136 @@
+"""Pretrained weights: torchvision's, from the cache or the network, and what a new model takes over from a base."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.vision_transformer import interpolate_embeddings
+
+from models.architectures.architecture import Architecture, WeightsEntry
+from models.architectures.catalog import get_architecture, head_parameter_names
+from models.downloads import download
+from models.errors import UnknownArchitecture, UnknownWeights, WeightsUnavailable
+from models.state_dicts import check_keys, modern_keys, module_from_state_dict, read_state_dict
+
+DEFAULT = "DEFAULT"
+_POSITIONS = "encoder.pos_embedding"  # of vision transformers, [1, 1 + patches, features]
+
+
+def find_pretrained(reference: str) -> tuple[Architecture, WeightsEntry] | None:
+    """What `resnet50` or `resnet50.IMAGENET1K_V2` means, or None if that is no architecture's name.
+
+    Raises UnknownWeights for an architecture without such weights.
+    """
+    name, _, entry = reference.partition(".")
+    try:
+        architecture = get_architecture(name)
+    except UnknownArchitecture:
+        return None
+    return architecture, get_weights(architecture, entry or DEFAULT)
+
+
+def get_weights(architecture: Architecture, name: str) -> WeightsEntry:
+    """The entry of that name; `DEFAULT` is the one torchvision recommends.
+
+    Raises UnknownWeights.
+    """
+    wanted = architecture.default_weights if name == DEFAULT else name
+    for entry in architecture.weights:
+        if entry.name == wanted:
+            return entry
+    known = ", ".join([DEFAULT, *(entry.name for entry in architecture.weights)])
+    raise UnknownWeights(
+        f"{architecture.name} has no pretrained weights {name!r}.",
+        hint=f"It has {known}." if architecture.weights else "It has none: train it from random weights first.",
+    )
+
+
+def weights_path(entry: WeightsEntry, weights_dir: Path) -> Path:
+    """Where the file is or belongs; `weights_dir` is laid out like TORCH_HOME."""
+    return weights_dir / "hub" / "checkpoints" / entry.file_name
+
+
+def weights_status(entry: WeightsEntry, weights_dir: Path) -> Literal["cached", "missing"]:
+    """Whether the file is there."""
+    return "cached" if weights_path(entry, weights_dir).is_file() else "missing"
+
+
+def pretrained(
+    architecture: Architecture, entry: WeightsEntry, *, weights_dir: Path, allow_download: bool
+) -> nn.Module:
+    """The whole network as `entry` has it, in evaluation mode; its categories and preset are the entry's.
+
+    Raises WeightsUnavailable, UnsafeWeights, IncompatibleWeights.
+    """
+    state_dict = read_state_dict(_cached_file(entry, weights_dir, allow_download))
+    return module_from_state_dict(
+        architecture,
+        state_dict,
+        num_categories=len(entry.categories),
+        image_size_px=entry.preset.crop_px,
+    )
+
+
+def load_base_weights(
+    module: nn.Module, architecture: Architecture, entry: WeightsEntry | str, *, weights_dir: Path, allow_download: bool
+) -> str:
+    """Puts everything but the head of torchvision's weights into `module` and returns their reference.
+
+    entry: `DEFAULT` and names are looked up in the architecture.
+    Raises UnknownWeights, WeightsUnavailable, UnsafeWeights, IncompatibleWeights.
+    """
+    found = get_weights(architecture, entry) if isinstance(entry, str) else entry
+    base = pretrained(architecture, found, weights_dir=weights_dir, allow_download=allow_download)
+    load_base_state_dict(module, architecture, base.state_dict(), keep_head=False)
+    return found.reference
+
+
+def load_base_state_dict(
+    module: nn.Module, architecture: Architecture, state_dict: Mapping[str, Tensor], *, keep_head: bool
+) -> None:
+    """Copies another model's weights of the same architecture into `module`; auxiliary heads stay as they are.
+
+    keep_head: take the last layer too; right only if the categories are the same in the same order.
+    A vision transformer's position embeddings are interpolated if `module` sees images of another size.
+    Raises IncompatibleWeights; then `module` is as before.
+    """
+    own = {key: tensor for key, tensor in module.state_dict().items() if not key.startswith(architecture.auxiliary)}
+    base = modern_keys(module, architecture, state_dict)
+    base = {key: tensor for key, tensor in base.items() if not key.startswith(architecture.auxiliary)}
+    if _POSITIONS in own and _POSITIONS in base:
+        base[_POSITIONS] = _positions_for(own[_POSITIONS], base[_POSITIONS])
+    if not keep_head:
+        for key in head_parameter_names(architecture.name):
+            base[key] = own[key]
+    check_keys(own, base)
+    with torch.no_grad():
+        for key, tensor in own.items():
+            tensor.copy_(base[key])
+
+
+def _cached_file(entry: WeightsEntry, weights_dir: Path, allow_download: bool) -> Path:
+    path = weights_path(entry, weights_dir)
+    if path.is_file():
+        return path
+    if not allow_download:
+        raise WeightsUnavailable(
+            f"The weights {entry.reference} are not cached, and fetching is switched off.",
+            hint=f"Put {entry.file_name} at {path}, or train with `weights: none`.",
+        )
+    digest = re.search(r"-([0-9a-f]{8,})\.", entry.file_name)  # torchvision's names carry it
+    download(entry.url, path, sha256_prefix=digest.group(1) if digest else "")
+    return path
+
+
+def _positions_for(own: Tensor, base: Tensor) -> Tensor:
+    """`base` interpolated to as many positions as `own` has, both [1, 1 + side * side, features]."""
+    if own.shape == base.shape:
+        return base
+    side = round((own.shape[1] - 1) ** 0.5)
+    resized: Tensor = interpolate_embeddings(side, 1, {_POSITIONS: base})[_POSITIONS]
+    return resized
