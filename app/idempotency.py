@@ -42,9 +42,7 @@ class Idempotency:
         self._key = key
         self._owner = uuid.uuid4().hex
 
-    async def answer(
-        self, read: Callable[[], Awaitable[str]], make: Callable[[], Awaitable[Response]]
-    ) -> Response:
+    async def answer(self, read: Callable[[], Awaitable[str]], make: Callable[[], Awaitable[Response]]) -> Response:
         """What `make` answers, or what it answered to the same key and payload before.
 
         read: takes the payload in and returns its digest. Raises RequestInProgress, IdempotencyMismatch,
@@ -80,9 +78,7 @@ class Idempotency:
         finally:
             if not has_made:
                 with contextlib.suppress(StoreUnavailable):  # then the claim expires by itself
-                    await asyncio.shield(
-                        asyncio.to_thread(self._store.release, self._scope, key, owner=self._owner)
-                    )
+                    await asyncio.shield(asyncio.to_thread(self._store.release, self._scope, key, owner=self._owner))
 
     async def _keep(self, key: str, fingerprint: str, response: Response) -> None:
         answer = StoredAnswer(

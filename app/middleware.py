@@ -57,7 +57,11 @@ class RequestMiddleware:
             status = _CLIENT_WENT
         except Exception as error:
             error_log.exception(
-                "request %s: %s %s broke", request_id, scope["method"], instance_of(scope), extra={"request_id": request_id}
+                "request %s: %s %s broke",
+                request_id,
+                scope["method"],
+                instance_of(scope),
+                extra={"request_id": request_id},
             )
             if status:  # half an answer is out: the server must cut the connection, or the client takes it for whole
                 raise

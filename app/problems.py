@@ -76,7 +76,9 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
     broken = next((item for item in error.errors() if item["type"] == "json_invalid"), None)
     if broken is not None:
         kind = Kind(400, "malformed_body", "The body cannot be read")
-        detail = f"The body is no JSON: {broken.get('ctx', {}).get('error', broken['msg'])}, at byte {broken['loc'][-1]}."
+        detail = (
+            f"The body is no JSON: {broken.get('ctx', {}).get('error', broken['msg'])}, at byte {broken['loc'][-1]}."
+        )
         return problem_response(_problem(kind, request.scope, detail=detail))
     errors = tuple(_field_error(request, item) for item in error.errors())
     return problem_response(_problem(kind_of(InvalidValue("", field="")), request.scope, **_summary(errors)))
@@ -86,6 +88,7 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
     path = instance_of(request.scope)
+    hint: str | None
     match error.status_code:
         case 404:
             kind, detail, hint = Kind(404, "unknown_route", "No such route"), f"Nothing is at {path}.", "See /docs."

@@ -40,7 +40,9 @@ class ApiSettings(WorkerSettings):
     max_weights_bytes: int = Field(8 * GIBIBYTE, ge=1024, description="Largest uploaded state_dict, bytes.")
     max_archive_files: int = Field(500_000, ge=1, description="Most entries of a data set archive.")
     max_archive_bytes: int = Field(
-        100 * GIBIBYTE, ge=1024, description="Most bytes of a data set archive once extracted, counted while extracting."
+        100 * GIBIBYTE,
+        ge=1024,
+        description="Most bytes of a data set archive once extracted, counted while extracting.",
     )
     max_archive_ratio: float = Field(
         200.0, ge=1, description="Most bytes a packed byte may become; photos stay near 1, bombs pass 1000."

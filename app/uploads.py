@@ -72,7 +72,11 @@ async def read_form(
     Raises MalformedBody, InvalidValue; then no file is left behind.
     """
     reader = _FormReader(
-        _boundary(content_type), file_fields=file_fields, new_path=new_path, check_field=check_field, max_files=max_files
+        _boundary(content_type),
+        file_fields=file_fields,
+        new_path=new_path,
+        check_field=check_field,
+        max_files=max_files,
     )
     try:
         async for chunk in chunks:
@@ -243,7 +247,8 @@ class _FormReader:
 
     async def _write(self) -> None:
         data, self._buffer = bytes(self._buffer), bytearray()
-        assert self._part is not None and self._open_file is not None
+        assert self._part is not None
+        assert self._open_file is not None
         self._part.size_bytes += len(data)
         await asyncio.to_thread(self._store, self._open_file, data)
 

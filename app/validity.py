@@ -21,7 +21,7 @@ def describe_valid(document: Schema, operation: Schema, location: Sequence[int |
         path = path[1:]
     for step in path:
         schema = _resolved(document, schema)
-        child = _child(document, schema, step)
+        child = _child(schema, step)
         if child is None:
             return _describe_names(schema, str(step))
         schema = child
@@ -31,10 +31,10 @@ def describe_valid(document: Schema, operation: Schema, location: Sequence[int |
 def _entry_schema(operation: Schema, where: str, path: Sequence[int | str]) -> Schema:
     if where == "body":
         content = operation.get("requestBody", {}).get("content", {})
-        return cast(Schema, content.get("application/json", {}).get("schema", {}))
+        return cast("Schema", content.get("application/json", {}).get("schema", {}))
     for parameter in operation.get("parameters", ()):
         if path and parameter["in"] == where and parameter["name"] == path[0]:
-            return cast(Schema, parameter["schema"])
+            return cast("Schema", parameter["schema"])
     return {}
 
 
@@ -48,7 +48,7 @@ def _resolved(document: Schema, schema: Schema) -> Schema:
     return _resolved(document, alternatives[0]) if len(alternatives) == 1 else schema
 
 
-def _child(document: Schema, schema: Schema, step: int | str) -> Schema | None:
+def _child(schema: Schema, step: int | str) -> Schema | None:
     if isinstance(step, int):
         return cast("Schema | None", schema.get("items"))
     return cast("Schema | None", schema.get("properties", {}).get(step))
@@ -70,7 +70,7 @@ def _describe(document: Schema, schema: Schema) -> str:
     return f"{words}, or null" if words and is_nullable else words
 
 
-def _describe_value(document: Schema, schema: Schema) -> str:
+def _describe_value(document: Schema, schema: Schema) -> str:  # noqa: PLR0911 -- one a type
     if "const" in schema:
         return repr(schema["const"])
     if "enum" in schema:

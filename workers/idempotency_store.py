@@ -77,9 +77,7 @@ class IdempotencyStore:
     def complete(self, scope: str, key: str, answer: StoredAnswer, *, owner: str) -> None:
         """Keeps the answer for a day."""
         with translated_errors():
-            self._redis.eval(
-                _COMPLETE, 1, _name(scope, key), _claim_of(owner), answer.model_dump_json(), ANSWER_KEPT_S
-            )
+            self._redis.eval(_COMPLETE, 1, _name(scope, key), _claim_of(owner), answer.model_dump_json(), ANSWER_KEPT_S)
 
     def release(self, scope: str, key: str, *, owner: str) -> None:
         """Gives the key back: nothing was made."""

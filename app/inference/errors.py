@@ -5,6 +5,7 @@ InferenceError
  ├─ ModelLoading          the model was not in memory before the deadline
  ├─ DeadlineExceeded      the prediction was not ready in time
  ├─ OutOfDeviceMemory     the model or its images do not fit on the device
+ ├─ UnknownCategory       a category asked for that the model does not have
  └─ ImageUrlError
      ├─ ImageUrlRefused   a URL that may not be fetched
      └─ ImageUrlFailed    a URL that did not give an image in time
@@ -36,6 +37,10 @@ class DeadlineExceeded(InferenceError):
 
 class OutOfDeviceMemory(InferenceError):
     """The device has no memory left for it."""
+
+
+class UnknownCategory(InferenceError):
+    """The model has no such category."""
 
 
 class ImageUrlError(InferenceError):

@@ -14,7 +14,9 @@ class PretrainedWeights(BaseModel):
     name: str = Field(description="`IMAGENET1K_V1`.")
     reference: str = Field(description="`resnet18.IMAGENET1K_V1`, to classify with them as they are.")
     is_default: bool = Field(description="Whether `DEFAULT` means these.")
-    is_cached: bool = Field(description="Whether the file is here; otherwise it is fetched, unless FOVEA_OFFLINE is set.")
+    is_cached: bool = Field(
+        description="Whether the file is here; otherwise it is fetched, unless FOVEA_OFFLINE is set."
+    )
     file_name: str = Field(description="Name of the file in FOVEA_HOME/weights/hub/checkpoints.")
     size_bytes: int
     metrics: dict[str, float] = Field(description="As published: `imagenet1k/top1` in [0, 1].")

@@ -46,7 +46,9 @@ class ImageInfo(BaseModel):
     """The image that was looked at."""
 
     name: str | None = None
-    width: int | None = Field(None, description="Pixels, after its EXIF orientation; absent if it could not be decoded.")
+    width: int | None = Field(
+        None, description="Pixels, after its EXIF orientation; absent if it could not be decoded."
+    )
     height: int | None = None
 
 

@@ -15,7 +15,9 @@ class FieldError(BaseModel):
     field: str = Field(description="Where it is: `hyperparameters.batch_size`, `images.0.url`, `top_k`.")
     where: str = Field(description="Part of the request: `body`, `query`, `path` or `header`.")
     message: str
-    value: JsonValue = Field(None, description="What was sent; text where JSON has no word for it (`NaN`), or cut short.")
+    value: JsonValue = Field(
+        None, description="What was sent; text where JSON has no word for it (`NaN`), or cut short."
+    )
     valid: str | None = Field(None, description="What would be valid.")
 
 

@@ -30,7 +30,7 @@ class LoadedModel(BaseModel):
     reference: str = Field(description="`ants-bees/3` or `resnet50.IMAGENET1K_V2`.")
     architecture: str
     device: str
-    size_bytes: int = Field(description="Of its parameters and buffers.")
+    size_bytes: int = Field(description="Of its weights.")
     loaded_at: datetime
     last_used_at: datetime
 

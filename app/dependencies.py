@@ -1,0 +1,69 @@
+"""What a route asks for in its signature."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Header, Query, Request
+
+from app.idempotency import Idempotency
+from app.inference.engine import Engine
+from app.services import Services
+from app.settings import ApiSettings
+from models.registry import Registry
+from workers.datasets.store import DatasetStore
+from workers.job_store import JobStore
+
+
+def get_services(request: Request) -> Services:
+    """What the lifespan made."""
+    return cast("Services", request.app.state.services)
+
+
+def get_registry(services: ServicesDep) -> Registry:
+    return services.registry
+
+
+def get_datasets(services: ServicesDep) -> DatasetStore:
+    return services.datasets
+
+
+def get_jobs(services: ServicesDep) -> JobStore:
+    return services.jobs
+
+
+def get_engine(services: ServicesDep) -> Engine:
+    return services.engine
+
+
+def get_settings(services: ServicesDep) -> ApiSettings:
+    return services.settings
+
+
+def get_idempotency(
+    request: Request,
+    services: ServicesDep,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            description="Any unique text, a UUID for instance. Sent again with the same payload within a day, the "
+            "first answer is repeated and nothing is made twice.",
+        ),
+    ] = None,
+) -> Idempotency:
+    """The request's Idempotency-Key, bound to its method and path."""
+    return Idempotency(services.idempotency, scope=f"{request.method} {request.url.path}", key=idempotency_key)
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+RegistryDep = Annotated[Registry, Depends(get_registry)]
+DatasetsDep = Annotated[DatasetStore, Depends(get_datasets)]
+JobsDep = Annotated[JobStore, Depends(get_jobs)]
+EngineDep = Annotated[Engine, Depends(get_engine)]
+SettingsDep = Annotated[ApiSettings, Depends(get_settings)]
+IdempotencyDep = Annotated[Idempotency, Depends(get_idempotency)]
+
+LimitQuery = Annotated[int, Query(ge=1, le=500, description="Most entries of this page.")]
+AfterQuery = Annotated[
+    str | None, Query(max_length=255, description="`next` of the page before; leave it out for the first page.")
+]

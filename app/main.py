@@ -1,0 +1,196 @@
+"""The API process: the composition root. The lifespan opens and closes everything; routes receive it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+
+from fastapi import FastAPI
+from starlette.types import Scope
+
+from app.inference.devices import choose_device
+from app.inference.engine import Engine
+from app.inference.image_urls import ImageUrls
+from app.inference.loaded_models import LoadedModels
+from app.middleware import BodyLimitMiddleware, RequestMiddleware
+from app.problems import install_problem_handlers
+from app.routes import architectures, classify, datasets, documentation, health, jobs, models, runs
+from app.schemas.classify import ClassifyRequest
+from app.services import Services
+from app.settings import ApiSettings
+from app.spool import Spool
+from app.version import fovea_version
+from models.architectures import catalog
+from models.registry import Registry
+from workers.datasets.store import DatasetStore
+from workers.errors import StoreUnavailable
+from workers.idempotency_store import IdempotencyStore
+from workers.job_store import JobStore
+from workers.queue import enqueue, make_celery
+
+log = logging.getLogger(__name__)
+
+_INTAKE_THREADS = 2
+_DESCRIPTION = """Post pictures, get labels. Post a zip of your own photos, get a fine-tuned model: measured, versioned
+and live.
+
+Errors are problem details (RFC 9457) with a stable `code` and, where there is a way out, a `hint`. Every answer carries
+`X-Request-ID`. A POST that makes something honours `Idempotency-Key`."""
+_TAGS = [
+    {"name": "Predict", "description": "Ask a model."},
+    {"name": "Datasets", "description": "Photos to learn from."},
+    {"name": "Jobs", "description": "Training, watched and steered."},
+    {"name": "Models", "description": "What came out: versions, aliases, weights."},
+    {"name": "Catalogue", "description": "What can be trained."},
+    {"name": "Operate", "description": "Health and state of the server."},
+]
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """The application; nothing is opened before it starts."""
+    app = FastAPI(
+        title="Fovea",
+        version=fovea_version(),
+        summary="A self-hosted vision service",
+        description=_DESCRIPTION,
+        openapi_tags=_TAGS,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan(settings),
+    )
+    for module in (classify, datasets, jobs, runs, models, architectures, health, documentation):
+        app.include_router(module.router)
+    documentation.mount_assets(app)
+    install_problem_handlers(app)
+    _document_hand_read_bodies(app)
+    app.add_middleware(BodyLimitMiddleware, limit_of=_body_limit(settings))
+    app.add_middleware(RequestMiddleware)  # added last, so it is the outermost
+    return app
+
+
+def _lifespan(settings: ApiSettings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        services = await asyncio.to_thread(_open, settings)
+        app.state.services = services
+        preloading = [asyncio.create_task(_preload(services, reference)) for reference in settings.preload]
+        try:
+            yield
+        finally:
+            for task in preloading:
+                task.cancel()
+            await _close(services)
+
+    return lifespan
+
+
+def _open(settings: ApiSettings) -> Services:
+    settings = settings.model_copy(update={"home": settings.home.resolve()})
+    for directory in (settings.datasets_dir, settings.runs_dir, settings.registry_dir, settings.weights_dir):
+        directory.mkdir(parents=True, exist_ok=True)
+    architectures_known = frozenset(catalog.names())
+    registry = Registry(settings.registry_dir, reserved_names=architectures_known)
+    store = DatasetStore(settings.datasets_dir)
+    if removed := store.remove_leftovers():
+        log.info("removed %d unfinished data set(s) of a process that died", removed)
+    celery = make_celery(settings.redis_url, visibility_timeout_s=settings.visibility_timeout_s)
+
+    def send(job_id: str, request_id: str) -> None:
+        try:
+            enqueue(celery, job_id, request_id=request_id)
+        except StoreUnavailable as error:
+            log.warning("job %s is stored but was not sent; a worker's sweep will find it: %s", job_id, error)
+
+    models_in_memory = LoadedModels(
+        registry,
+        architectures=architectures_known,
+        weights_dir=settings.weights_dir,
+        allow_download=not settings.offline,
+        device=choose_device(settings.device),
+        capacity=settings.max_loaded_models,
+    )
+    services = Services(
+        settings=settings,
+        started_at=datetime.now(UTC),
+        now=lambda: datetime.now(UTC),
+        registry=registry,
+        datasets=store,
+        jobs=JobStore(settings.redis_url, settings.runs_dir, lease_s=settings.lease_s),
+        send=send,
+        idempotency=IdempotencyStore(settings.redis_url),
+        engine=Engine(
+            models_in_memory,
+            decode_threads=settings.decode_threads or os.cpu_count() or 1,
+            max_pending_images=settings.max_pending_images,
+            max_image_bytes=settings.max_image_bytes,
+            max_image_pixels=settings.max_image_pixels,
+        ),
+        image_urls=ImageUrls(
+            settings.image_url_hosts, max_bytes=settings.max_image_bytes, timeout_s=settings.image_url_timeout_s
+        ),
+        spool=Spool.open(settings.home),
+        intake=ThreadPoolExecutor(_INTAKE_THREADS, thread_name_prefix="intake"),
+    )
+    _restore_jobs(services)
+    return services
+
+
+def _restore_jobs(services: Services) -> None:
+    try:
+        restored = services.jobs.restore()
+    except StoreUnavailable as error:
+        log.warning("%s Predictions work; jobs answer 503 until it is back.", error)
+        return
+    if restored:
+        log.warning("Redis came back empty: %d job(s) were read back from the run directories", len(restored))
+
+
+async def _preload(services: Services, reference: str) -> None:
+    try:
+        await services.engine.models.get(reference)
+    except Exception as error:  # a start is not stopped by a model that is not there
+        log.warning("%s was not preloaded: %s", reference, error)
+
+
+async def _close(services: Services) -> None:
+    await services.engine.close()
+    await services.image_urls.close()
+    services.intake.shutdown(wait=False, cancel_futures=True)
+    services.jobs.close()
+    services.idempotency.close()
+    await asyncio.to_thread(services.spool.close)
+
+
+def _body_limit(settings: ApiSettings) -> Callable[[Scope], int]:
+    def limit_of(scope: Scope) -> int:
+        path: str = scope["path"]
+        if path == "/v1/datasets":
+            return settings.max_upload_bytes
+        if path.startswith("/v1/models/") and path.endswith("/versions"):
+            return settings.max_weights_bytes
+        return settings.max_body_bytes
+
+    return limit_of
+
+
+def _document_hand_read_bodies(app: FastAPI) -> None:
+    """Adds the schemas of bodies that routes read by themselves to the OpenAPI document."""
+    original = app.openapi
+
+    def openapi() -> dict[str, object]:
+        if app.openapi_schema is None:
+            document = original()
+            schema = ClassifyRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas = document["components"]["schemas"]
+            schemas.update(schema.pop("$defs", {}))
+            schemas["ClassifyRequest"] = schema
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,90 @@
+"""What can be trained: the catalogue of network structures, and the kinds of jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from app.dependencies import AfterQuery, LimitQuery, SettingsDep
+from app.errors import InvalidValue
+from app.routes.answers import problems
+from app.routes.paging import page_of_names
+from app.schemas.architectures import Architecture, ArchitectureDetails, ArchitecturePage, Layer, PretrainedWeights
+from app.schemas.jobs import JobRequest, JobType, JobTypes
+from models.architectures import architecture as catalogue
+from models.architectures.catalog import get_architecture, layer_table, names
+from models.manifest import Task
+from models.weights import weights_status
+
+router = APIRouter(prefix="/v1", tags=["Catalogue"])
+
+
+@router.get("/architectures", response_model=ArchitecturePage, summary="List architectures", responses=problems(422))
+def list_architectures(
+    settings: SettingsDep,
+    limit: LimitQuery = 20,
+    after: AfterQuery = None,
+    task: Annotated[Task | None, Query(description="Only those that can do it.")] = None,
+) -> ArchitecturePage:
+    """Every network structure that can be trained and served, by name, with its pretrained weights."""
+    page = page_of_names(names(task), limit=limit, after=after)
+    described = [Architecture(**_described(get_architecture(name), settings.weights_dir)) for name in page.names]
+    return ArchitecturePage(data=described, has_more=page.has_more, next=page.next)
+
+
+@router.get(
+    "/architectures/{name}",
+    response_model=ArchitectureDetails,
+    summary="Show one architecture",
+    responses=problems(404),
+)
+def show_architecture(name: str, settings: SettingsDep) -> ArchitectureDetails:
+    """Sizes, weights and whether they are here, and every layer with its parameters."""
+    known = get_architecture(name)
+    layers = [Layer(name=row.name, type=row.type, parameters=row.parameters) for row in layer_table(name)]
+    return ArchitectureDetails(**_described(known, settings.weights_dir), layers=layers)
+
+
+@router.get("/job-types", response_model=JobTypes, summary="List the kinds of jobs")
+async def list_job_types() -> JobTypes:
+    """What `POST /v1/jobs` can be asked for."""
+    description = "Train an architecture, or go on with a model, on a data set; publish the result."
+    return JobTypes(
+        data=[JobType(name="fine_tune", description=description, json_schema="/v1/job-types/fine_tune/schema")]
+    )
+
+
+@router.get("/job-types/{type}/schema", summary="JSON schema of a job's configuration", responses=problems(422))
+async def job_type_schema(type: str) -> dict[str, Any]:  # noqa: A002 -- the path's word
+    """Every field with its unit, range and default, for forms and for checks before sending."""
+    if type != "fine_tune":
+        raise InvalidValue(f"There is no job type {type!r}", field="type", where="path", value=type, valid="fine_tune")
+    return JobRequest.model_json_schema()
+
+
+def _described(known: catalogue.Architecture, weights_dir: Path) -> dict[str, Any]:
+    weights = [
+        PretrainedWeights(
+            name=entry.name,
+            reference=entry.reference,
+            is_default=entry.name == known.default_weights,
+            is_cached=weights_status(entry, weights_dir) == "cached",
+            file_name=entry.file_name,
+            size_bytes=entry.size_bytes,
+            metrics=entry.metrics,
+        )
+        for entry in known.weights
+    ]
+    return {
+        "name": known.name,
+        "tasks": list(known.tasks),
+        "family": known.family,
+        "parameters": known.parameters,
+        "preset": known.preset,
+        "min_size_px": known.min_size_px,
+        "max_size_px": known.max_size_px,
+        "size_step_px": known.size_step_px,
+        "weights": weights,
+    }

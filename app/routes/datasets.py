@@ -1,0 +1,205 @@
+"""Data sets: post an archive, look at what was made of it, delete it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from app.dependencies import AfterQuery, DatasetsDep, IdempotencyDep, JobsDep, LimitQuery, ServicesDep
+from app.errors import UnsupportedBody
+from app.problems import errors_of
+from app.routes.answers import file_part, form_body, json_answer, problems
+from app.routes.paging import page_of_names
+from app.schemas.datasets import Dataset, DatasetPage, DatasetUpload
+from app.services import Services
+from app.uploads import Form, discard, read_form
+from models.names import checked_name
+from workers.datasets.archive import ArchiveLimits
+from workers.datasets.dataset import DatasetInfo
+from workers.datasets.intake import ingest_archive
+from workers.datasets.preview import preview_png
+from workers.datasets.store import DatasetStore
+from workers.errors import DatasetInUse
+
+router = APIRouter(prefix="/v1/datasets", tags=["Datasets"])
+
+_UPLOAD_SCHEMA = DatasetUpload.model_json_schema()["properties"]
+
+
+@dataclass(kw_only=True, slots=True)
+class _Received:
+    """The upload, once it is there."""
+
+    form: Form | None = None
+
+
+@router.post(
+    "",
+    response_model=DatasetInfo,
+    status_code=201,
+    summary="Post a data set",
+    openapi_extra=form_body(
+        {
+            "file": file_part("A zip, tar or tar.gz: a folder a category, or a CSV of `path,label`."),
+            **{
+                name: {key: value for key, value in schema.items() if key != "$ref"}
+                for name, schema in _UPLOAD_SCHEMA.items()
+            },
+        },
+        required=["file", "name"],
+    ),
+    responses=problems(400, 409, 413, 415, 422, 503, 507),
+)
+async def post_dataset(request: Request, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
+    """Unpacks the archive, finds its format, decodes every picture, and publishes the next version of the data set.
+
+    The answer's `report` lists everything that was seen: unreadable, doubled and mislabelled pictures, a validation
+    split that was made. If nothing usable is left the answer is 422 with the same list, and nothing is kept.
+    """
+    received = _Received()
+
+    async def read() -> str:
+        received.form = await _receive(request, services)
+        return received.form.fingerprint
+
+    async def make() -> Response:
+        assert received.form is not None
+        work = partial(_ingest, services, received.form)
+        info = await asyncio.get_running_loop().run_in_executor(services.intake, work)
+        return json_answer(info, status=201, headers={"Location": f"/v1/datasets/{info.name}/{info.version}"})
+
+    try:
+        return await idempotency.answer(read, make)
+    finally:
+        if received.form is not None:
+            await asyncio.shield(asyncio.to_thread(discard, received.form))
+
+
+@router.get("", response_model=DatasetPage, summary="List data sets", responses=problems(422))
+def list_datasets(datasets: DatasetsDep, limit: LimitQuery = 20, after: AfterQuery = None) -> DatasetPage:
+    """By name, each with its newest version."""
+    page = page_of_names(datasets.names(), limit=limit, after=after)
+    return DatasetPage(data=[_dataset(datasets, name) for name in page.names], has_more=page.has_more, next=page.next)
+
+
+@router.get("/{name}", response_model=Dataset, summary="Show a data set", responses=problems(404, 422))
+def show_dataset(name: str, datasets: DatasetsDep) -> Dataset:
+    """Its versions, and everything known of the newest one."""
+    return _dataset(datasets, name)
+
+
+@router.get(
+    "/{name}/{version}",
+    response_model=DatasetInfo,
+    summary="Show a version of a data set",
+    responses=problems(404, 422),
+)
+def show_dataset_version(name: str, version: int, datasets: DatasetsDep) -> DatasetInfo:
+    """Format, categories, counts a split and category, sizes, fingerprint, report."""
+    return datasets.get(f"{checked_name(name, kind='dataset')}/{version}").info
+
+
+@router.get(
+    "/{name}/{version}/preview",
+    response_class=Response,
+    summary="Look at a data set",
+    responses={
+        200: {"description": "A contact sheet", "content": {"image/png": {"schema": file_part("The picture.")}}},
+        **problems(404, 422),
+    },
+)
+def preview_dataset(name: str, version: int, datasets: DatasetsDep) -> Response:
+    """A contact sheet of up to 48 pictures of all categories, with their labels: the same ones every time."""
+    found = datasets.get(f"{checked_name(name, kind='dataset')}/{version}")
+    return Response(preview_png(datasets, found), media_type="image/png")
+
+
+@router.delete("/{name}", status_code=204, summary="Delete a data set", responses=problems(404, 409, 422, 503))
+def delete_dataset(name: str, datasets: DatasetsDep, jobs: JobsDep) -> None:
+    """Frees the disk of all its versions; 409 while a job needs one."""
+    datasets.versions(name)
+    _check_unused(jobs.uses_dataset(name), name)
+    datasets.delete(name)
+
+
+@router.delete(
+    "/{name}/{version}",
+    status_code=204,
+    summary="Delete a version of a data set",
+    responses=problems(404, 409, 422, 503),
+)
+def delete_dataset_version(name: str, version: int, datasets: DatasetsDep, jobs: JobsDep) -> None:
+    """Frees its disk; 409 while a job needs it. The number is not given again."""
+    datasets.get(f"{checked_name(name, kind='dataset')}/{version}")
+    _check_unused(jobs.uses_dataset(name, version), f"{name}/{version}")
+    datasets.delete(name, version)
+
+
+def _check_unused(job_ids: list[str], what: str) -> None:
+    if job_ids:
+        raise DatasetInUse(
+            f"{what} is needed by {', '.join(job_ids[:5])}{', …' if len(job_ids) > 5 else ''}.",
+            hint="Wait until they have ended, or cancel them.",
+        )
+
+
+def _dataset(datasets: DatasetStore, name: str) -> Dataset:
+    versions = datasets.versions(name)
+    return Dataset(name=name, versions=versions, latest=datasets.get(f"{name}/{versions[-1]}").info)
+
+
+async def _receive(request: Request, services: Services) -> Form:
+    content_type = request.headers.get("content-type", "")
+    if not content_type.lower().startswith("multipart/form-data"):
+        raise UnsupportedBody(
+            f"A data set is posted as multipart/form-data, not as {content_type or 'nothing'!r}.",
+            hint="curl -F file=@photos.zip -F name=my-photos does it.",
+        )
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal():
+        await asyncio.to_thread(services.spool.check_room, int(declared))
+    return await read_form(
+        content_type,
+        request.stream(),
+        file_fields=frozenset({"file"}),
+        new_path=services.spool.new_path,
+        check_field=_check_field,
+    )
+
+
+def _check_field(name: str, value: str) -> None:
+    """Refuses a bad name before gigabytes behind it come in, where clients send it first."""
+    if name == "name":
+        checked_name(value, kind="dataset")
+
+
+def _ingest(services: Services, form: Form) -> DatasetInfo:
+    file = form.one_file("file")
+    try:
+        wanted = DatasetUpload.model_validate(form.fields)
+    except ValidationError as error:
+        raise errors_of(error, where="body") from error
+    assert file.path is not None
+    settings = services.settings
+    limits = ArchiveLimits(
+        max_files=settings.max_archive_files,
+        max_bytes=settings.max_archive_bytes,
+        max_ratio=settings.max_archive_ratio,
+    )
+    return ingest_archive(
+        file.path,
+        name=wanted.name,
+        store=services.datasets,
+        limits=limits,
+        task=wanted.task,
+        format=wanted.format,
+        validation_fraction=wanted.validation_fraction,
+        seed=wanted.seed,
+        now=services.now(),
+        max_pixels=settings.max_image_pixels,
+    ).info

@@ -1,0 +1,49 @@
+"""Swagger UI and ReDoc from the assets of the package `fastapi-offline`: no CDN, so they work without a network."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
+from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.staticfiles import StaticFiles
+
+ASSETS_PATH = "/docs-assets"
+_UI_PARAMETERS = {"tryItOutEnabled": True, "displayRequestDuration": True, "validatorUrl": None, "docExpansion": "list"}
+
+router = APIRouter(include_in_schema=False)
+
+
+def mount_assets(app: FastAPI) -> None:
+    """Serves the scripts and styles that the pages load."""
+    app.mount(ASSETS_PATH, StaticFiles(directory=Path(str(files("fastapi_offline") / "static"))), name="docs-assets")
+
+
+@router.get("/")
+async def front_door() -> RedirectResponse:
+    return RedirectResponse("/docs")
+
+
+@router.get("/docs")
+async def swagger_ui() -> HTMLResponse:
+    return get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="Fovea",
+        swagger_js_url=f"{ASSETS_PATH}/swagger-ui-bundle.js",
+        swagger_css_url=f"{ASSETS_PATH}/swagger-ui.css",
+        swagger_favicon_url=f"{ASSETS_PATH}/favicon.png",
+        swagger_ui_parameters=_UI_PARAMETERS,
+    )
+
+
+@router.get("/redoc")
+async def redoc() -> HTMLResponse:
+    return get_redoc_html(
+        openapi_url="/openapi.json",
+        title="Fovea",
+        redoc_js_url=f"{ASSETS_PATH}/redoc.standalone.js",
+        redoc_favicon_url=f"{ASSETS_PATH}/favicon.png",
+        with_google_fonts=False,
+    )

@@ -1,0 +1,119 @@
+"""Is it alive, can it work, and what is it doing?"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from app.dependencies import ServicesDep
+from app.inference.devices import describe_devices, describe_memory
+from app.routes.answers import json_answer
+from app.schemas.health import Check, Liveness, Readiness
+from app.schemas.system import Disk, Engine, Limits, LoadedModel, Queue, System
+from app.services import Services
+from app.version import fovea_version, library_versions
+from workers.errors import StoreUnavailable
+
+router = APIRouter(tags=["Operate"])
+
+_LEAST_FREE_BYTES = 256 * 1024**2
+
+
+@router.get("/healthz", response_model=Liveness, summary="Whether the process answers")
+async def healthz() -> Liveness:
+    """200 as long as the process answers at all: for restarts, not for routing."""
+    return Liveness()
+
+
+@router.get(
+    "/readyz",
+    response_model=Readiness,
+    summary="Whether everything Fovea needs is there",
+    responses={503: {"model": Readiness, "description": "Something is missing: `checks` says what"}},
+)
+async def readyz(services: ServicesDep) -> Response:
+    """Redis, registry, engine, device and disk, each by name; 503 if one fails. Predictions need no Redis."""
+    checks = await asyncio.to_thread(_checks, services)
+    is_ready = all(check.ok for check in checks.values())
+    body = Readiness(status="ready" if is_ready else "not_ready", checks=checks)
+    return json_answer(body, status=200 if is_ready else 503)
+
+
+@router.get(
+    "/v1/system", response_model=System, summary="Versions, devices, memory, loaded models, queue, disk, limits"
+)
+async def system(services: ServicesDep) -> System:
+    """What this server is, runs on and is doing."""
+    return await asyncio.to_thread(_system, services)
+
+
+def _checks(services: Services) -> dict[str, Check]:
+    engine = services.engine
+    return {
+        "redis": _redis(services),
+        "registry": _writable(services.settings.registry_dir),
+        "engine": Check(ok=True, detail=f"{engine.pending_images} of {engine.max_pending_images} images pending"),
+        "device": Check(ok=True, detail=str(engine.models.device)),
+        "disk": _disk(services.settings.home),
+    }
+
+
+def _redis(services: Services) -> Check:
+    try:
+        services.jobs.ping()
+    except StoreUnavailable as error:
+        return Check(ok=False, detail=str(error))
+    return Check(ok=True, detail="answers")
+
+
+def _writable(directory: Path) -> Check:
+    is_writable = os.access(directory, os.W_OK)
+    return Check(ok=is_writable, detail="can be written" if is_writable else "cannot be written: check its owner")
+
+
+def _disk(home: Path) -> Check:
+    free_bytes = shutil.disk_usage(home).free
+    return Check(ok=free_bytes >= _LEAST_FREE_BYTES, detail=f"{free_bytes / 1024**3:.1f} GiB free")
+
+
+def _system(services: Services) -> System:
+    settings, engine = services.settings, services.engine
+    disk = shutil.disk_usage(settings.home)
+    try:
+        depth = services.jobs.queue_depth()
+    except StoreUnavailable:
+        depth = None
+    loaded = [
+        LoadedModel(
+            reference=model.source.reference,
+            architecture=model.source.architecture,
+            device=str(engine.models.device),
+            size_bytes=model.predictor.size_bytes,
+            loaded_at=model.loaded_at,
+            last_used_at=model.last_used_at,
+        )
+        for model in engine.models.all()
+    ]
+    return System(
+        version=fovea_version(),
+        libraries=library_versions(),
+        started_at=services.started_at,
+        devices=describe_devices(),
+        memory=describe_memory(),
+        engine=Engine(
+            device=str(engine.models.device),
+            decode_threads=engine.decode_threads,
+            pending_images=engine.pending_images,
+            max_pending_images=engine.max_pending_images,
+            loaded_models=loaded,
+            max_loaded_models=settings.max_loaded_models,
+        ),
+        queue=Queue(depth=depth),
+        disk=Disk(total_bytes=disk.total, free_bytes=disk.free),
+        limits=Limits.model_validate(settings.model_dump(include=set(Limits.model_fields))),
+    )

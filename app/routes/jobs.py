@@ -1,0 +1,197 @@
+"""Jobs: make, list, watch, steer, forget. What a run left on disk is in `runs.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import Response, StreamingResponse
+
+from app.dependencies import AfterQuery, IdempotencyDep, JobsDep, LimitQuery, ServicesDep
+from app.errors import InvalidValue
+from app.routes.answers import json_answer, problems
+from app.schemas.jobs import JobDetails, JobEvents, JobPage, JobPlan, JobRequest
+from app.services import Services
+from app.training_estimate import estimate
+from workers.errors import StoreUnavailable
+from workers.fine_tune_config import FineTuneConfig, ResolvedFineTune
+from workers.job_store import JobStore, new_job_id
+from workers.jobs import Job, JobEvent, JobStatus
+from workers.resolve import resolve_fine_tune
+
+router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
+
+_EVENTS_A_PAGE = 1000
+
+
+@router.post(
+    "",
+    response_model=Job,
+    status_code=202,
+    summary="Make a job",
+    responses={
+        200: {"model": JobPlan, "description": "With `dry_run`: what the job would be; nothing was queued"},
+        **problems(400, 409, 422, 503),
+    },
+)
+async def make_job(request: Request, body: JobRequest, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
+    """Fine-tunes an architecture, or goes on with a registered model, on a data set.
+
+    Answers at once; `Location` is where the job is. With `"dry_run": true` nothing is queued, and the answer is the
+    resolved configuration with an estimate.
+    """
+    config = FineTuneConfig.model_validate(body.model_dump(exclude={"dry_run"}))
+    if body.dry_run:
+        return json_answer(await asyncio.to_thread(_plan, services, config))
+
+    async def read() -> str:
+        return hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+
+    async def make() -> Response:
+        request_id = request.state.request_id
+        job = await asyncio.to_thread(_make, services, config, request_id)
+        return json_answer(job, status=202, headers={"Location": f"/v1/jobs/{job.id}"})
+
+    return await idempotency.answer(read, make)
+
+
+@router.get("", response_model=JobPage, summary="List jobs", responses=problems(404, 422, 503))
+def list_jobs(
+    jobs: JobsDep,
+    limit: LimitQuery = 20,
+    after: AfterQuery = None,
+    status: Annotated[JobStatus | None, Query(description="Only jobs that stand there.")] = None,
+    type: Annotated[Literal["fine_tune"] | None, Query(description="Only jobs of this type.")] = None,  # noqa: A002
+    model: Annotated[str | None, Query(description="Only jobs that publish as this model.")] = None,
+) -> JobPage:
+    """Newest first."""
+    page = jobs.page(status=status, job_type=type, model=model, limit=limit, after=after)
+    return JobPage(data=page.jobs, has_more=page.has_more, next=page.jobs[-1].id if page.has_more else None)
+
+
+@router.get("/{job_id}", response_model=JobDetails, summary="Show a job", responses=problems(404, 503))
+def show_job(job_id: str, jobs: JobsDep) -> JobDetails:
+    """Status, progress, newest metrics, the best epoch so far, configuration, result, and its place in the queue."""
+    return _details(jobs, jobs.get(job_id))
+
+
+@router.get(
+    "/{job_id}/events",
+    summary="Watch a job",
+    response_model=JobEvents,
+    responses={
+        200: {
+            "description": "Server-Sent Events, or with `Accept: application/json` a list of those so far",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        **problems(404, 422, 503),
+    },
+)
+async def watch_job(
+    request: Request,
+    job_id: str,
+    jobs: JobsDep,
+    after: AfterQuery = None,
+    last_event_id: Annotated[str | None, Header(description="Replays what came after this event.")] = None,
+) -> Response:
+    """Everything that happened, then everything that happens, up to the event that ends the job.
+
+    Types: `status`, `progress`, `metrics`, `message`. A client that was cut off sends the last id it saw as
+    `Last-Event-ID` and misses nothing. A comment line comes every ten silent seconds.
+    """
+    position = _checked_event_id(last_event_id or after)
+    await asyncio.to_thread(jobs.get, job_id)
+    if "application/json" in request.headers.get("accept", ""):
+        return json_answer(JobEvents(data=await asyncio.to_thread(_all_events, jobs, job_id, position)))
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_stream(jobs, job_id, position), media_type="text/event-stream", headers=headers)
+
+
+@router.post("/{job_id}/cancel", response_model=JobDetails, summary="Cancel a job", responses=problems(404, 409, 503))
+def cancel_job(job_id: str, jobs: JobsDep) -> JobDetails:
+    """A queued job ends at once; a running one frees its device within seconds. Its checkpoints stay, to retry it."""
+    return _details(jobs, jobs.request_cancel(job_id))
+
+
+@router.post("/{job_id}/stop", response_model=JobDetails, summary="Stop a job early", responses=problems(404, 409, 503))
+def stop_job(job_id: str, jobs: JobsDep) -> JobDetails:
+    """Ends a running job after the present step and publishes the best weights so far."""
+    return _details(jobs, jobs.request_stop(job_id))
+
+
+@router.post("/{job_id}/retry", response_model=JobDetails, summary="Retry a job", responses=problems(404, 409, 503))
+def retry_job(request: Request, job_id: str, services: ServicesDep) -> JobDetails:
+    """Queues a failed or cancelled job again; it goes on from its last checkpoint."""
+    job = services.jobs.retry(job_id)
+    services.send(job.id, request.state.request_id)
+    return _details(services.jobs, job)
+
+
+@router.delete("/{job_id}", status_code=204, summary="Delete an ended job", responses=problems(404, 409, 503))
+def delete_job(job_id: str, jobs: JobsDep) -> None:
+    """Frees the disk: its checkpoints, log and report go. A model it published stays."""
+    jobs.delete(job_id)
+
+
+def _plan(services: Services, config: FineTuneConfig) -> JobPlan:
+    resolved = _resolve(services, config)
+    dataset = services.datasets.get(f"{resolved.dataset.name}/{resolved.dataset.version}").info
+    return JobPlan(config=resolved, estimate=estimate(resolved, dataset))
+
+
+def _make(services: Services, config: FineTuneConfig, request_id: str) -> Job:
+    job = Job(
+        id=new_job_id(),
+        created_at=datetime.now(UTC),
+        max_attempts=services.settings.max_attempts,
+        config=_resolve(services, config),
+        request_id=request_id,
+    )
+    services.jobs.create(job)
+    services.send(job.id, request_id)
+    return job
+
+
+def _resolve(services: Services, config: FineTuneConfig) -> ResolvedFineTune:
+    return resolve_fine_tune(config, datasets=services.datasets, registry=services.registry)
+
+
+def _details(jobs: JobStore, job: Job) -> JobDetails:
+    return JobDetails(**job.model_dump(), position=jobs.position(job.id))
+
+
+def _all_events(jobs: JobStore, job_id: str, after: str | None) -> list[JobEvent]:
+    found: list[JobEvent] = []
+    while page := jobs.events(job_id, after=found[-1].id if found else after, limit=_EVENTS_A_PAGE):
+        found += page
+    return found
+
+
+async def _stream(jobs: JobStore, job_id: str, after: str | None) -> AsyncIterator[str]:
+    yield ": watching\n\n"  # so that the client knows at once that it is connected
+    try:
+        async for event in jobs.follow(job_id, after=after):
+            if event is None:
+                yield ": still here\n\n"
+            else:
+                yield f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n"
+    except StoreUnavailable:
+        return  # the client connects again with Last-Event-ID
+
+
+def _checked_event_id(event_id: str | None) -> str | None:
+    if event_id is None:
+        return None
+    milliseconds, _, number = event_id.partition("-")
+    if len(event_id) > 40 or not milliseconds.isdecimal() or (number and not number.isdecimal()):
+        raise InvalidValue(
+            f"{event_id[:40]!r} is no event id",
+            field="Last-Event-ID",
+            where="header",
+            valid="an id of an earlier event",
+        )
+    return event_id

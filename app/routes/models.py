@@ -1,0 +1,253 @@
+"""Models: list, look, promote, download, bring your own, delete."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
+
+import torch
+from fastapi import APIRouter, Query, Request
+from pydantic import ValidationError
+from starlette.background import BackgroundTask
+from starlette.responses import FileResponse, Response
+
+from app.dependencies import AfterQuery, IdempotencyDep, LimitQuery, RegistryDep, ServicesDep
+from app.errors import InvalidValue, UnsupportedBody
+from app.problems import errors_of
+from app.routes.answers import file_part, form_body, json_answer, problems
+from app.routes.paging import page_of_names
+from app.routes.runs import report_file, report_files
+from app.schemas.models import Alias, AliasTarget, Model, ModelPage, ModelVersion, UploadedManifest
+from app.services import Services
+from app.uploads import Form, discard, read_form
+from app.version import library_versions
+from models.architectures.catalog import build_empty, get_architecture
+from models.manifest import Manifest, ManifestDraft
+from models.registry import Registry
+from models.state_dicts import check_keys, modern_keys, read_state_dict
+
+router = APIRouter(prefix="/v1/models", tags=["Models"])
+
+
+@dataclass(kw_only=True, slots=True)
+class _Received:
+    """The upload, once it is there."""
+
+    form: Form | None = None
+
+
+@router.get("", response_model=ModelPage, summary="List models", responses=problems(422))
+def list_models(registry: RegistryDep, limit: LimitQuery = 20, after: AfterQuery = None) -> ModelPage:
+    """By name, each with its versions, aliases and newest manifest."""
+    page = page_of_names(registry.names(), limit=limit, after=after)
+    return ModelPage(data=[_model(registry, name) for name in page.names], has_more=page.has_more, next=page.next)
+
+
+@router.get("/{name}", response_model=Model, summary="Show a model", responses=problems(404, 422))
+def show_model(name: str, registry: RegistryDep) -> Model:
+    """Its versions, its aliases, and the manifest of the newest version."""
+    return _model(registry, name)
+
+
+@router.get(
+    "/{name}/versions/{version}",
+    response_model=ModelVersion,
+    summary="Show a version of a model",
+    responses=problems(404, 422),
+)
+def show_version(name: str, version: int, registry: RegistryDep) -> ModelVersion:
+    """Where it comes from, how good it is, and what is in its report."""
+    found = registry.get(name, version)
+    aliases = [alias for alias, target in registry.aliases(name).items() if target == version]
+    return ModelVersion(
+        manifest=found.manifest, aliases=aliases, report=[file.name for file in report_files(found.report_dir)]
+    )
+
+
+@router.get(
+    "/{name}/versions/{version}/report/{file:path}",
+    summary="One file of a model's report",
+    responses=problems(404, 422),
+)
+def version_report_file(name: str, version: int, file: str, registry: RegistryDep) -> FileResponse:
+    """`report.json`, `curves.png`, `confusion.png`, `mistakes.png`."""
+    return report_file(registry.get(name, version).report_dir, file)
+
+
+@router.get(
+    "/{name}/versions/{version}/state_dict",
+    response_class=FileResponse,
+    summary="Download a version's weights",
+    responses={
+        200: {"content": {"application/octet-stream": {"schema": file_part("The state_dict.")}}},
+        **problems(404, 422, 507),
+    },
+)
+def download_state_dict(
+    name: str,
+    version: int,
+    services: ServicesDep,
+    format: Annotated[  # noqa: A002 -- the query parameter's name
+        Literal["safetensors", "pth"], Query(description="`pth` is what torch.load(..., weights_only=True) reads.")
+    ] = "safetensors",
+) -> FileResponse:
+    """The state_dict, as it was published."""
+    found = services.registry.get(name, version)
+    file_name = f"{name}-{version}.{format}"
+    if format == "safetensors":
+        return FileResponse(found.state_dict_path, media_type="application/octet-stream", filename=file_name)
+    path = services.spool.new_path(".pth")
+    try:
+        torch.save(services.registry.state_dict(found), path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return FileResponse(
+        path, media_type="application/octet-stream", filename=file_name, background=BackgroundTask(path.unlink)
+    )
+
+
+@router.post(
+    "/{name}/versions",
+    response_model=Manifest,
+    status_code=201,
+    summary="Bring your own weights",
+    openapi_extra=form_body(
+        {
+            "state_dict": file_part("A safetensors file, or a `.pth` that holds tensors only."),
+            "manifest": {
+                "type": "string",
+                "description": "What the weights are, as JSON: `architecture`, `categories` and, if it is not the "
+                "architecture's own, `preset`.",
+                "example": '{"architecture": "resnet18", "categories": ["ant", "bee"]}',
+            },
+        },
+        required=["state_dict", "manifest"],
+    ),
+    responses=problems(400, 404, 409, 413, 415, 422, 503, 507),
+)
+async def post_version(request: Request, name: str, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
+    """Publishes a state_dict that was trained elsewhere as the next version of the model.
+
+    Its keys and shapes are checked against the architecture: every one that is missing, unexpected or of another shape
+    is listed. Pickles that hold anything but tensors are refused, and nothing of them is run.
+    """
+    services.registry.check_new_name(name)
+    received = _Received()
+
+    async def read() -> str:
+        received.form = await _receive(request, services)
+        return received.form.fingerprint
+
+    async def make() -> Response:
+        assert received.form is not None
+        work = partial(_publish, services, name, received.form)
+        manifest = await asyncio.get_running_loop().run_in_executor(services.intake, work)
+        location = f"/v1/models/{name}/versions/{manifest.version}"
+        return json_answer(manifest, status=201, headers={"Location": location})
+
+    try:
+        return await idempotency.answer(read, make)
+    finally:
+        if received.form is not None:
+            await asyncio.shield(asyncio.to_thread(discard, received.form))
+
+
+@router.delete(
+    "/{name}/versions/{version}",
+    status_code=204,
+    summary="Delete a version of a model",
+    responses=problems(404, 409, 422),
+)
+def delete_version(name: str, version: int, registry: RegistryDep) -> None:
+    """Frees its disk; 409 while an alias points at it. The number is not given again."""
+    registry.delete_version(name, version)
+
+
+@router.put("/{name}/aliases/{alias}", response_model=Alias, summary="Point an alias", responses=problems(404, 422))
+def put_alias(name: str, alias: str, target: AliasTarget, registry: RegistryDep) -> Alias:
+    """Promotes or rolls back: `production` is what the bare name means. Live with the next request."""
+    previous = registry.set_alias(name, alias, target.version)
+    return Alias(model=name, alias=alias, version=target.version, previous=previous)
+
+
+@router.delete("/{name}/aliases/{alias}", status_code=204, summary="Delete an alias", responses=problems(404, 422))
+def delete_alias(name: str, alias: str, registry: RegistryDep) -> None:
+    """The version it pointed at stays."""
+    registry.delete_alias(name, alias)
+
+
+def _model(registry: Registry, name: str) -> Model:
+    versions = registry.versions(name)
+    return Model(
+        name=name,
+        versions=versions,
+        aliases=registry.aliases(name),
+        latest=registry.get(name, versions[-1]).manifest,
+    )
+
+
+async def _receive(request: Request, services: Services) -> Form:
+    content_type = request.headers.get("content-type", "")
+    if not content_type.lower().startswith("multipart/form-data"):
+        raise UnsupportedBody(
+            f"Weights are posted as multipart/form-data, not as {content_type or 'nothing'!r}.",
+            hint="""curl -F state_dict=@weights.pth -F 'manifest={"architecture": …}' does it.""",
+        )
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal():
+        await asyncio.to_thread(services.spool.check_room, int(declared))
+    return await read_form(
+        content_type,
+        request.stream(),
+        file_fields=frozenset({"state_dict"}),
+        new_path=services.spool.new_path,
+    )
+
+
+def _publish(services: Services, name: str, form: Form) -> Manifest:
+    file = form.one_file("state_dict")
+    said = _manifest(form)
+    architecture = get_architecture(said.architecture)
+    preset = said.preset or architecture.preset
+    architecture.check_preset(preset)
+    assert file.path is not None
+    module = build_empty(said.architecture, num_categories=len(said.categories), image_size_px=preset.crop_px)
+    state_dict = modern_keys(module, architecture, read_state_dict(file.path))
+    own = {key: tensor for key, tensor in module.state_dict().items() if not key.startswith(architecture.auxiliary)}
+    check_keys(
+        own,
+        {key: tensor for key, tensor in state_dict.items() if key in own or not key.startswith(architecture.auxiliary)},
+    )
+    draft = ManifestDraft(
+        task=said.task,
+        architecture=said.architecture,
+        categories=said.categories,
+        preset=preset,
+        metrics=said.metrics,
+        description=said.description,
+        origin="uploaded",
+        libraries=library_versions(),
+    )
+    return services.registry.publish(name, state_dict, draft, now=services.now()).manifest
+
+
+def _manifest(form: Form) -> UploadedManifest:
+    text = form.fields.get("manifest")
+    if text is None:
+        example = '{"architecture": "resnet18", "categories": ["ant", "bee"]}'
+        raise InvalidValue(
+            "The form has no field 'manifest'", field="manifest", valid="JSON", hint=f"For instance: {example}"
+        )
+    try:
+        said = UploadedManifest.model_validate_json(text)
+    except ValidationError as error:
+        raise errors_of(error, where="body") from error
+    repeated = sorted({label for label in said.categories if said.categories.count(label) > 1})
+    if repeated:
+        raise InvalidValue(
+            f"Categories given twice: {', '.join(repeated[:10])}", field="categories", valid="a different label each"
+        )
+    return said

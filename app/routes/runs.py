@@ -1,0 +1,128 @@
+"""What a run left on disk: series, log, report, checkpoints. Read from its directory, so Redis is not needed for it."""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+
+from app.dependencies import JobsDep
+from app.errors import UnknownFile
+from app.routes.answers import problems
+from app.schemas.jobs import Checkpoint, Checkpoints, JobMetrics, MetricPoint, Report, ReportFile
+from workers.job_store import JobStore
+from workers.run_directory import RunDirectory
+
+router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
+
+_LOG_PIECE_BYTES = 64 * 1024
+_LOOK_EVERY_S = 0.5
+
+
+@router.get("/{job_id}/metrics", response_model=JobMetrics, summary="Metrics of a job", responses=problems(404, 503))
+def job_metrics(job_id: str, jobs: JobsDep) -> JobMetrics:
+    """`train/step_loss` within the epochs, and `train/loss`, `val/loss`, `val/top1`, … at the end of each."""
+    points = _run(jobs, job_id).read_metrics()
+    return JobMetrics(data=[MetricPoint.model_validate(point.model_dump()) for point in points])
+
+
+@router.get(
+    "/{job_id}/log", response_class=PlainTextResponse, summary="Log of a job", responses=problems(404, 422, 503)
+)
+def job_log(
+    job_id: str,
+    jobs: JobsDep,
+    follow: Annotated[bool, Query(description="Keep sending what is added until the job ends.")] = False,
+) -> Response:
+    """What the trainer wrote to its standard output and error, over all attempts."""
+    log = _run(jobs, job_id).log
+    if follow:
+        return StreamingResponse(_followed(jobs, job_id, log), media_type="text/plain; charset=utf-8")
+    if not log.exists():
+        return PlainTextResponse("")
+    return FileResponse(log, media_type="text/plain; charset=utf-8")
+
+
+@router.get("/{job_id}/report", response_model=Report, summary="Files of a job's report", responses=problems(404, 503))
+def job_report(job_id: str, jobs: JobsDep) -> Report:
+    """Plots and tables of the best weights on the validation split; empty until the run is complete."""
+    return Report(data=report_files(_run(jobs, job_id).report))
+
+
+@router.get("/{job_id}/report/{file:path}", summary="One file of a job's report", responses=problems(404, 503))
+def job_report_file(job_id: str, file: str, jobs: JobsDep) -> FileResponse:
+    """`report.json`, `curves.png`, `confusion.png`, `mistakes.png`."""
+    return report_file(_run(jobs, job_id).report, file)
+
+
+@router.get(
+    "/{job_id}/checkpoints", response_model=Checkpoints, summary="Checkpoints of a job", responses=problems(404, 503)
+)
+def job_checkpoints(job_id: str, jobs: JobsDep) -> Checkpoints:
+    """`last.pt`, which the run goes on from, and `best.safetensors`, which it publishes."""
+    directory = _run(jobs, job_id).checkpoints
+    paths = [path for path in directory.iterdir() if path.suffix != ".tmp"] if directory.is_dir() else []
+    found = [(path, path.stat()) for path in paths]
+    found.sort(key=lambda entry: entry[1].st_mtime, reverse=True)
+    return Checkpoints(
+        data=[
+            Checkpoint(name=path.name, size_bytes=stat.st_size, written_at=datetime.fromtimestamp(stat.st_mtime, UTC))
+            for path, stat in found
+        ]
+    )
+
+
+def report_files(directory: Path) -> list[ReportFile]:
+    """What there is to `report_file`, by name."""
+    if not directory.is_dir():
+        return []
+    return [
+        ReportFile(name=path.name, size_bytes=path.stat().st_size, media_type=_media_type(path))
+        for path in sorted(directory.iterdir())
+        if path.is_file() and not path.name.startswith(".")
+    ]
+
+
+def report_file(directory: Path, name: str) -> FileResponse:
+    """One of them. Raises UnknownFile: names are compared, never joined to a path."""
+    names = [file.name for file in report_files(directory)]
+    if name not in names:
+        hint = f"There is {', '.join(names)}." if names else "There is no report until the run is complete."
+        raise UnknownFile(f"The report has no file {name[:100]!r}.", hint=hint)
+    return FileResponse(directory / name, media_type=_media_type(directory / name))
+
+
+def _run(jobs: JobStore, job_id: str) -> RunDirectory:
+    """Raises UnknownJob: an id that Redis knows is safe to be a directory."""
+    return jobs.run(jobs.get(job_id).id)
+
+
+async def _followed(jobs: JobStore, job_id: str, log: Path) -> AsyncIterator[bytes]:
+    offset = 0
+    while True:
+        has_ended = (await asyncio.to_thread(jobs.get, job_id)).status.is_final
+        while piece := await asyncio.to_thread(_read_from, log, offset):
+            offset += len(piece)
+            yield piece
+        if has_ended:
+            return
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _read_from(path: Path, offset: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(_LOG_PIECE_BYTES)
+    except FileNotFoundError:
+        return b""
+
+
+def _media_type(path: Path) -> str:
+    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"

@@ -1,0 +1,40 @@
+"""What routes work with: made once by `main.py`, handed out by `dependencies.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from app.inference.engine import Engine
+from app.inference.image_urls import ImageUrls
+from app.settings import ApiSettings
+from app.spool import Spool
+from models.registry import Registry
+from workers.datasets.store import DatasetStore
+from workers.idempotency_store import IdempotencyStore
+from workers.job_store import JobStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """Everything a route may need."""
+
+    settings: ApiSettings
+    started_at: datetime
+    now: Callable[[], datetime]
+    registry: Registry
+    datasets: DatasetStore
+    jobs: JobStore
+    send: Callable[[str, str], None]  # job id, request id: offers the job to the workers
+    idempotency: IdempotencyStore
+    engine: Engine
+    image_urls: ImageUrls
+    spool: Spool
+    intake: Executor  # the few threads that unpack and check what was uploaded: minutes, not milliseconds
+
+    @property
+    def weights_dir(self) -> Path:
+        return self.settings.weights_dir

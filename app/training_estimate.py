@@ -1,0 +1,46 @@
+"""What a run will be: counted from the network and the data set, not guessed."""
+
+from __future__ import annotations
+
+from app.schemas.jobs import Estimate, MemoryEstimate
+from models.architectures.catalog import build_empty, head_parameter_names
+from workers.datasets.dataset import DatasetInfo
+from workers.fine_tune_config import ResolvedFineTune
+from workers.training.images import steps_an_epoch
+
+_BYTES = 4  # of a float32
+_MOMENTS = {"sgd": 1, "adamw": 2}  # numbers the optimizer keeps for every one that learns
+
+
+def estimate(config: ResolvedFineTune, dataset: DatasetInfo) -> Estimate:
+    """Steps, images and the memory that parameters need."""
+    settings = config.hyperparameters
+    module = build_empty(
+        config.architecture, num_categories=len(config.categories), image_size_px=settings.image_size_px
+    )
+    sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
+    learning = sizes
+    if config.strategy == "feature_extraction":
+        head = head_parameter_names(config.architecture)
+        learning = {name: size for name, size in sizes.items() if name in head}
+    parameters, trained = sum(sizes.values()), sum(learning.values())
+    moments = _MOMENTS[settings.optimizer] if settings.optimizer != "sgd" or settings.momentum else 0
+    train_images = dataset.splits["train"].images
+    steps = steps_an_epoch(train_images, settings.batch_size)
+    return Estimate(
+        parameters=parameters,
+        trained_parameters=trained,
+        train_images=train_images,
+        val_images=dataset.splits["val"].images,
+        steps_per_epoch=steps,
+        steps=steps * settings.epochs,
+        images=train_images * settings.epochs,
+        memory=MemoryEstimate(
+            parameters_bytes=parameters * _BYTES,
+            gradients_bytes=trained * _BYTES,
+            optimizer_bytes=trained * moments * _BYTES,
+            total_bytes=(parameters + trained * (1 + moments)) * _BYTES,
+            basis="Parameters, gradients and the optimizer's moments in float32. Activations, which grow with "
+            "batch_size and image_size_px, and the libraries themselves come on top.",
+        ),
+    )
