@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
 
 from workers.datasets.archive_limits import ArchiveLimits, Budget
 from workers.datasets.signatures import HEAD_BYTES, described
@@ -49,7 +49,7 @@ class UnpackedArchive:
 
 
 def unpack_archive(
-    source: BinaryIO | Path,
+    source: IO[bytes] | Path,
     into: Path,
     *,
     limits: ArchiveLimits | None = None,
@@ -76,7 +76,7 @@ def unpack_archive(
     return writer.result()
 
 
-def _unpack(file: BinaryIO, budget: Budget, write: Callable[[str, IO[bytes]], None]) -> None:
+def _unpack(file: IO[bytes], budget: Budget, write: Callable[[str, IO[bytes]], None]) -> None:
     file.seek(0)
     head = file.read(_KIND_BYTES)
     file.seek(0)
@@ -91,13 +91,13 @@ def _unpack(file: BinaryIO, budget: Budget, write: Callable[[str, IO[bytes]], No
 
 
 def _progress_of(
-    file: BinaryIO, packed_bytes: int, on_progress: Callable[[int, int], None] | None
+    file: IO[bytes], packed_bytes: int, on_progress: Callable[[int, int], None] | None
 ) -> Callable[[], None] | None:
     return None if on_progress is None else lambda: on_progress(file.tell(), packed_bytes)
 
 
 @contextlib.contextmanager
-def _opened(source: BinaryIO | Path) -> Iterator[BinaryIO]:
+def _opened(source: IO[bytes] | Path) -> Iterator[IO[bytes]]:
     if isinstance(source, Path):
         with source.open("rb") as file:
             yield file

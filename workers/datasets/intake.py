@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import median_low
-from typing import BinaryIO, Literal
+from typing import IO, Literal
 
 from models.images import MAX_PIXELS
 from models.manifest import Task
@@ -44,7 +44,7 @@ class IntakeProgress:
 
 
 def ingest_archive(
-    source: BinaryIO | Path,
+    source: IO[bytes] | Path,
     *,
     name: str,
     store: DatasetStore,

@@ -133,7 +133,12 @@ class DatasetStore:
             parent = self._root / name
             parent.mkdir(exist_ok=True)
             sync_directory(self._root)
-            version = publish_directory(directory, parent, above=_highest_deleted(lock), prepare=write_description)
+            try:
+                version = publish_directory(directory, parent, above=_highest_deleted(lock), prepare=write_description)
+            except BaseException:
+                with contextlib.suppress(OSError):  # it has other versions
+                    parent.rmdir()
+                raise
         return self.get(f"{name}/{version}")
 
     def delete(self, name: str, version: int | None = None) -> None:

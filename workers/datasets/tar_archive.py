@@ -13,7 +13,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, BinaryIO
+from typing import IO
 
 from workers.datasets.archive_limits import Budget
 from workers.datasets.entry_names import clean_entry_name, decode_entry_name, shown
@@ -24,7 +24,7 @@ _END_BLOCK = bytes(tarfile.BLOCKSIZE)
 _UPLOAD_HINT = "Open it on your machine; if it opens there, the upload ended early: post it again."
 
 
-def unpack_tar(file: BinaryIO, budget: Budget, write: Callable[[str, IO[bytes]], None], *, is_gzipped: bool) -> None:
+def unpack_tar(file: IO[bytes], budget: Budget, write: Callable[[str, IO[bytes]], None], *, is_gzipped: bool) -> None:
     """Hands name and content of each file to `write`, which must not read more than PIECE_BYTES at once.
 
     Raises UnsafeArchive, BrokenArchive, DiskFull, and whatever `write` raises.

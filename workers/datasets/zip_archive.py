@@ -14,7 +14,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, BinaryIO
+from typing import IO
 
 from workers.datasets.archive_limits import Budget
 from workers.datasets.entry_names import clean_entry_name, decode_entry_name, shown
@@ -34,7 +34,7 @@ _UPLOAD_HINT = "Open it on your machine; if it opens there, the upload ended ear
 _REPACK_HINT = "Pack the folder again as an ordinary zip (method Deflate) or as tar.gz."
 
 
-def unpack_zip(file: BinaryIO, budget: Budget, write: Callable[[str, IO[bytes]], None]) -> None:
+def unpack_zip(file: IO[bytes], budget: Budget, write: Callable[[str, IO[bytes]], None]) -> None:
     """Hands name and content of each file to `write`, in the order of their bytes; first checks every entry.
 
     Raises UnsafeArchive, BrokenArchive, DiskFull, and whatever `write` raises.
@@ -59,7 +59,7 @@ def _zip_errors() -> Iterator[None]:
         raise BrokenArchive(f"The zip file is damaged: {str(error).rstrip('.')}.", hint=_UPLOAD_HINT) from error
 
 
-def _find_directory(file: BinaryIO, budget: Budget) -> tuple[int, int]:
+def _find_directory(file: IO[bytes], budget: Budget) -> tuple[int, int]:
     """Where the central directory begins and how many bytes it has, after counting its entries.
 
     Follows zipfile: the directory ends where the end records begin, whatever offset they tell.
@@ -96,7 +96,7 @@ def _end_record(tail: bytes) -> int | None:
     return position if 0 <= position <= without_comment else None
 
 
-def _end_record_64(file: BinaryIO, end: int) -> tuple[int, int] | None:
+def _end_record_64(file: IO[bytes], end: int) -> tuple[int, int] | None:
     """Entries and size of the directory by the ZIP64 records before `end`, if there are any."""
     start = end - _LOCATOR_64.size - _END_64.size
     if start < 0:
@@ -109,7 +109,7 @@ def _end_record_64(file: BinaryIO, end: int) -> tuple[int, int] | None:
     return count, directory_bytes
 
 
-def _count_entries(file: BinaryIO, start: int, end: int, budget: Budget) -> None:
+def _count_entries(file: IO[bytes], start: int, end: int, budget: Budget) -> None:
     """Walks the headers from `start` to `end`: what an end record tells of their number may be a lie."""
     position = file.seek(start)
     while position < end:
@@ -162,7 +162,7 @@ class _CountedDirectory:
     So zipfile cannot be made to find another one, by a rule in which the two readers differ.
     """
 
-    def __init__(self, file: BinaryIO, directory: tuple[int, int]) -> None:
+    def __init__(self, file: IO[bytes], directory: tuple[int, int]) -> None:
         self._file = file
         self._directory = directory
 

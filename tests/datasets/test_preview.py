@@ -1,0 +1,79 @@
+"""The contact sheet of a data set."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from models.drawing import Tile
+from tests.datasets.builders import folders, ingest, picture
+from workers.datasets import preview
+from workers.datasets.preview import preview_png
+from workers.datasets.store import DatasetStore, DatasetVersion
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DatasetStore:
+    return DatasetStore(tmp_path / "datasets")
+
+
+def captions(
+    store: DatasetStore, version: DatasetVersion, monkeypatch: pytest.MonkeyPatch, **options: int
+) -> list[str]:
+    """The captions of the tiles, `!` before those that are framed red."""
+    seen: list[str] = []
+
+    def note(tiles: list[Tile], **_: object) -> bytes:
+        seen.extend(f"{'!' if tile.good is False else ''}{tile.caption}" for tile in tiles)
+        return b""
+
+    monkeypatch.setattr(preview, "contact_sheet", note)
+    preview_png(store, version, **options)
+    return seen
+
+
+def test_preview_is_a_picture_and_always_the_same_one(store: DatasetStore) -> None:
+    version = ingest(store, folders(ants=12, bees=12))
+    sheet = preview_png(store, version)
+
+    assert sheet == preview_png(store, version)
+    assert Image.open(BytesIO(sheet)).size[0] > 1000
+
+
+def test_every_category_is_shown_with_its_splits(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = ingest(store, folders(train__ants=30, train__bees=30, val__ants=10, val__bees=10))
+    seen = captions(store, version, monkeypatch, max_tiles=16)
+
+    assert seen == [
+        *["ants\ntrain, 16 x 12"] * 6,
+        *["ants\nval, 16 x 12"] * 2,
+        *["bees\ntrain, 16 x 12"] * 6,
+        *["bees\nval, 16 x 12"] * 2,
+    ]
+
+
+def test_more_categories_than_tiles_shows_some_of_them(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = ingest(store, {f"c{n:02}/{k}.png": picture(n * 2 + k) for n in range(20) for k in range(2)})
+    seen = captions(store, version, monkeypatch, max_tiles=5)
+
+    assert [caption.split("\n")[0] for caption in seen] == ["c00", "c04", "c08", "c12", "c16"]
+
+
+def test_what_the_report_warns_of_comes_first(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = folders(ants=120, bees=120) | {"bees/lone.gif": picture(999, format="GIF")}
+    seen = captions(store, ingest(store, files), monkeypatch)
+
+    assert seen[0] in ("!bees\ntrain, odd format", "!bees\nval, odd format")
+    assert not any(caption.startswith("!") for caption in seen[1:])
+
+
+def test_image_that_went_bad_is_left_out(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = ingest(store, folders(ants=3, bees=3))
+    paths = sorted(path for path in version.images_dir.rglob("*") if path.is_file())
+    paths[0].write_bytes(b"rotten")
+    paths[1].unlink()
+
+    assert len(captions(store, version, monkeypatch)) == 4

@@ -1,0 +1,251 @@
+"""The rules a data set has to meet, on files nobody reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from tests.datasets.builders import codes, facts, labelled, the_finding
+from workers.datasets.formats.reading import LabelledFile, Reading
+from workers.datasets.inspection import ImageFacts, ImageProblem
+from workers.datasets.validation import ValidDataset, validate
+from workers.errors import UnusableDataset
+
+BROKEN = ImageProblem(code="unreadable_image", reason="It ends early.")
+
+
+def some(label: str, count: int, split: str | None = None) -> list[LabelledFile]:
+    prefix = f"{split}/" if split else ""
+    return [labelled(f"{prefix}{label}/{n}.jpg", label, split) for n in range(count)]  # type: ignore[arg-type]
+
+
+def validated(
+    files: Sequence[LabelledFile], inspected: Sequence[ImageFacts | ImageProblem] | None = None, *, seed: int = 0
+) -> ValidDataset:
+    reading = Reading(format="image_folder", files=tuple(files), findings=())
+    outcomes = inspected if inspected is not None else [facts()] * len(files)
+    return validate(reading, outcomes, validation_fraction=0.2, seed=seed)
+
+
+def refused(
+    files: Sequence[LabelledFile], inspected: Sequence[ImageFacts | ImageProblem] | None = None
+) -> UnusableDataset:
+    with pytest.raises(UnusableDataset) as caught:
+        validated(files, inspected)
+    assert caught.value.hint is not None
+    assert caught.value.problems[0]["message"] == str(caught.value)
+    return caught.value
+
+
+def sizes(valid: ValidDataset) -> tuple[int, int]:
+    return len(valid.splits["train"]), len(valid.splits["val"])
+
+
+GOOD = [
+    *some("ants", 20, "train"),
+    *some("bees", 20, "train"),
+    *some("ants", 5, "val"),
+    *some("bees", 5, "val"),
+]
+
+
+def test_good_dataset_has_nothing_to_report() -> None:
+    valid = validated(GOOD)
+
+    assert valid.categories == ("ants", "bees")
+    assert sizes(valid) == (40, 10)
+    assert valid.findings == ()
+    assert not valid.has_made_split
+
+
+def test_missing_split_is_made_and_said() -> None:
+    valid = validated([*some("ants", 20), *some("bees", 20)])
+
+    assert sizes(valid) == (32, 8)
+    assert valid.has_made_split
+    assert the_finding(valid.findings, "split_made").count == 8
+
+
+def test_train_split_alone_gives_a_part_to_val() -> None:
+    assert sizes(validated([*some("ants", 20, "train"), *some("bees", 20, "train")])) == (32, 8)
+
+
+def test_val_split_with_nothing_usable_is_made_anew() -> None:
+    outcomes = [BROKEN if file.split == "val" else facts() for file in GOOD]
+
+    assert sizes(validated(GOOD, outcomes)) == (32, 8)
+
+
+def test_split_that_is_made_depends_on_the_seed() -> None:
+    files = [*some("ants", 20), *some("bees", 20)]
+    names = [{sample.name for sample in validated(files, seed=seed).splits["val"]} for seed in (0, 0, 1)]
+
+    assert names[0] == names[1]
+    assert names[0] != names[2]
+
+
+def test_problem_files_are_left_out_with_the_first_reason() -> None:
+    valid = validated(GOOD, [BROKEN, BROKEN, *[facts()] * (len(GOOD) - 2)])
+    finding = the_finding(valid.findings, "unreadable_image")
+
+    assert sizes(valid) == (38, 10)
+    assert (finding.severity, finding.count) == ("error", 2)
+    assert finding.message == "2 files left out: damaged. The first: It ends early."
+    assert finding.files == ("train/ants/0.jpg", "train/ants/1.jpg")
+
+
+def test_long_list_of_files_is_cut_to_twenty() -> None:
+    files = [*some("ants", 50), *some("bees", 50)]
+    finding = the_finding(validated(files, [*[BROKEN] * 30, *[facts()] * 70]).findings, "unreadable_image")
+
+    assert (finding.count, len(finding.files)) == (30, 20)
+
+
+def test_nothing_usable_lists_every_reason() -> None:
+    empty = ImageProblem(code="empty_file", reason="The data is empty.")
+    error = refused([*some("ants", 2), *some("bees", 1)], [BROKEN, BROKEN, empty])
+
+    assert [problem["code"] for problem in error.problems] == ["no_usable_images", "empty_file", "unreadable_image"]
+
+
+def test_one_category_is_refused() -> None:
+    assert str(refused(some("ants", 9))) == "There is only one category: 'ants'."
+
+
+def test_one_category_left_after_problems_is_refused_and_says_why() -> None:
+    error = refused([*some("ants", 9), *some("bees", 1)], [*[facts()] * 9, BROKEN])
+
+    assert {problem["code"] for problem in error.problems} == {
+        "too_few_categories",
+        "unreadable_image",
+        "empty_categories",
+    }
+
+
+def test_category_without_a_usable_image_is_left_out_and_said() -> None:
+    valid = validated([*GOOD, labelled("train/wasps/1.jpg", "wasps", "train")], [*[facts()] * len(GOOD), BROKEN])
+
+    assert valid.categories == ("ants", "bees")
+    assert "'wasps'" in the_finding(valid.findings, "empty_categories").message
+
+
+def test_val_category_that_train_lacks_is_refused() -> None:
+    error = refused([*GOOD, *some("Ants", 3, "val")])
+
+    assert "'Ants'" in str(error)
+    assert error.problems[0]["code"] == "val_categories_not_in_train"
+    assert error.problems[0]["count"] == 3
+
+
+def test_no_train_split_is_refused() -> None:
+    assert "`train` split has no usable image" in str(refused([*some("ants", 3, "val"), *some("bees", 3, "val")]))
+
+
+def test_one_image_a_category_is_too_few() -> None:
+    assert refused([*some("ants", 1), *some("bees", 1)]).problems[0]["code"] == "too_few_images"
+
+
+def test_same_picture_in_two_categories_is_left_out_everywhere() -> None:
+    files = [
+        *GOOD,
+        labelled("train/ants/x.jpg", "ants", "train", content="x"),
+        labelled("val/bees/x.jpg", "bees", "val", content="x"),
+    ]
+    valid = validated(files)
+
+    assert sizes(valid) == (40, 10)
+    assert the_finding(valid.findings, "conflicting_labels").count == 2
+
+
+def test_copies_in_a_split_are_kept_and_said() -> None:
+    files = [*GOOD, *(labelled(f"train/ants/x{n}.jpg", "ants", "train", content="x") for n in range(3))]
+    valid = validated(files)
+
+    assert sizes(valid) == (43, 10)
+    assert the_finding(valid.findings, "duplicate_images").files == ("train/ants/x1.jpg", "train/ants/x2.jpg")
+
+
+def test_picture_in_both_splits_is_kept_and_warned_of() -> None:
+    files = [
+        *GOOD,
+        labelled("train/ants/x.jpg", "ants", "train", content="x"),
+        labelled("val/ants/x.jpg", "ants", "val", content="x"),
+    ]
+    finding = the_finding(validated(files).findings, "cross_split_duplicates")
+
+    assert (finding.severity, finding.files) == ("warning", ("val/ants/x.jpg",))
+
+
+def test_copies_stay_on_one_side_of_a_split_that_is_made() -> None:
+    copies = [labelled(f"ants/x{n}.jpg", "ants", content=f"x{n // 2}") for n in range(40)]
+
+    assert "cross_split_duplicates" not in codes(validated([*copies, *some("bees", 20)]).findings)
+
+
+def test_ten_times_as_many_is_out_of_balance() -> None:
+    files = [*some("ants", 100, "train"), *some("bees", 10, "train"), *some("ants", 3, "val"), *some("bees", 3, "val")]
+
+    assert "100 of 'ants', 10 of 'bees'" in the_finding(validated(files).findings, "imbalanced_categories").message
+
+
+def test_nine_times_as_many_is_in_balance() -> None:
+    files = [*some("ants", 90, "train"), *some("bees", 10, "train"), *some("ants", 3, "val"), *some("bees", 3, "val")]
+
+    assert "imbalanced_categories" not in codes(validated(files).findings)
+
+
+def test_category_with_few_images_is_warned_of() -> None:
+    files = [*GOOD, *some("wasps", 9, "train"), *some("wasps", 1, "val")]
+
+    assert "'wasps'" in the_finding(validated(files).findings, "few_images").message
+
+
+def test_category_that_val_lacks_is_warned_of() -> None:
+    assert (
+        "'wasps'"
+        in the_finding(validated([*GOOD, *some("wasps", 10, "train")]).findings, "categories_not_validated").message
+    )
+
+
+def test_categories_that_differ_in_spelling_only_are_warned_of() -> None:
+    files = [*some("Red ants", 20), *some("red_ants", 20), *some("bees", 20)]
+
+    assert the_finding(validated(files).findings, "similar_categories").count == 2
+
+
+def test_many_categories_are_listed_in_part() -> None:
+    files = [file for number in range(15) for file in some(f"c{number:02}", 2)]
+
+    assert "'c09' and 5 more" in the_finding(validated(files).findings, "few_images").message
+
+
+def test_blank_animated_and_renamed_images_are_said() -> None:
+    odd = [facts(is_blank=True), facts(is_animated=True), facts(kind="PNG")]
+    findings = validated(GOOD, [*odd, *[facts()] * (len(GOOD) - 3)]).findings
+
+    assert the_finding(findings, "blank_images").files == ("train/ants/0.jpg",)
+    assert the_finding(findings, "animated_images").files == ("train/ants/1.jpg",)
+    assert the_finding(findings, "wrong_suffix").files == ("train/ants/2.jpg",)
+
+
+def test_lone_gif_among_jpegs_is_warned_of() -> None:
+    files = [*some("ants", 70), *some("bees", 70)]
+    finding = the_finding(validated(files, [facts(kind="GIF"), *[facts()] * 139]).findings, "odd_format")
+
+    assert (finding.severity, finding.files) == ("warning", ("ants/0.jpg",))
+    assert finding.message.startswith("1 image in a format (GIF) that is rare here: nearly all others are JPEG.")
+
+
+def test_mixed_formats_are_not_odd() -> None:
+    files = [*some("ants", 70), *some("bees", 70)]
+    kinds = [facts(kind=("GIF" if n == 0 else "PNG" if n % 2 else "JPEG")) for n in range(140)]
+
+    assert "odd_format" not in codes(validated(files, kinds).findings)
+
+
+def test_errors_come_before_warnings_before_information() -> None:
+    files = [*some("ants", 200), *some("bees", 2)]
+    findings = validated(files, [BROKEN, *[facts()] * 201]).findings
+
+    assert [finding.severity for finding in findings] == ["error", "warning", "warning", "info"]
