@@ -60,7 +60,7 @@ bench: $(READY) ## Print the figures: start-up, memory, upload, latency
 	$(BIN)/python -m benchmarks
 
 openapi: $(READY) ## Write the API's contract anew, after a change on purpose
-	$(BIN)/python -m tests.contract.openapi_snapshot
+	$(BIN)/python -m tests.contracts.update_openapi
 
 lock: $(READY) ## Write constraints.txt anew with the newest versions that fit
 	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \

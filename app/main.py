@@ -18,9 +18,9 @@ from app.inference.engine import Engine
 from app.inference.image_urls import ImageUrls
 from app.inference.loaded_models import LoadedModels
 from app.middleware import BodyLimitMiddleware, RequestMiddleware
+from app.openapi import complete_openapi
 from app.problems import install_problem_handlers
 from app.routes import architectures, classify, datasets, documentation, health, jobs, models, runs
-from app.schemas.classify import ClassifyRequest
 from app.services import Services
 from app.settings import ApiSettings
 from app.spool import Spool
@@ -68,7 +68,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.include_router(module.router)
     documentation.mount_assets(app)
     install_problem_handlers(app)
-    _document_hand_read_bodies(app)
+    complete_openapi(app)
     app.add_middleware(BodyLimitMiddleware, limit_of=_body_limit(settings))
     app.add_middleware(RequestMiddleware)  # added last, so it is the outermost
     return app
@@ -177,20 +177,3 @@ def _body_limit(settings: ApiSettings) -> Callable[[Scope], int]:
         return settings.max_body_bytes
 
     return limit_of
-
-
-def _document_hand_read_bodies(app: FastAPI) -> None:
-    """Adds the schemas of bodies that routes read by themselves to the OpenAPI document."""
-    original = app.openapi
-
-    def openapi() -> dict[str, object]:
-        if app.openapi_schema is None:
-            document = original()
-            schema = ClassifyRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas = document["components"]["schemas"]
-            schemas.update(schema.pop("$defs", {}))
-            schemas["ClassifyRequest"] = schema
-        assert app.openapi_schema is not None
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]

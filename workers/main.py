@@ -10,10 +10,12 @@ import logging
 import os
 import socket
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
 from celery import signals
+from celery.exceptions import SecurityWarning
 
 from models.registry import Registry
 from workers.errors import StoreUnavailable
@@ -65,8 +67,17 @@ def run_worker(settings: WorkerSettings) -> int:
 
     signals.worker_ready.connect(begin, weak=False)
     signals.worker_shutting_down.connect(drain, weak=False)
-    arguments = ["worker", "--pool=threads", "--concurrency=1", f"--queues={QUEUE_NAME}", f"--hostname=fovea@{owner}"]
+    arguments = [
+        "--quiet",
+        "worker",
+        "--pool=threads",
+        "--concurrency=1",
+        f"--queues={QUEUE_NAME}",
+        f"--hostname=fovea@{owner}",
+    ]
     arguments += ["--without-gossip", "--without-mingle", "--loglevel", settings.log_level]
+    # Celery warns root users of pickle, which is not accepted here
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     try:
         celery.worker_main(arguments)
     except SystemExit as ended:

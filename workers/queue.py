@@ -28,6 +28,7 @@ def make_celery(redis_url: str, *, visibility_timeout_s: int) -> Celery:
         broker_connection_max_retries=None,
         worker_cancel_long_running_tasks_on_connection_loss=False,  # a run survives Redis
         worker_hijack_root_logger=False,
+        accept_content=["json"],
         broker_transport_options={
             "visibility_timeout": visibility_timeout_s,
             "socket_connect_timeout": 2.0,

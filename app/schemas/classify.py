@@ -60,12 +60,18 @@ class Classification(BaseModel):
     score: float = Field(description="Probability in [0, 1]; over all categories they sum to 1.")
 
 
+def _is_absent(value: object) -> bool:
+    return value is None
+
+
 class ImagePrediction(BaseModel):
     """What the model says of one image, or why it says nothing."""
 
     image: ImageInfo
-    classes: list[Classification] | None = Field(None, description="Most probable first.")
-    error: Problem | None = Field(None, description="Why this image has no prediction; the others have theirs.")
+    classes: list[Classification] | None = Field(None, exclude_if=_is_absent, description="Most probable first.")
+    error: Problem | None = Field(
+        None, exclude_if=_is_absent, description="Why this image has no prediction; the others have theirs."
+    )
 
 
 class Timing(BaseModel):
