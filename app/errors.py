@@ -10,6 +10,7 @@ ApiError
  ├─ TooManyImages             413
  ├─ UnsupportedBody           415
  ├─ InvalidValue              422   a value that pydantic could not judge; names its field
+ │   └─ TooManyFiles          422   more files in a form than the route takes
  └─ IdempotencyMismatch       422   the key was used for another payload
 """
 
@@ -84,6 +85,10 @@ class InvalidValue(ApiError):
     ) -> None:
         super().__init__(message, hint=hint)
         self.error = FieldError(field=field, where=where, message=message, value=value, valid=valid)
+
+
+class TooManyFiles(InvalidValue):
+    """More files in a form than the route takes."""
 
 
 @dataclass(frozen=True, slots=True)

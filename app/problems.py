@@ -76,9 +76,8 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
     broken = next((item for item in error.errors() if item["type"] == "json_invalid"), None)
     if broken is not None:
         kind = Kind(400, "malformed_body", "The body cannot be read")
-        detail = (
-            f"The body is no JSON: {broken.get('ctx', {}).get('error', broken['msg'])}, at byte {broken['loc'][-1]}."
-        )
+        at = f", at byte {broken['loc'][-1]}" if isinstance(broken["loc"][-1], int) else ""
+        detail = f"The body is no JSON: {broken.get('ctx', {}).get('error', broken['msg'])}{at}."
         return problem_response(_problem(kind, request.scope, detail=detail))
     errors = tuple(_field_error(request, item) for item in error.errors())
     return problem_response(_problem(kind_of(InvalidValue("", field="")), request.scope, **_summary(errors)))
@@ -154,9 +153,11 @@ def _field_error(request: Request, item: dict[str, Any]) -> FieldError:
     )
 
 
-def errors_of(error: ValidationError, *, where: str) -> RequestValidationError:
-    """A validation that a route did itself, as if FastAPI had done it."""
-    return RequestValidationError([{**item, "loc": (where, *item["loc"])} for item in error.errors()])
+def errors_of(error: ValidationError, *, where: str, within: str | None = None) -> RequestValidationError:
+    """A validation that a route did itself, as if FastAPI had done it; `within` is the field that held it all."""
+    place = (where,) if within is None else (where, within)
+    kind = {} if within is None else {"type": "invalid"}  # JSON within a field is no malformed body
+    return RequestValidationError([{**item, **kind, "loc": (*place, *item["loc"])} for item in error.errors()])
 
 
 def json_safe(value: Any) -> JsonValue:

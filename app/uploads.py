@@ -16,7 +16,7 @@ from typing import BinaryIO
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.errors import InvalidValue, MalformedBody
+from app.errors import InvalidValue, MalformedBody, TooManyFiles
 
 _MAX_FIELDS = 64
 _MAX_FIELD_BYTES = 1024**2
@@ -69,7 +69,7 @@ async def read_form(
 
     file_fields: the fields that hold files; all others are text. new_path: where files go; None keeps them in memory.
     check_field: called with each text field when it is complete, to refuse a bad one before the files behind it come.
-    Raises MalformedBody, InvalidValue; then no file is left behind.
+    Raises MalformedBody, InvalidValue, TooManyFiles; then no file is left behind.
     """
     reader = _FormReader(
         _boundary(content_type),
@@ -200,8 +200,8 @@ class _FormReader:
                 raise MalformedBody(f"The form has more than {_MAX_FIELDS} fields.")
             return
         if sum(map(len, self._form.files.values())) >= self._max_files:
-            message = f"The form has more than {self._max_files} file(s)."
-            raise InvalidValue(message, field=self._field_name, valid=f"at most {self._max_files} file(s)")
+            most = f"{self._max_files} file(s)"
+            raise TooManyFiles(f"The form has more than {most}.", field=self._field_name, valid=f"at most {most}")
         self._part = FormFile(
             name=_text(options.get(b"filename", b""))[:_LONGEST_NAME],
             content_type=_text(self._headers.get(b"content-type", b"")),

@@ -31,7 +31,8 @@ def describe_valid(document: Schema, operation: Schema, location: Sequence[int |
 def _entry_schema(operation: Schema, where: str, path: Sequence[int | str]) -> Schema:
     if where == "body":
         content = operation.get("requestBody", {}).get("content", {})
-        return cast("Schema", content.get("application/json", {}).get("schema", {}))
+        media = content.get("application/json") or content.get("multipart/form-data") or {}
+        return cast("Schema", media.get("schema", {}))
     for parameter in operation.get("parameters", ()):
         if path and parameter["in"] == where and parameter["name"] == path[0]:
             return cast("Schema", parameter["schema"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from app.dependencies import EngineDep, ServicesDep
-from app.errors import MalformedBody, NotAcceptable, TooManyImages, UnsupportedBody
+from app.errors import MalformedBody, NotAcceptable, TooManyFiles, TooManyImages, UnsupportedBody
 from app.inference.engine import Answer, Engine, Selection
 from app.inference.errors import ImageUrlError
 from app.problems import errors_of, problem_of
@@ -33,6 +34,8 @@ router = APIRouter(prefix="/v1", tags=["Predict"])
 
 IMAGE_TYPES: Final = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif")
 _DRAWN: Final[dict[str, Literal["png", "jpeg"]]] = {"image/png": "png", "image/jpeg": "jpeg"}
+_ANSWERS: Final = ("application/json", *_DRAWN)  # the first of those that a client likes equally well
+_FETCHES_AT_ONCE = 8
 
 _DOT_PNG = (  # a whole picture of one pixel
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
@@ -132,14 +135,27 @@ async def classify(
 
 
 def _wanted_picture(accept: str) -> Literal["png", "jpeg"] | None:
-    """The kind of picture that the Accept header puts first, if it asks for one at all."""
+    """The kind of picture that the Accept header prefers, or None for JSON. Raises NotAcceptable."""
+    best, best_quality = "", 0.0
+    for answer in _ANSWERS:
+        if (quality := _quality(accept or "*/*", answer)) > best_quality:
+            best, best_quality = answer, quality
+    if not best:
+        raise NotAcceptable(f"Predictions cannot be had as {accept[:100]!r}.", hint=f"Accept: {', '.join(_ANSWERS)}.")
+    return _DRAWN.get(best)
+
+
+def _quality(accept: str, kind: str) -> float:
+    """How much the header wants `kind`: the q of the entry that fits it most closely. Source: RFC 9110, 12.5.1."""
+    fits = {kind: 3, f"{kind.partition('/')[0]}/*": 2, "*/*": 1}
+    closest, quality = 0, 0.0
     for entry in accept.split(","):
-        kind = entry.partition(";")[0].strip().lower()
-        if kind in _DRAWN:
-            return _DRAWN[kind]
-        if kind in ("application/json", "*/*", "application/*"):
-            return None
-    return None
+        name, *parameters = (part.strip().lower() for part in entry.split(";"))
+        if fits.get(name, 0) > closest:
+            closest = fits[name]
+            weights = [part[2:] for part in parameters if part.startswith("q=")]
+            quality = float(weights[0]) if weights and weights[0].replace(".", "", 1).isdecimal() else 1.0
+    return quality
 
 
 async def _read_images(request: Request, services: Services) -> list[_Posted]:
@@ -148,9 +164,12 @@ async def _read_images(request: Request, services: Services) -> list[_Posted]:
     kind = content_type.partition(";")[0].strip().lower()
     limit = services.settings.max_images_per_request
     if kind == "multipart/form-data":
-        form = await read_form(
-            content_type, request.stream(), file_fields=frozenset({"image"}), new_path=None, max_files=limit
-        )
+        try:
+            form = await read_form(
+                content_type, request.stream(), file_fields=frozenset({"image"}), new_path=None, max_files=limit
+            )
+        except TooManyFiles as error:
+            raise _too_many(limit) from error
         files = form.files.get("image", [])
         if not files:
             sent = ", ".join(sorted(form.fields)) or "nothing"
@@ -173,9 +192,18 @@ async def _from_json(body: bytes, services: Services) -> list[_Posted]:
         raise errors_of(error, where="body") from error
     limit = services.settings.max_images_per_request
     if len(asked.images) > limit:
-        msg = f"The request has {len(asked.images)} images, and {limit} are the most."
-        raise TooManyImages(msg, hint="Send them in turns.")
-    return [await _from_source(source, services) for source in asked.images]
+        raise _too_many(limit)
+    slots = asyncio.Semaphore(_FETCHES_AT_ONCE)
+
+    async def in_turn(source: ImageSource) -> _Posted:
+        async with slots:
+            return await _from_source(source, services)
+
+    return await asyncio.gather(*map(in_turn, asked.images))
+
+
+def _too_many(limit: int) -> TooManyImages:
+    return TooManyImages(f"The request has more than {limit} images.", hint="Send them in several requests.")
 
 
 async def _from_source(source: ImageSource, services: Services) -> _Posted:

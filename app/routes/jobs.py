@@ -17,7 +17,7 @@ from app.routes.answers import json_answer, problems
 from app.schemas.jobs import JobDetails, JobEvents, JobPage, JobPlan, JobRequest
 from app.services import Services
 from app.training_estimate import estimate
-from workers.errors import StoreUnavailable
+from workers.errors import StoreUnavailable, UnknownJob
 from workers.fine_tune_config import FineTuneConfig, ResolvedFineTune
 from workers.job_store import JobStore, new_job_id
 from workers.jobs import Job, JobEvent, JobStatus
@@ -179,8 +179,8 @@ async def _stream(jobs: JobStore, job_id: str, after: str | None) -> AsyncIterat
                 yield ": still here\n\n"
             else:
                 yield f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n"
-    except StoreUnavailable:
-        return  # the client connects again with Last-Event-ID
+    except (StoreUnavailable, UnknownJob):
+        return  # the client connects again with Last-Event-ID, or hears that the job was deleted
 
 
 def _checked_event_id(event_id: str | None) -> str | None:

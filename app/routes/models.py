@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
@@ -24,6 +25,7 @@ from app.services import Services
 from app.uploads import Form, discard, read_form
 from app.version import library_versions
 from models.architectures.catalog import build_empty, get_architecture
+from models.errors import UnknownArchitecture
 from models.manifest import Manifest, ManifestDraft
 from models.registry import Registry
 from models.state_dicts import check_keys, modern_keys, read_state_dict
@@ -210,7 +212,12 @@ async def _receive(request: Request, services: Services) -> Form:
 def _publish(services: Services, name: str, form: Form) -> Manifest:
     file = form.one_file("state_dict")
     said = _manifest(form)
-    architecture = get_architecture(said.architecture)
+    try:
+        architecture = get_architecture(said.architecture)
+    except UnknownArchitecture as error:
+        raise InvalidValue(
+            str(error), field="manifest.architecture", value=said.architecture, hint=error.hint
+        ) from error
     preset = said.preset or architecture.preset
     architecture.check_preset(preset)
     assert file.path is not None
@@ -244,10 +251,12 @@ def _manifest(form: Form) -> UploadedManifest:
     try:
         said = UploadedManifest.model_validate_json(text)
     except ValidationError as error:
-        raise errors_of(error, where="body") from error
-    repeated = sorted({label for label in said.categories if said.categories.count(label) > 1})
+        raise errors_of(error, where="body", within="manifest") from error
+    repeated = sorted(label for label, count in Counter(said.categories).items() if count > 1)
     if repeated:
         raise InvalidValue(
-            f"Categories given twice: {', '.join(repeated[:10])}", field="categories", valid="a different label each"
+            f"Categories given twice: {', '.join(repeated[:10])}",
+            field="manifest.categories",
+            valid="a different label each",
         )
     return said

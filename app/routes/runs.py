@@ -16,6 +16,7 @@ from app.dependencies import JobsDep
 from app.errors import UnknownFile
 from app.routes.answers import problems
 from app.schemas.jobs import Checkpoint, Checkpoints, JobMetrics, MetricPoint, Report, ReportFile
+from workers.errors import StoreUnavailable, UnknownJob
 from workers.job_store import JobStore
 from workers.run_directory import RunDirectory
 
@@ -106,7 +107,12 @@ def _run(jobs: JobStore, job_id: str) -> RunDirectory:
 async def _followed(jobs: JobStore, job_id: str, log: Path) -> AsyncIterator[bytes]:
     offset = 0
     while True:
-        has_ended = (await asyncio.to_thread(jobs.get, job_id)).status.is_final
+        try:
+            has_ended = (await asyncio.to_thread(jobs.get, job_id)).status.is_final
+        except StoreUnavailable:  # the run goes on, and so does its log
+            has_ended = False
+        except UnknownJob:  # deleted meanwhile
+            return
         while piece := await asyncio.to_thread(_read_from, log, offset):
             offset += len(piece)
             yield piece
