@@ -87,7 +87,8 @@ def _unpack(file: IO[bytes], budget: Budget, write: Callable[[str, IO[bytes]], N
     elif head.startswith(b"ustar", _TAR_MAGIC_AT):
         unpack_tar(file, budget, write, is_gzipped=False)
     else:
-        raise BrokenArchive(f"This is no zip, tar or tar.gz file but {described(head)}.", hint=_KIND_HINT)
+        what = described(head)
+        raise BrokenArchive(f"This is no zip, tar or tar.gz file{f' but {what}' if what else ''}.", hint=_KIND_HINT)
 
 
 def _progress_of(

@@ -75,8 +75,8 @@ def is_archive_name(name: str) -> bool:
     return _suffix(name) in _ARCHIVE_SUFFIXES
 
 
-def described(head: bytes) -> str:
-    """What a file that begins with `head` is, in words, for the message that refuses it."""
+def described(head: bytes) -> str | None:
+    """What a file that begins with `head` is, in words, for the message that refuses it; None if that is unknown."""
     if not head:
         return "an empty file"
     for offset, signature, words in _OTHERS:
@@ -87,7 +87,7 @@ def described(head: bytes) -> str:
         return f"a {kind} picture"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "a web page"
-    return "something else"
+    return None
 
 
 def _suffix(name: str) -> str:

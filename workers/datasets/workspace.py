@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from models.names import new_temporary_name
 from workers.errors import DiskFull
@@ -23,27 +24,24 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 @contextlib.contextmanager
 def temporary_directory(root: Path) -> Iterator[Path]:
-    """A new empty directory under `root`; whatever is left of it at the end is removed."""
-    path, descriptor = _new_locked_directory(root)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(descriptor)
+    """A new directory under `root`, with a file `lock`; whatever is left of it at the end is removed."""
+    path, lock = _new_locked_directory(root)
+    with lock:
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_abandoned_directories(root: Path) -> int:
     """Removes the temporary directories under `root` that no process holds; returns how many."""
     removed = 0
     for path in sorted(root.glob(f"{TEMPORARY_PREFIX}*")):
-        with contextlib.suppress(OSError):  # in use, gone by now, or of another user
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path)
-                removed += 1
-            finally:
-                os.close(descriptor)
+        # An OSError says that it is in use, gone by now, or of another user.
+        with contextlib.suppress(OSError), _lock_file(path) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path)
+            removed += 1
     return removed
 
 
@@ -61,13 +59,18 @@ def disk_full_errors() -> Iterator[None]:
         ) from error
 
 
-def _new_locked_directory(root: Path) -> tuple[Path, int]:
+def _new_locked_directory(root: Path) -> tuple[Path, BinaryIO]:
     while True:
         path = root / new_temporary_name()
         path.mkdir(parents=True)
         with contextlib.suppress(FileNotFoundError):  # a peer that starts right now took it for abandoned
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock = _lock_file(path)
+            fcntl.flock(lock, fcntl.LOCK_EX)
             if path.exists():
-                return path, descriptor
-            os.close(descriptor)
+                return path, lock
+            lock.close()
+
+
+def _lock_file(directory: Path) -> BinaryIO:
+    """A file that can be locked, where a directory itself cannot be: on network file systems."""
+    return (directory / "lock").open("ab")
