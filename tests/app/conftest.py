@@ -1,0 +1,51 @@
+"""A running API for the tests of its routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.settings import ApiSettings
+from tests.app.archives import image_folder_zip
+from tests.app.compass import publish_compass
+from tests.app.running_api import RunningApi, running_api
+
+StartApi = Callable[..., RunningApi]
+
+
+@pytest.fixture
+def start_api(tmp_path: Path, redis_url: str) -> Iterator[StartApi]:
+    """Starts an API with these settings; stopped after the test."""
+    with ExitStack() as stack:
+
+        def start(**changes: Any) -> RunningApi:
+            values = {"home": tmp_path / "home", "redis_url": redis_url, "device": "cpu", "offline": True}
+            settings = ApiSettings(_env_file=None, **{**values, **changes})
+            return stack.enter_context(running_api(settings))
+
+        yield start
+
+
+@pytest.fixture
+def api(start_api: StartApi) -> RunningApi:
+    """An API with nothing in it."""
+    return start_api()
+
+
+@pytest.fixture
+def compass(api: RunningApi) -> RunningApi:
+    """An API with a model whose answers are known."""
+    publish_compass(api.services.registry)
+    return api
+
+
+@pytest.fixture
+def shades(api: RunningApi) -> RunningApi:
+    """An API with a data set, `shades`."""
+    answer = api.http.post("/v1/datasets", data={"name": "shades"}, files={"file": ("s.zip", image_folder_zip())})
+    assert answer.status_code == 201, answer.text
+    return api
