@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import Scope
@@ -79,11 +80,15 @@ def _lifespan(settings: ApiSettings) -> Callable[[FastAPI], AbstractAsyncContext
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = await asyncio.to_thread(_open, settings)
         app.state.services = services
-        preloading = [asyncio.create_task(_preload(services, reference)) for reference in settings.preload]
+        begun: list[asyncio.Task[Any]] = [
+            asyncio.create_task(_preload(services, reference)) for reference in settings.preload
+        ]
+        # made now and in a thread: the first one to need it would hold up everyone for most of a second
+        begun.append(asyncio.create_task(asyncio.to_thread(app.openapi)))
         try:
             yield
         finally:
-            for task in preloading:
+            for task in begun:
                 task.cancel()
             await _close(services)
 

@@ -1,7 +1,8 @@
-"""What FastAPI cannot know of the API: bodies that routes read by themselves, and that every error is problem details."""
+"""What FastAPI cannot know of the API: bodies that routes read by hand, and that every error is problem details."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,10 +15,15 @@ from app.schemas.classify import ClassifyRequest
 def complete_openapi(app: FastAPI) -> None:
     """Has `app.openapi()` say it."""
     made_by_fastapi = app.openapi
+    one_at_a_time = threading.Lock()  # nobody sees it half complete
+    is_complete = False
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            _complete(made_by_fastapi())
+        nonlocal is_complete
+        with one_at_a_time:
+            if not is_complete:
+                _complete(made_by_fastapi())
+                is_complete = True
         assert app.openapi_schema is not None
         return app.openapi_schema
 

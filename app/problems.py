@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import math
 from collections.abc import Mapping, Sequence
@@ -79,7 +80,8 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
         at = f", at byte {broken['loc'][-1]}" if isinstance(broken["loc"][-1], int) else ""
         detail = f"The body is no JSON: {broken.get('ctx', {}).get('error', broken['msg'])}{at}."
         return problem_response(_problem(kind, request.scope, detail=detail))
-    errors = tuple(_field_error(request, item) for item in error.errors())
+    document = await asyncio.to_thread(request.app.openapi)
+    errors = tuple(_field_error(request, document, item) for item in error.errors())
     return problem_response(_problem(kind_of(InvalidValue("", field="")), request.scope, **_summary(errors)))
 
 
@@ -139,9 +141,8 @@ def _summary(errors: Sequence[FieldError]) -> dict[str, Any]:
     return {"detail": f"{first.field}: {first.message}.{more}", "hint": hint, "errors": tuple(errors)}
 
 
-def _field_error(request: Request, item: dict[str, Any]) -> FieldError:
+def _field_error(request: Request, document: dict[str, Any], item: dict[str, Any]) -> FieldError:
     where, *path = item["loc"]
-    document = request.app.openapi()
     route_path = getattr(request.scope.get("route"), "path_format", "")
     operation = document["paths"].get(route_path, {}).get(request.method.lower(), {})
     return FieldError(
