@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
+import binascii
+from typing import Annotated
+
+from pydantic import Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.schemas.problem import Problem
+
+
+def _whole_base64(value: object) -> object:
+    """The standard alphabet only, without what data URLs put before it: else a typo becomes another picture."""
+    if not isinstance(value, str):
+        return value
+    text = "".join(value.partition("base64,")[2].split() if value.startswith("data:") else value.split())
+    try:
+        binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:
+        msg = f"this is no base64: {error}"
+        raise ValueError(msg) from error
+    return text
+
+
+ImageBytes = Annotated[Base64Bytes, BeforeValidator(_whole_base64)]
 
 
 class ImageSource(BaseModel):
@@ -12,7 +31,7 @@ class ImageSource(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    base64: Base64Bytes | None = Field(None, description="The encoded image (JPEG, PNG, …), in base64.")
+    base64: ImageBytes | None = Field(None, description="The encoded image (JPEG, PNG, …), in base64.")
     url: str | None = Field(
         None, max_length=2048, description="Fetched only from hosts that the operator allows (FOVEA_IMAGE_URL_HOSTS)."
     )
