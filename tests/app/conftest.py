@@ -13,6 +13,7 @@ from app.settings import ApiSettings
 from tests.app.archives import image_folder_zip
 from tests.app.compass import publish_compass
 from tests.app.running_api import RunningApi, running_api
+from tests.redis_server import RedisServer
 
 StartApi = Callable[..., RunningApi]
 
@@ -36,11 +37,14 @@ def api(start_api: StartApi) -> RunningApi:
     return start_api()
 
 
-@pytest.fixture
-def compass(api: RunningApi) -> RunningApi:
-    """An API with a model whose answers are known."""
-    publish_compass(api.services.registry)
-    return api
+@pytest.fixture(scope="session")
+def compass(tmp_path_factory: pytest.TempPathFactory, session_redis: RedisServer) -> Iterator[RunningApi]:
+    """An API with a model whose answers are known, shared by the tests that change nothing."""
+    home = tmp_path_factory.mktemp("compass")
+    settings = ApiSettings(_env_file=None, home=home, redis_url=session_redis.url, device="cpu", offline=True)
+    with running_api(settings) as api:
+        publish_compass(api.services.registry)
+        yield api
 
 
 @pytest.fixture
