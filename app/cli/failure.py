@@ -8,6 +8,8 @@ import click
 
 from app.cli import EXIT_JOB_CANCELLED, EXIT_JOB_FAILED, EXIT_PROBLEM, EXIT_UNREACHABLE, EXIT_USAGE
 
+_MOST_DETAILS = 20
+
 
 class Failure(click.ClickException):
     """Ends the command with a message and a way out: the server said no, or it cannot be done here."""
@@ -22,8 +24,10 @@ class Failure(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         """Writes it all to stderr."""
         click.echo(click.style("Error: ", fg="red", bold=True) + self.message, file=file, err=True)
-        for detail in self.details:
+        for detail in self.details[:_MOST_DETAILS]:
             click.echo(f"  - {detail}", file=file, err=True)
+        if len(self.details) > _MOST_DETAILS:
+            click.echo(f"  - and {len(self.details) - _MOST_DETAILS} more", file=file, err=True)
         if self.hint:
             click.echo(click.style("Hint: ", fg="yellow") + self.hint, file=file, err=True)
 

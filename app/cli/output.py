@@ -97,5 +97,5 @@ def duration(seconds: float) -> str:
 
 
 def metrics(values: dict[str, float]) -> str:
-    """`val/top1 0.9731  val/loss 0.088`."""
-    return "  ".join(f"{name} {value:.4g}" for name, value in sorted(values.items(), reverse=True))
+    """`val/loss 0.0880  val/top1 0.9731`."""
+    return "  ".join(f"{name} {value:.4f}" for name, value in sorted(values.items()))

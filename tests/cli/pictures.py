@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 LABELS = {"bright": 200, "dark": 20}
@@ -11,9 +12,10 @@ LABELS = {"bright": 200, "dark": 20}
 
 def write_pictures(directory: Path, *, of_each: int = 12) -> Path:
     """A directory of pictures for each label."""
+    chance = np.random.default_rng(0)
     for label, level in LABELS.items():
         (directory / label).mkdir(parents=True)
         for number in range(of_each):
-            picture = Image.new("RGB", (32, 28), (level + number, level, level - number))
-            picture.save(directory / label / f"{number}.png")
+            pixels = chance.integers(level - 20, level + 20, (28, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(directory / label / f"{number}.png")
     return directory
