@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import Scope
@@ -61,6 +60,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         description=_DESCRIPTION,
         openapi_tags=_TAGS,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        openapi_url=None,  # these pages are in `routes/documentation.py`
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan(settings),
@@ -80,15 +80,11 @@ def _lifespan(settings: ApiSettings) -> Callable[[FastAPI], AbstractAsyncContext
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = await asyncio.to_thread(_open, settings)
         app.state.services = services
-        begun: list[asyncio.Task[Any]] = [
-            asyncio.create_task(_preload(services, reference)) for reference in settings.preload
-        ]
-        # made now and in a thread: the first one to need it would hold up everyone for most of a second
-        begun.append(asyncio.create_task(asyncio.to_thread(app.openapi)))
+        preloading = [asyncio.create_task(_preload(services, reference)) for reference in settings.preload]
         try:
             yield
         finally:
-            for task in begun:
+            for task in preloading:
                 task.cancel()
             await _close(services)
 
