@@ -7,6 +7,7 @@ trainer dies with the supervisor (it asks the kernel for that), and nothing it d
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -128,7 +129,9 @@ class Supervisor:
             failure = lost.failure
             return self._insist(lambda: self._leases.give_back(claim, reason=failure.message, lost=failure))
         except (ModelsError, OSError) as error:
-            failure = JobFailure(code="publishing_failed", message=str(error), hint=getattr(error, "hint", None))
+            is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            code = "disk_full" if is_full else "publishing_failed"
+            failure = JobFailure(code=code, message=str(error), hint=getattr(error, "hint", None))
             return self._insist(lambda: self._leases.fail(claim, failure))
 
     def _prepare(self, run: RunDirectory, claim: Claim) -> None:

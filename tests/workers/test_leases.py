@@ -67,6 +67,17 @@ def test_renewed_lease_is_not_lost(store: JobStore, leases: Leases, redis_url: s
         assert 0 < client.pttl(f"fovea:job:{claim.job.id}:lease") <= 600
 
 
+def test_nobody_is_lost_while_redis_is_younger_than_a_lease(redis_url: str, tmp_path: Path) -> None:
+    store = a_store(redis_url, tmp_path, lease_s=10**6)
+    leases = Leases(store.records)
+    claim = claimed(store, leases)
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete(f"fovea:job:{claim.job.id}:lease")
+    assert leases.take_lost_jobs() == []
+    assert store.get(claim.job.id).status is JobStatus.RUNNING
+    store.close()
+
+
 def test_lost_attempt_may_write_nothing(store: JobStore, leases: Leases) -> None:
     old = claimed(store, leases)
     wait_until(leases.take_lost_jobs)
