@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from tests.training.runs import a_dataset, a_run
 from tests.workers.jobs_builders import a_config
 from workers.publishing import publish
 from workers.run_directory import EventTail, RunDirectory
-from workers.training import run as run_module
 from workers.training.failures import NonFiniteLoss, explain_failure
 from workers.training.journal import Journal
 from workers.training.run import FenceLost, RunHandedBack, train_run
@@ -138,7 +138,7 @@ def test_feature_extraction_changes_nothing_but_the_head(home: Path) -> None:
     dataset = a_dataset(home, images=10, side_px=40)
     preset = {"channels": 3, "resize_px": 32, "crop_px": 32, "mean": (0.5,) * 3, "std": (0.5,) * 3}
     changes = {"epochs": 1, "image_size_px": 32, "learning_rate": 0.1}
-    common = {"dataset": dataset, "architecture": "resnet18", "preset": preset, "hyperparameters": changes}
+    common: dict[str, Any] = {"dataset": dataset, "architecture": "resnet18", "preset": preset, "hyperparameters": changes}
     base = a_run(home, a_config(**common, publish_as="base"), job_id="base")
     train_run(base)
     registry = Registry(home / "registry")
@@ -193,7 +193,7 @@ def _hand_back_at(step: int, run: RunDirectory, patch: pytest.MonkeyPatch) -> No
         if getattr(progress, "step", 0) >= step:
             run.hand_back_request.touch()
 
-    patch.setattr(run_module.Journal, "progress", progress)
+    patch.setattr(Journal, "progress", progress)
 
 
 def _assert_same_weights(one: RunDirectory, other: RunDirectory) -> None:
