@@ -138,7 +138,8 @@ def test_feature_extraction_changes_nothing_but_the_head(home: Path) -> None:
     dataset = a_dataset(home, images=10, side_px=40)
     preset = {"channels": 3, "resize_px": 32, "crop_px": 32, "mean": (0.5,) * 3, "std": (0.5,) * 3}
     changes = {"epochs": 1, "image_size_px": 32, "learning_rate": 0.1}
-    common: dict[str, Any] = {"dataset": dataset, "architecture": "resnet18", "preset": preset, "hyperparameters": changes}
+    common: dict[str, Any] = {"dataset": dataset, "architecture": "resnet18", "preset": preset}
+    common["hyperparameters"] = changes
     base = a_run(home, a_config(**common, publish_as="base"), job_id="base")
     train_run(base)
     registry = Registry(home / "registry")
