@@ -4,6 +4,7 @@ ApiError
  ├─ MalformedBody             400
  ├─ MalformedIdempotencyKey   400
  ├─ UnknownFile               404
+ ├─ UnknownJobType            404
  ├─ NotAcceptable             406
  ├─ RequestInProgress         409   the first request with this idempotency key has not been answered
  ├─ BodyTooLarge              413
@@ -44,6 +45,10 @@ class MalformedIdempotencyKey(ApiError):
 
 class UnknownFile(ApiError):
     """No such file in a report."""
+
+
+class UnknownJobType(ApiError):
+    """No such kind of job."""
 
 
 class NotAcceptable(ApiError):
@@ -105,6 +110,7 @@ KINDS: dict[type[Exception], Kind] = {
     MalformedBody: Kind(400, "malformed_body", "The body cannot be read"),
     MalformedIdempotencyKey: Kind(400, "malformed_idempotency_key", "The Idempotency-Key cannot be one"),
     UnknownFile: Kind(404, "unknown_file", "No such file"),
+    UnknownJobType: Kind(404, "unknown_job_type", "No such kind of job"),
     NotAcceptable: Kind(406, "not_acceptable", "The answer cannot have this form"),
     RequestInProgress: Kind(409, "request_in_progress", "The first request is still in progress", retry_after_s=1),
     BodyTooLarge: Kind(413, "body_too_large", "The body is too large"),

@@ -146,7 +146,7 @@ def _field_error(request: Request, document: dict[str, Any], item: dict[str, Any
     route_path = getattr(request.scope.get("route"), "path_format", "")
     operation = document["paths"].get(route_path, {}).get(request.method.lower(), {})
     return FieldError(
-        field=".".join(str(step) for step in path) or str(where),
+        field=_text(".".join(str(step) for step in path)) or str(where),
         where=str(where),
         message=str(item["msg"]),
         value=None if item["type"] == "missing" else json_safe(item.get("input")),
@@ -168,10 +168,12 @@ def json_safe(value: Any) -> JsonValue:
             return value
         case float():
             return value if math.isfinite(value) else str(value)
-        case str():
-            clean = value.encode("utf-8", "replace").decode()
-            return clean if len(clean) <= _LONGEST_VALUE else clean[:_LONGEST_VALUE] + "…"
         case bytes():
             return f"{len(value)} bytes"
-    text = str(value)
-    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"
+    return _text(str(value))
+
+
+def _text(text: str) -> str:
+    """Not too long, and without the halves of surrogate pairs that JSON can say and UTF-8 cannot."""
+    clean = text.encode("utf-8", "replace").decode()
+    return clean if len(clean) <= _LONGEST_VALUE else clean[:_LONGEST_VALUE] + "…"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from app.dependencies import AfterQuery, LimitQuery, SettingsDep
-from app.errors import InvalidValue
+from app.errors import UnknownJobType
 from app.routes.answers import problems
 from app.routes.paging import page_of_names
 from app.schemas.architectures import Architecture, ArchitectureDetails, ArchitecturePage, Layer, PretrainedWeights
@@ -56,11 +56,11 @@ async def list_job_types() -> JobTypes:
     )
 
 
-@router.get("/job-types/{type}/schema", summary="JSON schema of a job's configuration", responses=problems(422))
+@router.get("/job-types/{type}/schema", summary="JSON schema of a job's configuration", responses=problems(404))
 async def job_type_schema(type: str) -> dict[str, Any]:  # noqa: A002 -- the path's word
     """Every field with its unit, range and default, for forms and for checks before sending."""
     if type != "fine_tune":
-        raise InvalidValue(f"There is no job type {type!r}", field="type", where="path", value=type, valid="fine_tune")
+        raise UnknownJobType(f"There is no kind of job {type[:100]!r}.", hint="There is fine_tune.")
     return JobRequest.model_json_schema()
 
 

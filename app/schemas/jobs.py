@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from app.schemas.page import Page
 from workers.fine_tune_config import FineTuneConfig, ResolvedFineTune
@@ -15,6 +15,14 @@ class JobRequest(FineTuneConfig):
     """A job to make, or with `dry_run` only to look at."""
 
     dry_run: bool = Field(False, description="Answer with the resolved config and an estimate; queue nothing.")
+
+    @field_validator("model", "weights", "dataset", "publish_as")
+    @classmethod
+    def _is_unicode(cls, value: str | None) -> str | None:
+        if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
+            msg = "half a surrogate pair is no character"
+            raise ValueError(msg)
+        return value
 
 
 class JobDetails(Job):

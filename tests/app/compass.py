@@ -7,10 +7,12 @@ sees whether a picture arrived upright, whole and with the right grey levels.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from models.architectures.catalog import build
 from models.architectures.garment_classifier import garment_classifier
 from models.manifest import ManifestDraft
 from models.registry import ModelVersion, Registry
@@ -20,8 +22,6 @@ CATEGORIES = ("left", "right")
 
 def compass_weights(*, gain: float = 2.0) -> dict[str, Tensor]:
     """The state_dict. gain: how sure it is; negative, it says the opposite."""
-    from models.architectures.catalog import build
-
     weights = {
         key: torch.zeros_like(tensor)
         for key, tensor in build("garment_classifier", num_categories=2).state_dict().items()
@@ -38,9 +38,11 @@ def compass_weights(*, gain: float = 2.0) -> dict[str, Tensor]:
     return weights
 
 
-def publish_compass(registry: Registry, name: str = "compass", *, gain: float = 2.0) -> ModelVersion:
+def publish_compass(
+    registry: Registry, name: str = "compass", *, gain: float = 2.0, report_dir: Path | None = None
+) -> ModelVersion:
     """Publishes it as the next version of `name`."""
     draft = ManifestDraft(
         architecture="garment_classifier", categories=CATEGORIES, preset=garment_classifier().preset, origin="uploaded"
     )
-    return registry.publish(name, compass_weights(gain=gain), draft, now=datetime.now(UTC))
+    return registry.publish(name, compass_weights(gain=gain), draft, now=datetime.now(UTC), report_dir=report_dir)

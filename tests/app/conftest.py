@@ -39,17 +39,22 @@ def api(start_api: StartApi) -> RunningApi:
 
 @pytest.fixture(scope="session")
 def compass(tmp_path_factory: pytest.TempPathFactory, session_redis: RedisServer) -> Iterator[RunningApi]:
-    """An API with a model whose answers are known, shared by the tests that change nothing."""
+    """An API with a model whose answers are known and the data set `shades`, shared by tests that change nothing."""
     home = tmp_path_factory.mktemp("compass")
     settings = ApiSettings(_env_file=None, home=home, redis_url=session_redis.url, device="cpu", offline=True)
     with running_api(settings) as api:
         publish_compass(api.services.registry)
+        post_shades(api)
         yield api
 
 
 @pytest.fixture
 def shades(api: RunningApi) -> RunningApi:
     """An API with a data set, `shades`."""
+    post_shades(api)
+    return api
+
+
+def post_shades(api: RunningApi) -> None:
     answer = api.http.post("/v1/datasets", data={"name": "shades"}, files={"file": ("s.zip", image_folder_zip())})
     assert answer.status_code == 201, answer.text
-    return api

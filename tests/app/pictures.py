@@ -24,7 +24,7 @@ def left_bright(mode: str = "RGB") -> Image.Image:
 def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     """As a file."""
     file = BytesIO()
-    picture.save(file, kind, **options)  # type: ignore[arg-type]
+    picture.save(file, kind, **options)
     return file.getvalue()
 
 

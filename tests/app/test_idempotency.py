@@ -13,6 +13,8 @@ import pytest
 from tests.app.archives import image_folder_zip
 from tests.app.running_api import RunningApi
 from tests.app.test_requests import problem_of
+from tests.waiting import wait_until
+from workers.datasets.intake import ingest_archive
 from workers.idempotency_store import Claimed, IdempotencyStore, InFlight, StoredAnswer
 
 JOB = {"model": "garment_classifier", "dataset": "shades"}
@@ -72,16 +74,14 @@ def test_same_key_on_another_route_is_another_key(shades: RunningApi) -> None:
 def test_second_request_while_the_first_is_answered_is_told_to_wait(
     api: RunningApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from app.routes import datasets as route
-
-    entered, go_on, ingest = threading.Event(), threading.Event(), route.ingest_archive
+    entered, go_on = threading.Event(), threading.Event()
 
     def slowly(*args: Any, **kwargs: Any) -> Any:
         entered.set()
         assert go_on.wait(30)
-        return ingest(*args, **kwargs)
+        return ingest_archive(*args, **kwargs)
 
-    monkeypatch.setattr(route, "ingest_archive", slowly)
+    monkeypatch.setattr("app.routes.datasets.ingest_archive", slowly)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(post_data, api, "k", image_folder_zip())
         assert entered.wait(30)
@@ -114,8 +114,6 @@ def store(redis_url: str) -> Iterator[IdempotencyStore]:
 
 
 def test_claim_of_a_process_that_died_expires(store: IdempotencyStore) -> None:
-    from tests.waiting import wait_until
-
     assert isinstance(store.claim("POST /x", "k", owner="dead"), Claimed)
     assert isinstance(store.claim("POST /x", "k", owner="next"), InFlight)
     wait_until(lambda: isinstance(store.claim("POST /x", "k", owner="next"), Claimed))
