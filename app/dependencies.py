@@ -46,6 +46,7 @@ def get_idempotency(
     idempotency_key: Annotated[
         str | None,
         Header(
+            alias="Idempotency-Key",
             description="Any unique text, a UUID for instance. Sent again with the same payload within a day, the "
             "first answer is repeated and nothing is made twice.",
         ),

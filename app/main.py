@@ -59,7 +59,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         summary="A self-hosted vision service",
         description=_DESCRIPTION,
         openapi_tags=_TAGS,
-        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        license_info={"name": "Apache-2.0"},  # with an identifier, Swagger UI links to another site
         openapi_url=None,  # these pages are in `routes/documentation.py`
         docs_url=None,
         redoc_url=None,
@@ -149,7 +149,7 @@ def _restore_jobs(services: Services) -> None:
         log.warning("%s Predictions work; jobs answer 503 until it is back.", error)
         return
     if restored:
-        log.warning("Redis came back empty: %d job(s) were read back from the run directories", len(restored))
+        log.warning("Redis had lost %d job(s): they were read back from the run directories", len(restored))
 
 
 async def _preload(services: Services, reference: str) -> None:

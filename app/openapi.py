@@ -1,15 +1,26 @@
-"""What FastAPI cannot know of the API: bodies that routes read by hand, and that every error is problem details."""
+"""What FastAPI cannot know of the API: bodies read by hand, errors as problem details, values to try a route with."""
 
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
 from fastapi import FastAPI
 
 from app.problems import MEDIA_TYPE
 from app.routes.answers import problems
 from app.schemas.classify import ClassifyRequest
+
+_EXAMPLES: Final = {
+    "model": "ants-bees",
+    "name": "ants-bees",
+    "version": 1,
+    "alias": "production",
+    "job_id": "job-1a20823ca638b858290",
+    "file": "report.json",
+    "type": "fine_tune",
+}
 
 
 def complete_openapi(app: FastAPI) -> None:
@@ -38,8 +49,26 @@ def _complete(document: dict[str, Any]) -> None:
     for methods in document["paths"].values():
         for operation in methods.values():
             _only_problems(operation["responses"])
+            _describe_answers(operation["responses"], schemas)
+            _add_examples(operation.get("parameters", ()))
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+
+
+def _describe_answers(responses: dict[str, dict[str, Any]], schemas: dict[str, Any]) -> None:
+    """What an answer holds, in the words of its schema."""
+    for answer in responses.values():
+        if answer["description"] == "Successful Response":
+            name = answer.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
+            words = schemas.get(name.rpartition("/")[2], {}).get("description", "It is done.")
+            answer["description"] = words.partition("\n")[0]
+
+
+def _add_examples(parameters: Iterable[dict[str, Any]]) -> None:
+    """Swagger UI fills them in under "Try it out"."""
+    for parameter in parameters:
+        if parameter.get("required") and parameter["name"] in _EXAMPLES:
+            parameter["example"] = _EXAMPLES[parameter["name"]]
 
 
 def _only_problems(responses: dict[str, dict[str, Any]]) -> None:

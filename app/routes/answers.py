@@ -8,8 +8,12 @@ from typing import Any
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from app.problems import MEDIA_TYPE
+from app.errors import BodyTooLarge, InvalidValue, MalformedBody, NotAcceptable, UnsupportedBody
+from app.inference.errors import DeadlineExceeded
+from app.problems import MEDIA_TYPE, problem_of
 from app.schemas.problem import Problem
+from models.errors import UnknownModel
+from workers.errors import DiskFull, IllegalTransition, StoreUnavailable
 
 Documented = dict[int | str, dict[str, Any]]
 
@@ -27,10 +31,47 @@ _PHRASES = {
 }
 
 
+# one error of each status, as it might be answered
+_EXAMPLES: dict[int, tuple[Exception, str]] = {
+    400: (MalformedBody("The body is no JSON: EOF while parsing an object at line 1 column 1."), "/v1/classify"),
+    404: (UnknownModel("There is no model 'ant-bees'.", hint="There is ants-bees, digits."), "/v1/models/ant-bees"),
+    406: (NotAcceptable("Predictions cannot be had as 'text/csv'.", hint="Accept: application/json."), "/v1/classify"),
+    409: (
+        IllegalTransition("Job job-1a20 is succeeded and cannot become cancelled.", hint="It has ended."),
+        "/v1/jobs/job-1a20/cancel",
+    ),
+    413: (BodyTooLarge("The body is larger than the 67108864 bytes that are read here."), "/v1/classify"),
+    415: (UnsupportedBody("A body of type 'text/plain' is not read here."), "/v1/classify"),
+    422: (
+        InvalidValue(
+            "Input should be greater than or equal to 1",
+            field="hyperparameters.batch_size",
+            value=0,
+            valid="a whole number, from 1 to 4096",
+        ),
+        "/v1/jobs",
+    ),
+    503: (StoreUnavailable("Redis is away.", hint="Start Redis, or check FOVEA_REDIS_URL."), "/v1/jobs"),
+    504: (DeadlineExceeded("The prediction was not ready within 30 s."), "/v1/classify"),
+    507: (DiskFull("No space is left where Fovea keeps its data."), "/v1/datasets"),
+}
+
+
 def problems(*statuses: int) -> Documented:
     """The documentation of these errors: problem details all of them."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"model": Problem, "description": _PHRASES[status], "content": content} for status in statuses}
+    return {
+        status: {"model": Problem, "description": _PHRASES[status], "content": {MEDIA_TYPE: _problem_body(status)}}
+        for status in statuses
+    }
+
+
+def _problem_body(status: int) -> dict[str, Any]:
+    error, path = _EXAMPLES[status]
+    example = problem_of(error, {"path": path, "state": {"request_id": "3f0c7b1e9a5d4c22"}})
+    return {
+        "schema": {"$ref": "#/components/schemas/Problem"},
+        "example": example.model_dump(mode="json", exclude_none=True),
+    }
 
 
 def json_answer(body: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -187,7 +187,7 @@ async def _read_images(request: Request, services: Services) -> list[_Posted]:
 
 async def _from_json(body: bytes, services: Services) -> list[_Posted]:
     try:
-        asked = ClassifyRequest.model_validate_json(body)
+        asked = await asyncio.to_thread(ClassifyRequest.model_validate_json, body)  # tens of megabytes of base64
     except ValidationError as error:
         raise errors_of(error, where="body") from error
     limit = services.settings.max_images_per_request

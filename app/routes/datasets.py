@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from functools import partial
+from typing import get_args
 
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
@@ -18,9 +19,10 @@ from app.routes.paging import page_of_names
 from app.schemas.datasets import Dataset, DatasetPage, DatasetUpload
 from app.services import Services
 from app.uploads import Form, discard, read_form
+from models.manifest import Task
 from models.names import checked_name
 from workers.datasets.archive import ArchiveLimits
-from workers.datasets.dataset import DatasetInfo
+from workers.datasets.dataset import DatasetFormat, DatasetInfo
 from workers.datasets.intake import ingest_archive
 from workers.datasets.preview import preview_png
 from workers.datasets.store import DatasetStore
@@ -29,6 +31,16 @@ from workers.errors import DatasetInUse
 router = APIRouter(prefix="/v1/datasets", tags=["Datasets"])
 
 _UPLOAD_SCHEMA = DatasetUpload.model_json_schema()["properties"]
+# Swagger UI would send the first word of an `enum` unasked, and a null as text; nothing stands for "find it yourself"
+_UPLOAD_FIELDS = _UPLOAD_SCHEMA | {
+    name: {
+        "type": "string",
+        "enum": ["", *get_args(choices)],
+        "default": "",
+        "description": _UPLOAD_SCHEMA[name]["description"],
+    }
+    for name, choices in (("task", Task), ("format", DatasetFormat))
+}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -46,10 +58,7 @@ class _Received:
     openapi_extra=form_body(
         {
             "file": file_part("A zip, tar or tar.gz: a folder a category, or a CSV of `path,label`."),
-            **{
-                name: {key: value for key, value in schema.items() if key != "$ref"}
-                for name, schema in _UPLOAD_SCHEMA.items()
-            },
+            **_UPLOAD_FIELDS,
         },
         required=["file", "name"],
     ),
@@ -181,7 +190,9 @@ def _check_field(name: str, value: str) -> None:
 def _ingest(services: Services, form: Form) -> DatasetInfo:
     file = form.one_file("file")
     try:
-        wanted = DatasetUpload.model_validate(form.fields)
+        # a field left empty in a form is one left out; a name left empty is a bad name
+        given = {name: value for name, value in form.fields.items() if value or name == "name"}
+        wanted = DatasetUpload.model_validate(given)
     except ValidationError as error:
         raise errors_of(error, where="body") from error
     assert file.path is not None

@@ -16,9 +16,11 @@ from starlette.staticfiles import StaticFiles
 
 ASSETS_PATH = "/docs-assets"
 _UI_PARAMETERS = {"tryItOutEnabled": True, "displayRequestDuration": True, "validatorUrl": None, "docExpansion": "list"}
-# the page starts itself with an inline script, and draws with inline styles; nothing may come from elsewhere
+# the page starts itself with an inline script, draws with inline styles and shows pictures it received as blobs;
+# nothing may come from elsewhere
 _POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:"
 )
 
 router = APIRouter(include_in_schema=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -26,6 +27,7 @@ from workers.resolve import resolve_fine_tune
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 
 _EVENTS_A_PAGE = 1000
+_EVENT_ID = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?", re.ASCII)
 
 
 @router.post(
@@ -96,7 +98,9 @@ async def watch_job(
     job_id: str,
     jobs: JobsDep,
     after: AfterQuery = None,
-    last_event_id: Annotated[str | None, Header(description="Replays what came after this event.")] = None,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", description="Replays what came after this event.")
+    ] = None,
 ) -> Response:
     """Everything that happened, then everything that happens, up to the event that ends the job.
 
@@ -186,8 +190,8 @@ async def _stream(jobs: JobStore, job_id: str, after: str | None) -> AsyncIterat
 def _checked_event_id(event_id: str | None) -> str | None:
     if event_id is None:
         return None
-    milliseconds, _, number = event_id.partition("-")
-    if len(event_id) > 40 or not milliseconds.isdecimal() or (number and not number.isdecimal()):
+    # Redis's stream ids: two unsigned numbers of 64 bits
+    if not _EVENT_ID.fullmatch(event_id) or any(int(part) >= 2**64 for part in event_id.split("-")):
         raise InvalidValue(
             f"{event_id[:40]!r} is no event id",
             field="Last-Event-ID",

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from os import SEEK_END
+from typing import IO, Annotated, Literal
 
 import torch
 from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
-from starlette.background import BackgroundTask
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, Response, StreamingResponse
 
-from app.dependencies import AfterQuery, IdempotencyDep, LimitQuery, RegistryDep, ServicesDep
+from app.dependencies import AfterQuery, IdempotencyDep, JobsDep, LimitQuery, RegistryDep, ServicesDep
 from app.errors import InvalidValue, UnsupportedBody
 from app.problems import errors_of
 from app.routes.answers import file_part, form_body, json_answer, problems
@@ -25,10 +27,14 @@ from app.services import Services
 from app.uploads import Form, discard, read_form
 from app.version import library_versions
 from models.architectures.catalog import build_empty, get_architecture
-from models.errors import UnknownArchitecture
+from models.errors import CorruptVersion, UnknownArchitecture, UnknownModel, VersionInUse
 from models.manifest import Manifest, ManifestDraft
+from models.registry import ModelVersion as RegisteredVersion
 from models.registry import Registry
-from models.state_dicts import check_keys, modern_keys, read_state_dict
+from models.state_dicts import check_keys, check_values, modern_keys, read_state_dict
+from workers.errors import DiskFull
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1/models", tags=["Models"])
 
@@ -44,7 +50,7 @@ class _Received:
 def list_models(registry: RegistryDep, limit: LimitQuery = 20, after: AfterQuery = None) -> ModelPage:
     """By name, each with its versions, aliases and newest manifest."""
     page = page_of_names(registry.names(), limit=limit, after=after)
-    return ModelPage(data=[_model(registry, name) for name in page.names], has_more=page.has_more, next=page.next)
+    return ModelPage(data=_readable(registry, page.names), has_more=page.has_more, next=page.next)
 
 
 @router.get("/{name}", response_model=Model, summary="Show a model", responses=problems(404, 422))
@@ -94,21 +100,19 @@ def download_state_dict(
     format: Annotated[  # noqa: A002 -- the query parameter's name
         Literal["safetensors", "pth"], Query(description="`pth` is what torch.load(..., weights_only=True) reads.")
     ] = "safetensors",
-) -> FileResponse:
+) -> Response:
     """The state_dict, as it was published."""
     found = services.registry.get(name, version)
     file_name = f"{name}-{version}.{format}"
     if format == "safetensors":
         return FileResponse(found.state_dict_path, media_type="application/octet-stream", filename=file_name)
-    path = services.spool.new_path(".pth")
-    try:
-        torch.save(services.registry.state_dict(found), path)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return FileResponse(
-        path, media_type="application/octet-stream", filename=file_name, background=BackgroundTask(path.unlink)
-    )
+    file = _as_pth(services, found)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{file_name}"',
+        "Content-Length": str(file.seek(0, SEEK_END)),
+    }
+    file.seek(0)
+    return StreamingResponse(_pieces(file), media_type="application/octet-stream", headers=headers)
 
 
 @router.post(
@@ -161,10 +165,14 @@ async def post_version(request: Request, name: str, services: ServicesDep, idemp
     "/{name}/versions/{version}",
     status_code=204,
     summary="Delete a version of a model",
-    responses=problems(404, 409, 422),
+    responses=problems(404, 409, 422, 503),
 )
-def delete_version(name: str, version: int, registry: RegistryDep) -> None:
-    """Frees its disk; 409 while an alias points at it. The number is not given again."""
+def delete_version(name: str, version: int, registry: RegistryDep, jobs: JobsDep) -> None:
+    """Frees its disk; 409 while an alias points at it or a job goes on from it. The number is not given again."""
+    waiting = jobs.uses_model(f"{name}/{version}")
+    if waiting:
+        hint = "Wait until they have ended, or cancel them."
+        raise VersionInUse(f"{name}/{version} is what {', '.join(waiting[:5])} will go on from.", hint=hint)
     registry.delete_version(name, version)
 
 
@@ -182,13 +190,49 @@ def delete_alias(name: str, alias: str, registry: RegistryDep) -> None:
 
 
 def _model(registry: Registry, name: str) -> Model:
+    """Raises CorruptVersion if none of its versions can be read."""
     versions = registry.versions(name)
-    return Model(
-        name=name,
-        versions=versions,
-        aliases=registry.aliases(name),
-        latest=registry.get(name, versions[-1]).manifest,
-    )
+    for version in reversed(versions):
+        try:
+            latest = registry.get(name, version).manifest
+        except CorruptVersion:
+            if version == versions[0]:
+                raise
+            continue
+        break
+    return Model(name=name, versions=versions, aliases=registry.aliases(name), latest=latest)
+
+
+def _readable(registry: Registry, names: Iterable[str]) -> list[Model]:
+    """The models of which anything can be read: one damaged file does not hide all the others."""
+    found = []
+    for name in names:
+        try:
+            found.append(_model(registry, name))
+        except (CorruptVersion, UnknownModel) as error:
+            log.warning("%s is left out of the list: %s", name, error)
+    return found
+
+
+def _as_pth(services: Services, version: RegisteredVersion) -> IO[bytes]:
+    """The version's weights as torch.save writes them, in a file without a name: it goes when it is closed."""
+    path = services.spool.new_path(".pth")
+    try:
+        file = path.open("w+b")
+        try:
+            torch.save(services.registry.state_dict(version), file)
+        except RuntimeError as error:  # torch's zip writer says no more than that a write came up short
+            file.close()
+            raise DiskFull(f"The weights could not be written: {error}", hint="Free disk space.") from error
+    finally:
+        path.unlink(missing_ok=True)
+    return file
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(1024 * 1024):
+            yield piece
 
 
 async def _receive(request: Request, services: Services) -> Form:
@@ -228,6 +272,7 @@ def _publish(services: Services, name: str, form: Form) -> Manifest:
         own,
         {key: tensor for key, tensor in state_dict.items() if key in own or not key.startswith(architecture.auxiliary)},
     )
+    check_values(own, state_dict)
     draft = ManifestDraft(
         task=said.task,
         architecture=said.architecture,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -45,9 +45,8 @@ def job_log(
     log = _run(jobs, job_id).log
     if follow:
         return StreamingResponse(_followed(jobs, job_id, log), media_type="text/plain; charset=utf-8")
-    if not log.exists():
-        return PlainTextResponse("")
-    return FileResponse(log, media_type="text/plain; charset=utf-8")
+    # not a FileResponse: that promises a length and then reads what was added meanwhile too
+    return StreamingResponse(_pieces(log), media_type="text/plain; charset=utf-8")
 
 
 @router.get("/{job_id}/report", response_model=Report, summary="Files of a job's report", responses=problems(404, 503))
@@ -119,6 +118,13 @@ async def _followed(jobs: JobStore, job_id: str, log: Path) -> AsyncIterator[byt
         if has_ended:
             return
         await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    offset = 0
+    while piece := _read_from(path, offset):
+        offset += len(piece)
+        yield piece
 
 
 def _read_from(path: Path, offset: int) -> bytes:

@@ -14,7 +14,9 @@ class DatasetUpload(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(description="What to call it: letters, digits, `-`, `_`, `.`, at most 64.")
+    name: str = Field(
+        description="What to call it: letters, digits, `-`, `_`, `.`, at most 64.", examples=["ants-bees"]
+    )
     task: Task | None = Field(None, description="Found by itself if left out.")
     format: DatasetFormat | None = Field(None, description="Found by itself if left out.")
     validation_fraction: float = Field(

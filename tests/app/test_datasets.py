@@ -43,6 +43,12 @@ def test_archive_becomes_a_version_with_its_report(api: RunningApi) -> None:
     assert spooled_files(api) == []
 
 
+def test_fields_left_empty_in_a_form_are_left_out(api: RunningApi) -> None:
+    fields = {"name": "shades", "task": "", "format": "", "seed": ""}
+    answer = api.http.post("/v1/datasets", data=fields, files={"file": ("s.zip", image_folder_zip())})
+    assert answer.status_code == 201, answer.text
+
+
 def test_second_upload_is_the_next_version(shades: RunningApi) -> None:
     archive = image_folder_zip(of_each=12)
     again = shades.http.post("/v1/datasets", data={"name": "shades"}, files={"file": ("s.zip", archive)})
