@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, model_validator
 
 Task = Literal["classification"]
 
@@ -22,8 +22,8 @@ class Preset(BaseModel):
     resize_px: Annotated[int, Field(ge=1, le=4096, description="Length of the shorter side before the crop.")]
     crop_px: Annotated[int, Field(ge=1, le=4096, description="Side of the centre crop: what the network sees.")]
     interpolation: Literal["nearest-exact", "bilinear", "bicubic"] = "bilinear"
-    mean: tuple[float, ...] = Field(description="Mean a channel, of values in [0, 1].")
-    std: tuple[float, ...] = Field(description="Standard deviation a channel, of values in [0, 1].")
+    mean: tuple[FiniteFloat, ...] = Field(description="Mean a channel, of values in [0, 1].")
+    std: tuple[FiniteFloat, ...] = Field(description="Standard deviation a channel, of values in [0, 1].")
 
     @model_validator(mode="after")
     def _one_number_a_channel(self) -> Preset:
@@ -55,7 +55,7 @@ class ManifestDraft(BaseModel):
     architecture: str = Field(description="Catalogue name.")
     categories: tuple[str, ...] = Field(min_length=1, description="Label of every index the network answers with.")
     preset: Preset
-    metrics: dict[str, float] = Field(default_factory=dict, description="For instance `val/top1`, in [0, 1].")
+    metrics: dict[str, FiniteFloat] = Field(default_factory=dict, description="For instance `val/top1`, in [0, 1].")
     dataset: DatasetReference | None = None
     base: str | None = Field(
         None, description="Weights it started from: `resnet18.IMAGENET1K_V1`, `ants-bees/2`; null for none."

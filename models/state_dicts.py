@@ -103,6 +103,24 @@ def check_keys(own: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) -> N
         )
 
 
+def check_values(own: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) -> None:
+    """Raises IncompatibleWeights if a tensor is not of the kind that `own` has, or holds NaN or infinities."""
+    of_another_kind = [
+        f"{key}: {state_dict[key].dtype}"
+        for key, tensor in own.items()
+        if key in state_dict and state_dict[key].is_floating_point() != tensor.is_floating_point()
+    ]
+    not_finite = [key for key, tensor in state_dict.items() if key in own and not bool(tensor.isfinite().all())]
+    if of_another_kind or not_finite:
+        parts = ((of_another_kind, "not floating point where they must be, or the reverse"), (not_finite, "not finite"))
+        said = "; ".join(f"{_counted(keys)} {word}" for keys, word in parts if keys)
+        raise IncompatibleWeights(
+            f"The state_dict cannot compute anything: {said}.",
+            mismatched=[*of_another_kind, *not_finite],
+            hint="Save the weights as floats, from a training run that did not diverge.",
+        )
+
+
 def load_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Puts `state_dict` into `module`, by reference where its parameters are on the meta device.
 

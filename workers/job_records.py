@@ -18,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ from redis.retry import Retry
 
 from models.storage import replace_file
 from workers.errors import StoreUnavailable, UnknownJob
-from workers.jobs import Job, JobEvent, JobStatus
+from workers.jobs import Job, JobEvent, JobStatus, status_event
 from workers.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ MAX_EVENTS: Final = 20_000  # a job; older ones are trimmed from Redis and stay 
 _JOBS: Final = "fovea:jobs"
 _SWEEP: Final = "fovea:sweep"
 _RESTORED: Final = "fovea:restored"
+_JOB_ID: Final = re.compile(r"job-[0-9a-f]{1,40}", re.ASCII)  # anything else could name another key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,14 +135,22 @@ class JobRecords:
             yield from records
             start += chunk
 
-    def put(self, record: Record) -> None:
-        """Writes a job that Redis does not know, with one event that says where it stands."""
+    def put(self, record: Record) -> bool:
+        """Writes a job that Redis does not know, with one event that says where it stands; False if it knows it."""
         job = record.job
         with translated_errors(), self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.watch(_key(job.id))
+            if pipeline.exists(_key(job.id)):
+                return False
+            pipeline.multi()
             pipeline.hset(_key(job.id), mapping=_fields(record))
             pipeline.zadd(_JOBS, {job.id: job.created_at.timestamp() * 1000})
-            _add_event(pipeline, job.id, "status", {"status": job.status.value, "attempt": job.attempt})
-            pipeline.execute()
+            _add_event(pipeline, job.id, *status_event(job))
+            try:
+                pipeline.execute()
+            except redis_errors.WatchError:
+                return False
+        return True
 
     def change(self, job_id: str, decide: Callable[[Record], Change], *, mirror: bool = True) -> Record:
         """One compare-and-set: reads the job, asks `decide` what to write, and writes it unless someone was faster.
@@ -244,18 +254,15 @@ class JobRecords:
         except OSError as error:
             log.warning("job %s was not mirrored to %s: %s", record.job.id, run.job, error)
 
-    def restore(self) -> list[str]:
-        """Reads the jobs back from disk if Redis came back empty; returns the ids that were missing."""
+    def restore(self, *, only_if_emptied: bool = False) -> list[str]:
+        """Reads back from disk the jobs that Redis does not know; returns their ids.
+
+        only_if_emptied: cheap enough to be asked often; a Redis that lost its last second only is not noticed.
+        """
         with translated_errors():
-            if self._redis.exists(_RESTORED):
+            if only_if_emptied and self._redis.exists(_RESTORED):
                 return []
-        missing = []
-        for record in self._on_disk():
-            with translated_errors():
-                is_known = self._redis.exists(_key(record.job.id))
-            if not is_known:
-                self.put(record)
-                missing.append(record.job.id)
+        missing = [record.job.id for record in self._on_disk() if self.put(record)]
         with translated_errors():
             self._redis.set(_RESTORED, now().isoformat())
         return missing
@@ -329,7 +336,7 @@ def _applied(old: Record, change: Change) -> Record:
 
 
 def _read(client: Any, job_id: str) -> Record:
-    fields = client.hgetall(_key(job_id))
+    fields = client.hgetall(_key(job_id)) if _JOB_ID.fullmatch(job_id) else None
     if not fields:
         raise UnknownJob(f"There is no job {job_id!r}.", hint="GET /v1/jobs lists them.")
     return Record(

@@ -176,8 +176,13 @@ class JobStore:
             if job.config.dataset.name == name and version in (None, job.config.dataset.version)
         ]
 
+    def uses_model(self, reference: str) -> list[str]:
+        """Ids of the jobs that have not ended and go on from the model version `name/3`."""
+        active = (record.job for record in self.records.all() if not record.job.status.is_final)
+        return [job.id for job in active if job.config.base == reference]
+
     def restore(self) -> list[str]:
-        """Reads the jobs back from disk if Redis came back empty; returns the ids that were missing."""
+        """Reads back from disk the jobs that Redis does not know; returns their ids."""
         return self.records.restore()
 
     def queue_depth(self) -> int:

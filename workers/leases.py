@@ -126,6 +126,8 @@ class Leases:
             job = record.job
             if job.status is not JobStatus.RUNNING or self._records.has_lease(job.id):
                 raise LeaseLost(f"Job {job.id} is not lost.")
+            if self._records.run(job.id).was_handed_back(record.token):
+                return _given_back(job, reason="The run goes on from where its worker handed it back.", lost=None)
             lost = JobFailure(
                 code="worker_lost",
                 message=f"The worker {job.worker} was lost in attempt {job.attempt} of {job.max_attempts}.",
@@ -166,8 +168,8 @@ class Leases:
         record = read_mirror(self._records.run(claim.job.id))
         if record is None:
             raise LeaseLost(f"Job {claim.job.id} was deleted.")
-        self._records.put(record)
-        return record
+        self._records.put(record)  # unless someone else was faster
+        return self._records.read(claim.job.id)
 
 
 def _moved(job: Job, status: JobStatus, **fields: Any) -> Change:

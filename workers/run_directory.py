@@ -6,6 +6,7 @@ runs/<job_id>/
   lease.json           the fencing token of the attempt that may write (worker)
   run.lock             held by the one trainer that runs (trainer)
   stop, hand_back      requests to the trainer: finish early; checkpoint and leave (worker)
+  handed_back.json     the fencing token of an attempt that stopped at a checkpoint, as asked (worker)
   metrics.jsonl        series, append only; of two lines with one step the later counts (trainer)
   events.jsonl         what the worker mirrors to Redis, append only (trainer)
   train.log            the trainer's stdout and stderr (trainer)
@@ -133,6 +134,10 @@ class RunDirectory:
         return self.path / "hand_back"
 
     @property
+    def handed_back(self) -> Path:
+        return self.path / "handed_back.json"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
@@ -194,6 +199,17 @@ class RunDirectory:
             return int(json.loads(self.lease.read_bytes())["token"])
         except FileNotFoundError:
             return None
+
+    def note_handed_back(self, token: int) -> None:
+        """The attempt with this fencing token stopped in good order, at a checkpoint."""
+        replace_file(self.handed_back, json.dumps({"token": token}).encode())
+
+    def was_handed_back(self, token: int) -> bool:
+        """Whether the attempt with this fencing token stopped in good order."""
+        try:
+            return int(json.loads(self.handed_back.read_bytes())["token"]) == token
+        except FileNotFoundError:
+            return False
 
     def read_metrics(self) -> list[MetricLine]:
         """The series in order of steps; a step that was trained twice (after a crash) counts once, as trained last."""

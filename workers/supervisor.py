@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -110,29 +111,34 @@ class Supervisor:
             self._send(job_id)
 
     def _attempt(self, claim: Claim) -> Job:
+        """Runs the claimed job and tells Redis how that ended, as soon as Redis is there."""
         run = self._records.run(claim.job.id)
         try:
-            self._prepare(run, claim)
-            if run.read_result() is None:
-                self._train(run, claim)
-            result = run.read_result()
-            if result is None:
-                return self._insist(lambda: self._failed(run, claim))
-            published = publish(run, run.read_config(), result, self._registry, now=now())
-            return self._insist(lambda: self._leases.succeed(claim, published))
+            tell = self._run(run, claim)
         except Cancelled:
-            return self._insist(lambda: self._leases.cancel(claim))
+            tell = partial(self._leases.cancel, claim)
         except HandedBack:
+            run.note_handed_back(claim.token)  # in case Redis is away for good: the attempt was not lost
             reason = "The worker shuts down: the run goes on from its checkpoint when another takes it."
-            return self._insist(lambda: self._leases.give_back(claim, reason=reason))
+            tell = partial(self._leases.give_back, claim, reason=reason)
         except TrainerLost as lost:
-            failure = lost.failure
-            return self._insist(lambda: self._leases.give_back(claim, reason=failure.message, lost=failure))
-        except (ModelsError, OSError) as error:
-            is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-            code = "disk_full" if is_full else "publishing_failed"
-            failure = JobFailure(code=code, message=str(error), hint=getattr(error, "hint", None))
-            return self._insist(lambda: self._leases.fail(claim, failure))
+            tell = partial(self._leases.give_back, claim, reason=lost.failure.message, lost=lost.failure)
+        except (LeaseLost, UnknownJob):
+            raise
+        except Exception as error:  # the boundary of a run: whatever it was, no job may stay `running` without a worker
+            tell = partial(self._leases.fail, claim, _failure_of(error, claim))
+        return self._insist(tell)
+
+    def _run(self, run: RunDirectory, claim: Claim) -> Callable[[], Job]:
+        """Trains if need be and publishes; how to tell it. Raises what ends a run in another way."""
+        self._prepare(run, claim)
+        if run.read_result() is None:
+            self._train(run, claim)
+        result = run.read_result()
+        if result is None:
+            return partial(self._failed, run, claim)
+        published = publish(run, run.read_config(), result, self._registry, now=now())
+        return partial(self._leases.succeed, claim, published)
 
     def _prepare(self, run: RunDirectory, claim: Claim) -> None:
         run.path.mkdir(parents=True, exist_ok=True)
@@ -235,6 +241,17 @@ class _Relay:
             log.info("Redis is back; job %s has caught up", self._claim.job.id)
         self._is_away = False
         return wishes
+
+
+def _failure_of(error: Exception, claim: Claim) -> JobFailure:
+    hint = getattr(error, "hint", None)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return JobFailure(code="disk_full", message=str(error), hint="Free disk space, then retry the job.")
+    if isinstance(error, ModelsError | OSError):
+        return JobFailure(code="publishing_failed", message=str(error), hint=hint)
+    log.error("job %s: the worker broke", claim.job.id, exc_info=error)
+    message = f"The worker broke: {type(error).__name__}: {error}"
+    return JobFailure(code="internal_error", message=message, hint="Its log has the reason; the checkpoints are kept.")
 
 
 def _start_trainer(run: RunDirectory, claim: Claim) -> subprocess.Popen[bytes]:

@@ -23,6 +23,7 @@ class Sweeper:
         self._owner = owner
         self._interval_s = interval_s
         self._send = send
+        self._has_looked = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
@@ -35,8 +36,9 @@ class Sweeper:
 
     def sweep(self) -> list[str]:
         """One look; returns the ids that were sent to the workers again. Raises StoreUnavailable."""
-        if restored := self._records.restore():
-            log.warning("Redis came back empty: %d job(s) were read back from the run directories", len(restored))
+        if restored := self._records.restore(only_if_emptied=self._has_looked):
+            log.warning("Redis had lost %d job(s): they were read back from the run directories", len(restored))
+        self._has_looked = True
         if not self._records.take_sweep_lock(self._owner, seconds=self._interval_s * 0.9):
             return []
         lost = self._leases.take_lost_jobs()

@@ -68,7 +68,7 @@ def draw_sheet(answers: Sequence[Answer], *, title: str) -> bytes:
     tiles = [
         Tile(
             image=Image.open(BytesIO(answer.digit.png)),
-            caption=f"{answer.digit.label} → {answer.label}  {answer.score:.2f}",
+            caption=f"{answer.digit.label} as {answer.label}  {answer.score:.2f}",
             good=answer.is_right,
         )
         for answer in _chosen(answers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 
 from app.schemas.page import Page
 from models.manifest import Manifest, Preset, Task
@@ -43,8 +43,17 @@ class UploadedManifest(BaseModel):
         min_length=1, max_length=100_000, description="Label of every index the network answers with, in order."
     )
     preset: Preset | None = Field(None, description="Preprocessing; null: the architecture's own.")
-    metrics: dict[str, float] = Field(default_factory=dict, description="Whatever you measured.")
+    metrics: dict[str, FiniteFloat] = Field(default_factory=dict, description="Whatever you measured.")
     description: str | None = Field(None, max_length=2000)
+
+    @field_validator("categories")
+    @classmethod
+    def _labels_can_be_read(cls, categories: tuple[str, ...]) -> tuple[str, ...]:
+        for index, label in enumerate(categories):
+            if not label.strip() or not label.isprintable():
+                msg = f"category {index} is {label!r}: a label is printable text"
+                raise ValueError(msg)
+        return categories
 
 
 class AliasTarget(BaseModel):

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from app.schemas.jobs import JobDetails, JobPlan
+from tests.app.compass import publish_compass
 from tests.app.running_api import RunningApi
 from tests.app.test_requests import problem_of
 from tests.waiting import wait_until
@@ -309,3 +310,25 @@ def test_watcher_that_leaves_is_let_go(shades: RunningApi) -> None:
     with shades.http.stream("GET", f"/v1/jobs/{job.id}/events") as answer:
         next(answer.iter_text())
     wait_until(lambda: shades.http.get("/healthz").status_code == 200)
+
+
+@pytest.mark.parametrize("suffix", [":events", ":lease"])
+def test_job_id_that_names_another_key_is_a_404(shades: RunningApi, suffix: str) -> None:
+    job = make_job(shades)
+    claim(shades, job)
+    assert problem_of(shades.http.get(f"/v1/jobs/{job.id}{suffix}")).code == "unknown_job"
+
+
+@pytest.mark.parametrize("event_id", ["9" * 26, "123-", "\u0661-\u0661", str(2**64)])
+def test_event_id_that_redis_would_refuse_is_refused(shades: RunningApi, event_id: str) -> None:
+    job = make_job(shades)
+    answer = shades.http.get(f"/v1/jobs/{job.id}/events", params={"after": event_id})
+    assert problem_of(answer).code == "invalid_request"
+
+
+def test_model_that_a_waiting_job_goes_on_from_is_kept(shades: RunningApi) -> None:
+    for _ in range(2):
+        publish_compass(shades.services.registry, "needle")
+    make_job(shades, model="needle/1")
+    assert problem_of(shades.http.delete("/v1/models/needle/versions/1")).code == "version_in_use"
+    assert shades.http.delete("/v1/models/needle/versions/2").status_code == 204

@@ -234,3 +234,37 @@ def test_report_of_a_version_is_served(api: RunningApi, tmp_path: Path) -> None:
     answer = api.http.get("/v1/models/needle/versions/1/report/curves.png")
     assert (answer.headers["Content-Type"], answer.content) == ("image/png", pictures.png())
     assert problem_of(api.http.get("/v1/models/needle/versions/1/report/..%2fmanifest.json")).code == "unknown_file"
+
+
+def test_nan_in_a_manifest_is_refused_and_hides_no_model(api: RunningApi) -> None:
+    weights = save_safetensors(compass_weights())
+    nan_mean = {"channels": 1, "resize_px": 28, "crop_px": 28, "mean": [float("nan")], "std": [0.5]}
+    for said in ({"metrics": {"val/top1": float("nan")}}, {"preset": nan_mean}, {"categories": ["up", "\0", "a", "b"]}):
+        assert problem_of(upload(api, weights, **said)).code == "invalid_request"
+    assert api.http.get("/v1/models").json()["data"] == []
+
+
+@pytest.mark.parametrize("damage", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(api: RunningApi, damage: float) -> None:
+    weights = compass_weights()
+    name = next(iter(weights))
+    weights[name] = torch.full_like(weights[name], damage)
+    problem = problem_of(upload(api, save_safetensors(weights)))
+    assert (problem.code, problem.mismatched) == ("incompatible_weights", (name,))
+
+
+def test_damaged_version_does_not_hide_the_other_models(two_versions: RunningApi) -> None:
+    publish_compass(two_versions.services.registry, "broken")
+    registry = two_versions.services.settings.registry_dir
+    (registry / "broken" / "1" / "manifest.json").write_text("{}")
+    (registry / "needle" / "2" / "manifest.json").write_text("{}")
+    (listed,) = two_versions.http.get("/v1/models").json()["data"]
+    assert (listed["name"], listed["latest"]["version"]) == ("needle", 1)
+
+
+def test_pth_download_leaves_nothing_behind_whatever_range_is_asked_for(two_versions: RunningApi) -> None:
+    path = "/v1/models/needle/versions/1/state_dict"
+    for asked in ("bytes=999999999999-", "garbage"):
+        answer = two_versions.http.get(path, params={"format": "pth"}, headers={"Range": asked})
+        assert answer.status_code == 200
+    assert spooled_files(two_versions) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from tests.training.runs import a_dataset, a_run
 from tests.workers.jobs_builders import a_config
 from workers.publishing import publish
 from workers.run_directory import EventTail, RunDirectory
+from workers.training.classification import Evaluation
 from workers.training.failures import NonFiniteLoss, explain_failure
 from workers.training.journal import Journal
+from workers.training.loop import Ground
 from workers.training.run import FenceLost, RunHandedBack, train_run
 
 
@@ -123,6 +126,16 @@ def test_non_finite_loss_fails_and_keeps_the_last_good_checkpoint(home: Path) ->
     assert failure.code == "non_finite_loss"
     assert "learning_rate" in (failure.hint or "")
     assert run.read_result() is None
+
+
+def test_non_finite_validation_loss_fails_before_anything_is_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run(home)
+    scores = Evaluation(metrics={"val/loss": math.nan, "val/top1": 0.5}, targets=torch.zeros(1), scores=torch.zeros(1))
+    monkeypatch.setattr(Ground, "evaluate", lambda *_: scores)
+    with pytest.raises(NonFiniteLoss, match="val/loss became nan"):
+        train_run(run)
+    assert not run.best_weights.exists()
+    assert not any("val/loss" in line.metrics for line in run.read_metrics())
 
 
 def test_image_that_vanished_fails_the_run_by_name(home: Path) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from tests.redis_server import RedisServer, free_port
 from tests.workers.jobs_builders import a_config, a_job, a_store
 from workers.errors import IllegalTransition, StoreUnavailable, UnknownJob
+from workers.job_records import Record
 from workers.job_store import JobStore
 from workers.jobs import JobFailure, JobStatus
 from workers.leases import Leases
@@ -173,6 +175,22 @@ def test_nothing_is_left_of_a_job_that_could_not_be_stored(tmp_path: Path) -> No
         store.create(a_job())
     assert list((tmp_path / "runs").iterdir()) == []
     store.close()
+
+
+def test_job_that_redis_lost_alone_comes_back_too(store: JobStore, redis_url: str) -> None:
+    lost, kept = store.create(a_job()), store.create(a_job())
+    assert store.restore() == []
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete(f"fovea:job:{lost.id}")
+    assert store.restore() == [lost.id]
+    assert {job.id for job in store.page().jobs} == {lost.id, kept.id}
+
+
+def test_job_that_redis_knows_is_not_written_over(store: JobStore, leases: Leases) -> None:
+    job = store.create(a_job())
+    leases.claim(job.id, "w")
+    assert not store.records.put(Record(job=job))
+    assert store.get(job.id).status is JobStatus.RUNNING
 
 
 def test_jobs_come_back_from_disk_when_redis_lost_everything(own_redis: RedisServer, tmp_path: Path) -> None:

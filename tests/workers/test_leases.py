@@ -96,6 +96,15 @@ def test_lost_attempt_may_write_nothing(store: JobStore, leases: Leases) -> None
     assert store.get(old.job.id).worker == "another"
 
 
+def test_attempt_that_was_handed_back_while_redis_was_away_was_not_lost(store: JobStore, leases: Leases) -> None:
+    job = store.create(a_job(max_attempts=1))
+    claim = leases.claim(job.id, "w")
+    assert claim is not None
+    store.run(job.id).note_handed_back(claim.token)
+    (taken,) = wait_until(leases.take_lost_jobs)
+    assert (taken.status, taken.attempt) == (JobStatus.QUEUED, 0)
+
+
 def test_last_lost_attempt_fails_the_job_and_says_why(store: JobStore, leases: Leases) -> None:
     job = store.create(a_job(max_attempts=2))
     for _ in range(2):

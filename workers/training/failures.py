@@ -16,10 +16,10 @@ _SEE_LOG = "GET /v1/jobs/{id}/log shows the whole log."
 
 
 class NonFiniteLoss(Exception):
-    """The loss became infinite or not a number."""
+    """A loss or another metric became infinite or not a number."""
 
-    def __init__(self, *, step: int, epoch: int, loss: float) -> None:
-        super().__init__(f"The loss became {loss} at or shortly before step {step}, in epoch {epoch}.")
+    def __init__(self, *, step: int, epoch: int, loss: float, name: str = "train/loss") -> None:
+        super().__init__(f"{name} became {loss} at or shortly before step {step}, in epoch {epoch}.")
 
 
 class UnusableImage(Exception):

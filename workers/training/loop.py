@@ -96,6 +96,9 @@ def train(
         evaluation = ground.evaluate(state)
         finish_epoch(state)
         metrics = {"train/loss": train_loss, **evaluation.metrics}
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise NonFiniteLoss(step=state.step, epoch=state.epoch, loss=value, name=name)
         value, loss = evaluation.metrics[DECISIVE_METRIC], evaluation.metrics["val/loss"]
         if state.best is None or (value, -loss) > (state.best.value, -state.best.loss):
             state.best = BestEpoch(metric=DECISIVE_METRIC, value=value, epoch=state.epoch, loss=loss)
