@@ -105,7 +105,6 @@ def _train(screen: Console, client: Client, info: DatasetInfo) -> None:
         weights="none",
         dataset=f"{info.name}/{info.version}",
         publish_as=NAME,
-        promote="always",
         hyperparameters=KNOBS,
     )
     job = client.jobs.create(config)
@@ -113,7 +112,8 @@ def _train(screen: Console, client: Client, info: DatasetInfo) -> None:
     job = follow_job(client, job)
     if job.result is None:
         raise Failure(f"{job.id} {job.status} without a result.")
-    _say(screen, f"Published {job.result.model}/{job.result.version}; {job.result.promotion}")
+    done = "Published and promoted" if job.result.promoted else "Published"
+    _say(screen, f"{done} {job.result.model}/{job.result.version}. {job.result.promotion}")
 
 
 def _classify(screen: Console, client: Client, held_out: Sequence[Digit]) -> list[Answer]:

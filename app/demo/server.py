@@ -32,6 +32,9 @@ def running_server(directory: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "app.cli", "up", "--home", "data", "--host", _HOST, "--port", str(port)]
     # Neither FOVEA_... nor the `.env` of the directory one happens to be in: what they say is about another server.
     env = {name: value for name, value in code_environment().items() if not name.startswith("FOVEA_")}
+    # A network this small gains nothing from more threads, and threads that wait for each other cost much on a machine
+    # that computes other things too.
+    env["OMP_NUM_THREADS"] = "1"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 (our own module)
             command,
