@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from app.schemas.jobs import JobDetails, JobPlan
 from tests.app.compass import publish_compass
@@ -305,11 +306,18 @@ def test_log_is_followed_until_the_job_ends(shades: RunningApi) -> None:
     assert seen == "first\nsecond\n"
 
 
-def test_watcher_that_leaves_is_let_go(shades: RunningApi) -> None:
+def test_watcher_that_leaves_is_let_go(shades: RunningApi, redis_url: str) -> None:
     job = make_job(shades)
-    with shades.http.stream("GET", f"/v1/jobs/{job.id}/events") as answer:
-        next(answer.iter_text())
-    wait_until(lambda: shades.http.get("/healthz").status_code == 200)
+    with redis.Redis.from_url(redis_url) as client:
+
+        def watchers() -> int:
+            return sum(connection["cmd"] == "xread" for connection in client.client_list())
+
+        with shades.http.stream("GET", f"/v1/jobs/{job.id}/events") as answer:
+            pieces = answer.iter_text()  # httpx hangs up when it is let go of
+            next(pieces)
+            wait_until(watchers)
+        wait_until(lambda: not watchers())
 
 
 @pytest.mark.parametrize("suffix", [":events", ":lease"])
