@@ -6,6 +6,7 @@ ARG UV_VERSION=0.13.9
 # Which PyTorch wheels uv takes: empty for the package index's own, which bring CUDA along, or cpu, cu130, ...
 ARG TORCH_BACKEND=""
 ENV UV_COMPILE_BYTECODE=1 \
+    UV_CACHE_DIR=/var/cache/uv \
     UV_LINK_MODE=copy \
     UV_PYTHON_DOWNLOADS=never \
     UV_SYSTEM_CERTS=1 \
@@ -15,7 +16,7 @@ RUN python3 -m pip install --no-cache-dir --root-user-action=ignore uv==${UV_VER
 # Nothing of the code is here yet, so a change of the code leaves these gigabytes alone. No extras: the tools of
 # development, the demo's data and the embedded Redis have no use in a container.
 COPY pyproject.toml constraints.txt /src/
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/var/cache/uv \
     uv pip install ${TORCH_BACKEND:+--torch-backend "${TORCH_BACKEND}"} \
         --constraint /src/constraints.txt --requirements /src/pyproject.toml
 
@@ -24,7 +25,7 @@ COPY README.md LICENSE /src/
 COPY models /src/models
 COPY workers /src/workers
 COPY app /src/app
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/var/cache/uv \
     uv pip install --no-deps --build-constraint /src/constraints.txt --target /opt/fovea /src \
     && rm /opt/fovea/.lock
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
-from functools import partial
 from typing import get_args
 
 from fastapi import APIRouter, Request
@@ -12,13 +9,13 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from app.dependencies import AfterQuery, DatasetsDep, IdempotencyDep, JobsDep, LimitQuery, ServicesDep
-from app.errors import UnsupportedBody
 from app.problems import errors_of
 from app.routes.answers import file_part, form_body, json_answer, problems
 from app.routes.paging import page_of_names
+from app.routes.uploading import Upload, answer_upload
 from app.schemas.datasets import Dataset, DatasetPage, DatasetUpload
 from app.services import Services
-from app.uploads import Form, discard, read_form
+from app.uploads import Form
 from models.manifest import Task
 from models.names import checked_name
 from workers.datasets.archive import ArchiveLimits
@@ -43,13 +40,6 @@ _UPLOAD_FIELDS = _UPLOAD_SCHEMA | {
 }
 
 
-@dataclass(kw_only=True, slots=True)
-class _Received:
-    """The upload, once it is there."""
-
-    form: Form | None = None
-
-
 @router.post(
     "",
     response_model=DatasetInfo,
@@ -70,23 +60,7 @@ async def post_dataset(request: Request, services: ServicesDep, idempotency: Ide
     The answer's `report` lists everything that was seen: unreadable, doubled and mislabelled pictures, a validation
     split that was made. If nothing usable is left the answer is 422 with the same list, and nothing is kept.
     """
-    received = _Received()
-
-    async def read() -> str:
-        received.form = await _receive(request, services)
-        return received.form.fingerprint
-
-    async def make() -> Response:
-        assert received.form is not None
-        work = partial(_ingest, services, received.form)
-        info = await asyncio.get_running_loop().run_in_executor(services.intake, work)
-        return json_answer(info, status=201, headers={"Location": f"/v1/datasets/{info.name}/{info.version}"})
-
-    try:
-        return await idempotency.answer(read, make)
-    finally:
-        if received.form is not None:
-            await asyncio.shield(asyncio.to_thread(discard, received.form))
+    return await answer_upload(_ARCHIVE, _ingest, request=request, services=services, idempotency=idempotency)
 
 
 @router.get("", response_model=DatasetPage, summary="List data sets", responses=problems(422))
@@ -162,32 +136,18 @@ def _dataset(datasets: DatasetStore, name: str) -> Dataset:
     return Dataset(name=name, versions=versions, latest=datasets.get(f"{name}/{versions[-1]}").info)
 
 
-async def _receive(request: Request, services: Services) -> Form:
-    content_type = request.headers.get("content-type", "")
-    if not content_type.lower().startswith("multipart/form-data"):
-        raise UnsupportedBody(
-            f"A data set is posted as multipart/form-data, not as {content_type or 'nothing'!r}.",
-            hint="curl -F file=@photos.zip -F name=my-photos does it.",
-        )
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal():
-        await asyncio.to_thread(services.spool.check_room, int(declared))
-    return await read_form(
-        content_type,
-        request.stream(),
-        file_fields=frozenset({"file"}),
-        new_path=services.spool.new_path,
-        check_field=_check_field,
-    )
-
-
 def _check_field(name: str, value: str) -> None:
     """Refuses a bad name before gigabytes behind it come in, where clients send it first."""
     if name == "name":
         checked_name(value, kind="dataset")
 
 
-def _ingest(services: Services, form: Form) -> DatasetInfo:
+_ARCHIVE = Upload(
+    what="A data set", file_field="file", example="-F file=@photos.zip -F name=my-photos", check_field=_check_field
+)
+
+
+def _ingest(services: Services, form: Form) -> Response:
     file = form.one_file("file")
     try:
         # a field left empty in a form is one left out; a name left empty is a bad name
@@ -202,7 +162,7 @@ def _ingest(services: Services, form: Form) -> DatasetInfo:
         max_bytes=settings.max_archive_bytes,
         max_ratio=settings.max_archive_ratio,
     )
-    return ingest_archive(
+    info = ingest_archive(
         file.path,
         name=wanted.name,
         store=services.datasets,
@@ -214,3 +174,4 @@ def _ingest(services: Services, form: Form) -> DatasetInfo:
         now=services.now(),
         max_pixels=settings.max_image_pixels,
     ).info
+    return json_answer(info, status=201, headers={"Location": f"/v1/datasets/{info.name}/{info.version}"})

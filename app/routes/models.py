@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
 from os import SEEK_END
 from typing import IO, Annotated, Literal
 
@@ -17,14 +14,15 @@ from pydantic import ValidationError
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from app.dependencies import AfterQuery, IdempotencyDep, JobsDep, LimitQuery, RegistryDep, ServicesDep
-from app.errors import InvalidValue, UnsupportedBody
+from app.errors import InvalidValue
 from app.problems import errors_of
 from app.routes.answers import file_part, form_body, json_answer, problems
 from app.routes.paging import page_of_names
 from app.routes.runs import report_file, report_files
+from app.routes.uploading import Upload, answer_upload
 from app.schemas.models import Alias, AliasTarget, Model, ModelPage, ModelVersion, UploadedManifest
 from app.services import Services
-from app.uploads import Form, discard, read_form
+from app.uploads import Form
 from app.version import library_versions
 from models.architectures.catalog import build_empty, get_architecture
 from models.errors import CorruptVersion, UnknownArchitecture, UnknownModel, VersionInUse
@@ -39,11 +37,11 @@ log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/models", tags=["Models"])
 
 
-@dataclass(kw_only=True, slots=True)
-class _Received:
-    """The upload, once it is there."""
-
-    form: Form | None = None
+_WEIGHTS = Upload(
+    what="A state_dict",
+    file_field="state_dict",
+    example="""-F state_dict=@weights.pth -F 'manifest={"architecture": …}'""",
+)
 
 
 @router.get("", response_model=ModelPage, summary="List models", responses=problems(422))
@@ -141,24 +139,13 @@ async def post_version(request: Request, name: str, services: ServicesDep, idemp
     is listed. Pickles that hold anything but tensors are refused, and nothing of them is run.
     """
     services.registry.check_new_name(name)
-    received = _Received()
 
-    async def read() -> str:
-        received.form = await _receive(request, services)
-        return received.form.fingerprint
-
-    async def make() -> Response:
-        assert received.form is not None
-        work = partial(_publish, services, name, received.form)
-        manifest = await asyncio.get_running_loop().run_in_executor(services.intake, work)
+    def make(services: Services, form: Form) -> Response:
+        manifest = _publish(services, name, form)
         location = f"/v1/models/{name}/versions/{manifest.version}"
         return json_answer(manifest, status=201, headers={"Location": location})
 
-    try:
-        return await idempotency.answer(read, make)
-    finally:
-        if received.form is not None:
-            await asyncio.shield(asyncio.to_thread(discard, received.form))
+    return await answer_upload(_WEIGHTS, make, request=request, services=services, idempotency=idempotency)
 
 
 @router.delete(
@@ -233,24 +220,6 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
     with file:
         while piece := file.read(1024 * 1024):
             yield piece
-
-
-async def _receive(request: Request, services: Services) -> Form:
-    content_type = request.headers.get("content-type", "")
-    if not content_type.lower().startswith("multipart/form-data"):
-        raise UnsupportedBody(
-            f"Weights are posted as multipart/form-data, not as {content_type or 'nothing'!r}.",
-            hint="""curl -F state_dict=@weights.pth -F 'manifest={"architecture": …}' does it.""",
-        )
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal():
-        await asyncio.to_thread(services.spool.check_room, int(declared))
-    return await read_form(
-        content_type,
-        request.stream(),
-        file_fields=frozenset({"state_dict"}),
-        new_path=services.spool.new_path,
-    )
 
 
 def _publish(services: Services, name: str, form: Form) -> Manifest:
