@@ -136,6 +136,7 @@ def _open(settings: ApiSettings) -> Services:
             settings.image_url_hosts, max_bytes=settings.max_image_bytes, timeout_s=settings.image_url_timeout_s
         ),
         spool=Spool.open(settings.home),
+        preloading=set(settings.preload),
         intake=ThreadPoolExecutor(_INTAKE_THREADS, thread_name_prefix="intake"),
     )
     _restore_jobs(services)
@@ -157,6 +158,8 @@ async def _preload(services: Services, reference: str) -> None:
         await services.engine.models.get(reference)
     except Exception as error:  # a start is not stopped by a model that is not there
         log.warning("%s was not preloaded: %s", reference, error)
+    finally:
+        services.preloading.discard(reference)
 
 
 async def _close(services: Services) -> None:

@@ -33,6 +33,7 @@ class Services:
     engine: Engine
     image_urls: ImageUrls
     spool: Spool
+    preloading: set[str]  # references that are still to be loaded before the server is ready
     intake: Executor  # the few threads that unpack and check what was uploaded: minutes, not milliseconds
 
     @property

@@ -53,12 +53,11 @@ async def system(services: ServicesDep) -> System:
 
 
 def _checks(services: Services) -> dict[str, Check]:
-    engine = services.engine
     return {
         "redis": _redis(services),
         "registry": _writable(services.settings.registry_dir),
-        "engine": Check(ok=True, detail=f"{engine.pending_images} of {engine.max_pending_images} images pending"),
-        "device": Check(ok=True, detail=str(engine.models.device)),
+        "engine": _engine(services),
+        "device": Check(ok=True, detail=str(services.engine.models.device)),
         "disk": _disk(services.settings.home),
     }
 
@@ -69,6 +68,13 @@ def _redis(services: Services) -> Check:
     except StoreUnavailable as error:
         return Check(ok=False, detail=str(error))
     return Check(ok=True, detail="answers")
+
+
+def _engine(services: Services) -> Check:
+    if services.preloading:
+        return Check(ok=False, detail=f"loading {', '.join(sorted(services.preloading))}")
+    engine = services.engine
+    return Check(ok=True, detail=f"{engine.pending_images} of {engine.max_pending_images} images pending")
 
 
 def _writable(directory: Path) -> Check:

@@ -79,5 +79,13 @@ def test_preloaded_model_is_there_before_anyone_asks(start_api: StartApi) -> Non
     first = start_api()
     publish_compass(first.services.registry)
     second = start_api(preload=("compass", "nothing"))
-    loaded = wait_until(lambda: second.http.get("/v1/system").json()["engine"]["loaded_models"])
+    wait_until(lambda: second.http.get("/readyz").status_code == 200)
+    loaded = second.http.get("/v1/system").json()["engine"]["loaded_models"]
     assert [model["reference"] for model in loaded] == ["compass/1"]
+
+
+def test_server_is_not_ready_before_its_models_are_loaded(api: RunningApi) -> None:
+    api.services.preloading.add("ants-bees")
+    answer = api.http.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["checks"]["engine"] == {"ok": False, "detail": "loading ants-bees"}
