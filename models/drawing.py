@@ -98,7 +98,7 @@ def _draw_scores(picture: Image.Image, scores: Sequence[ClassScore], font: _Font
         draw.rectangle((pad, upper, pad + length, upper + line_px - max(1, line_px // 8)), fill=(26, 127, 55, 220))
         percent = f"{score.score:.1%}"
         percent_width = round(font.getlength(percent))
-        label = _shortened(score.label, font, picture.width - 4 * pad - percent_width)
+        label = _shortened(score.label, font, picture.width - 6 * pad - percent_width)
         draw.text((2 * pad, upper), label, font=font, fill="white")
         draw.text((picture.width - 2 * pad - percent_width, upper), percent, font=font, fill="white")
     picture.paste(panel, (0, picture.height - panel_height), panel)

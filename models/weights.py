@@ -26,12 +26,12 @@ def find_pretrained(reference: str) -> tuple[Architecture, WeightsEntry] | None:
 
     Raises UnknownWeights for an architecture without such weights.
     """
-    name, _, entry = reference.partition(".")
+    name, dot, entry = reference.partition(".")
     try:
         architecture = get_architecture(name)
     except UnknownArchitecture:
         return None
-    return architecture, get_weights(architecture, entry or DEFAULT)
+    return architecture, get_weights(architecture, entry if dot else DEFAULT)
 
 
 def get_weights(architecture: Architecture, name: str) -> WeightsEntry:

@@ -120,9 +120,10 @@ def test_reference_to_something_else_is_not_found() -> None:
     assert find_pretrained("ants-bees") is None
 
 
-def test_reference_to_weights_that_are_not_is_refused() -> None:
+@pytest.mark.parametrize("reference", ["resnet50.IMAGENET1K_V9", "resnet50."])
+def test_reference_to_weights_that_are_not_is_refused(reference: str) -> None:
     with pytest.raises(UnknownWeights):
-        find_pretrained("resnet50.IMAGENET1K_V9")
+        find_pretrained(reference)
 
 
 def test_weights_belong_where_torch_would_put_them(tmp_path: Path) -> None:
