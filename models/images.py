@@ -74,7 +74,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
 def read_image_size(data: bytes) -> tuple[int, int]:
     """Width and height in pixels, after EXIF orientation. Reads the header only.
 
-    Raises NotAnImage, BrokenImage.
+    Raises NotAnImage, BrokenImage; ImageTooLarge for a WebP above MAX_PIXELS.
     """
     header = _open(data)
     width, height = header.size
