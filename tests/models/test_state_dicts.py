@@ -13,6 +13,7 @@ from models.architectures.catalog import build, build_empty, get_architecture
 from models.errors import IncompatibleWeights, UnsafeWeights
 from models.state_dicts import (
     check_state_dict,
+    check_values,
     for_publishing,
     load_state_dict,
     module_from_state_dict,
@@ -265,3 +266,20 @@ def test_views_are_saved_whole(tmp_path: Path) -> None:
     save_state_dict(for_publishing(architecture, {"a": grid.t(), "b": grid}), tmp_path / "weights")
 
     assert torch.equal(read_state_dict(tmp_path / "weights")["a"], grid.t())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers_are_refused(value: float) -> None:
+    with pytest.raises(IncompatibleWeights, match="bias"):
+        check_values(nn.Linear(3, 2).state_dict(), {"weight": torch.ones(2, 3), "bias": torch.tensor([1.0, value])})
+
+
+def test_whole_numbers_where_floats_belong_are_refused() -> None:
+    with pytest.raises(IncompatibleWeights, match="weight"):
+        check_values(nn.Linear(3, 2).state_dict(), {"weight": torch.ones(2, 3, dtype=torch.int64)})
+
+
+def test_plain_values_are_taken() -> None:
+    own = nn.BatchNorm2d(3).state_dict()
+
+    check_values(own, own)
