@@ -23,9 +23,7 @@ from workers.jobs import Job, JobStatus
 from workers.queue import enqueue, make_celery
 
 SHORT = {"epochs": 3}
-# about ten milliseconds an epoch: long enough to be broken, short enough to be waited for
-BREAKABLE = {"epochs": 60}
-ENDLESS = {"epochs": 10_000}
+ENDLESS = {"epochs": 10_000}  # until it is told to stop: it cannot end before it is broken
 
 
 @dataclass(kw_only=True)
@@ -56,6 +54,13 @@ class Stage:
         found = wait_until(reached, deadline_s=deadline_s)
         assert found is not None
         return found
+
+    def finish(self, job: Job) -> Job:
+        """Has a running job end early, and well."""
+        epoch = self.epochs(job)
+        wait_until(lambda: self.store.get(job.id).status is JobStatus.RUNNING and self.epochs(job) > epoch)
+        self.store.request_stop(job.id)
+        return self.wait_for(job, JobStatus.SUCCEEDED)
 
     def log(self, job: Job) -> str:
         return self.store.run(job.id).log.read_text()
@@ -116,24 +121,25 @@ def test_job_becomes_a_model_in_production(stage: Stage) -> None:
 
 def test_killed_worker_takes_its_trainer_along_and_the_next_goes_on(stage: Stage) -> None:
     stage.worker.start()
-    job = stage.submit(BREAKABLE)
+    job = stage.submit(ENDLESS)
     wait_until(lambda: stage.epochs(job) >= 2)
     stage.worker.kill()
     wait_until(lambda: stage.trainer(job) is None, deadline_s=10)
     stage.worker.start()
-    ended = stage.wait_for(job, JobStatus.SUCCEEDED)
+    ended = stage.finish(job)
     assert ended.attempt == 2
     assert "Going on from the checkpoint" in stage.log(job)
 
 
 def test_killed_trainer_is_started_again_from_its_checkpoint(stage: Stage) -> None:
     stage.worker.start()
-    job = stage.submit(BREAKABLE)
+    job = stage.submit(ENDLESS)
     wait_until(lambda: stage.epochs(job) >= 2)
     trainer = stage.trainer(job)
     assert trainer is not None
     trainer.kill()
-    ended = stage.wait_for(job, JobStatus.SUCCEEDED)
+    wait_until(lambda: stage.store.get(job.id).attempt == 2)
+    ended = stage.finish(job)
     assert ended.attempt == 2
     messages = [event.data["message"] for event in stage.store.events(job.id) if event.type == "message"]
     assert any("killed by SIGKILL" in message for message in messages)
@@ -141,12 +147,13 @@ def test_killed_trainer_is_started_again_from_its_checkpoint(stage: Stage) -> No
 
 def test_worker_told_to_end_hands_its_run_back(stage: Stage) -> None:
     stage.worker.start()
-    job = stage.submit(BREAKABLE)
+    job = stage.submit(ENDLESS)
     wait_until(lambda: stage.epochs(job) >= 2)
     assert stage.worker.terminate() == 0
     assert stage.store.get(job.id).status is JobStatus.QUEUED
     stage.worker.start()
-    assert stage.wait_for(job, JobStatus.SUCCEEDED).attempt == 1  # nothing was lost
+    assert stage.finish(job).attempt == 1  # nothing was lost
+    assert "Going on from the checkpoint" in stage.log(job)
 
 
 def test_cancel_of_a_running_job_frees_the_device_within_seconds(stage: Stage) -> None:
@@ -175,7 +182,7 @@ def test_stop_of_a_running_job_publishes_what_it_has(stage: Stage) -> None:
 
 def test_repeated_message_does_not_run_a_job_twice(stage: Stage) -> None:
     stage.worker.start()
-    job = stage.submit(BREAKABLE)
+    job = stage.submit(SHORT)
     for _ in range(3):
         enqueue(stage.celery, job.id)
     stage.wait_for(job, JobStatus.SUCCEEDED)
@@ -202,27 +209,27 @@ def test_run_longer_than_the_visibility_timeout_runs_once(stage: Stage) -> None:
 
 def test_redis_that_goes_away_and_comes_back_costs_the_run_nothing(fragile: Stage, own_redis: RedisServer) -> None:
     fragile.worker.start()
-    job = fragile.submit(BREAKABLE)
+    job = fragile.submit(ENDLESS)
     wait_until(lambda: fragile.epochs(job) >= 2)
     own_redis.stop()
     run = fragile.store.run(job.id)
     seen = len(run.read_metrics())
     wait_until(lambda: len(run.read_metrics()) > seen + 5)  # the trainer does not notice
     own_redis.start()
-    assert fragile.wait_for(job, JobStatus.SUCCEEDED).attempt == 1
+    assert fragile.finish(job).attempt == 1
     next_job = fragile.submit(SHORT, publish_as="next")
     fragile.wait_for(next_job, JobStatus.SUCCEEDED)  # the worker still listens
 
 
 def test_redis_that_lost_everything_gets_the_jobs_back(fragile: Stage, own_redis: RedisServer) -> None:
     fragile.worker.start()
-    running, waiting = fragile.submit(BREAKABLE), fragile.submit(SHORT, publish_as="waiting")
+    running, waiting = fragile.submit(ENDLESS), fragile.submit(SHORT, publish_as="waiting")
     wait_until(lambda: fragile.epochs(running) >= 2)
     own_redis.stop()
     own_redis.lose_everything()
     own_redis.start()
     wait_until(lambda: is_known(fragile, running) and is_known(fragile, waiting))
-    assert fragile.wait_for(running, JobStatus.SUCCEEDED).attempt == 1
+    assert fragile.finish(running).attempt == 1
     fragile.wait_for(waiting, JobStatus.SUCCEEDED)
 
 

@@ -60,7 +60,7 @@ class WorkerProcess:
         """As a shutdown would; returns its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=120)
 
     def end(self) -> None:
         """Whatever state it is in."""
