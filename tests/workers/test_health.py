@@ -1,0 +1,41 @@
+"""`python -m workers.health`, which the worker's container asks: against a real worker and a real Redis."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kombu.exceptions import OperationalError
+
+from tests.redis_server import RedisServer
+from tests.waiting import wait_until
+from tests.workers.worker_process import WorkerProcess
+from workers.health import worker_answers
+
+HERE = socket.gethostname()
+
+
+@pytest.fixture
+def worker(tmp_path: Path, own_redis: RedisServer) -> Iterator[WorkerProcess]:
+    process = WorkerProcess(home=tmp_path, redis_url=own_redis.url).start()
+    yield process
+    process.end()
+
+
+def test_running_worker_answers_for_its_own_host_only(worker: WorkerProcess) -> None:
+    wait_until(lambda: worker_answers(worker.redis_url, hostname=HERE, timeout_s=1))
+    assert not worker_answers(worker.redis_url, hostname="elsewhere", timeout_s=1)
+
+
+def test_killed_worker_answers_no_more(worker: WorkerProcess) -> None:
+    wait_until(lambda: worker_answers(worker.redis_url, hostname=HERE, timeout_s=1))
+    worker.kill()
+    assert not worker_answers(worker.redis_url, hostname=HERE, timeout_s=1)
+
+
+def test_without_redis_there_is_an_error_in_good_time(own_redis: RedisServer) -> None:
+    own_redis.stop()
+    with pytest.raises(OperationalError):
+        worker_answers(own_redis.url, hostname=HERE, timeout_s=1)
