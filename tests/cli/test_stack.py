@@ -113,7 +113,7 @@ def _stack(home: Path, api: str, worker: str) -> Iterator[tuple[subprocess.Popen
     output = home / "output"
     command = [sys.executable, "-m", "tests.cli.stub_stack", str(home), api, worker]
     with output.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env={"STACK_TEST": str(home), "PATH": "/usr/bin"})
+        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "STACK_TEST": str(home)})
     try:
         yield process, output
     finally:
