@@ -10,23 +10,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from app.cli import cli
 from tests.cli.pictures import write_pictures
-from tests.cli.real_stack import PROJECT_DIR, real_stack
+from tests.cli.real_stack import PROJECT_DIR, RealStack, real_stack
 from tests.waiting import wait_until
 
 TRAINING = ["--model", "garment_classifier", "--weights", "none", "--data-workers", "0", "--augmentation", "none"]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStack]:
     directory = tmp_path_factory.mktemp("stack")
     with real_stack(directory / "home", "--cancel-grace-s", "1", output=directory / "output") as stack:
-        yield stack.wait_until_ready()
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def server(stack: RealStack) -> str:
+    return stack.wait_until_ready()
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +59,25 @@ def as_json(server: str, *arguments: str) -> Any:
     result = fovea(server, *arguments, "--json")
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
+
+
+def test_banner_leads_to_the_api_and_its_documentation(server: str) -> None:
+    assert httpx.get(f"{server}/readyz").status_code == 200
+    assert httpx.get(f"{server}/docs").status_code == 200
+
+
+def test_second_up_on_the_same_home_is_refused_with_where_the_first_is(stack: RealStack, server: str) -> None:
+    second = subprocess.run(
+        [sys.executable, "-m", "app.cli", "up", "--home", str(stack.home), "--port", "0"],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT_DIR,
+        check=False,
+    )
+
+    assert second.returncode == 1
+    assert f"process {stack.process.pid}" in second.stderr
+    assert server in second.stderr
 
 
 def test_training_a_directory_publishes_and_promotes_a_model(server: str, trained: dict[str, Any]) -> None:
@@ -236,7 +261,7 @@ def test_ctrl_c_while_watching_leaves_the_job_running(server: str, trained: dict
 
 def test_stopped_job_publishes_its_best_weights(server: str, trained: dict[str, Any]) -> None:
     job_id = _start_long_job(server, "--publish-as", "stopped-early")
-    wait_until(lambda: as_json(server, "jobs", "show", job_id)["progress"]["epoch"] > 0, deadline_s=120)
+    wait_until(lambda: as_json(server, "jobs", "show", job_id)["progress"]["epoch"] > 0, deadline_s=120, interval_s=0.5)
 
     assert fovea(server, "jobs", "stop", job_id).exit_code == 0
     watched = fovea(server, "jobs", "watch", job_id)
