@@ -43,7 +43,7 @@ up: $(READY) ## Run Redis, the API and a worker until Ctrl-C
 	@$(BIN)/fovea up
 
 test: $(READY) ## Run all tests
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(READY) ## Check format and style
 	$(BIN)/ruff format --check .

@@ -142,6 +142,7 @@ KINDS: dict[type[Exception], Kind] = {
     models.CorruptVersion: Kind(500, "corrupt_version", "The model version is damaged on disk"),
     models.ModelsError: Kind(500, "model_error", "The model cannot be used"),
     workers.UnknownDataset: Kind(404, "unknown_dataset", "No such data set"),
+    workers.DamagedDataset: Kind(500, "damaged_dataset", "The data set version is damaged on disk"),
     workers.UnknownDatasetVersion: Kind(404, "unknown_dataset_version", "No such data set version"),
     workers.DatasetInUse: Kind(409, "dataset_in_use", "The data set is in use"),
     workers.UnsafeArchive: Kind(422, "unsafe_archive", "The archive is refused"),

@@ -98,8 +98,8 @@ def _open(settings: ApiSettings) -> Services:
     architectures_known = frozenset(catalog.names())
     registry = Registry(settings.registry_dir, reserved_names=architectures_known)
     store = DatasetStore(settings.datasets_dir)
-    if removed := store.remove_leftovers():
-        log.info("removed %d unfinished data set(s) of a process that died", removed)
+    if removed := store.remove_leftovers() + registry.remove_leftovers():
+        log.info("removed %d unfinished data set(s) and model version(s) of processes that died", removed)
     celery = make_celery(settings.redis_url, visibility_timeout_s=settings.visibility_timeout_s)
 
     def send(job_id: str, request_id: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -24,7 +23,7 @@ from app.schemas.problem import FieldError, Problem
 from app.validity import describe_valid
 from models.errors import IncompatibleWeights, ModelsError
 from workers.datasets.dataset import Finding
-from workers.errors import DiskFull, InvalidJob, UnusableDataset, WorkersError
+from workers.errors import NO_SPACE, DiskFull, InvalidJob, UnusableDataset, WorkersError
 
 MEDIA_TYPE = "application/problem+json"
 _LONGEST_VALUE = 200
@@ -66,7 +65,7 @@ async def _answer_known(request: Request, error: Exception) -> Response:
 
 
 async def _answer_full_disk(request: Request, error: Exception) -> Response:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
         hint = "Delete old data sets, jobs or model versions, or give FOVEA_HOME more room."
         return answer(DiskFull("No space is left where Fovea keeps its data.", hint=hint), request.scope)
     raise error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import uuid
 
 from models.errors import InvalidName
 
@@ -24,8 +23,3 @@ def checked_name(name: str, *, kind: str) -> str:
         shown = name if len(name) <= MAX_NAME_LENGTH else name[:MAX_NAME_LENGTH] + "…"
         raise InvalidName(f"{shown!r} cannot be a {kind} name.", hint=_HINT)
     return name
-
-
-def new_temporary_name() -> str:
-    """A name that no model, data set or version can have, for a directory that is still being written."""
-    return f".tmp-{uuid.uuid4().hex}"

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,9 +31,10 @@ from models.errors import (
 )
 from models.manifest import Manifest, ManifestDraft
 from models.model_lock import ModelLock, hold_model_lock
-from models.names import checked_name, new_temporary_name
+from models.names import checked_name
 from models.safetensors_header import count_parameters
 from models.storage import publish_directory, replace_file, sync_directory, version_numbers
+from models.temporary_directories import remove_abandoned_directories, temporary_directory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,7 +170,7 @@ class Registry:
 
         self.check_new_name(name)
         kept = for_publishing(get_architecture(draft.architecture), state_dict)
-        with self._temporary() as directory:
+        with self._new_version() as directory:
             save_state_dict(kept, directory / STATE_DICT_FILE)
             return self._publish(name, directory, draft, now=now, report_dir=report_dir)
 
@@ -182,7 +183,7 @@ class Registry:
         Raises InvalidName, UnsafeWeights; OSError if the disk is full: then nothing is left behind.
         """
         self.check_new_name(name)
-        with self._temporary() as directory:
+        with self._new_version() as directory:
             shutil.copyfile(path, directory / STATE_DICT_FILE)
             return self._publish(name, directory, draft, now=now, report_dir=report_dir)
 
@@ -232,7 +233,7 @@ class Registry:
         Raises InvalidName, UnknownModel, UnknownVersion; VersionInUse if an alias points at it.
         """
         self.versions(name)
-        with self._temporary() as trash, self._lock(name) as lock:
+        with temporary_directory(self._root) as trash, self._lock(name) as lock:
             numbers = self.versions(name)
             if version not in numbers:
                 raise UnknownVersion(f"{name} has no version {version}.", hint=f"It has {_listed(numbers)}.")
@@ -264,12 +265,9 @@ class Registry:
         except UnsafeWeights as error:
             raise _corrupt(f"The weights of {manifest.reference} cannot be read: {error}") from error
 
-    def remove_leftovers(self, *, now: datetime, older_than: timedelta = timedelta(days=1)) -> int:
-        """Deletes what writers that died left behind, and returns how many directories that were."""
-        stale = [path for path in self._root.glob(".tmp-*") if path.stat().st_mtime < (now - older_than).timestamp()]
-        for path in stale:
-            shutil.rmtree(path, ignore_errors=True)
-        return len(stale)
+    def remove_leftovers(self) -> int:
+        """Removes what writers that died left behind, and nothing that is in use; returns how many directories."""
+        return remove_abandoned_directories(self._root)
 
     def _numbers(self, name: str) -> list[int]:
         """Versions that are whole; what else lies there is left alone."""
@@ -314,14 +312,12 @@ class Registry:
         return None
 
     @contextmanager
-    def _temporary(self) -> Iterator[Path]:
-        """A directory on the registry's file system that is gone afterwards, unless it was renamed."""
-        directory = self._root / new_temporary_name()
-        directory.mkdir(parents=True)
-        try:
-            yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+    def _new_version(self) -> Iterator[Path]:
+        """An empty directory on the registry's file system, to be published; removed if it was not."""
+        with temporary_directory(self._root) as directory:
+            version = directory / "version"
+            version.mkdir()
+            yield version
 
     def _lock(self, name: str) -> AbstractContextManager[ModelLock]:
         """Keeps others from changing the model, which must have a checked name."""

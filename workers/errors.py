@@ -3,6 +3,7 @@
 WorkersError
  ├─ DatasetError
  │   ├─ UnknownDataset, UnknownDatasetVersion
+ │   ├─ DamagedDataset        a version whose files are not what was published
  │   ├─ DatasetInUse          a job that has not ended needs it
  │   ├─ UnsafeArchive         paths outside, links, passwords, bombs
  │   ├─ BrokenArchive         no zip or tar, or a damaged one
@@ -17,7 +18,11 @@ WorkersError
 
 from __future__ import annotations
 
+import errno
 from typing import Any
+
+# How the operating system says that a disk is full; EFBIG: a file reached its limit (ulimit -f, or the file system's).
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class WorkersError(Exception):
@@ -38,6 +43,10 @@ class UnknownDataset(DatasetError):
 
 class UnknownDatasetVersion(DatasetError):
     """The data set has no such version."""
+
+
+class DamagedDataset(DatasetError):
+    """The files of a version are not those that were published, or of a later Fovea."""
 
 
 class DatasetInUse(DatasetError):

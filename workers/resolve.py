@@ -57,7 +57,7 @@ def resolve_fine_tune(config: FineTuneConfig, *, datasets: DatasetStore, registr
 
 def _dataset(config: FineTuneConfig, datasets: DatasetStore) -> DatasetInfo:
     try:
-        return datasets.get(config.dataset).info
+        return datasets.resolve(config.dataset).info
     except (DatasetError, ModelsError) as error:
         raise InvalidJob(str(error), field="dataset", hint=error.hint) from error
 

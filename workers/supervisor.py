@@ -7,7 +7,6 @@ trainer dies with the supervisor (it asks the kernel for that), and nothing it d
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import signal
@@ -24,7 +23,7 @@ from typing import TypeVar
 from models.errors import ModelsError
 from models.registry import Registry
 from models.storage import replace_file
-from workers.errors import StoreUnavailable, UnknownJob
+from workers.errors import NO_SPACE, StoreUnavailable, UnknownJob
 from workers.exit_codes import EXIT_HANDED_BACK
 from workers.job_records import JobRecords, now
 from workers.jobs import Job, JobFailure, JobStatus
@@ -245,7 +244,7 @@ class _Relay:
 
 def _failure_of(error: Exception, claim: Claim) -> JobFailure:
     hint = getattr(error, "hint", None)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
         return JobFailure(code="disk_full", message=str(error), hint="Free disk space, then retry the job.")
     if isinstance(error, ModelsError | OSError):
         return JobFailure(code="publishing_failed", message=str(error), hint=hint)

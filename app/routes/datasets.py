@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from typing import get_args
 
 from fastapi import APIRouter, Request
@@ -23,7 +25,9 @@ from workers.datasets.dataset import DatasetFormat, DatasetInfo
 from workers.datasets.intake import ingest_archive
 from workers.datasets.preview import preview_png
 from workers.datasets.store import DatasetStore
-from workers.errors import DatasetInUse
+from workers.errors import DamagedDataset, DatasetInUse, UnknownDataset
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1/datasets", tags=["Datasets"])
 
@@ -67,7 +71,7 @@ async def post_dataset(request: Request, services: ServicesDep, idempotency: Ide
 def list_datasets(datasets: DatasetsDep, limit: LimitQuery = 20, after: AfterQuery = None) -> DatasetPage:
     """By name, each with its newest version."""
     page = page_of_names(datasets.names(), limit=limit, after=after)
-    return DatasetPage(data=[_dataset(datasets, name) for name in page.names], has_more=page.has_more, next=page.next)
+    return DatasetPage(data=_readable(datasets, page.names), has_more=page.has_more, next=page.next)
 
 
 @router.get("/{name}", response_model=Dataset, summary="Show a data set", responses=problems(404, 422))
@@ -84,7 +88,7 @@ def show_dataset(name: str, datasets: DatasetsDep) -> Dataset:
 )
 def show_dataset_version(name: str, version: int, datasets: DatasetsDep) -> DatasetInfo:
     """Format, categories, counts a split and category, sizes, fingerprint, report."""
-    return datasets.get(f"{checked_name(name, kind='dataset')}/{version}").info
+    return datasets.get(name, version).info
 
 
 @router.get(
@@ -98,7 +102,7 @@ def show_dataset_version(name: str, version: int, datasets: DatasetsDep) -> Data
 )
 def preview_dataset(name: str, version: int, datasets: DatasetsDep) -> Response:
     """A contact sheet of up to 48 pictures of all categories, with their labels: the same ones every time."""
-    found = datasets.get(f"{checked_name(name, kind='dataset')}/{version}")
+    found = datasets.get(name, version)
     return Response(preview_png(datasets, found), media_type="image/png")
 
 
@@ -118,7 +122,6 @@ def delete_dataset(name: str, datasets: DatasetsDep, jobs: JobsDep) -> None:
 )
 def delete_dataset_version(name: str, version: int, datasets: DatasetsDep, jobs: JobsDep) -> None:
     """Frees its disk; 409 while a job needs it. The number is not given again."""
-    datasets.get(f"{checked_name(name, kind='dataset')}/{version}")
     _check_unused(jobs.uses_dataset(name, version), f"{name}/{version}")
     datasets.delete(name, version)
 
@@ -132,8 +135,26 @@ def _check_unused(job_ids: list[str], what: str) -> None:
 
 
 def _dataset(datasets: DatasetStore, name: str) -> Dataset:
+    """With the newest version that can be read. Raises DamagedDataset if none can."""
     versions = datasets.versions(name)
-    return Dataset(name=name, versions=versions, latest=datasets.get(f"{name}/{versions[-1]}").info)
+    for version in reversed(versions):
+        try:
+            return Dataset(name=name, versions=versions, latest=datasets.get(name, version).info)
+        except DamagedDataset:
+            if version == versions[0]:
+                raise
+    raise AssertionError
+
+
+def _readable(datasets: DatasetStore, names: Iterable[str]) -> list[Dataset]:
+    """The data sets of which anything can be read: one damaged file does not hide all the others."""
+    found = []
+    for name in names:
+        try:
+            found.append(_dataset(datasets, name))
+        except (DamagedDataset, UnknownDataset) as error:
+            log.warning("%s is left out of the list: %s", name, error)
+    return found
 
 
 def _check_field(name: str, value: str) -> None:

@@ -143,7 +143,7 @@ def delete_job(job_id: str, jobs: JobsDep) -> None:
 
 def _plan(services: Services, config: FineTuneConfig) -> JobPlan:
     resolved = _resolve(services, config)
-    dataset = services.datasets.get(f"{resolved.dataset.name}/{resolved.dataset.version}").info
+    dataset = services.datasets.get(resolved.dataset.name, resolved.dataset.version).info
     return JobPlan(config=resolved, estimate=estimate(resolved, dataset))
 
 

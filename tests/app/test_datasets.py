@@ -82,9 +82,25 @@ def test_deleted_version_frees_its_disk(shades: RunningApi) -> None:
     assert list(shades.services.settings.datasets_dir.rglob("*.png")) == []
 
 
+def test_damaged_version_is_said_hides_no_other_and_can_be_deleted(shades: RunningApi) -> None:
+    damaged = shades.services.datasets.resolve("shades").path / "dataset.json"
+    damaged.write_text("{")
+    assert problem_of(shades.http.get("/v1/datasets/shades/1")).code == "damaged_dataset"
+    assert shades.http.get("/v1/datasets").json()["data"] == []
+    shades.http.post("/v1/datasets", data={"name": "shades"}, files={"file": ("s.zip", image_folder_zip())})
+    assert [data_set["latest"]["version"] for data_set in shades.http.get("/v1/datasets").json()["data"]] == [2]
+    assert shades.http.delete("/v1/datasets/shades/1").status_code == 204
+    assert shades.http.get("/v1/datasets/shades").json()["versions"] == [2]
+
+
+@pytest.mark.parametrize("version", ["2", "0", "-1", "99999999999999"])
+def test_version_that_does_not_exist_is_not_found(shades: RunningApi, version: str) -> None:
+    assert problem_of(shades.http.get(f"/v1/datasets/shades/{version}")).code == "unknown_dataset_version"
+
+
 @pytest.mark.parametrize("path", ["/v1/datasets/shades", "/v1/datasets/shades/1"])
 def test_data_set_that_a_job_needs_is_kept(shades: RunningApi, path: str) -> None:
-    info = shades.services.datasets.get("shades").info
+    info = shades.services.datasets.resolve("shades").info
     job = shades.services.jobs.create(a_job(config=a_config(dataset=info.reference)))
     problem = problem_of(shades.http.delete(path))
     assert (problem.status, problem.code) == (409, "dataset_in_use")

@@ -54,7 +54,7 @@ def test_archive_with_splits_is_published_as_it_is(store: DatasetStore) -> None:
     assert info.size_bytes == sum(len(content) for content in SPLIT.values())
     assert info.validation_fraction is None
     assert info.report == ()
-    assert store.get("ants-bees") == version
+    assert store.resolve("ants-bees") == version
 
 
 def test_every_image_listed_is_there_with_its_bytes(store: DatasetStore) -> None:
@@ -80,7 +80,7 @@ def test_second_archive_is_the_next_version(store: DatasetStore) -> None:
     ingest(store, SPLIT)
 
     assert ingest(store, folders(ants=9, bees=9)).info.version == 2
-    assert store.get("ants-bees/1").info.splits["train"].images == 22
+    assert store.resolve("ants-bees/1").info.splits["train"].images == 22
 
 
 def test_same_content_has_the_same_fingerprint_whatever_it_is_called(store: DatasetStore) -> None:

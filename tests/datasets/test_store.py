@@ -13,7 +13,7 @@ from models.errors import InvalidName
 from tests.datasets.builders import NOW, file_tree
 from workers.datasets.dataset import DatasetImage, DatasetInfo, SizeSummary, SplitSummary
 from workers.datasets.store import DatasetStore, DatasetVersion
-from workers.errors import UnknownDataset, UnknownDatasetVersion
+from workers.errors import DamagedDataset, UnknownDataset, UnknownDatasetVersion
 
 IMAGE = DatasetImage(path="train/ants/1.png", name="ants/1.png", category=0, width=16, height=12, sha256="0" * 64)
 
@@ -58,7 +58,7 @@ def test_published_version_can_be_read_back(store: DatasetStore) -> None:
 
     assert store.names() == ["ants-bees"]
     assert store.versions("ants-bees") == [1]
-    assert store.get("ants-bees") == version
+    assert store.resolve("ants-bees") == version
     assert (version.info.name, version.info.version) == ("ants-bees", 1)
     assert store.images(version, "train") == [IMAGE]
     assert store.images(version, "val") == []
@@ -85,8 +85,8 @@ def test_name_alone_means_the_newest_version(store: DatasetStore) -> None:
     for _ in range(11):
         publish(store)
 
-    assert store.get("ants-bees").info.version == 11
-    assert store.get("ants-bees/2").info.version == 2
+    assert store.resolve("ants-bees").info.version == 11
+    assert store.resolve("ants-bees/2").info.version == 2
 
 
 def test_unknown_name_lists_similar_ones(store: DatasetStore) -> None:
@@ -94,7 +94,7 @@ def test_unknown_name_lists_similar_ones(store: DatasetStore) -> None:
     publish(store, "wasps")
 
     with pytest.raises(UnknownDataset, match="'ant-bees'") as caught:
-        store.get("ant-bees")
+        store.resolve("ant-bees")
     assert caught.value.hint == "There is ants-bees."
 
 
@@ -109,7 +109,7 @@ def test_unknown_version_lists_those_there_are(store: DatasetStore) -> None:
     publish(store)
 
     with pytest.raises(UnknownDatasetVersion, match="no version 3") as caught:
-        store.get("ants-bees/3")
+        store.resolve("ants-bees/3")
     assert caught.value.hint == "It has 1, 2."
 
 
@@ -118,7 +118,7 @@ def test_unknown_version_lists_those_there_are(store: DatasetStore) -> None:
 )
 def test_malformed_reference_is_refused(store: DatasetStore, reference: str) -> None:
     with pytest.raises(InvalidName):
-        store.get(reference)
+        store.resolve(reference)
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", ".tmp-x", "a\0b", "n" * 65])
@@ -131,8 +131,8 @@ def test_damaged_description_is_said(store: DatasetStore) -> None:
     version = publish(store)
     (version.path / "dataset.json").write_text("{")
 
-    with pytest.raises(UnknownDatasetVersion, match="damaged"):
-        store.get("ants-bees")
+    with pytest.raises(DamagedDataset, match="damaged"):
+        store.resolve("ants-bees")
 
 
 def test_writers_at_once_all_get_versions_of_their_own(store: DatasetStore) -> None:
@@ -141,7 +141,7 @@ def test_writers_at_once_all_get_versions_of_their_own(store: DatasetStore) -> N
 
     assert store.versions("ants-bees") == list(range(1, 17))
     for version in versions:
-        assert store.get(f"ants-bees/{version.info.version}").info.fingerprint == version.info.fingerprint
+        assert store.resolve(f"ants-bees/{version.info.version}").info.fingerprint == version.info.fingerprint
 
 
 def test_deleted_version_is_gone_and_its_number_is_not_given_again(store: DatasetStore) -> None:

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -29,6 +28,7 @@ from models.errors import (
 )
 from models.manifest import ManifestDraft
 from models.registry import MANIFEST_FILE, ModelVersion, Registry
+from models.temporary_directories import temporary_directory
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -432,16 +432,13 @@ def test_leftovers_are_neither_models_nor_versions(registry: Registry, tmp_path:
     assert publish(registry).manifest.version == 10
 
 
-def test_old_leftovers_are_removed_and_young_ones_stay(registry: Registry, tmp_path: Path) -> None:
+def test_leftovers_of_a_writer_that_died_are_removed(registry: Registry, tmp_path: Path) -> None:
     publish(registry)
-    for name, age in (("old", timedelta(days=2)), ("young", timedelta(hours=1))):
-        path = tmp_path / "registry" / f".tmp-{name}"
-        path.mkdir()
-        at = (NOW - age).timestamp()
-        os.utime(path, (at, at))
+    with temporary_directory(tmp_path / "registry") as being_written:
+        (tmp_path / "registry" / ".tmp-dead").mkdir()
 
-    assert registry.remove_leftovers(now=NOW) == 1
-    assert [path.name for path in (tmp_path / "registry").glob(".tmp-*")] == [".tmp-young"]
+        assert registry.remove_leftovers() == 1
+        assert list((tmp_path / "registry").glob(".tmp-*")) == [being_written]
     assert registry.names() == ["ants-bees"]
 
 

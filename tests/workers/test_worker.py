@@ -16,7 +16,7 @@ from models.registry import Registry
 from tests.redis_server import RedisServer
 from tests.training.runs import a_dataset
 from tests.waiting import wait_until
-from tests.workers.jobs_builders import a_config, a_job, a_store
+from tests.workers.jobs_builders import GREY_28, a_config, a_job, a_store
 from tests.workers.worker_process import WorkerProcess
 from workers.job_store import JobStore
 from workers.jobs import Job, JobStatus
@@ -243,8 +243,15 @@ def test_worker_waits_for_a_redis_that_is_down_at_start(fragile: Stage, own_redi
 
 def test_job_that_cannot_succeed_says_why(stage: Stage) -> None:
     stage.worker.start()
-    config = a_config(dataset=a_dataset(stage.home), base="resnet18.IMAGENET1K_V1", architecture="resnet18")
-    job = stage.store.create(a_job(config=config.model_copy(update={"strategy": "fine_tune"})))
+    config = a_config(
+        dataset=a_dataset(stage.home),
+        architecture="resnet18",
+        base="resnet18.IMAGENET1K_V1",
+        strategy="fine_tune",
+        preset=GREY_28.model_copy(update={"resize_px": 32, "crop_px": 32}),
+        hyperparameters={"image_size_px": 32},
+    )
+    job = stage.store.create(a_job(config=config))
     enqueue(stage.celery, job.id)
     failed = wait_until(lambda: stage.store.get(job.id) if stage.store.get(job.id).status.is_final else None)
     assert failed is not None

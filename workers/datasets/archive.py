@@ -18,8 +18,8 @@ from typing import IO
 from workers.datasets.archive_limits import ArchiveLimits, Budget
 from workers.datasets.signatures import HEAD_BYTES, described
 from workers.datasets.tar_archive import PIECE_BYTES, unpack_tar
-from workers.datasets.workspace import disk_full_errors
 from workers.datasets.zip_archive import unpack_zip
+from workers.disk_space import disk_full_errors
 from workers.errors import BrokenArchive
 
 __all__ = ["ArchiveLimits", "ArchivedFile", "UnpackedArchive", "unpack_archive"]

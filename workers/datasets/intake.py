@@ -29,7 +29,7 @@ from workers.datasets.inspection import ImageFacts, ImageProblem, inspect_images
 from workers.datasets.layout import ImageLayout
 from workers.datasets.store import IMAGES_DIRECTORY, DatasetStore, DatasetVersion
 from workers.datasets.validation import ValidDataset, validate
-from workers.datasets.workspace import disk_full_errors
+from workers.disk_space import disk_full_errors
 
 SPLITS: tuple[SplitName, ...] = ("train", "val")
 

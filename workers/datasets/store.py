@@ -21,9 +21,10 @@ from pydantic import ValidationError
 from models.errors import InvalidName
 from models.names import checked_name
 from models.storage import publish_directory, replace_file, sync_directory, version_numbers
+from models.temporary_directories import remove_abandoned_directories, temporary_directory
 from workers.datasets.dataset import DatasetImage, DatasetInfo, SplitName
-from workers.datasets.workspace import disk_full_errors, remove_abandoned_directories, temporary_directory
-from workers.errors import UnknownDataset, UnknownDatasetVersion
+from workers.disk_space import disk_full_errors
+from workers.errors import DamagedDataset, UnknownDataset, UnknownDatasetVersion
 
 INFO_FILE = "dataset.json"
 IMAGES_DIRECTORY = "images"
@@ -70,17 +71,12 @@ class DatasetStore:
             raise UnknownDataset(f"There is no dataset {name!r}.", hint=hint)
         return numbers
 
-    def get(self, reference: str) -> DatasetVersion:
-        """What `name` (its newest version) or `name/3` means.
+    def get(self, name: str, version: int) -> DatasetVersion:
+        """That version.
 
-        Raises InvalidName, UnknownDataset, UnknownDatasetVersion.
+        Raises InvalidName, UnknownDataset, UnknownDatasetVersion, DamagedDataset.
         """
-        match = _REFERENCE.fullmatch(reference)
-        if match is None:
-            raise InvalidName(f"{reference[:100]!r} is no dataset reference.", hint="Write NAME or NAME/VERSION.")
-        name = match["name"]
         numbers = self.versions(name)
-        version = int(match["version"]) if match["version"] else numbers[-1]
         if version not in numbers:
             raise UnknownDatasetVersion(f"{name} has no version {version}.", hint=f"It has {_listed(numbers)}.")
         path = self._root / name / str(version)
@@ -89,11 +85,22 @@ class DatasetStore:
         except FileNotFoundError as error:
             raise UnknownDatasetVersion(f"{name} has no version {version} any more.") from error
         except ValidationError as error:
-            raise UnknownDatasetVersion(
+            raise DamagedDataset(
                 f"{name}/{version} cannot be read: its {INFO_FILE} is damaged, or of a later Fovea.",
-                hint="Post the archive again.",
+                hint="Post the archive again, and delete this version.",
             ) from error
         return DatasetVersion(path=path, info=info)
+
+    def resolve(self, reference: str) -> DatasetVersion:
+        """What `name` (its newest version) or `name/3` means.
+
+        Raises InvalidName, UnknownDataset, UnknownDatasetVersion, DamagedDataset.
+        """
+        match = _REFERENCE.fullmatch(reference)
+        if match is None:
+            raise InvalidName(f"{reference[:100]!r} is no dataset reference.", hint="Write NAME or NAME/VERSION.")
+        name = match["name"]
+        return self.get(name, int(match["version"]) if match["version"] else self.versions(name)[-1])
 
     def images(self, version: DatasetVersion, split: SplitName) -> list[DatasetImage]:
         """The images of one split, in an order that does not change.
@@ -139,7 +146,7 @@ class DatasetStore:
                 with contextlib.suppress(OSError):  # it has other versions
                     parent.rmdir()
                 raise
-        return self.get(f"{name}/{version}")
+        return self.get(name, version)
 
     def delete(self, name: str, version: int | None = None) -> None:
         """Deletes one version, or all of them, and frees the disk; a number is never given again.

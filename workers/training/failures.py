@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 from functools import singledispatch
 
 import torch
 
 from models.errors import ImageError, IncompatibleWeights, ModelsError, WeightsUnavailable
-from workers.errors import DiskFull
+from workers.errors import NO_SPACE, DiskFull
 from workers.run_directory import RunDirectory, RunFailure
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SEE_LOG = "GET /v1/jobs/{id}/log shows the whole log."
 
 
@@ -77,7 +75,7 @@ def _(error: DiskFull, run: RunDirectory) -> RunFailure:
 
 @explain_failure.register
 def _(error: OSError, run: RunDirectory) -> RunFailure:
-    if error.errno in _NO_SPACE:
+    if error.errno in NO_SPACE:
         return explain_failure(DiskFull(str(error)), run)
     return RunFailure(code="internal_error", message=f"{type(error).__name__}: {error}", hint=_SEE_LOG)
 

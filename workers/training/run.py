@@ -99,7 +99,7 @@ def _make_ground(config: RunConfig, home: Path) -> Ground:
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True  # the same seed gives the same model; costs a few per cent
     store = DatasetStore(home / "datasets")
-    dataset = store.get(f"{job.dataset.name}/{job.dataset.version}")
+    dataset = store.get(job.dataset.name, job.dataset.version)
     workers = settings.data_workers
     return Ground(
         config=job,

@@ -1,4 +1,4 @@
-"""Temporary directories beside the data sets: removed when done, and found again when a process died over one.
+"""Temporary directories beside what is stored: removed when done, and found again when a process died over one.
 
 Each is locked for as long as it is in use, so a starting process can tell the abandoned ones from those of its peers.
 """
@@ -6,25 +6,19 @@ Each is locked for as long as it is in use, so a starting process can tell the a
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
-import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from models.names import new_temporary_name
-from workers.errors import DiskFull
-
-TEMPORARY_PREFIX = ".tmp-"
-# EFBIG: the operator's limit on the size of a file (ulimit -f), or the file system's own.
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+TEMPORARY_PREFIX = ".tmp-"  # no model, data set or version can be called so
 
 
 @contextlib.contextmanager
 def temporary_directory(root: Path) -> Iterator[Path]:
-    """A new directory under `root`, with a file `lock`; whatever is left of it at the end is removed."""
+    """A new directory under `root`; whatever is left of it at the end is removed. What it holds may be renamed away."""
     path, lock = _new_locked_directory(root)
     with lock:
         try:
@@ -45,23 +39,9 @@ def remove_abandoned_directories(root: Path) -> int:
     return removed
 
 
-@contextlib.contextmanager
-def disk_full_errors() -> Iterator[None]:
-    """Turns the operating system's ways to say that there is no space into DiskFull."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_SPACE:
-            raise
-        raise DiskFull(
-            f"There is no space left to write to: {os.strerror(error.errno)}.",
-            hint="Delete data sets, jobs or model versions that are no longer needed.",
-        ) from error
-
-
 def _new_locked_directory(root: Path) -> tuple[Path, BinaryIO]:
     while True:
-        path = root / new_temporary_name()
+        path = root / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
         path.mkdir(parents=True)
         with contextlib.suppress(FileNotFoundError):  # a peer that starts right now took it for abandoned
             lock = _lock_file(path)
