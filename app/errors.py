@@ -130,6 +130,7 @@ KINDS: dict[type[Exception], Kind] = {
     models.BrokenImage: Kind(422, "broken_image", "The image is damaged"),
     models.ImageTooLarge: Kind(413, "image_too_large", "The image is too large"),
     models.UnknownArchitecture: Kind(404, "unknown_architecture", "No such architecture"),
+    models.UnsupportedOption: Kind(422, "unsupported_option", "The architecture has no such option"),
     models.UnsupportedPreset: Kind(422, "unsupported_preset", "The architecture does not take such images"),
     models.UnknownWeights: Kind(404, "unknown_weights", "No such pretrained weights"),
     models.WeightsUnavailable: Kind(503, "weights_unavailable", "Pretrained weights are not here", retry_after_s=60),

@@ -8,6 +8,7 @@ ModelsError
  │   └─ ImageTooLarge         more pixels than the limit
  ├─ UnknownArchitecture
  ├─ UnsupportedPreset         an image size or channels the architecture does not take
+ ├─ UnsupportedOption         an option the architecture does not have, or a value it cannot have
  ├─ UnknownWeights            a weights entry the architecture does not have
  ├─ WeightsUnavailable        pretrained weights neither cached nor reachable
  ├─ IncompatibleWeights       keys or shapes that do not fit the architecture
@@ -53,6 +54,10 @@ class ImageTooLarge(ImageError):
 
 class UnknownArchitecture(ModelsError):
     """No architecture of that name is in the catalogue."""
+
+
+class UnsupportedOption(ModelsError):
+    """The architecture has no such option, or not such a value of it."""
 
 
 class UnsupportedPreset(ModelsError):

@@ -7,7 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, model_validator
 
-Task = Literal["classification"]
+Task = Literal["classification", "detection", "segmentation"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Preset(BaseModel):
@@ -25,6 +28,14 @@ class Preset(BaseModel):
     mean: tuple[FiniteFloat, ...] = Field(description="Mean a channel, of values in [0, 1].")
     std: tuple[FiniteFloat, ...] = Field(description="Standard deviation a channel, of values in [0, 1].")
 
+    @property
+    def image_size_px(self) -> int:
+        """The side that the network sees."""
+        return self.crop_px
+
+    def __str__(self) -> str:
+        return f"{self.channels} x {self.crop_px} x {self.crop_px} px, cut from {self.resize_px} px"
+
     @model_validator(mode="after")
     def _one_number_a_channel(self) -> Preset:
         if len(self.mean) != self.channels or len(self.std) != self.channels:
@@ -34,6 +45,46 @@ class Preset(BaseModel):
             msg = "every std must be above 0"
             raise ValueError(msg)
         return self
+
+
+class ScalePreset(BaseModel):
+    """Preprocessing of detectors and segmentation networks: the whole picture at another scale, then normalised.
+
+    The shorter side becomes `shorter_px` unless the longer one would exceed `longer_px`: torchvision's rule, after
+    Ren et al. 2015, sec. 3.3. Equal sides mean: fitted into a square.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: Literal[3] = Field(3, description="RGB.")
+    shorter_px: Annotated[int, Field(ge=8, le=8192, description="Length of the shorter side.")]
+    longer_px: Annotated[int, Field(ge=8, le=8192, description="Most that the longer side may have.")]
+    keeps_aspect: bool = Field(True, description="False: stretched to longer_px x longer_px, for fixed grids.")
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = IMAGENET_MEAN
+    std: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = IMAGENET_STD
+
+    @property
+    def image_size_px(self) -> int:
+        """The side that the network sees: the shorter one."""
+        return self.shorter_px
+
+    def __str__(self) -> str:
+        if not self.keeps_aspect:
+            return f"{self.channels} x {self.longer_px} x {self.longer_px} px, stretched"
+        return f"{self.channels} channels, shorter side {self.shorter_px} px, longer at most {self.longer_px} px"
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> ScalePreset:
+        if self.longer_px < self.shorter_px:
+            msg = "longer_px cannot be less than shorter_px"
+            raise ValueError(msg)
+        if any(value <= 0 for value in self.std):
+            msg = "every std must be above 0"
+            raise ValueError(msg)
+        return self
+
+
+AnyPreset = Preset | ScalePreset
 
 
 class DatasetReference(BaseModel):
@@ -53,8 +104,14 @@ class ManifestDraft(BaseModel):
 
     task: Task = "classification"
     architecture: str = Field(description="Catalogue name.")
-    categories: tuple[str, ...] = Field(min_length=1, description="Label of every index the network answers with.")
-    preset: Preset
+    options: dict[str, str] = Field(
+        default_factory=dict, description="Of the architecture, where it has any: `variant`, `backbone`."
+    )
+    categories: tuple[str, ...] = Field(
+        min_length=1,
+        description="Label of every index the network answers with; in detection, where 0 is the background, from 1.",
+    )
+    preset: AnyPreset
     metrics: dict[str, FiniteFloat] = Field(default_factory=dict, description="For instance `val/top1`, in [0, 1].")
     dataset: DatasetReference | None = None
     base: str | None = Field(

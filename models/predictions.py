@@ -12,3 +12,44 @@ class ClassScore:
     label: str
     index: int
     score: float  # probability in [0, 1]; the scores of all categories of a picture sum to 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Box:
+    """Edges of a rectangle, in pixels of the original picture after its EXIF orientation."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keypoint:
+    """A point of an object, in pixels of the original picture."""
+
+    label: str
+    x: float
+    y: float
+    score: float  # the larger the surer; torchvision's, not a probability
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Detection:
+    """One object."""
+
+    label: str
+    index: int  # 1 is the first category; 0 is the background
+    score: float  # probability in [0, 1]
+    box: Box
+    mask: RunLengths | None = None
+    keypoints: tuple[Keypoint, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunLengths:
+    """A binary mask in COCO's compressed run-length encoding, column by column."""
+
+    height: int
+    width: int
+    counts: str

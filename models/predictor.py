@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.architectures.architecture import Architecture, WeightsEntry
 from models.architectures.catalog import get_architecture
-from models.manifest import Preset
+from models.manifest import AnyPreset, Preset
 from models.predictions import ClassScore
 from models.presets import normalise, resize_and_crop
 from models.registry import ModelVersion, Registry
@@ -26,9 +26,10 @@ class Predictor:
     """
 
     def __init__(
-        self, module: nn.Module, *, categories: Sequence[str], preset: Preset, device: torch.device | str
+        self, module: nn.Module, *, categories: Sequence[str], preset: AnyPreset, device: torch.device | str
     ) -> None:
         self.categories = tuple(categories)
+        assert isinstance(preset, Preset)
         self.preset = preset
         self.device = torch.device(device)
         self.module = module.to(self.device).eval().requires_grad_(False)
@@ -46,7 +47,7 @@ class Predictor:
             architecture,
             registry.state_dict(version),
             num_categories=len(manifest.categories),
-            image_size_px=manifest.preset.crop_px,
+            image_size_px=manifest.preset.image_size_px,
         )
         return cls(module, categories=manifest.categories, preset=manifest.preset, device=device)
 

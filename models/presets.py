@@ -7,12 +7,14 @@ trained and measured on: 99 of 100 values are the same to the bit.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from models.manifest import Preset
+from models.manifest import AnyPreset, Preset, ScalePreset
 
 _MAX_ASPECT = 8  # a longer picture is cut to the middle first: resizing 1 x 100,000 px whole would take gigabytes
 
@@ -40,6 +42,21 @@ def normalise(preset: Preset, images: Tensor) -> Tensor:
     return scaled.sub_(mean).div_(std)
 
 
+def scaled_size(preset: ScalePreset, height: int, width: int) -> tuple[int, int]:
+    """Height and width that a picture of that size has for the network, px, each at least 1."""
+    if not preset.keeps_aspect:
+        return preset.longer_px, preset.longer_px
+    factor = min(preset.shorter_px / min(height, width), preset.longer_px / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def scale(preset: ScalePreset, image: Tensor) -> Tensor:
+    """The whole of `image`, uint8 [3, H, W], at the network's scale: uint8 [3, h, w]."""
+    size = scaled_size(preset, image.shape[-2], image.shape[-1])
+    scaled: Tensor = transforms.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
+    return scaled
+
+
 def convert_channels(image: Tensor, channels: int) -> Tensor:
     """RGB `image`, uint8 [..., 3, H, W], as it is or as luma, uint8 [..., 1, H, W].
 
@@ -52,8 +69,14 @@ def convert_channels(image: Tensor, channels: int) -> Tensor:
     return luma.to(torch.uint8).unsqueeze(-3)
 
 
-def preset_with_size(preset: Preset, size_px: int) -> Preset:
-    """`preset` for a network that sees `size_px` instead, with the same share of the picture cut away."""
+PresetT = TypeVar("PresetT", Preset, ScalePreset, AnyPreset)
+
+
+def preset_with_size(preset: PresetT, size_px: int) -> PresetT:
+    """`preset` for a network that sees `size_px` instead: the same share of the picture, the same limits of aspect."""
+    if isinstance(preset, ScalePreset):
+        longer_px = round(preset.longer_px * size_px / preset.shorter_px)
+        return ScalePreset.model_validate({**preset.model_dump(), "shorter_px": size_px, "longer_px": longer_px})
     resize_px = round(preset.resize_px * size_px / preset.crop_px)
     return Preset.model_validate({**preset.model_dump(), "resize_px": resize_px, "crop_px": size_px})
 

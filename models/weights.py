@@ -72,7 +72,7 @@ def pretrained(
         architecture,
         state_dict,
         num_categories=len(entry.categories),
-        image_size_px=entry.preset.crop_px,
+        image_size_px=entry.preset.image_size_px,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.manifest import DatasetReference, Preset
+from models.manifest import AnyPreset, DatasetReference
 
 Strategy = Literal["feature_extraction", "fine_tune", "from_scratch"]
 Promotion = Literal["if_better", "always", "never"]
@@ -124,7 +124,7 @@ class ResolvedFineTune(BaseModel):
     strategy: Strategy
     dataset: DatasetReference
     categories: tuple[str, ...]
-    preset: Preset
+    preset: AnyPreset
     publish_as: str
     promote: Promotion
     hyperparameters: ResolvedHyperparameters

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from models.architectures import catalog
 from models.architectures.architecture import Architecture
 from models.errors import ModelsError, UnknownArchitecture
-from models.manifest import Preset
+from models.manifest import AnyPreset
 from models.presets import preset_with_size
 from models.registry import ModelVersion, Registry
 from workers.datasets.dataset import DatasetInfo
@@ -34,7 +34,7 @@ class _Base:
 
     architecture: Architecture
     reference: str | None  # None: random weights
-    preset: Preset
+    preset: AnyPreset
 
 
 def resolve_fine_tune(config: FineTuneConfig, *, datasets: DatasetStore, registry: Registry) -> ResolvedFineTune:
@@ -127,7 +127,7 @@ def _strategy(config: FineTuneConfig, base: _Base) -> Strategy:
     return config.strategy
 
 
-def _preset(config: FineTuneConfig, base: _Base) -> Preset:
+def _preset(config: FineTuneConfig, base: _Base) -> AnyPreset:
     size_px = config.hyperparameters.image_size_px
     if size_px is None:
         return base.preset
@@ -147,11 +147,11 @@ def _publish_as(config: FineTuneConfig, dataset: DatasetInfo, registry: Registry
     return name
 
 
-def _hyperparameters(wanted: Hyperparameters, strategy: Strategy, preset: Preset) -> ResolvedHyperparameters:
+def _hyperparameters(wanted: Hyperparameters, strategy: Strategy, preset: AnyPreset) -> ResolvedHyperparameters:
     learning_rate = wanted.learning_rate
     if learning_rate is None:
         learning_rate = 0.001 if wanted.optimizer == "adamw" else 0.01
         if strategy == "fine_tune":
             learning_rate /= 10  # large steps would forget what the base weights know
-    values = {**wanted.model_dump(), "learning_rate": learning_rate, "image_size_px": preset.crop_px}
+    values = {**wanted.model_dump(), "learning_rate": learning_rate, "image_size_px": preset.image_size_px}
     return ResolvedHyperparameters.model_validate(values)

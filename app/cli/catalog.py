@@ -30,7 +30,7 @@ def architectures(name: str | None, as_json: bool, url: str | None) -> None:
             entry.name,
             entry.family,
             f"{entry.parameters / 1e6:.1f} M",
-            f"{entry.preset.crop_px} px",
+            f"{entry.preset.image_size_px} px",
             " ".join(f"{weights.name}{' (cached)' if weights.is_cached else ''}" for weights in entry.weights) or "-",
         )
         for entry in found
@@ -58,7 +58,7 @@ def _show(details: ArchitectureDetails) -> None:
             ("Architecture", details.name),
             ("Tasks", ", ".join(details.tasks)),
             ("Parameters", f"{details.parameters:,}"),
-            ("Input", f"{preset.channels} x {preset.crop_px} x {preset.crop_px} px, resized to {preset.resize_px}"),
+            ("Input", str(preset)),
             ("Smallest image", f"{details.min_size_px} px"),
         ]
     )

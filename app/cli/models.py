@@ -177,7 +177,7 @@ def _print_manifest(manifest: Manifest) -> None:
             ("Version", manifest.reference),
             ("Made", f"{manifest.created_at.astimezone():%Y-%m-%d %H:%M:%S}, {manifest.origin}"),
             ("Architecture", f"{manifest.architecture}, {manifest.parameters:,} parameters"),
-            ("Input", f"{preset.channels} x {preset.crop_px} x {preset.crop_px} px"),
+            ("Input", str(preset)),
             ("Categories", ", ".join(manifest.categories)),
             ("Metrics", metrics(manifest.metrics) or None),
             ("Dataset", f"{dataset.name}/{dataset.version}" if dataset else None),

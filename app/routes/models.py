@@ -234,7 +234,7 @@ def _publish(services: Services, name: str, form: Form) -> Manifest:
     preset = said.preset or architecture.preset
     architecture.check_preset(preset)
     assert file.path is not None
-    module = build_empty(said.architecture, num_categories=len(said.categories), image_size_px=preset.crop_px)
+    module = build_empty(said.architecture, num_categories=len(said.categories), image_size_px=preset.image_size_px)
     state_dict = modern_keys(module, architecture, read_state_dict(file.path))
     own = {key: tensor for key, tensor in module.state_dict().items() if not key.startswith(architecture.auxiliary)}
     check_keys(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 from app.schemas.page import Page
-from models.manifest import Preset, Task
+from models.manifest import AnyPreset, Task
 
 
 class PretrainedWeights(BaseModel):
@@ -29,7 +29,7 @@ class Architecture(BaseModel):
     tasks: list[Task]
     family: str
     parameters: int = Field(description="Learnable numbers with the categories it was published with.")
-    preset: Preset = Field(description="Preprocessing of its default weights.")
+    preset: AnyPreset = Field(description="Preprocessing of its default weights.")
     min_size_px: int = Field(description="Smallest image side that trains.")
     max_size_px: int | None = Field(description="Null: any that memory holds.")
     size_step_px: int = Field(description="Image sides must be multiples of it.")

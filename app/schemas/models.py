@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 
 from app.schemas.page import Page
-from models.manifest import Manifest, Preset, Task
+from models.manifest import AnyPreset, Manifest, Task
 
 
 class Model(BaseModel):
@@ -42,7 +42,7 @@ class UploadedManifest(BaseModel):
     categories: tuple[str, ...] = Field(
         min_length=1, max_length=100_000, description="Label of every index the network answers with, in order."
     )
-    preset: Preset | None = Field(None, description="Preprocessing; null: the architecture's own.")
+    preset: AnyPreset | None = Field(None, description="Preprocessing; null: the architecture's own.")
     metrics: dict[str, FiniteFloat] = Field(default_factory=dict, description="Whatever you measured.")
     description: str | None = Field(None, max_length=2000)
 

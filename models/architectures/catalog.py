@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from models.architectures.garment_classifier import NAME as GARMENT_CLASSIFIER
 from models.architectures.garment_classifier import garment_classifier
 from models.errors import UnknownArchitecture
 from models.manifest import Task
+
+NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,30 +56,49 @@ def _hint(name: str, known: list[str]) -> str:
     return f"Did you mean {' or '.join(close)}?" if close else f"There are {len(known)}, resnet18 and vit_b_16 for two."
 
 
-def build(name: str, *, num_categories: int, image_size_px: int | None = None, auxiliary: bool = True) -> nn.Module:
+def build(
+    name: str,
+    *,
+    num_categories: int,
+    image_size_px: int | None = None,
+    auxiliary: bool = True,
+    options: Mapping[str, str] = NO_OPTIONS,
+) -> nn.Module:
     """`name` with fresh random weights, in training mode, on the CPU, for images of that side (None: its preset's).
 
     Logits are [B, num_categories]; with `auxiliary`, GoogLeNet and Inception v3 (from 299 px) add those of auxiliary
     heads in training mode, see `split_outputs`. The weights come from torch's global generator.
-    Raises UnknownArchitecture, UnsupportedPreset.
+    options: those left out have their defaults. Raises UnknownArchitecture, UnsupportedPreset, UnsupportedOption.
     """
     architecture = get_architecture(name)
-    size_px = architecture.preset.crop_px if image_size_px is None else image_size_px
+    size_px = architecture.preset.image_size_px if image_size_px is None else image_size_px
     architecture.check_size(size_px)
-    return architecture.builder(num_categories=num_categories, image_size_px=size_px, auxiliary=auxiliary)
+    return architecture.builder(
+        num_categories=num_categories,
+        image_size_px=size_px,
+        auxiliary=auxiliary,
+        options=architecture.complete_options(options),
+    )
 
 
 def build_empty(
-    name: str, *, num_categories: int, image_size_px: int | None = None, auxiliary: bool = False
+    name: str,
+    *,
+    num_categories: int,
+    image_size_px: int | None = None,
+    auxiliary: bool = False,
+    options: Mapping[str, str] = NO_OPTIONS,
 ) -> nn.Module:
     """`name` with parameters on the meta device: shapes without memory or time, to load a state_dict into."""
     with _EmptyWeights():
-        return build(name, num_categories=num_categories, image_size_px=image_size_px, auxiliary=auxiliary)
+        return build(
+            name, num_categories=num_categories, image_size_px=image_size_px, auxiliary=auxiliary, options=options
+        )
 
 
-def head_parameter_names(name: str) -> frozenset[str]:
+def head_parameter_names(name: str, options: Mapping[str, str] = NO_OPTIONS) -> frozenset[str]:
     """State_dict keys of the last layer: those whose shape depends on the number of categories."""
-    two, three = (build_empty(name, num_categories=count).state_dict() for count in (2, 3))
+    two, three = (build_empty(name, num_categories=count, options=options).state_dict() for count in (2, 3))
     return frozenset(key for key, tensor in two.items() if tensor.shape != three[key].shape)
 
 

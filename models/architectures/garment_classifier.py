@@ -6,6 +6,8 @@ Source: the PyTorch tutorial "Training with PyTorch", after LeNet-5 (LeCun et al
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from models.architectures.architecture import Architecture
@@ -49,7 +51,13 @@ class GarmentClassifier(nn.Module):
         return logits
 
 
-def _build(*, num_categories: int, image_size_px: int, auxiliary: bool) -> GarmentClassifier:  # noqa: ARG001 - it has none
+def _build(
+    *,
+    num_categories: int,
+    image_size_px: int,
+    auxiliary: bool,  # noqa: ARG001 - it has none
+    options: Mapping[str, str],  # noqa: ARG001 - it has none
+) -> GarmentClassifier:
     assert image_size_px == _SIZE_PX
     return GarmentClassifier(num_categories)
 

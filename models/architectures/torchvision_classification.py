@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import torchvision.models
@@ -52,7 +53,14 @@ def torchvision_classification(name: str) -> Architecture:
     )
 
 
-def _build(name: str, *, num_categories: int, image_size_px: int, auxiliary: bool) -> nn.Module:
+def _build(
+    name: str,
+    *,
+    num_categories: int,
+    image_size_px: int,
+    auxiliary: bool,
+    options: Mapping[str, str],  # noqa: ARG001 - they have none
+) -> nn.Module:
     make = torchvision.models.get_model_builder(name)
     module: nn.Module = make(weights=None, num_classes=num_categories, **_options(name, image_size_px, auxiliary))
     return module

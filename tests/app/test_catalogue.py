@@ -31,7 +31,7 @@ def test_architectures_are_listed_by_name_in_pages(compass: RunningApi) -> None:
 def test_architecture_shows_layers_and_weights(compass: RunningApi) -> None:
     answer = compass.http.get("/v1/architectures/resnet18")
     shown = ArchitectureDetails.model_validate_json(answer.content)
-    assert (shown.parameters, shown.preset.crop_px) == (11_689_512, 224)
+    assert (shown.parameters, shown.preset.image_size_px) == (11_689_512, 224)
     assert sum(layer.parameters for layer in shown.layers) == shown.parameters
     (weights,) = shown.weights
     assert (weights.reference, weights.is_default, weights.is_cached) == ("resnet18.IMAGENET1K_V1", True, False)

@@ -63,6 +63,7 @@ def test_every_image_listed_is_there_with_its_bytes(store: DatasetStore) -> None
     for split in ("train", "val"):
         for image in store.images(version, split):
             assert (version.images_dir / image.path).read_bytes() == SPLIT[image.name]
+            assert image.category is not None
             assert image.path.startswith(f"{split}/{version.info.categories[image.category]}/")
     files = [path for path in version.images_dir.rglob("*") if path.is_file()]
     assert len(files) == len(SPLIT)

@@ -50,7 +50,7 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 def test_architecture_trains_is_published_loads_and_serves(name: str, registry: Registry) -> None:
     torch.manual_seed(0)
     architecture = get_architecture(name)
-    preset = preset_with_size(architecture.preset, architecture.min_size_px)
+    preset = preset_with_size(architecture.crop_preset, architecture.min_size_px)
     module = build(name, num_categories=len(CATEGORIES), image_size_px=preset.crop_px)
     before = {key: tensor.clone() for key, tensor in _head(module, architecture).items()}
 

@@ -20,7 +20,7 @@ from models.weights import get_weights, weights_path
 from tests.builders import gradient_tensor
 
 CATEGORIES = ("ant", "bee", "wasp")
-PRESET = preset_with_size(get_architecture("mobilenet_v3_small").preset, 64)
+PRESET = preset_with_size(get_architecture("mobilenet_v3_small").crop_preset, 64)
 
 
 def trained_module() -> nn.Module:
@@ -106,7 +106,7 @@ def test_grey_model_predicts_on_colour_images(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     architecture = get_architecture("garment_classifier")
     draft = ManifestDraft(
-        architecture=architecture.name, categories=architecture.categories, preset=architecture.preset
+        architecture=architecture.name, categories=architecture.categories, preset=architecture.crop_preset
     )
     module = build("garment_classifier", num_categories=10)
     version = registry.publish("garments", module.state_dict(), draft, now=datetime.now(UTC))
@@ -134,7 +134,7 @@ def test_version_with_weights_of_another_architecture_is_refused(tmp_path: Path)
 
 
 def test_version_with_a_preset_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    registry, version = publish(tmp_path, preset=get_architecture("garment_classifier").preset)
+    registry, version = publish(tmp_path, preset=get_architecture("garment_classifier").crop_preset)
 
     with pytest.raises(UnsupportedPreset):
         Predictor.from_version(registry, version, "cpu")

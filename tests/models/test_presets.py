@@ -119,7 +119,7 @@ def test_luma_of_grey_keeps_its_values() -> None:
 
 
 def test_grey_preset_gives_one_channel() -> None:
-    preset = get_architecture("garment_classifier").preset
+    preset = get_architecture("garment_classifier").crop_preset
 
     assert apply_preset(preset, noisy_image(40, 60)).shape == (1, 28, 28)
 
@@ -142,10 +142,10 @@ def test_preset_of_half_equals_transform_input(name: str) -> None:
     architecture = get_architecture(name)
     module = build(name, num_categories=5, auxiliary=False).eval()
     image = noisy_image(310, 330)
-    imagenet = architecture.preset.model_copy(update={"mean": IMAGENET.mean, "std": IMAGENET.std})
+    imagenet = architecture.crop_preset.model_copy(update={"mean": IMAGENET.mean, "std": IMAGENET.std})
 
     with torch.inference_mode():
-        ours = module(apply_preset(architecture.preset, image).unsqueeze(0))
+        ours = module(apply_preset(architecture.crop_preset, image).unsqueeze(0))
         setattr(module, "transform_input", True)  # noqa: B010 - torch declares no such attribute
         theirs = module(apply_preset(imagenet, image).unsqueeze(0))
 

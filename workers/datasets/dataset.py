@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.manifest import DatasetReference, Task
 
-DatasetFormat = Literal["image_folder", "csv"]
+DatasetFormat = Literal["image_folder", "csv", "coco", "pascal_voc", "yolo", "instance_masks", "label_masks"]
 SplitName = Literal["train", "val"]
 Severity = Literal["error", "warning", "info"]
 
@@ -32,7 +32,8 @@ class SplitSummary(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     images: int
-    images_by_category: dict[str, int]
+    images_by_category: dict[str, int] = Field(description="Images with at least one object or pixel of it.")
+    objects_by_category: dict[str, int] = Field(default_factory=dict, description="Of detection.")
 
 
 class SizeSummary(BaseModel):
@@ -59,7 +60,8 @@ class DatasetInfo(BaseModel):
     created_at: datetime
     task: Task
     format: DatasetFormat
-    categories: tuple[str, ...] = Field(description="Label of every index, sorted.")
+    categories: tuple[str, ...] = Field(description="Label of every index.")
+    has_masks: bool = Field(False, description="Of detection: whether every object has a mask.")
     splits: dict[SplitName, SplitSummary]
     sizes: SizeSummary
     size_bytes: int = Field(description="Bytes of the images.")
@@ -74,6 +76,20 @@ class DatasetInfo(BaseModel):
         return DatasetReference(name=self.name, version=self.version, fingerprint=self.fingerprint)
 
 
+class DatasetObject(BaseModel):
+    """An object on an image of a detection data set."""
+
+    model_config = ConfigDict(frozen=True)
+
+    category: int = Field(description="Index into the data set's categories.")
+    box: tuple[float, float, float, float] = Field(
+        description="x_min, y_min, x_max, y_max in pixels of the upright image, clipped to it; never without area."
+    )
+    mask: str | None = Field(None, description="COCO's compressed run lengths, of the image's height and width.")
+    is_crowd: bool = Field(False, description="Many objects in one: neither learned nor counted against a model.")
+    is_difficult: bool = Field(False, description="Pascal VOC's: learned, but not counted against a model.")
+
+
 class DatasetImage(BaseModel):
     """One line of `train.jsonl` or `val.jsonl`."""
 
@@ -81,7 +97,12 @@ class DatasetImage(BaseModel):
 
     path: str = Field(description="Below the version's `images/`, with forward slashes.")
     name: str = Field(description="What the file is called in the archive.")
-    category: int = Field(description="Index into the data set's categories.")
-    width: int
+    category: int | None = Field(None, description="Of classification: index into the data set's categories.")
+    objects: tuple[DatasetObject, ...] = Field((), description="Of detection; none on a negative.")
+    label_map: str | None = Field(
+        None,
+        description="Of segmentation: a PNG below `images/`, the index of a category at every pixel, 255 for none.",
+    )
+    width: int = Field(description="Pixels, upright.")
     height: int
     sha256: str

@@ -58,6 +58,7 @@ def _choose(entries: Sequence[_Entry], categories: int, count: int) -> list[_Ent
     """About `count` of `entries`, category after category, a part of each from `val`."""
     by_category: list[list[_Entry]] = [[] for _ in range(categories)]
     for entry in entries:
+        assert entry[1].category is not None
         by_category[entry[1].category].append(entry)
     shown = _spread([group for group in by_category if group], count)
     chosen: list[_Entry] = []
@@ -85,6 +86,7 @@ def _tiles(version: DatasetVersion, entries: Sequence[_Entry], *, warnings: dict
             continue
         picture.thumbnail((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)  # at once: whole photos would add up
         warning = warnings.get(image.name)
+        assert image.category is not None
         label = version.info.categories[image.category]
         yield Tile(
             image=picture,

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from models.manifest import Preset
 from workers.datasets.dataset import DatasetImage
 from workers.fine_tune_config import ResolvedFineTune
 from workers.jobs import BestEpoch, JobProgress
@@ -57,6 +58,7 @@ class Ground:
     device: torch.device
     precision: Literal["fp32", "bf16"]
     data_workers: int
+    preset: Preset
     auxiliary_weight: float  # of each auxiliary head's loss
 
     def evaluate(self, state: TrainState) -> Evaluation:
@@ -65,7 +67,7 @@ class Ground:
             state.module,
             self.val_images,
             self.root,
-            self.config.preset,
+            self.preset,
             batch_size=self.config.hyperparameters.batch_size,
             device=self.device,
             precision=self.precision,
@@ -124,7 +126,7 @@ def train_one_epoch(
     checkpoint_interval_s: float,
 ) -> bool:
     """One pass over the training split, from where `state` stands in it; whether it was stopped within."""
-    settings, preset = ground.config.hyperparameters, ground.config.preset
+    settings, preset = ground.config.hyperparameters, ground.preset
     set_train_mode(state.module, ground.config.strategy)
     recent: list[tuple[Tensor, int]] = []
     saved_at = time.monotonic()

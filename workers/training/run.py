@@ -11,6 +11,7 @@ import torch
 
 from models.architectures.catalog import get_architecture
 from models.errors import ModelsError, RegistryError
+from models.manifest import Preset
 from models.predictor import Predictor
 from models.registry import ModelVersion, Registry
 from models.state_dicts import read_state_dict
@@ -95,6 +96,7 @@ class _Requests:
 
 def _make_ground(config: RunConfig, home: Path) -> Ground:
     job, settings = config.fine_tune, config.fine_tune.hyperparameters
+    assert isinstance(job.preset, Preset)
     device = pick_device(config.device)
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True  # the same seed gives the same model; costs a few per cent
@@ -109,6 +111,7 @@ def _make_ground(config: RunConfig, home: Path) -> Ground:
         device=device,
         precision=pick_precision(settings.precision, device),
         data_workers=default_data_workers(device) if workers is None else workers,
+        preset=job.preset,
         auxiliary_weight=get_architecture(job.architecture).auxiliary_weight,
     )
 
@@ -176,6 +179,7 @@ def _metrics_of(other: ModelVersion, config: RunConfig, ground: Ground, registry
     if set(manifest.categories) != set(categories):
         msg = f"its categories differ: {', '.join(sorted(set(manifest.categories) ^ set(categories))[:10])}"
         raise RegistryError(msg)
+    assert isinstance(manifest.preset, Preset)
     predictor = Predictor.from_version(registry, other, ground.device)
     theirs = evaluate(
         predictor.module,
