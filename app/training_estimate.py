@@ -6,7 +6,6 @@ from app.schemas.jobs import Estimate, MemoryEstimate
 from models.architectures.catalog import build_empty, head_parameter_names
 from workers.datasets.dataset import DatasetInfo
 from workers.fine_tune_config import ResolvedFineTune
-from workers.training.images import steps_an_epoch
 
 _BYTES = 4  # of a float32
 _MOMENTS = {"sgd": 1, "adamw": 2}  # numbers the optimizer keeps for every one that learns
@@ -26,7 +25,7 @@ def estimate(config: ResolvedFineTune, dataset: DatasetInfo) -> Estimate:
     parameters, trained = sum(sizes.values()), sum(learning.values())
     moments = _MOMENTS[settings.optimizer] if settings.optimizer != "sgd" or settings.momentum else 0
     train_images = dataset.splits["train"].images
-    steps = steps_an_epoch(train_images, settings.batch_size)
+    steps = config.steps_an_epoch(train_images)
     return Estimate(
         parameters=parameters,
         trained_parameters=trained,

@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.manifest import AnyPreset, DatasetReference
+from models.manifest import AnyPreset, DatasetReference, Task
 
 Strategy = Literal["feature_extraction", "fine_tune", "from_scratch"]
 Promotion = Literal["if_better", "always", "never"]
 Optimizer = Literal["sgd", "adamw"]
-Schedule = Literal["none", "step", "cosine"]
+Schedule = Literal["none", "step", "multi_step", "cosine"]
 Precision = Literal["auto", "fp32", "bf16"]
 Augmentation = Literal["none", "basic"]
 
@@ -35,10 +35,28 @@ class Hyperparameters(BaseModel):
     momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD; 0 is off. AdamW ignores it.")
     weight_decay: Annotated[float, _Finite] = Field(0.0001, ge=0, le=1, description="0 is off.")
     schedule: Schedule = Field(
-        "cosine", description="Learning rate an epoch: constant, times `gamma` every `step_epochs`, or cosine to 0."
+        "cosine",
+        description="Learning rate: constant, times `gamma` every `step_epochs` or after each of `milestones`, "
+        "or cosine to 0.",
     )
     step_epochs: int = Field(7, ge=1, le=10_000, description="Epochs between two falls of the `step` schedule.")
-    gamma: float = Field(0.1, gt=0, le=1, description="Factor of the `step` schedule; 1 is off.")
+    milestones: tuple[Annotated[int, Field(ge=1, le=10_000)], ...] = Field(
+        (), max_length=100, description="Finished epochs at which the `multi_step` schedule falls."
+    )
+    gamma: float = Field(0.1, gt=0, le=1, description="Factor of the `step` and `multi_step` schedules; 1 is off.")
+    warmup_steps: int | None = Field(
+        None,
+        ge=0,
+        le=100_000,
+        description="Optimizer updates in which the learning rate rises to its full value; 0 is off. "
+        "Null: off for classification, an epoch but at most 500 for the others.",
+    )
+    max_gradient_norm: Annotated[float, _Finite] | None = Field(
+        None,
+        ge=0,
+        le=1e6,
+        description="Longer gradients are shortened to this; 0 is off. Null: off for classification, else 10.",
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Of CrossEntropyLoss; 0 is off.")
     augmentation: Augmentation = Field(
         "basic", description="Training images: `basic` is a random resized crop and a mirror image half the time."
@@ -107,6 +125,8 @@ class ResolvedHyperparameters(Hyperparameters):
     """The knobs with nothing left to choose."""
 
     learning_rate: Annotated[float, _Finite] = Field(gt=0, le=10)
+    warmup_steps: int = Field(0, ge=0, le=100_000)
+    max_gradient_norm: Annotated[float, _Finite] = Field(0.0, ge=0, le=1e6)
     image_size_px: int = Field(ge=8, le=1024)
 
 
@@ -116,8 +136,9 @@ class ResolvedFineTune(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["fine_tune"] = "fine_tune"
-    task: Literal["classification"] = "classification"
+    task: Task = "classification"
     architecture: str
+    options: dict[str, str] = Field(default_factory=dict, description="Of the architecture, where it has any.")
     base: str | None = Field(
         description="`resnet18.IMAGENET1K_V1` (torchvision's), `ants-bees/2` (registered), or null."
     )
@@ -128,3 +149,13 @@ class ResolvedFineTune(BaseModel):
     publish_as: str
     promote: Promotion
     hyperparameters: ResolvedHyperparameters
+
+    def steps_an_epoch(self, images: int) -> int:
+        """How many batches an epoch of so many training images has.
+
+        A last batch of a single image is left out in classification: batch normalization has no statistics of one
+        (Ioffe & Szegedy 2015). Elsewhere an image has many positions.
+        """
+        full, rest = divmod(images, self.hyperparameters.batch_size)
+        is_dropped = self.task == "classification" and rest == 1 and full > 0
+        return full if rest == 0 or is_dropped else full + 1

@@ -153,5 +153,11 @@ def _hyperparameters(wanted: Hyperparameters, strategy: Strategy, preset: AnyPre
         learning_rate = 0.001 if wanted.optimizer == "adamw" else 0.01
         if strategy == "fine_tune":
             learning_rate /= 10  # large steps would forget what the base weights know
-    values = {**wanted.model_dump(), "learning_rate": learning_rate, "image_size_px": preset.image_size_px}
+    values = {
+        **wanted.model_dump(),
+        "learning_rate": learning_rate,
+        "warmup_steps": 0,
+        "max_gradient_norm": 0.0,
+        "image_size_px": preset.image_size_px,
+    }
     return ResolvedHyperparameters.model_validate(values)

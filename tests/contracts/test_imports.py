@@ -30,7 +30,6 @@ APP_MAY_IMPORT = (
     "workers.resolve",
     "workers.datasets",
     "workers.main",
-    "workers.training.images",
 )
 LIGHT = ("app.schemas", "app.client", "app.cli")
 HEAVY = ("torch", "fastapi", "celery", "matplotlib")

@@ -17,11 +17,11 @@ from tests.training.runs import a_dataset, a_run
 from tests.workers.jobs_builders import a_config
 from workers.publishing import publish
 from workers.run_directory import EventTail, RunDirectory
-from workers.training.classification import Evaluation
+from workers.training.classification.task import ClassificationTask
 from workers.training.failures import NonFiniteLoss, explain_failure
 from workers.training.journal import Journal
-from workers.training.loop import Ground
 from workers.training.run import FenceLost, RunHandedBack, train_run
+from workers.training.task import Evaluation
 
 
 @pytest.fixture
@@ -130,8 +130,8 @@ def test_non_finite_loss_fails_and_keeps_the_last_good_checkpoint(home: Path) ->
 
 def test_non_finite_validation_loss_fails_before_anything_is_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = a_run(home)
-    scores = Evaluation(metrics={"val/loss": math.nan, "val/top1": 0.5}, targets=torch.zeros(1), scores=torch.zeros(1))
-    monkeypatch.setattr(Ground, "evaluate", lambda *_: scores)
+    evaluation = Evaluation(metrics={"val/loss": math.nan, "val/top1": 0.5})
+    monkeypatch.setattr(ClassificationTask, "evaluate", lambda *_: evaluation)
     with pytest.raises(NonFiniteLoss, match="val/loss became nan"):
         train_run(run)
     assert not run.best_weights.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import singledispatch
 
 import torch
@@ -10,14 +11,19 @@ from models.errors import ImageError, IncompatibleWeights, ModelsError, WeightsU
 from workers.errors import NO_SPACE, DiskFull
 from workers.run_directory import RunDirectory, RunFailure
 
+_IMAGES_SHOWN = 8
 _SEE_LOG = "GET /v1/jobs/{id}/log shows the whole log."
 
 
 class NonFiniteLoss(Exception):
     """A loss or another metric became infinite or not a number."""
 
-    def __init__(self, *, step: int, epoch: int, loss: float, name: str = "train/loss") -> None:
-        super().__init__(f"{name} became {loss} at or shortly before step {step}, in epoch {epoch}.")
+    def __init__(
+        self, *, step: int, epoch: int, loss: float, name: str = "train/loss", images: Sequence[str] = ()
+    ) -> None:
+        shown = ", ".join(images[:_IMAGES_SHOWN]) + (", …" if len(images) > _IMAGES_SHOWN else "")
+        on = f", on {shown}" if images else ""
+        super().__init__(f"{name} became {loss} at step {step}, in epoch {epoch}{on}.")
 
 
 class UnusableImage(Exception):

@@ -7,32 +7,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
-from models.manifest import Preset
-from workers.datasets.dataset import DatasetImage
-from workers.fine_tune_config import ResolvedFineTune
 from workers.jobs import BestEpoch, JobProgress
 from workers.training.checkpoint import TrainState
-from workers.training.classification import (
-    DECISIVE_METRIC,
-    Evaluation,
-    evaluate,
-    set_train_mode,
-    to_network,
-    training_loss,
-)
-from workers.training.device import autocast
 from workers.training.failures import NonFiniteLoss
-from workers.training.images import steps_an_epoch, training_batches
 from workers.training.journal import Journal
+from workers.training.network import set_train_mode
+from workers.training.task import TrainingTask
 
+AnyTask = TrainingTask[Any, Any]
 STEPS_A_REPORT = 10  # the loss is read from the device, and the journal written, that often
 
 
@@ -48,36 +38,16 @@ class RunHandedBack(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ground:
-    """What a run trains on, with and where; nothing of it changes."""
+class _Step:
+    """What one optimizer update left behind, unread: reading the loss waits for the device."""
 
-    config: ResolvedFineTune
-    root: Path
-    train_images: Sequence[DatasetImage]
-    val_images: Sequence[DatasetImage]
-    device: torch.device
-    precision: Literal["fp32", "bf16"]
-    data_workers: int
-    preset: Preset
-    auxiliary_weight: float  # of each auxiliary head's loss
-
-    def evaluate(self, state: TrainState) -> Evaluation:
-        """How the network does on the validation split now."""
-        return evaluate(
-            state.module,
-            self.val_images,
-            self.root,
-            self.preset,
-            batch_size=self.config.hyperparameters.batch_size,
-            device=self.device,
-            precision=self.precision,
-            data_workers=self.data_workers,
-        )
+    loss: Tensor  # scalar
+    images: list[int]  # indices into the training images
 
 
 def train(
     state: TrainState,
-    ground: Ground,
+    task: AnyTask,
     journal: Journal,
     requests: Requests,
     *,
@@ -91,25 +61,25 @@ def train(
     one after `checkpoint_interval_s` or when the run is handed back. Raises NonFiniteLoss, RunHandedBack and what the
     two raise.
     """
-    pace = Pace(state, ground)
-    while state.epoch < ground.config.hyperparameters.epochs:
-        is_stopped = train_one_epoch(state, ground, journal, requests, pace, checkpoint, checkpoint_interval_s)
+    pace, settings = Pace(state, task), task.ground.config.hyperparameters
+    while state.epoch < settings.epochs:
+        is_stopped = train_one_epoch(state, task, journal, requests, pace, checkpoint, checkpoint_interval_s)
         train_loss = state.loss_sum / max(1, state.images)
-        evaluation = ground.evaluate(state)
+        evaluation = task.evaluate(state.module)
         finish_epoch(state)
         metrics = {"train/loss": train_loss, **evaluation.metrics}
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise NonFiniteLoss(step=state.step, epoch=state.epoch, loss=value, name=name)
-        value, loss = evaluation.metrics[DECISIVE_METRIC], evaluation.metrics["val/loss"]
+        value, loss = evaluation.metrics[task.decisive_metric], evaluation.metrics["val/loss"]
         if state.best is None or (value, -loss) > (state.best.value, -state.best.loss):
-            state.best = BestEpoch(metric=DECISIVE_METRIC, value=value, epoch=state.epoch, loss=loss)
+            state.best = BestEpoch(metric=task.decisive_metric, value=value, epoch=state.epoch, loss=loss)
             keep_best()
         checkpoint()
         assert state.best is not None
         journal.epoch(epoch=state.epoch, step=state.step, metrics=metrics, best=state.best)
         journal.progress(pace.progress(), is_due=True)
-        if is_stopped and state.epoch < ground.config.hyperparameters.epochs:
+        if is_stopped and state.epoch < settings.epochs:
             return True
         if requests.is_hand_back_requested():
             raise RunHandedBack
@@ -118,7 +88,7 @@ def train(
 
 def train_one_epoch(
     state: TrainState,
-    ground: Ground,
+    task: AnyTask,
     journal: Journal,
     requests: Requests,
     pace: Pace,
@@ -126,51 +96,37 @@ def train_one_epoch(
     checkpoint_interval_s: float,
 ) -> bool:
     """One pass over the training split, from where `state` stands in it; whether it was stopped within."""
-    settings, preset = ground.config.hyperparameters, ground.preset
-    set_train_mode(state.module, ground.config.strategy)
-    recent: list[tuple[Tensor, int]] = []
+    settings = task.ground.config.hyperparameters
+    set_train_mode(state.module, task.ground.config.strategy)
+    recent: list[_Step] = []
     saved_at = time.monotonic()
-    batches = training_batches(
-        ground.train_images,
-        ground.root,
-        preset,
-        batch_size=settings.batch_size,
-        augmentation=settings.augmentation,
-        seed=settings.seed,
-        epoch=state.epoch,
-        first_step=state.step_in_epoch,
-        data_workers=ground.data_workers,
-        is_pinned=ground.device.type == "cuda",
-    )
+    batches = task.batches(epoch=state.epoch, first_step=state.step_in_epoch)
     steps = state.step_in_epoch + len(batches)
     for batch in batches:
-        images, targets = to_network(batch, preset, ground.device)  # [B, C, h, w], [B]
-
         state.optimizer.zero_grad(set_to_none=True)
-        with autocast(ground.device, ground.precision):
-            outputs = state.module(images)  # [B, K], or one such a classifier
-            loss = training_loss(
-                outputs, targets, label_smoothing=settings.label_smoothing, auxiliary_weight=ground.auxiliary_weight
-            )
+        loss = task.loss(state.module, batch)  # scalar
         loss.backward()  # type: ignore[no-untyped-call]
+        if settings.max_gradient_norm:
+            clip_grad_norm_(state.module.parameters(), settings.max_gradient_norm)
         state.optimizer.step()
+        state.scheduler.step()
 
         state.step += 1
         state.step_in_epoch += 1
-        recent.append((loss.detach() * len(images), len(images)))
+        recent.append(_Step(loss=loss.detach(), images=task.indices(batch)))
         if len(recent) >= STEPS_A_REPORT or state.step_in_epoch == steps or state.step == 1:
-            note_losses(state, recent, journal)
-        pace.saw(len(images))
+            note_losses(state, recent, task, journal)
+        pace.saw(len(task.indices(batch)))
         journal.progress(pace.progress())
 
         if requests.is_stop_requested():
-            note_losses(state, recent, journal)
+            note_losses(state, recent, task, journal)
             return True
         if state.step_in_epoch == steps:
             return False  # the checkpoint of the whole epoch is next
         is_handed_back = requests.is_hand_back_requested()
         if is_handed_back or time.monotonic() - saved_at > checkpoint_interval_s:
-            note_losses(state, recent, journal)
+            note_losses(state, recent, task, journal)
             checkpoint()
             saved_at = time.monotonic()
         if is_handed_back:
@@ -178,17 +134,21 @@ def train_one_epoch(
     return False
 
 
-def note_losses(state: TrainState, recent: list[tuple[Tensor, int]], journal: Journal) -> None:
+def note_losses(state: TrainState, recent: list[_Step], task: AnyTask, journal: Journal) -> None:
     """Adds the latest steps to the epoch's loss and empties the list; waits for the device here.
 
-    recent: for each step its loss times its images, a scalar tensor, and its images. Raises NonFiniteLoss.
+    Raises NonFiniteLoss, which names the images of the first step whose loss was not finite.
     """
     if not recent:
         return
-    total = float(torch.stack([loss for loss, _ in recent]).sum())
-    if not math.isfinite(total):
-        raise NonFiniteLoss(step=state.step, epoch=state.epoch + 1, loss=total)
-    images = sum(count for _, count in recent)
+    losses: list[float] = torch.stack([step.loss for step in recent]).tolist()
+    for number, (loss, step) in enumerate(zip(losses, recent, strict=True), start=1):
+        if not math.isfinite(loss):
+            names = [task.ground.train_images[index].name for index in step.images]
+            at = state.step - len(recent) + number
+            raise NonFiniteLoss(step=at, epoch=state.epoch + 1, loss=loss, images=names)
+    images = sum(len(step.images) for step in recent)
+    total = sum(loss * len(step.images) for loss, step in zip(losses, recent, strict=True))
     state.loss_sum += total
     state.images += images
     learning_rate = state.optimizer.param_groups[0]["lr"]
@@ -198,7 +158,6 @@ def note_losses(state: TrainState, recent: list[tuple[Tensor, int]], journal: Jo
 
 def finish_epoch(state: TrainState) -> None:
     """Counts the epoch and begins a new one."""
-    state.scheduler.step()
     state.epoch += 1
     state.step_in_epoch, state.images, state.loss_sum = 0, 0, 0.0
 
@@ -206,11 +165,11 @@ def finish_epoch(state: TrainState) -> None:
 class Pace:
     """How far the run is and how long it will take, by what this attempt has done so far."""
 
-    def __init__(self, state: TrainState, ground: Ground) -> None:
-        settings = ground.config.hyperparameters
+    def __init__(self, state: TrainState, task: AnyTask) -> None:
+        settings = task.ground.config.hyperparameters
         self._state = state
         self._epochs = settings.epochs
-        self._steps = settings.epochs * steps_an_epoch(len(ground.train_images), settings.batch_size)
+        self._steps = settings.epochs * task.steps_an_epoch()
         self._first_step = state.step
         self._began = time.monotonic()
         self._images = 0

@@ -10,10 +10,8 @@ from pathlib import Path
 import torch
 
 from models.architectures.catalog import get_architecture
-from models.errors import ModelsError, RegistryError
-from models.manifest import Preset
-from models.predictor import Predictor
-from models.registry import ModelVersion, Registry
+from models.errors import ModelsError
+from models.registry import Registry
 from models.state_dicts import read_state_dict
 from models.storage import replace_file
 from models.weights import load_base_state_dict
@@ -21,12 +19,14 @@ from workers.datasets.store import DatasetStore
 from workers.publishing import production_version
 from workers.run_directory import Comparison, RunConfig, RunDirectory, RunResult
 from workers.training.checkpoint import TrainState, load_checkpoint, save_checkpoint, save_weights
-from workers.training.classification import DECISIVE_METRIC, evaluate, make_network, score
 from workers.training.device import describe_device, pick_device, pick_precision
-from workers.training.images import default_data_workers
 from workers.training.journal import Journal
-from workers.training.loop import Ground, RunHandedBack, train
+from workers.training.loading import default_data_workers
+from workers.training.loop import AnyTask, RunHandedBack, train
+from workers.training.network import make_network
 from workers.training.optim import make_optimizer, make_scheduler
+from workers.training.task import Ground
+from workers.training.tasks import make_task
 
 __all__ = ["FenceLost", "RunHandedBack", "train_run"]
 
@@ -46,13 +46,14 @@ def train_run(run: RunDirectory, *, token: int | None = None) -> None:
     config, home = run.read_config(), run.path.parent.parent
     job = config.fine_tune
     registry, architecture = Registry(home / "registry"), get_architecture(job.architecture)
-    ground = _make_ground(config, home)
+    task = make_task(_make_ground(config, home))
+    ground = task.ground
     run.checkpoints.mkdir(exist_ok=True)
 
     module = make_network(job, registry, home / "weights", allow_download=config.allow_download)
     module = module.to(ground.device).to(memory_format=torch.channels_last)  # the faster order for convolutions
     optimizer = make_optimizer(module, job.hyperparameters)
-    scheduler = make_scheduler(optimizer, job.hyperparameters)
+    scheduler = make_scheduler(optimizer, job.hyperparameters, steps_an_epoch=task.steps_an_epoch())
     state = TrainState(module=module, optimizer=optimizer, scheduler=scheduler)
     is_resumed = load_checkpoint(state, job, run.last_checkpoint)
 
@@ -68,7 +69,7 @@ def train_run(run: RunDirectory, *, token: int | None = None) -> None:
         journal.message(_opening_words(state, ground, is_resumed=is_resumed))
         is_stopped = train(
             state,
-            ground,
+            task,
             journal,
             _Requests(run),
             keep_best=keep_best,
@@ -76,7 +77,7 @@ def train_run(run: RunDirectory, *, token: int | None = None) -> None:
             checkpoint_interval_s=config.checkpoint_interval_s,
         )
         journal.message("Evaluating the best weights and writing the report.")
-    result = _conclude(run, config, ground, state, registry, is_stopped=is_stopped)
+    result = _conclude(run, config, task, state, registry, is_stopped=is_stopped)
     _check_fence(run, token)
     replace_file(run.result, result.model_dump_json(indent=1).encode())
 
@@ -96,7 +97,6 @@ class _Requests:
 
 def _make_ground(config: RunConfig, home: Path) -> Ground:
     job, settings = config.fine_tune, config.fine_tune.hyperparameters
-    assert isinstance(job.preset, Preset)
     device = pick_device(config.device)
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True  # the same seed gives the same model; costs a few per cent
@@ -105,14 +105,14 @@ def _make_ground(config: RunConfig, home: Path) -> Ground:
     workers = settings.data_workers
     return Ground(
         config=job,
+        architecture=get_architecture(job.architecture),
         root=dataset.images_dir,
+        cache=dataset.path / "cache",
         train_images=store.images(dataset, "train"),
         val_images=store.images(dataset, "val"),
         device=device,
         precision=pick_precision(settings.precision, device),
         data_workers=default_data_workers(device) if workers is None else workers,
-        preset=job.preset,
-        auxiliary_weight=get_architecture(job.architecture).auxiliary_weight,
     )
 
 
@@ -127,27 +127,18 @@ def _opening_words(state: TrainState, ground: Ground, *, is_resumed: bool) -> st
 
 
 def _conclude(
-    run: RunDirectory, config: RunConfig, ground: Ground, state: TrainState, registry: Registry, *, is_stopped: bool
+    run: RunDirectory, config: RunConfig, task: AnyTask, state: TrainState, registry: Registry, *, is_stopped: bool
 ) -> RunResult:
     """Evaluates what will be published, compares it with production, writes the report."""
-    from workers.training.report import write_report  # matplotlib: a second that the first step need not wait for
-
     assert state.best is not None
-    best = read_state_dict(run.best_weights)
-    load_base_state_dict(state.module, get_architecture(config.fine_tune.architecture), best, keep_head=True)
-    evaluation = ground.evaluate(state)
-    comparison = _compare(config, ground, registry) if config.fine_tune.promote == "if_better" else None
-    write_report(
-        run,
-        evaluation,
-        categories=config.fine_tune.categories,
-        images=ground.val_images,
-        root=ground.root,
-        best=state.best,
-    )
+    ground = task.ground
+    load_base_state_dict(state.module, ground.architecture, read_state_dict(run.best_weights), keep_head=True)
+    evaluation = task.evaluate(state.module)
+    comparison = _compare(config, task, registry) if config.fine_tune.promote == "if_better" else None
+    task.write_report(run, evaluation, state.best)
     return RunResult(
         metrics=evaluation.metrics,
-        decisive_metric=DECISIVE_METRIC,
+        decisive_metric=task.decisive_metric,
         best_epoch=state.best.epoch,
         epochs=state.epoch,
         stopped_early=is_stopped,
@@ -158,7 +149,7 @@ def _conclude(
     )
 
 
-def _compare(config: RunConfig, ground: Ground, registry: Registry) -> Comparison | None:
+def _compare(config: RunConfig, task: AnyTask, registry: Registry) -> Comparison | None:
     """The version in production on the validation split of this run; None if there is none."""
     name = config.fine_tune.publish_as
     present = production_version(registry, name)
@@ -166,33 +157,10 @@ def _compare(config: RunConfig, ground: Ground, registry: Registry) -> Compariso
         return None
     reference = f"{name}/{present}"
     try:
-        return Comparison(
-            reference=reference, metrics=_metrics_of(registry.resolve(reference), config, ground, registry)
-        )
+        return Comparison(reference=reference, metrics=task.compare(registry.resolve(reference), registry))
     except (ModelsError, ValueError) as error:
         log.warning("%s could not be compared: %s", reference, error)
         return Comparison(reference=reference, metrics={}, reason=str(error).rstrip("."))
-
-
-def _metrics_of(other: ModelVersion, config: RunConfig, ground: Ground, registry: Registry) -> dict[str, float]:
-    manifest, categories = other.manifest, config.fine_tune.categories
-    if set(manifest.categories) != set(categories):
-        msg = f"its categories differ: {', '.join(sorted(set(manifest.categories) ^ set(categories))[:10])}"
-        raise RegistryError(msg)
-    assert isinstance(manifest.preset, Preset)
-    predictor = Predictor.from_version(registry, other, ground.device)
-    theirs = evaluate(
-        predictor.module,
-        ground.val_images,
-        ground.root,
-        manifest.preset,
-        batch_size=config.fine_tune.hyperparameters.batch_size,
-        device=ground.device,
-        precision=ground.precision,
-        data_workers=ground.data_workers,
-    )
-    order = [manifest.categories.index(label) for label in categories]
-    return score(theirs.scores[:, order].log(), theirs.targets).metrics
 
 
 def _check_fence(run: RunDirectory, token: int | None) -> None:

@@ -16,7 +16,7 @@ from models.storage import replace_file
 from workers.datasets.dataset import DatasetImage
 from workers.jobs import BestEpoch
 from workers.run_directory import MetricLine, RunDirectory
-from workers.training.classification import Evaluation
+from workers.training.classification.task import ClassificationEvaluation
 
 MISTAKES = 24  # shown
 LARGEST_LABELLED_MATRIX = 30  # categories; beyond that numbers and labels are not legible
@@ -24,7 +24,7 @@ LARGEST_LABELLED_MATRIX = 30  # categories; beyond that numbers and labels are n
 
 def write_report(
     run: RunDirectory,
-    evaluation: Evaluation,
+    evaluation: ClassificationEvaluation,
     *,
     categories: Sequence[str],
     images: Sequence[DatasetImage],
@@ -83,7 +83,7 @@ def category_metrics(matrix: Tensor, categories: Sequence[str]) -> list[dict[str
     return rows
 
 
-def worst_mistakes(evaluation: Evaluation, predicted: Tensor) -> list[int]:
+def worst_mistakes(evaluation: ClassificationEvaluation, predicted: Tensor) -> list[int]:
     """Indices of wrong predictions, the surest first."""
     sureness = evaluation.scores.gather(1, predicted.unsqueeze(1))[:, 0]  # [N]
     order = sureness.argsort(descending=True, stable=True).tolist()
@@ -136,7 +136,7 @@ def draw_confusion(matrix: Tensor, categories: Sequence[str]) -> Figure:
 
 def _mistakes_sheet(
     mistakes: Sequence[int],
-    evaluation: Evaluation,
+    evaluation: ClassificationEvaluation,
     predicted: Tensor,
     categories: Sequence[str],
     images: Sequence[DatasetImage],

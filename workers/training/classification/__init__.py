@@ -1,0 +1,1 @@
+"""Image classification: which loss, which metrics, which pictures tell how it went."""

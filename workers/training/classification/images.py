@@ -1,0 +1,78 @@
+"""From files to batches of pictures and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from models.manifest import Preset
+from models.presets import resize_and_crop
+from workers.datasets.dataset import DatasetImage
+from workers.training.classification.augment import augment
+from workers.training.loading import ImageBatches, load_batches, read_image
+from workers.training.order import image_generator, in_order, shuffled_batches
+
+
+class Batch(NamedTuple):
+    """Pictures that go through together."""
+
+    pixels: Tensor  # uint8 [B, C, crop, crop]
+    targets: Tensor  # int64 [B]
+    indices: list[int]
+
+
+def training_batches(
+    images: Sequence[DatasetImage],
+    root: Path,
+    preset: Preset,
+    *,
+    batch_size: int,
+    augmentation: str,
+    seed: int,
+    epoch: int,
+    first_step: int = 0,
+    data_workers: int = 0,
+    is_pinned: bool = False,
+) -> DataLoader[Batch]:
+    """Shuffled batches of an epoch, from its step `first_step` on.
+
+    A last batch of a single image is left out: batch normalization has no statistics of one (Ioffe & Szegedy 2015).
+    """
+    batches = shuffled_batches(len(images), batch_size=batch_size, seed=seed, epoch=epoch)
+    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+        batches.pop()
+
+    sample = partial(_augmented, images, root, preset, seed, epoch)
+    if augmentation == "none":
+        sample = partial(_plain, images, root, preset)
+    dataset = ImageBatches(sample, partial(_batch, images))
+    return load_batches(dataset, batches[first_step:], data_workers, is_pinned=is_pinned)
+
+
+def evaluation_batches(
+    images: Sequence[DatasetImage], root: Path, preset: Preset, *, batch_size: int, data_workers: int = 0
+) -> DataLoader[Batch]:
+    """Every image once, in order, as serving sees it."""
+    dataset = ImageBatches(partial(_plain, images, root, preset), partial(_batch, images))
+    return load_batches(dataset, in_order(len(images), batch_size), data_workers)
+
+
+def _plain(images: Sequence[DatasetImage], root: Path, preset: Preset, index: int) -> Tensor:
+    """uint8 [C, crop, crop]"""
+    return resize_and_crop(preset, read_image(root, images[index]))
+
+
+def _augmented(images: Sequence[DatasetImage], root: Path, preset: Preset, seed: int, epoch: int, index: int) -> Tensor:
+    """uint8 [C, crop, crop]"""
+    return augment(preset, read_image(root, images[index]), image_generator(seed, epoch, index))
+
+
+def _batch(images: Sequence[DatasetImage], indices: list[int], pixels: list[Tensor]) -> Batch:
+    categories = [images[index].category for index in indices]
+    return Batch(pixels=torch.stack(pixels), targets=torch.tensor(categories), indices=indices)

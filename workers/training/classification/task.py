@@ -1,0 +1,168 @@
+"""Image classification as a task: which loss, which metrics.
+
+Sources: "Training a classifier" and "Transfer learning for computer vision", PyTorch tutorials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.architectures.architecture import split_outputs
+from models.errors import RegistryError
+from models.manifest import Preset
+from models.predictor import Predictor
+from models.presets import normalise
+from models.registry import ModelVersion, Registry
+from workers.datasets.dataset import DatasetImage
+from workers.jobs import BestEpoch
+from workers.run_directory import RunDirectory
+from workers.training.classification.images import Batch, evaluation_batches, training_batches
+from workers.training.device import autocast
+from workers.training.task import Batches, Evaluation, Ground, TrainingTask
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassificationEvaluation(Evaluation):
+    """How a network does on one split, image by image."""
+
+    targets: Tensor  # int64 [N]
+    scores: Tensor  # float32 [N, K], probabilities
+
+
+class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
+    """One category an image."""
+
+    decisive_metric = "val/top1"
+
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        assert isinstance(ground.config.preset, Preset)
+        self._preset = ground.config.preset
+
+    def batches(self, *, epoch: int, first_step: int) -> Batches[Batch]:
+        settings = self.ground.config.hyperparameters
+        return training_batches(
+            self.ground.train_images,
+            self.ground.root,
+            self._preset,
+            batch_size=settings.batch_size,
+            augmentation=settings.augmentation,
+            seed=settings.seed,
+            epoch=epoch,
+            first_step=first_step,
+            data_workers=self.ground.data_workers,
+            is_pinned=self.ground.device.type == "cuda",
+        )
+
+    def indices(self, batch: Batch) -> list[int]:
+        return batch.indices
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        pixels, targets = to_network(batch, self._preset, self.ground.device)  # [B, C, h, w], [B]
+        with autocast(self.ground.device, self.ground.precision):
+            outputs = module(pixels)  # [B, K], or one such a classifier
+            return training_loss(
+                outputs,
+                targets,
+                label_smoothing=self.ground.config.hyperparameters.label_smoothing,
+                auxiliary_weight=self.ground.architecture.auxiliary_weight,
+            )
+
+    def evaluate(self, module: nn.Module) -> ClassificationEvaluation:
+        return self._evaluate(module, self._preset)
+
+    def compare(self, other: ModelVersion, registry: Registry) -> dict[str, float]:
+        manifest, categories = other.manifest, self.ground.config.categories
+        if set(manifest.categories) != set(categories):
+            msg = f"its categories differ: {', '.join(sorted(set(manifest.categories) ^ set(categories))[:10])}"
+            raise RegistryError(msg)
+        predictor = Predictor.from_version(registry, other, self.ground.device)
+        theirs = self._evaluate(predictor.module, predictor.preset)
+        order = [manifest.categories.index(label) for label in categories]
+        return score(theirs.scores[:, order].log(), theirs.targets).metrics
+
+    def write_report(self, run: RunDirectory, evaluation: ClassificationEvaluation, best: BestEpoch) -> None:
+        # matplotlib: a second that the first step need not wait for
+        from workers.training.classification.report import write_report
+
+        write_report(
+            run,
+            evaluation,
+            categories=self.ground.config.categories,
+            images=self.ground.val_images,
+            root=self.ground.root,
+            best=best,
+        )
+
+    def _evaluate(self, module: nn.Module, preset: Preset) -> ClassificationEvaluation:
+        return evaluate(
+            module,
+            self.ground.val_images,
+            self.ground.root,
+            preset,
+            batch_size=self.ground.config.hyperparameters.batch_size,
+            device=self.ground.device,
+            precision=self.ground.precision,
+            data_workers=self.ground.data_workers,
+        )
+
+
+def training_loss(
+    outputs: Tensor | tuple[Tensor | None, ...], targets: Tensor, *, label_smoothing: float, auxiliary_weight: float
+) -> Tensor:
+    """Cross entropy of logits [B, K] and int64 [B]; each auxiliary head's logits count `auxiliary_weight`."""
+    logits, auxiliary = split_outputs(outputs)
+    loss = functional.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
+    for head in auxiliary:
+        head_loss = functional.cross_entropy(head.float(), targets, label_smoothing=label_smoothing)
+        loss = loss + auxiliary_weight * head_loss
+    return loss
+
+
+def to_network(batch: Batch, preset: Preset, device: torch.device) -> tuple[Tensor, Tensor]:
+    """float32 [B, C, crop, crop] in channels-last order and int64 [B], on the device."""
+    pixels, targets = (tensor.to(device, non_blocking=True) for tensor in (batch.pixels, batch.targets))
+    return normalise(preset, pixels).contiguous(memory_format=torch.channels_last), targets
+
+
+@torch.inference_mode()
+def evaluate(
+    module: nn.Module,
+    images: Sequence[DatasetImage],
+    root: Path,
+    preset: Preset,
+    *,
+    batch_size: int,
+    device: torch.device,
+    precision: str,
+    data_workers: int = 0,
+) -> ClassificationEvaluation:
+    """Loss, top-1 and top-5 accuracy of logits [B, K] on a split, in eval mode, each image once."""
+    module.eval()
+    loader = evaluation_batches(images, root, preset, batch_size=batch_size, data_workers=data_workers)
+    logits, targets = [], []
+    for batch in loader:
+        pixels, batch_targets = to_network(batch, preset, device)
+        with autocast(device, "bf16" if precision == "bf16" else "fp32"):
+            logits.append(module(pixels).float().cpu())  # [B, K]; waits for the device
+        targets.append(batch_targets.cpu())
+    return score(torch.cat(logits), torch.cat(targets))
+
+
+def score(logits: Tensor, targets: Tensor) -> ClassificationEvaluation:
+    """Metrics of logits [N, K] and int64 targets [N]; `val/top5` where there are more than five categories."""
+    ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices  # [N, <=5]
+    hits = ranked == targets.unsqueeze(1)
+    metrics = {
+        "val/loss": float(functional.cross_entropy(logits, targets)),
+        "val/top1": float(hits[:, 0].float().mean()),
+    }
+    if logits.shape[1] > 5:
+        metrics["val/top5"] = float(hits.any(dim=1).float().mean())
+    return ClassificationEvaluation(metrics=metrics, targets=targets, scores=logits.softmax(dim=1))

@@ -1,0 +1,63 @@
+"""Batches from files, whatever the task: whole batches at a time, decoded on threads or in data workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from models.errors import ImageError
+from models.images import decode_image
+from workers.datasets.dataset import DatasetImage
+from workers.training.failures import UnusableImage
+
+SampleT = TypeVar("SampleT")
+BatchT = TypeVar("BatchT")
+
+
+class ImageBatches(Dataset[BatchT], Generic[SampleT, BatchT]):
+    """Batches of one split: `sample` makes what is learned of an image, `collate` a batch of those."""
+
+    def __init__(self, sample: Callable[[int], SampleT], collate: Callable[[list[int], list[SampleT]], BatchT]) -> None:
+        self._sample = sample
+        self._collate = collate
+        self._pool: ThreadPoolExecutor | None = None  # made where the images are fetched
+
+    def __getitems__(self, indices: list[int]) -> BatchT:
+        if self._pool is None:
+            # a data worker process is one of many already
+            self._pool = ThreadPoolExecutor(1 if get_worker_info() else os.cpu_count() or 1)
+        return self._collate(indices, list(self._pool.map(self._sample, indices)))
+
+
+def load_batches(
+    dataset: ImageBatches[SampleT, BatchT], batches: Sequence[list[int]], workers: int, *, is_pinned: bool = False
+) -> DataLoader[BatchT]:
+    """`dataset` in those batches. workers: processes that decode; 0 decodes here, threaded."""
+    # `__getitems__` makes whole batches, so there is nothing to collate
+    return DataLoader(
+        dataset, batch_sampler=list(batches), num_workers=workers, collate_fn=_as_it_is, pin_memory=is_pinned
+    )
+
+
+def read_image(root: Path, image: DatasetImage) -> Tensor:
+    """uint8 [3, H, W] by the one decoder. Raises UnusableImage."""
+    try:
+        return decode_image((root / image.path).read_bytes())
+    except (ImageError, OSError) as error:
+        raise UnusableImage(image.path, error) from error
+
+
+def default_data_workers(device: torch.device) -> int:
+    """Beside a GPU all cores but one decode; beside a CPU none: training needs them all, and decoding is threaded."""
+    return min(8, (os.cpu_count() or 1) - 1) if device.type == "cuda" else 0
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,1 @@
+"""Semantic segmentation: a category for every pixel."""
