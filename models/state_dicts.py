@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.architectures.architecture import Architecture
-from models.architectures.catalog import build_empty
+from models.architectures.catalog import NO_OPTIONS, build_empty
 from models.errors import IncompatibleWeights, UnsafeWeights
 
 _WRAPPER_KEYS = ("state_dict", "model_state_dict", "model")  # where training scripts put it in a checkpoint
@@ -21,10 +21,17 @@ _WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and 
 _SHOWN_KEYS = 20
 
 # Keys that torchvision's older files use, and what they are now.
-_RENAMED = (
+_RENAMED: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]\..*)$"), r"\1\2"),
     (re.compile(r"^(.*\.mlp)\.linear_1\.(.*)$"), r"\1.0.\2"),
     (re.compile(r"^(.*\.mlp)\.linear_2\.(.*)$"), r"\1.3.\2"),
+    (re.compile(r"^(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
+    (re.compile(r"^(.*\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
+    (re.compile(r"^(roi_heads\.mask_head)\.mask_fcn(\d)\.(.*)$"), lambda key: f"{key[1]}.{int(key[2]) - 1}.0.{key[3]}"),
+    (  # RetinaNet's convolutions, counted without their activations
+        re.compile(r"^(head\.(?:classification|regression)_head\.conv)\.(\d)\.(weight|bias)$"),
+        lambda key: f"{key[1]}.{int(key[2]) // 2}.0.{key[3]}",
+    ),
 )
 
 
@@ -136,14 +143,19 @@ def load_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None
 
 
 def module_from_state_dict(
-    architecture: Architecture, state_dict: Mapping[str, Tensor], *, num_categories: int, image_size_px: int
+    architecture: Architecture,
+    state_dict: Mapping[str, Tensor],
+    *,
+    num_categories: int,
+    image_size_px: int,
+    options: Mapping[str, str] = NO_OPTIONS,
 ) -> nn.Module:
     """The network with those weights, in evaluation mode, without auxiliary heads.
 
     Shares memory with `state_dict`. Takes torchvision's older key names.
-    Raises IncompatibleWeights, UnsupportedPreset.
+    Raises IncompatibleWeights, UnsupportedPreset, UnsupportedOption.
     """
-    module = build_empty(architecture.name, num_categories=num_categories, image_size_px=image_size_px)
+    module = build_empty(architecture.name, num_categories=num_categories, image_size_px=image_size_px, options=options)
     load_state_dict(module, modern_keys(module, architecture, state_dict))
     return module.eval()
 

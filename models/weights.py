@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from models.architectures.architecture import Architecture, WeightsEntry
-from models.architectures.catalog import get_architecture, head_parameter_names
+from models.architectures.catalog import NO_OPTIONS, build_empty, get_architecture, head_parameter_names
 from models.downloads import download
-from models.errors import UnknownArchitecture, UnknownWeights, WeightsUnavailable
+from models.errors import IncompatibleWeights, UnknownArchitecture, UnknownWeights, WeightsUnavailable
 from models.state_dicts import check_keys, modern_keys, module_from_state_dict, read_state_dict
 
 DEFAULT = "DEFAULT"
+BATCH_NORM_EPSILON = 1e-5  # torch's default
 _POSITIONS = "encoder.pos_embedding"  # of vision transformers, [1, 1 + patches, features]
 
 
@@ -68,6 +69,8 @@ def pretrained(
     Raises WeightsUnavailable, UnsafeWeights, IncompatibleWeights.
     """
     state_dict = read_state_dict(_cached_file(entry, weights_dir, allow_download))
+    if entry.batch_norm_epsilon is not None:
+        state_dict = with_batch_norm_epsilon(state_dict, was=entry.batch_norm_epsilon)
     return module_from_state_dict(
         architecture,
         state_dict,
@@ -91,7 +94,12 @@ def load_base_weights(
 
 
 def load_base_state_dict(
-    module: nn.Module, architecture: Architecture, state_dict: Mapping[str, Tensor], *, keep_head: bool
+    module: nn.Module,
+    architecture: Architecture,
+    state_dict: Mapping[str, Tensor],
+    *,
+    keep_head: bool,
+    options: Mapping[str, str] = NO_OPTIONS,
 ) -> None:
     """Copies another model's weights of the same architecture into `module`; auxiliary heads stay as they are.
 
@@ -105,12 +113,59 @@ def load_base_state_dict(
     if _POSITIONS in own and _POSITIONS in base:
         base[_POSITIONS] = _positions_for(own[_POSITIONS], base[_POSITIONS])
     if not keep_head:
-        for key in head_parameter_names(architecture.name):
+        for key in head_parameter_names(architecture.name, options):
             base[key] = own[key]
     check_keys(own, base)
     with torch.no_grad():
         for key, tensor in own.items():
             tensor.copy_(base[key])
+
+
+def load_backbone(
+    module: nn.Module, architecture: Architecture, options: Mapping[str, str], state_dict: Mapping[str, Tensor]
+) -> None:
+    """Copies a classification network's weights into the backbone of a detector or segmentation network.
+
+    state_dict: of the network that `architecture.backbone` names, torchvision's or a registered model's; what the
+    backbone has no place for, the classifier's head for one, is left out.
+    Raises UnsupportedOption; IncompatibleWeights, with every key that does not fit: then `module` is as before.
+    """
+    options = architecture.complete_options(options)
+    if architecture.backbone is None:
+        raise IncompatibleWeights(
+            f"{architecture.name} has no backbone that a classification network's weights fit.",
+            hint="Start from its own pretrained weights, or from random ones.",
+        )
+    backbone = architecture.backbone(options)
+    own = {key: tensor for key, tensor in module.state_dict().items() if key.startswith(backbone.prefix)}
+    classifier = modern_keys(
+        build_empty(backbone.architecture, num_categories=2), get_architecture(backbone.architecture), state_dict
+    )
+    base = {
+        backbone.prefix + key.removeprefix(backbone.source_prefix): tensor
+        for key, tensor in classifier.items()
+        if key.startswith(backbone.source_prefix)
+    }
+    check_keys(own, {key: tensor for key, tensor in base.items() if key in own})
+    with torch.no_grad():
+        for key, tensor in own.items():
+            tensor.copy_(base[key])
+
+
+def with_batch_norm_epsilon(
+    state_dict: Mapping[str, Tensor], *, was: float, becomes: float = BATCH_NORM_EPSILON
+) -> dict[str, Tensor]:
+    """`state_dict` for batch normalization that adds another epsilon to the variance, with the same results.
+
+    Scales every layer's weight by sqrt((variance + becomes) / (variance + was)).
+    """
+    changed = dict(state_dict)
+    for key, variance in state_dict.items():
+        layer, dot, name = key.rpartition(".")
+        if name == "running_var":
+            weight = state_dict[f"{layer}{dot}weight"]
+            changed[f"{layer}{dot}weight"] = weight * ((variance + becomes) / (variance + was)).sqrt()
+    return changed
 
 
 def _cached_file(entry: WeightsEntry, weights_dir: Path, allow_download: bool) -> Path:

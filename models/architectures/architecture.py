@@ -37,6 +37,7 @@ class Backbone:
 
     architecture: str  # catalogue name of the classification network
     prefix: str  # of its keys in the detector's state_dict: `backbone.body.`
+    source_prefix: str = ""  # of the keys it takes from the classification network's state_dict: `features.`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +51,7 @@ class WeightsEntry:
     metrics: dict[str, float]  # `imagenet1k/top1` in [0, 1], ...
     preset: AnyPreset
     categories: tuple[str, ...] = field(repr=False)
+    batch_norm_epsilon: float | None = None  # that the file was made with, if it is not the network's own
 
     @property
     def reference(self) -> str:
@@ -75,6 +77,7 @@ class Architecture:
     backbone: Callable[[Mapping[str, str]], Backbone] | None = field(default=None, repr=False, compare=False)
     makes_masks: bool = False  # of every object
     keypoints: tuple[str, ...] = ()  # of every object
+    is_trainable: bool = True  # False: serves its pretrained weights only
     weights: tuple[WeightsEntry, ...]
     default_weights: str | None  # name of an entry; None where there are none
     categories: tuple[str, ...] = field(repr=False)  # of its default weights, or of the data it was made for

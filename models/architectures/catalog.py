@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from models.architectures import torchvision_classification
+from models.architectures import torchvision_classification, torchvision_detection, torchvision_segmentation
 from models.architectures.architecture import Architecture
 from models.architectures.garment_classifier import NAME as GARMENT_CLASSIFIER
 from models.architectures.garment_classifier import garment_classifier
@@ -33,8 +34,7 @@ class Layer:
 
 def names(task: Task | None = None) -> list[str]:
     """Catalogue names, sorted; those that can do `task`. Builds nothing."""
-    everything = sorted([*torchvision_classification.names(), GARMENT_CLASSIFIER])
-    return everything if task in (None, "classification") else []
+    return sorted(name for of_task, entries in _by_task().items() if task in (None, of_task) for name in entries)
 
 
 def get_architecture(name: str) -> Architecture:
@@ -42,13 +42,28 @@ def get_architecture(name: str) -> Architecture:
 
     Raises UnknownArchitecture.
     """
-    if name == GARMENT_CLASSIFIER:
-        return garment_classifier()
-    known = names()
-    if name not in known:
+    describe = next((entries[name] for entries in _by_task().values() if name in entries), None)
+    if describe is None:
         shown = name if len(name) <= 64 else name[:64] + "…"
-        raise UnknownArchitecture(f"There is no architecture {shown!r}.", hint=_hint(name, known))
-    return torchvision_classification.torchvision_classification(name)
+        raise UnknownArchitecture(f"There is no architecture {shown!r}.", hint=_hint(name, names()))
+    return describe(name)
+
+
+@cache
+def _by_task() -> Mapping[Task, Mapping[str, Callable[[str], Architecture]]]:
+    """What describes each name, by the task it is listed under."""
+    return {
+        "classification": {
+            **dict.fromkeys(torchvision_classification.names(), torchvision_classification.torchvision_classification),
+            GARMENT_CLASSIFIER: lambda _: garment_classifier(),
+        },
+        "detection": {
+            **dict.fromkeys(torchvision_detection.names(), torchvision_detection.torchvision_detection),
+        },
+        "segmentation": {
+            **dict.fromkeys(torchvision_segmentation.names(), torchvision_segmentation.torchvision_segmentation),
+        },
+    }
 
 
 def _hint(name: str, known: list[str]) -> str:
@@ -66,8 +81,11 @@ def build(
 ) -> nn.Module:
     """`name` with fresh random weights, in training mode, on the CPU, for images of that side (None: its preset's).
 
-    Logits are [B, num_categories]; with `auxiliary`, GoogLeNet and Inception v3 (from 299 px) add those of auxiliary
-    heads in training mode, see `split_outputs`. The weights come from torch's global generator.
+    num_categories: of a detector those of objects; the background, where it needs one, is added.
+    Classification logits are [B, num_categories]; with `auxiliary`, GoogLeNet and Inception v3 (from 299 px) add those
+    of auxiliary heads in training mode, see `split_outputs`; segmentation networks add `aux` to their dict.
+    Detectors have torchvision's interface: images and targets in, losses or detections out.
+    The weights come from torch's global generator.
     options: those left out have their defaults. Raises UnknownArchitecture, UnsupportedPreset, UnsupportedOption.
     """
     architecture = get_architecture(name)

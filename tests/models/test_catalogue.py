@@ -27,7 +27,7 @@ GIANT_PARAMETERS = 300_000_000  # of these only the head learns: gradients of ev
 def test_catalogue_is_torchvisions_and_the_garment_classifier() -> None:
     theirs = torchvision.models.list_models(module=torchvision.models)
 
-    assert names() == sorted([*theirs, "garment_classifier"])
+    assert names("classification") == sorted([*theirs, "garment_classifier"])
     assert len(theirs) >= 80
 
 
@@ -46,7 +46,7 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
     shutil.rmtree(tmp_path)  # pytest keeps the directories of the last runs, and these are gigabytes
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", names("classification"))
 def test_architecture_trains_is_published_loads_and_serves(name: str, registry: Registry) -> None:
     torch.manual_seed(0)
     architecture = get_architecture(name)

@@ -1,0 +1,102 @@
+"""torchvision's networks that give every pixel a category, all of them.
+
+FCN: Long et al. 2015; DeepLabv3: Chen et al. 2017; LR-ASPP: Howard et al. 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torchvision.models
+from torch import nn
+from torchvision.models import WeightsEnum, segmentation
+
+from models.architectures.architecture import Architecture, Backbone, WeightsEntry
+from models.manifest import ScalePreset
+
+_SHORTER_PX = 520  # what all of torchvision's were measured at
+_MIN_SIZE_PX = 64
+_AUXILIARY_WEIGHT = 0.5  # torchvision's training script
+_AUXILIARY = "aux_classifier."
+# Of the networks without their auxiliary heads, which torchvision's tables count.
+_PARAMETERS = {
+    "deeplabv3_mobilenet_v3_large": 11_025_477,
+    "deeplabv3_resnet101": 58_630_997,
+    "deeplabv3_resnet50": 39_638_869,
+    "fcn_resnet101": 51_949_141,
+    "fcn_resnet50": 32_957_013,
+}
+
+
+def names() -> list[str]:
+    """Catalogue names, sorted."""
+    return sorted(torchvision.models.list_models(module=segmentation))
+
+
+def torchvision_segmentation(name: str) -> Architecture:
+    """The catalogue's entry of one of `names()`."""
+    enum = torchvision.models.get_model_weights(name)
+    default = enum.DEFAULT
+    has_auxiliary = not name.startswith("lraspp")
+    return Architecture(
+        name=name,
+        tasks=("segmentation",),
+        family=torchvision.models.get_model_builder(name).__module__.rpartition(".")[2],
+        parameters=_PARAMETERS.get(name, default.meta["num_params"]),
+        preset=_preset(),
+        backbone=lambda _: _backbone(name),
+        weights=tuple(_entry(name, member) for member in enum),
+        default_weights=default.name,
+        categories=tuple(default.meta["categories"]),
+        min_size_px=_MIN_SIZE_PX,
+        auxiliary=(_AUXILIARY,) if has_auxiliary else (),
+        auxiliary_weight=_AUXILIARY_WEIGHT if has_auxiliary else 0.0,
+        builder=partial(_build, name),
+    )
+
+
+def voc_categories() -> tuple[str, ...]:
+    """Pascal VOC's 21, the background first."""
+    return tuple(torchvision.models.get_model_weights("fcn_resnet50").DEFAULT.meta["categories"])
+
+
+def _build(
+    name: str,
+    *,
+    num_categories: int,
+    image_size_px: int,  # noqa: ARG001 - they take any
+    auxiliary: bool,
+    options: Mapping[str, str],  # noqa: ARG001 - they have none
+) -> nn.Module:
+    make = torchvision.models.get_model_builder(name)
+    heads = {} if name.startswith("lraspp") else {"aux_loss": auxiliary}
+    module: nn.Module = make(weights=None, weights_backbone=None, num_classes=num_categories, **heads)
+    return module
+
+
+def _backbone(name: str) -> Backbone:
+    architecture = name.partition("_")[2]
+    source = "features." if architecture.startswith("mobilenet") else ""
+    return Backbone(architecture=architecture, prefix="backbone.", source_prefix=source)
+
+
+def _entry(name: str, member: WeightsEnum) -> WeightsEntry:
+    (reported,) = member.meta["_metrics"].values()
+    return WeightsEntry(
+        architecture=name,
+        name=member.name,
+        url=member.url,
+        size_bytes=round(member.meta["_file_size"] * 2**20),
+        metrics={
+            "coco_voc/mean_iou": reported["miou"] / 100,
+            "coco_voc/pixel_accuracy": reported["pixel_acc"] / 100,
+        },
+        preset=_preset(),
+        categories=tuple(member.meta["categories"]),
+    )
+
+
+def _preset() -> ScalePreset:
+    # torchvision sets no limit on the longer side: twice the shorter is past any camera's picture.
+    return ScalePreset(shorter_px=_SHORTER_PX, longer_px=2 * _SHORTER_PX)
