@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from models.manifest import AnyPreset, DatasetReference, Task
 
@@ -21,16 +21,35 @@ Augmentation = Literal["none", "basic"]
 _Finite = Field(allow_inf_nan=False)
 
 
+def _listed(value: object) -> object:
+    """`8,11` is how a command line says it."""
+    return tuple(value.split(",")) if isinstance(value, str) else value
+
+
 class Hyperparameters(BaseModel):
     """The knobs of the optimization loop. Null means: chosen for you when the job is made, and shown in its config."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = Field(10, ge=1, le=10_000, description="Passes over the training split.")
-    batch_size: int = Field(32, ge=1, le=4096, description="Images an optimizer update.")
-    optimizer: Optimizer = Field("sgd", description="SGD with momentum, or AdamW (Loshchilov & Hutter 2019).")
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="Passes over the training split. Null: 10; 40 for boxes or masks from scratch.",
+    )
+    batch_size: int | None = Field(
+        None, ge=1, le=4096, description="Images an optimizer update. Null: 32; for boxes and masks 4, from scratch 8."
+    )
+    optimizer: Optimizer | None = Field(
+        None,
+        description="SGD with momentum, or AdamW (Loshchilov & Hutter 2019). "
+        "Null: `sgd`; `adamw` for boxes and masks from scratch.",
+    )
     learning_rate: Annotated[float, _Finite] | None = Field(
-        None, gt=0, le=10, description="Null: 0.01 for SGD, 0.001 for AdamW; a tenth of it for `fine_tune`."
+        None,
+        gt=0,
+        le=10,
+        description="Null: 0.01 for SGD, 0.001 for AdamW; a tenth of it to `fine_tune` a classifier, or with AdamW.",
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD; 0 is off. AdamW ignores it.")
     weight_decay: Annotated[float, _Finite] = Field(0.0001, ge=0, le=1, description="0 is off.")
@@ -40,7 +59,7 @@ class Hyperparameters(BaseModel):
         "or cosine to 0.",
     )
     step_epochs: int = Field(7, ge=1, le=10_000, description="Epochs between two falls of the `step` schedule.")
-    milestones: tuple[Annotated[int, Field(ge=1, le=10_000)], ...] = Field(
+    milestones: Annotated[tuple[Annotated[int, Field(ge=1, le=10_000)], ...], BeforeValidator(_listed)] = Field(
         (), max_length=100, description="Finished epochs at which the `multi_step` schedule falls."
     )
     gamma: float = Field(0.1, gt=0, le=1, description="Factor of the `step` and `multi_step` schedules; 1 is off.")
@@ -59,10 +78,15 @@ class Hyperparameters(BaseModel):
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Of CrossEntropyLoss; 0 is off.")
     augmentation: Augmentation = Field(
-        "basic", description="Training images: `basic` is a random resized crop and a mirror image half the time."
+        "basic",
+        description="Training images: `basic` is a random crop at a random scale, a mirror image half the time and, "
+        "for boxes and masks, a change of colours.",
     )
     image_size_px: int | None = Field(
-        None, ge=8, le=1024, description="Side of what the network sees; null: the architecture's own preset."
+        None,
+        ge=8,
+        le=2048,
+        description="Side of what the network sees, for boxes and masks the shorter one; null: the preset's own.",
     )
     precision: Precision = Field(
         "auto", description="`bf16` is autocast to bfloat16; `auto` takes it where the device computes in it."
@@ -106,6 +130,15 @@ class FineTuneConfig(BaseModel):
         description="`DEFAULT`, a named entry as `IMAGENET1K_V1`, a registered model, or `none`. "
         "Null: `DEFAULT` where the architecture has any and the strategy is not `from_scratch`.",
     )
+    variant: str | None = Field(None, description="Of architectures that have several: `modern` or `v1` of `yolo`.")
+    backbone: str | None = Field(
+        None, description="Of architectures that let it be chosen: `resnet18`. Null: the first of theirs."
+    )
+    backbone_weights: str | None = Field(
+        None,
+        description="Of the feature extractor alone, when `weights` are none: `DEFAULT` or a named entry of its "
+        "classification network, or a registered classifier of that architecture; null or `none`: random.",
+    )
     dataset: str = Field(description="`name` (its newest version) or `name/version`.")
     strategy: Strategy | None = Field(
         None,
@@ -124,10 +157,13 @@ class FineTuneConfig(BaseModel):
 class ResolvedHyperparameters(Hyperparameters):
     """The knobs with nothing left to choose."""
 
+    epochs: int = Field(ge=1, le=10_000)
+    batch_size: int = Field(ge=1, le=4096)
+    optimizer: Optimizer
     learning_rate: Annotated[float, _Finite] = Field(gt=0, le=10)
     warmup_steps: int = Field(0, ge=0, le=100_000)
     max_gradient_norm: Annotated[float, _Finite] = Field(0.0, ge=0, le=1e6)
-    image_size_px: int = Field(ge=8, le=1024)
+    image_size_px: int = Field(ge=8, le=2048)
 
 
 class ResolvedFineTune(BaseModel):
@@ -142,6 +178,7 @@ class ResolvedFineTune(BaseModel):
     base: str | None = Field(
         description="`resnet18.IMAGENET1K_V1` (torchvision's), `ants-bees/2` (registered), or null."
     )
+    backbone_base: str | None = Field(None, description="The same for the feature extractor alone.")
     strategy: Strategy
     dataset: DatasetReference
     categories: tuple[str, ...]

@@ -20,6 +20,7 @@ def publish(run: RunDirectory, config: RunConfig, result: RunResult, registry: R
     draft = ManifestDraft(
         task=job.task,
         architecture=job.architecture,
+        options=job.options,
         categories=job.categories,
         preset=job.preset,
         metrics=result.metrics,

@@ -18,14 +18,14 @@ from workers.datasets.store import DatasetStore
 from workers.errors import DatasetError, InvalidJob
 from workers.fine_tune_config import (
     FineTuneConfig,
-    Hyperparameters,
     ResolvedFineTune,
-    ResolvedHyperparameters,
     Strategy,
 )
+from workers.recipes import complete
 
 NO_WEIGHTS = "none"
 DEFAULT_WEIGHTS = "DEFAULT"
+_SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,24 +35,58 @@ class _Base:
     architecture: Architecture
     reference: str | None  # None: random weights
     preset: AnyPreset
+    options: dict[str, str]
 
 
 def resolve_fine_tune(config: FineTuneConfig, *, datasets: DatasetStore, registry: Registry) -> ResolvedFineTune:
     """Everything the trainer needs to know, and nothing left to default. Raises InvalidJob, which names the field."""
     dataset = _dataset(config, datasets)
     base = _base(config, registry)
-    strategy = _strategy(config, base)
+    _check_fit(base.architecture, dataset)
+    backbone = _backbone_base(config, base, registry)
+    strategy = _strategy(config, base, backbone)
+    preset = _preset(config, base)
     return ResolvedFineTune(
+        task=dataset.task,
         architecture=base.architecture.name,
+        options=base.options,
         base=base.reference,
+        backbone_base=backbone,
         strategy=strategy,
         dataset=dataset.reference,
         categories=dataset.categories,
-        preset=_preset(config, base),
+        preset=preset,
         publish_as=_publish_as(config, dataset, registry),
         promote=config.promote,
-        hyperparameters=_hyperparameters(config.hyperparameters, strategy, _preset(config, base)),
+        hyperparameters=complete(
+            config.hyperparameters,
+            task=dataset.task,
+            strategy=strategy,
+            image_size_px=preset.image_size_px,
+            train_images=dataset.splits["train"].images,
+        ),
     )
+
+
+def _check_fit(architecture: Architecture, dataset: DatasetInfo) -> None:
+    """Raises InvalidJob if the network cannot learn from such data."""
+    reference = f"{dataset.name}/{dataset.version}"
+    if dataset.task not in architecture.tasks:
+        fitting = catalog.names(dataset.task)
+        shown = ", ".join(fitting[:_SHOWN]) + (", …" if len(fitting) > _SHOWN else "")
+        raise InvalidJob(
+            f"{architecture.name} does {' and '.join(architecture.tasks)}; {reference} is for {dataset.task}.",
+            field="model",
+            hint=f"For this data set: {shown}. GET /v1/architectures?task={dataset.task} lists them all.",
+        )
+    if not architecture.is_trainable:
+        hint = (
+            "It answers with its pretrained weights: POST /v1/detect. For new categories take maskrcnn or fasterrcnn."
+        )
+        raise InvalidJob(f"{architecture.name} cannot be trained here.", field="model", hint=hint)
+    if architecture.makes_masks and not dataset.has_masks:
+        hint = "Post data with masks (COCO, or PNGs of instances), or choose a detector of boxes, as fasterrcnn_fpn."
+        raise InvalidJob(f"{architecture.name} learns masks, and {reference} has boxes only.", field="model", hint=hint)
 
 
 def _dataset(config: FineTuneConfig, datasets: DatasetStore) -> DatasetInfo:
@@ -73,17 +107,20 @@ def _base(config: FineTuneConfig, registry: Registry) -> _Base:
                 f"{error} A registered model cannot be given other weights.", field="model", hint=both
             ) from error
         version = _registered(config.model, registry, field="model", unknown=error)
-        return _registered_base(version)
+        base = _registered_base(version)
+        _check_options(config, base)
+        return base
+    options = _options(config, architecture)
     wanted = config.weights
     if wanted is None:
         has_base = architecture.default_weights is not None and config.strategy != "from_scratch"
         wanted = DEFAULT_WEIGHTS if has_base else NO_WEIGHTS
     if wanted == NO_WEIGHTS:
-        return _Base(architecture=architecture, reference=None, preset=architecture.preset)
+        return _Base(architecture=architecture, reference=None, preset=architecture.preset, options=options)
     entries = {entry.name: entry for entry in architecture.weights}
     entry = entries.get(architecture.default_weights or "" if wanted == DEFAULT_WEIGHTS else wanted)
     if entry is not None:
-        return _Base(architecture=architecture, reference=entry.reference, preset=entry.preset)
+        return _Base(architecture=architecture, reference=entry.reference, preset=entry.preset, options=options)
     valid = ", ".join([DEFAULT_WEIGHTS, *entries] if entries else []) or "no pretrained weights"
     hint = (
         f"{architecture.name} has: {valid}. `{NO_WEIGHTS}` trains from random weights; a registered model can be named."
@@ -98,7 +135,65 @@ def _base(config: FineTuneConfig, registry: Registry) -> _Base:
             field="weights",
             hint=f"Set `model` to {base.architecture.name!r}, or choose weights of {architecture.name}.",
         )
+    _check_options(config, base)
     return base
+
+
+def _wanted_options(config: FineTuneConfig) -> dict[str, str]:
+    wanted = {"variant": config.variant, "backbone": config.backbone}
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _options(config: FineTuneConfig, architecture: Architecture) -> dict[str, str]:
+    wanted = _wanted_options(config)
+    for name, value in wanted.items():
+        try:
+            architecture.complete_options({name: value})
+        except ModelsError as error:
+            raise InvalidJob(str(error), field=name, hint=error.hint) from error
+    return architecture.complete_options(wanted)
+
+
+def _check_options(config: FineTuneConfig, base: _Base) -> None:
+    """A registered model is what it is."""
+    for name, value in _wanted_options(config).items():
+        if base.options.get(name) != value:
+            hint = f"Leave `{name}` out, or start from other weights."
+            has = base.options.get(name, "none")
+            raise InvalidJob(f"The {name} of {base.reference} is {has}, not {value}.", field=name, hint=hint)
+
+
+def _backbone_base(config: FineTuneConfig, base: _Base, registry: Registry) -> str | None:
+    """`resnet18.IMAGENET1K_V1`, `ants-bees/2`, or None for a feature extractor without weights of its own."""
+    wanted, architecture = config.backbone_weights, base.architecture
+    if wanted in (None, NO_WEIGHTS):
+        return None
+    assert wanted is not None
+    if base.reference is not None:
+        hint = f"Leave one of them out, or set `weights` to {NO_WEIGHTS!r}."
+        raise InvalidJob(
+            f"{base.reference} brings the weights of its backbone along.", field="backbone_weights", hint=hint
+        )
+    if architecture.backbone is None:
+        raise InvalidJob(
+            f"{architecture.name} has no backbone of its own.", field="backbone_weights", hint="Use `weights`."
+        )
+    backbone = catalog.get_architecture(architecture.backbone(base.options).architecture)
+    entries = {entry.name: entry for entry in backbone.weights}
+    entry = entries.get(backbone.default_weights or "" if wanted == DEFAULT_WEIGHTS else wanted)
+    if entry is not None:
+        return entry.reference
+    valid = ", ".join([DEFAULT_WEIGHTS, *entries])
+    hint = f"{backbone.name} has: {valid}; or name a registered {backbone.name}."
+    unknown = InvalidJob(f"{backbone.name} has no weights {wanted!r}.", field="backbone_weights", hint=hint)
+    version = _registered(wanted, registry, field="backbone_weights", unknown=unknown)
+    if version.manifest.architecture != backbone.name:
+        raise InvalidJob(
+            f"{wanted} is a {version.manifest.architecture}; the backbone is a {backbone.name}.",
+            field="backbone_weights",
+            hint=f"Name a registered {backbone.name}, or choose another `backbone`.",
+        )
+    return version.manifest.reference
 
 
 def _registered(reference: str, registry: Registry, *, field: str, unknown: Exception) -> ModelVersion:
@@ -112,16 +207,22 @@ def _registered(reference: str, registry: Registry, *, field: str, unknown: Exce
 def _registered_base(version: ModelVersion) -> _Base:
     manifest = version.manifest
     architecture = catalog.get_architecture(manifest.architecture)
-    return _Base(architecture=architecture, reference=manifest.reference, preset=manifest.preset)
+    return _Base(
+        architecture=architecture,
+        reference=manifest.reference,
+        preset=manifest.preset,
+        options=architecture.complete_options(manifest.options),
+    )
 
 
-def _strategy(config: FineTuneConfig, base: _Base) -> Strategy:
+def _strategy(config: FineTuneConfig, base: _Base, backbone: str | None) -> Strategy:
+    reference = base.reference or backbone
     if config.strategy is None:
-        return "fine_tune" if base.reference else "from_scratch"
-    if config.strategy == "from_scratch" and base.reference is not None:
+        return "fine_tune" if reference else "from_scratch"
+    if config.strategy == "from_scratch" and reference is not None:
         hint = f"Leave `weights` out or set it to {NO_WEIGHTS!r}, or use the strategy 'fine_tune'."
-        raise InvalidJob(f"`from_scratch` cannot start from {base.reference}.", field="strategy", hint=hint)
-    if config.strategy != "from_scratch" and base.reference is None:
+        raise InvalidJob(f"`from_scratch` cannot start from {reference}.", field="strategy", hint=hint)
+    if config.strategy != "from_scratch" and reference is None:
         hint = "Use 'from_scratch', or choose base weights: GET /v1/architectures lists them."
         raise InvalidJob(f"`{config.strategy}` needs weights to start from.", field="strategy", hint=hint)
     return config.strategy
@@ -145,19 +246,3 @@ def _publish_as(config: FineTuneConfig, dataset: DatasetInfo, registry: Registry
     except ModelsError as error:
         raise InvalidJob(str(error), field="publish_as", hint=error.hint) from error
     return name
-
-
-def _hyperparameters(wanted: Hyperparameters, strategy: Strategy, preset: AnyPreset) -> ResolvedHyperparameters:
-    learning_rate = wanted.learning_rate
-    if learning_rate is None:
-        learning_rate = 0.001 if wanted.optimizer == "adamw" else 0.01
-        if strategy == "fine_tune":
-            learning_rate /= 10  # large steps would forget what the base weights know
-    values = {
-        **wanted.model_dump(),
-        "learning_rate": learning_rate,
-        "warmup_steps": 0,
-        "max_gradient_norm": 0.0,
-        "image_size_px": preset.image_size_px,
-    }
-    return ResolvedHyperparameters.model_validate(values)

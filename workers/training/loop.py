@@ -97,7 +97,7 @@ def train_one_epoch(
 ) -> bool:
     """One pass over the training split, from where `state` stands in it; whether it was stopped within."""
     settings = task.ground.config.hyperparameters
-    set_train_mode(state.module, task.ground.config.strategy)
+    set_train_mode(state.module, task.ground.config)
     recent: list[_Step] = []
     saved_at = time.monotonic()
     batches = task.batches(epoch=state.epoch, first_step=state.step_in_epoch)

@@ -9,47 +9,91 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.architectures.catalog import build, get_architecture, head_parameter_names
 from models.registry import Registry
-from models.weights import load_base_state_dict, load_base_weights
-from workers.fine_tune_config import ResolvedFineTune, Strategy
+from models.weights import find_pretrained, load_backbone, load_base_state_dict, load_base_weights, pretrained
+from workers.fine_tune_config import ResolvedFineTune
 
 
 def make_network(config: ResolvedFineTune, registry: Registry, weights_dir: Path, *, allow_download: bool) -> nn.Module:
     """The architecture with a new head, base weights loaded, and what must not learn frozen.
 
-    Raises what `load_base_weights` and the registry raise.
+    Raises what `load_base_weights`, `load_backbone` and the registry raise.
     """
-    settings, architecture = config.hyperparameters, get_architecture(config.architecture)
+    settings, architecture, options = config.hyperparameters, get_architecture(config.architecture), config.options
     torch.manual_seed(settings.seed)
     module = build(
-        config.architecture,
+        architecture.name,
         num_categories=len(config.categories),
         image_size_px=settings.image_size_px,
-        options=config.options,
+        options=options,
     )
-    if config.base is not None and "/" in config.base:
+    if config.base is not None and is_registered(config.base):
         version = registry.resolve(config.base)
         # with the same categories the head goes on learning too
         keep_head = version.manifest.categories == config.categories
-        load_base_state_dict(module, architecture, registry.state_dict(version), keep_head=keep_head)
+        state_dict = registry.state_dict(version)
+        load_base_state_dict(module, architecture, state_dict, keep_head=keep_head, options=options)
     elif config.base is not None:
         entry = config.base.partition(".")[2]
         load_base_weights(module, architecture, entry, weights_dir=weights_dir, allow_download=allow_download)
+    if config.backbone_base is not None:
+        weights = _backbone_weights(config.backbone_base, registry, weights_dir, allow_download=allow_download)
+        load_backbone(module, architecture, options, weights)
     if config.strategy == "feature_extraction":
-        head = head_parameter_names(config.architecture, config.options)
-        for name, parameter in module.named_parameters():
-            parameter.requires_grad_(name in head)
+        _freeze_features(module, config)
     return module
 
 
-def set_train_mode(module: nn.Module, strategy: Strategy) -> None:
-    """Train mode; with only the head learning, batch normalization keeps the statistics the backbone came with."""
+def set_train_mode(module: nn.Module, config: ResolvedFineTune) -> None:
+    """Train mode, in which batch normalization keeps the statistics that its layers came with where it should.
+
+    With only the head learning: those of all frozen layers. For boxes and masks, whose batches are small, also those of
+    any layer that came with weights (He et al. 2017, sec. 3.1, after Ren et al. 2015).
+    """
     module.train()
-    if strategy == "feature_extraction":
-        for child in module.modules():
-            if isinstance(child, _BatchNorm) and not any(p.requires_grad for p in child.parameters()):
+    keeps_all = config.task != "classification" and config.base is not None
+    prefix = _backbone_prefix(config) if config.task != "classification" and config.backbone_base else None
+    for name, child in module.named_modules():
+        if isinstance(child, _BatchNorm):
+            is_frozen = config.strategy == "feature_extraction" and not any(p.requires_grad for p in child.parameters())
+            if is_frozen or keeps_all or (prefix is not None and name.startswith(prefix)):
                 child.eval()
+
+
+def _freeze_features(module: nn.Module, config: ResolvedFineTune) -> None:
+    """Leaves only the head to learn, or, if nothing but the backbone came with weights, all that stands on it."""
+    if config.backbone_base is not None:
+        prefix = _backbone_prefix(config)
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(not name.startswith(prefix))
+        return
+    head = head_parameter_names(config.architecture, config.options)
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in head)
+
+
+def _backbone_prefix(config: ResolvedFineTune) -> str:
+    backbone_of = get_architecture(config.architecture).backbone
+    assert backbone_of is not None
+    return backbone_of(config.options).prefix
+
+
+def _backbone_weights(
+    reference: str, registry: Registry, weights_dir: Path, *, allow_download: bool
+) -> dict[str, Tensor]:
+    if is_registered(reference):
+        return registry.state_dict(registry.resolve(reference))
+    found = find_pretrained(reference)
+    assert found is not None
+    architecture, entry = found
+    module = pretrained(architecture, entry, weights_dir=weights_dir, allow_download=allow_download)
+    return module.state_dict()
+
+
+def is_registered(reference: str) -> bool:
+    """Whether a resolved reference is a registered version, `ants-bees/2`, and not `resnet18.IMAGENET1K_V1`."""
+    return "/" in reference

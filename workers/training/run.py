@@ -131,8 +131,8 @@ def _conclude(
 ) -> RunResult:
     """Evaluates what will be published, compares it with production, writes the report."""
     assert state.best is not None
-    ground = task.ground
-    load_base_state_dict(state.module, ground.architecture, read_state_dict(run.best_weights), keep_head=True)
+    ground, best = task.ground, read_state_dict(run.best_weights)
+    load_base_state_dict(state.module, ground.architecture, best, keep_head=True, options=ground.config.options)
     evaluation = task.evaluate(state.module)
     comparison = _compare(config, task, registry) if config.fine_tune.promote == "if_better" else None
     task.write_report(run, evaluation, state.best)

@@ -9,6 +9,10 @@ from workers.training.task import Ground, TrainingTask
 
 def make_task(ground: Ground) -> TrainingTask[Any, Any]:
     """The task of the run's configuration. What one task needs is not loaded for another."""
+    if ground.config.task == "detection":
+        from workers.training.detection.task import DetectionTask
+
+        return DetectionTask(ground)
     from workers.training.classification.task import ClassificationTask
 
     return ClassificationTask(ground)

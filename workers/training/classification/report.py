@@ -15,8 +15,9 @@ from models.images import decode_image
 from models.storage import replace_file
 from workers.datasets.dataset import DatasetImage
 from workers.jobs import BestEpoch
-from workers.run_directory import MetricLine, RunDirectory
+from workers.run_directory import RunDirectory
 from workers.training.classification.task import ClassificationEvaluation
+from workers.training.curves import draw_curves
 
 MISTAKES = 24  # shown
 LARGEST_LABELLED_MATRIX = 30  # categories; beyond that numbers and labels are not legible
@@ -54,7 +55,8 @@ def write_report(
         ],
     }
     replace_file(run.report / "report.json", json.dumps(content, indent=1).encode())
-    _save(draw_curves(run.read_metrics(), best), run.report / "curves.png")
+    curves = draw_curves(run.read_metrics(), best, title="Validation accuracy", metrics={"val/top1": "top-1"})
+    _save(curves, run.report / "curves.png")
     _save(draw_confusion(matrix, categories), run.report / "confusion.png")
     if mistakes:
         sheet = _mistakes_sheet(mistakes, evaluation, predicted, categories, images, root)
@@ -89,27 +91,6 @@ def worst_mistakes(evaluation: ClassificationEvaluation, predicted: Tensor) -> l
     order = sureness.argsort(descending=True, stable=True).tolist()
     wrong = [index for index in order if predicted[index] != evaluation.targets[index]]
     return wrong[:MISTAKES]
-
-
-def draw_curves(lines: Sequence[MetricLine], best: BestEpoch) -> Figure:
-    """Loss and accuracy by epoch."""
-    epochs = [line for line in lines if "val/loss" in line.metrics]
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
-    for name, words in (("train/loss", "training"), ("val/loss", "validation")):
-        loss.plot([line.epoch for line in epochs], [line.metrics[name] for line in epochs], marker="o", label=words)
-    accuracy.plot(
-        [line.epoch for line in epochs], [line.metrics["val/top1"] for line in epochs], marker="o", color="C1"
-    )
-    accuracy.axvline(best.epoch, color="0.6", linestyle=":", label=f"best: {best.value:.4f} in epoch {best.epoch}")
-    accuracy.set_ylim(0, 1.02)
-    for axes, title in ((loss, "Loss"), (accuracy, "Validation accuracy (val/top1)")):
-        axes.set_title(title)
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    return figure
 
 
 def draw_confusion(matrix: Tensor, categories: Sequence[str]) -> Figure:

@@ -1,0 +1,107 @@
+"""From files to batches of pictures and targets in torchvision's form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from models.manifest import ScalePreset
+from models.masks import decode_mask
+from workers.datasets.dataset import DatasetImage
+from workers.training.detection.augment import Sample, augment, look, whole_view
+from workers.training.loading import ImageBatches, load_batches, read_image
+from workers.training.order import image_generator, in_order, shuffled_batches
+
+
+class DetectionBatch(NamedTuple):
+    """Pictures that go through together, each of its own size."""
+
+    images: list[Tensor]  # uint8 [3, h, w]
+    targets: list[dict[str, Tensor]]  # boxes float32 [N, 4] xyxy, labels int64 [N], perhaps masks uint8 [N, h, w]
+    indices: list[int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectionImages:
+    """One split of a data set, as a network with that preset sees it."""
+
+    images: Sequence[DatasetImage]
+    root: Path
+    preset: ScalePreset
+    with_masks: bool
+
+    def training_batches(
+        self,
+        *,
+        batch_size: int,
+        augmentation: str,
+        seed: int,
+        epoch: int,
+        first_step: int = 0,
+        data_workers: int = 0,
+        is_pinned: bool = False,
+    ) -> DataLoader[DetectionBatch]:
+        """Shuffled batches of an epoch from its step `first_step` on; lying and upright pictures come apart."""
+        groups = [int(image.width < image.height) for image in self.images] if self.preset.keeps_aspect else None
+        batches = shuffled_batches(len(self.images), batch_size=batch_size, seed=seed, epoch=epoch, groups=groups)
+        sampler = _Augmented(self, seed, epoch) if augmentation != "none" else self.plain
+        return load_batches(ImageBatches(sampler, collate), batches[first_step:], data_workers, is_pinned=is_pinned)
+
+    def evaluation_batches(self, *, batch_size: int, data_workers: int = 0) -> DataLoader[DetectionBatch]:
+        """Every image once, in order, as serving sees it."""
+        return load_batches(ImageBatches(self.plain, collate), in_order(len(self.images), batch_size), data_workers)
+
+    def read(self, index: int) -> Sample:
+        """An image in its own pixels. Crowds are not learned: where their parts are nobody said."""
+        image = self.images[index]
+        objects = [each for each in image.objects if not each.is_crowd]
+        masks = None
+        if self.with_masks:
+            found = [decode_mask(each.mask or "", image.height, image.width) for each in objects]
+            masks = torch.stack([torch.from_numpy(mask) for mask in found]) if found else _no_masks(image)
+        return Sample(
+            image=read_image(self.root, image),
+            boxes=torch.tensor([each.box for each in objects], dtype=torch.float32).reshape(-1, 4),
+            labels=torch.tensor([each.category + 1 for each in objects], dtype=torch.int64),
+            masks=masks,
+        )
+
+    def plain(self, index: int) -> Sample:
+        """An image at the preset's scale."""
+        sample = self.read(index)
+        return look(sample, whole_view(self.preset, sample.image.shape[-2], sample.image.shape[-1]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Augmented:
+    """Can go to a data worker process, as a closure cannot."""
+
+    of: DetectionImages
+    seed: int
+    epoch: int
+
+    def __call__(self, index: int) -> Sample:
+        return augment(self.of.preset, self.of.read(index), image_generator(self.seed, self.epoch, index))
+
+
+def collate(indices: list[int], samples: list[Sample]) -> DetectionBatch:
+    """A batch, unpadded: detectors pad by themselves."""
+    return DetectionBatch(
+        images=[sample.image for sample in samples], targets=[target_of(sample) for sample in samples], indices=indices
+    )
+
+
+def target_of(sample: Sample) -> dict[str, Tensor]:
+    """What torchvision's detectors learn from."""
+    target = {"boxes": sample.boxes, "labels": sample.labels}
+    return target if sample.masks is None else target | {"masks": sample.masks}
+
+
+def _no_masks(image: DatasetImage) -> Tensor:
+    return torch.zeros((0, image.height, image.width), dtype=torch.uint8)

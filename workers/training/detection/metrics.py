@@ -1,0 +1,165 @@
+"""COCO's metrics: average precision over overlaps, sizes and categories.
+
+Source: Lin et al. 2014 and cocodataset.org/#detection-eval. faster-coco-eval computes them: pycocotools' numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+
+from models.masks import mask_area
+from workers.datasets.dataset import DatasetImage
+
+MAX_DETECTIONS = 100  # an image: what COCO counts
+_SUMMARY = {
+    "map": 0,
+    "map50": 1,
+    "map75": 2,
+    "map_small": 3,  # objects below 32 x 32 px
+    "map_medium": 4,
+    "map_large": 5,  # above 96 x 96 px
+    "mar100": 8,  # recall of the hundred best detections of each image
+}
+
+ImageDetections = Mapping[str, Any]  # boxes float [N, 4] xyxy px of the original, labels int [N] from 1, scores [N]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CategoryScore:
+    """How well one category is found."""
+
+    label: str
+    objects: int  # that count
+    ap: float | None  # mean over overlaps 0.50 to 0.95; None: no object to find
+    ap50: float | None
+    precision_at_50: tuple[float, ...]  # at the recalls 0, 0.01, ... 1; empty: no object to find
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CocoScores:
+    """All that is known of a set of detections."""
+
+    summary: dict[str, float]  # in [0, 1]; what there is nothing to measure on is left out
+    categories: tuple[CategoryScore, ...]
+
+
+def coco_scores(
+    detections: Sequence[ImageDetections],
+    images: Sequence[DatasetImage],
+    categories: Sequence[str],
+    *,
+    of: Literal["bbox", "segm"] = "bbox",
+) -> CocoScores:
+    """Scores of `detections`, one mapping an image; for "segm" they have `masks`, run lengths a detection.
+
+    Crowds and difficult objects count neither for nor against: what meets them is ignored.
+    """
+    truth = COCO(_ground_truth(images, categories, with_masks=of == "segm"))
+    found = [row for number, each in enumerate(detections) for row in _rows(number, each, images[number], of)]
+    if not found:
+        return _nothing_found(images, categories)
+    evaluation = COCOeval_faster(truth, truth.loadRes(found), of, print_function=_say_nothing)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    stats = evaluation.stats
+    precision = np.asarray(evaluation.eval["precision"])  # [overlap, recall, category, size, most detections]
+    return CocoScores(
+        summary={name: float(stats[at]) for name, at in _SUMMARY.items() if stats[at] > -1},
+        categories=tuple(
+            _category_score(label, number, precision[:, :, number, 0, -1], images)
+            for number, label in enumerate(categories)
+        ),
+    )
+
+
+def _category_score(label: str, number: int, precision: Any, images: Sequence[DatasetImage]) -> CategoryScore:
+    objects = _count(images, number)
+    has_any = bool((precision > -1).any())
+    return CategoryScore(
+        label=label,
+        objects=objects,
+        ap=float(precision.mean()) if has_any else None,
+        ap50=float(precision[0].mean()) if has_any else None,
+        precision_at_50=tuple(precision[0].tolist()) if has_any else (),
+    )
+
+
+def _nothing_found(images: Sequence[DatasetImage], categories: Sequence[str]) -> CocoScores:
+    """Zero wherever there was something to find."""
+    counts = [_count(images, number) for number in range(len(categories))]
+    has_any = any(counts)
+    return CocoScores(
+        summary=dict.fromkeys(("map", "map50", "map75", "mar100"), 0.0) if has_any else {},
+        categories=tuple(
+            CategoryScore(
+                label=label,
+                objects=count,
+                ap=0.0 if count else None,
+                ap50=0.0 if count else None,
+                precision_at_50=(0.0,) * 101 if count else (),
+            )
+            for label, count in zip(categories, counts, strict=True)
+        ),
+    )
+
+
+def _count(images: Sequence[DatasetImage], category: int) -> int:
+    return sum(
+        each.category == category and not (each.is_crowd or each.is_difficult)
+        for image in images
+        for each in image.objects
+    )
+
+
+def _ground_truth(images: Sequence[DatasetImage], categories: Sequence[str], *, with_masks: bool) -> dict[str, Any]:
+    annotations: list[dict[str, Any]] = []
+    for number, image in enumerate(images):
+        for each in image.objects:
+            x_min, y_min, x_max, y_max = each.box
+            width, height = x_max - x_min, y_max - y_min
+            annotation: dict[str, Any] = {
+                "id": len(annotations) + 1,
+                "image_id": number,
+                "category_id": each.category + 1,
+                "bbox": [x_min, y_min, width, height],
+                "area": width * height,
+                "iscrowd": int(each.is_crowd or each.is_difficult),
+            }
+            if with_masks:
+                assert each.mask is not None
+                annotation["segmentation"] = {"size": [image.height, image.width], "counts": each.mask}
+                annotation["area"] = mask_area(each.mask, image.height, image.width)
+            annotations.append(annotation)
+    return {
+        "info": {},
+        "images": [{"id": n, "width": image.width, "height": image.height} for n, image in enumerate(images)],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": label} for number, label in enumerate(categories, start=1)],
+    }
+
+
+def _rows(number: int, found: ImageDetections, image: DatasetImage, of: str) -> list[dict[str, Any]]:
+    rows = []
+    for place, (box, label, score) in enumerate(
+        zip(found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True)
+    ):
+        row = {
+            "image_id": number,
+            "category_id": label,
+            "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+            "score": score,
+        }
+        if of == "segm":
+            row["segmentation"] = {"size": [image.height, image.width], "counts": found["masks"][place]}
+        rows.append(row)
+    return rows
+
+
+def _say_nothing(*words: object) -> None:
+    """Stands in for the library's printing."""

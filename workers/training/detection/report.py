@@ -1,0 +1,143 @@
+"""The report of a detection run: average precision by category, curves, and the worst images with truth drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from models.drawing import Tile, contact_sheet, to_picture
+from models.images import decode_image
+from models.storage import replace_file
+from workers.datasets.dataset import DatasetImage
+from workers.jobs import BestEpoch
+from workers.run_directory import RunDirectory
+from workers.training.curves import draw_curves
+from workers.training.detection.metrics import CategoryScore, CocoScores
+from workers.training.detection.task import DetectionEvaluation
+
+GALLERY = 12  # images
+_SHOWN_SCORE = 0.5  # detections below are no mistakes: nobody is shown them
+_MATCHES = 0.5  # IoU
+_TILE_PX = 320
+_MISSED, _FOUND, _FALSE = "#cf222e", "#1a7f37", "#f0883e"
+_CURVES_SHOWN = 10
+
+
+def write_report(
+    run: RunDirectory,
+    evaluation: DetectionEvaluation,
+    *,
+    images: Sequence[DatasetImage],
+    root: Path,
+    best: BestEpoch | None,
+) -> None:
+    """Writes report.json, precision_recall.png, mistakes.png if there are any, and curves.png after a training.
+
+    best: None when nothing was trained.
+    """
+    run.report.mkdir(exist_ok=True)
+    errors = [mistakes_of(detections, image) for detections, image in zip(evaluation.detections, images, strict=True)]
+    worst = sorted(range(len(images)), key=lambda index: (-errors[index].count, index))[:GALLERY]
+    worst = [index for index in worst if errors[index].count]
+    content = {
+        "format_version": 1,
+        "task": "detection",
+        "metrics": evaluation.metrics,
+        "best_epoch": best.epoch if best else None,
+        "categories": _rows(evaluation.boxes),
+        "mask_categories": None if evaluation.masks is None else _rows(evaluation.masks),
+        "mistakes": [
+            {"image": images[index].path, "missed": len(errors[index].missed), "false": len(errors[index].false)}
+            for index in worst
+        ],
+    }
+    replace_file(run.report / "report.json", json.dumps(content, indent=1).encode())
+    draw_precision_recall(evaluation.boxes).savefig(run.report / "precision_recall.png", dpi=100)
+    if best is not None:
+        words = {"val/map": "mAP 0.50:0.95", "val/map50": "mAP 0.50"}
+        curves = draw_curves(run.read_metrics(), best, title="Validation average precision", metrics=words)
+        curves.savefig(run.report / "curves.png", dpi=100)
+    if worst:
+        tiles = [_tile(errors[index], images[index], root) for index in worst]
+        title = "Red: missed. Orange: false. Green: found."
+        replace_file(run.report / "mistakes.png", contact_sheet(tiles, columns=4, tile_px=_TILE_PX, title=title))
+
+
+class Mistakes:
+    """What was missed and what was false on one image, boxes float32 [N, 4]."""
+
+    def __init__(self, *, found: Tensor, missed: Tensor, false: Tensor) -> None:
+        self.found = found
+        self.missed = missed
+        self.false = false
+
+    @property
+    def count(self) -> int:
+        return len(self.missed) + len(self.false)
+
+
+def mistakes_of(detections: Mapping[str, Any], image: DatasetImage) -> Mistakes:
+    """Truth against detections that would be shown, the surest first; each meets the free object it overlaps most."""
+    objects = [each for each in image.objects if not each.is_crowd]
+    truth = torch.tensor([each.box for each in objects], dtype=torch.float32).reshape(-1, 4)
+    labels = torch.tensor([each.category + 1 for each in objects], dtype=torch.int64)
+    shown = (detections["scores"] >= _SHOWN_SCORE).nonzero().flatten()
+    boxes, claims = detections["boxes"][shown], detections["labels"][shown]
+    overlaps = box_iou(boxes, truth) * (claims[:, None] == labels)  # [detections, objects]
+    is_met, is_true = torch.zeros(len(truth), dtype=torch.bool), torch.zeros(len(boxes), dtype=torch.bool)
+    for row in range(len(boxes)):
+        free = overlaps[row].masked_fill(is_met, 0.0)
+        if len(truth) and float(free.max()) >= _MATCHES:
+            is_met[free.argmax()] = True
+            is_true[row] = True
+    needed = torch.tensor([not each.is_difficult for each in objects], dtype=torch.bool)
+    return Mistakes(found=boxes[is_true], missed=truth[~is_met & needed], false=boxes[~is_true])
+
+
+def draw_precision_recall(scores: CocoScores) -> Figure:
+    """Precision at every recall, at an overlap of 0.5, for the categories with the most objects."""
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    known = sorted((each for each in scores.categories if each.precision_at_50), key=lambda each: -each.objects)
+    for each in known[:_CURVES_SHOWN]:
+        axes.plot([at / 100 for at in range(101)], each.precision_at_50, label=_legend(each))
+    axes.set(xlabel="recall", ylabel="precision", title="Precision and recall at IoU 0.5", xlim=(0, 1), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    if known:
+        axes.legend(loc="lower left")
+    return figure
+
+
+def _legend(score: CategoryScore) -> str:
+    label = score.label if len(score.label) <= 30 else score.label[:29] + "…"
+    return f"{label}: AP {score.ap50:.3f} of {score.objects:,}"
+
+
+def _rows(scores: CocoScores) -> list[dict[str, object]]:
+    rows = [asdict(each) for each in scores.categories]
+    for row in rows:
+        row.pop("precision_at_50")
+    return rows
+
+
+def _tile(mistakes: Mistakes, image: DatasetImage, root: Path) -> Tile:
+    picture = to_picture(decode_image((root / image.path).read_bytes())).convert("RGB")
+    factor = _TILE_PX / max(picture.size)
+    picture = picture.resize(
+        (max(1, round(picture.width * factor)), max(1, round(picture.height * factor))), Image.Resampling.LANCZOS
+    )
+    draw = ImageDraw.Draw(picture)
+    for boxes, colour in ((mistakes.found, _FOUND), (mistakes.false, _FALSE), (mistakes.missed, _MISSED)):
+        for box in (boxes * factor).tolist():
+            draw.rectangle(box, outline=colour, width=2)
+    name = image.name.rpartition("/")[2]
+    return Tile(image=picture, caption=f"{name}\n{len(mistakes.missed)} missed, {len(mistakes.false)} false")

@@ -1,0 +1,166 @@
+"""Object detection as a task: the losses are the network's own, the metrics are COCO's.
+
+Source: "TorchVision object detection fine-tuning", PyTorch tutorials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from models.detection_outputs import keep_detections
+from models.errors import RegistryError
+from models.manifest import ScalePreset
+from models.masks import encode_mask
+from models.predictor import Predictor
+from models.registry import ModelVersion, Registry
+from workers.datasets.dataset import DatasetImage
+from workers.jobs import BestEpoch
+from workers.run_directory import RunDirectory
+from workers.training.detection.images import DetectionBatch, DetectionImages
+from workers.training.detection.metrics import CocoScores, coco_scores
+from workers.training.device import autocast
+from workers.training.task import Batches, Evaluation, Ground, TrainingTask
+
+_MASK_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectionEvaluation(Evaluation):
+    """How a network does on one split, image by image."""
+
+    detections: tuple[
+        dict[str, Any], ...
+    ]  # boxes float32 [N, 4] px of the original, labels, scores, masks (run lengths)
+    boxes: CocoScores
+    masks: CocoScores | None
+
+
+class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
+    """Boxes, and masks where both the network and the data have them."""
+
+    decisive_metric = "val/map"
+
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        preset = ground.config.preset
+        assert isinstance(preset, ScalePreset)
+        self._train = self._images(ground.train_images, preset)
+        self._val = self._images(ground.val_images, preset)
+
+    def batches(self, *, epoch: int, first_step: int) -> Batches[DetectionBatch]:
+        settings = self.ground.config.hyperparameters
+        return self._train.training_batches(
+            batch_size=settings.batch_size,
+            augmentation=settings.augmentation,
+            seed=settings.seed,
+            epoch=epoch,
+            first_step=first_step,
+            data_workers=self.ground.data_workers,
+            is_pinned=self.ground.device.type == "cuda",
+        )
+
+    def indices(self, batch: DetectionBatch) -> list[int]:
+        return batch.indices
+
+    def loss(self, module: nn.Module, batch: DetectionBatch) -> Tensor:
+        images, targets = to_network(batch, self.ground.device)
+        with autocast(self.ground.device, self.ground.precision):
+            losses: Mapping[str, Tensor] = module(images, targets)
+        return torch.stack([loss.float() for loss in losses.values()]).sum()
+
+    def evaluate(self, module: nn.Module) -> DetectionEvaluation:
+        return self._evaluate(module, self._val)
+
+    def compare(self, other: ModelVersion, registry: Registry) -> dict[str, float]:
+        manifest, categories = other.manifest, self.ground.config.categories
+        if manifest.categories != categories:
+            msg = f"its categories are {', '.join(manifest.categories[:10])}, not {', '.join(categories[:10])}"
+            raise RegistryError(msg)
+        predictor = Predictor.from_version(registry, other, self.ground.device)
+        assert isinstance(manifest.preset, ScalePreset)
+        return self._evaluate(predictor.module, self._images(self.ground.val_images, manifest.preset)).metrics
+
+    def write_report(self, run: RunDirectory, evaluation: DetectionEvaluation, best: BestEpoch) -> None:
+        # matplotlib: a second that the first step need not wait for
+        from workers.training.detection.report import write_report
+
+        write_report(run, evaluation, images=self.ground.val_images, root=self.ground.root, best=best)
+
+    def _images(self, images: Sequence[DatasetImage], preset: ScalePreset) -> DetectionImages:
+        with_masks = self.ground.architecture.makes_masks
+        return DetectionImages(images=images, root=self.ground.root, preset=preset, with_masks=with_masks)
+
+    def _evaluate(self, module: nn.Module, split: DetectionImages) -> DetectionEvaluation:
+        ground = self.ground
+        loader = split.evaluation_batches(
+            batch_size=ground.config.hyperparameters.batch_size, data_workers=ground.data_workers
+        )
+        detections: list[dict[str, Any]] = []
+        loss_sum = 0.0
+        for batch in loader:
+            loss_sum += validation_loss(module, batch, self) * len(batch.indices)
+            detections += detect(module, batch, split.images, ground)
+        boxes = coco_scores(detections, split.images, ground.config.categories)
+        masks = coco_scores(detections, split.images, ground.config.categories, of="segm") if split.with_masks else None
+        metrics = {"val/loss": loss_sum / max(1, len(split.images))}
+        metrics |= {f"val/{name}": value for name, value in boxes.summary.items()}
+        metrics.setdefault(self.decisive_metric, 0.0)  # where there is nothing to find
+        metrics |= {f"val/map/{each.label}": each.ap for each in boxes.categories if each.ap is not None}
+        if masks is not None:
+            metrics |= {f"val/mask_{name}": value for name, value in masks.summary.items()}
+        return DetectionEvaluation(metrics=metrics, detections=tuple(detections), boxes=boxes, masks=masks)
+
+
+def to_network(batch: DetectionBatch, device: torch.device) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Images as float32 [3, h, w] in [0, 1], and their targets, on the device."""
+    images = [image.to(device, non_blocking=True).float() / 255 for image in batch.images]
+    targets = [{name: tensor.to(device, non_blocking=True) for name, tensor in each.items()} for each in batch.targets]
+    return images, targets
+
+
+@torch.no_grad()
+def validation_loss(module: nn.Module, batch: DetectionBatch, task: DetectionTask) -> float:
+    """The training loss of a batch, with batch normalization as it is in serving."""
+    module.train()
+    for child in module.modules():
+        if isinstance(child, _BatchNorm | nn.Dropout):
+            child.eval()
+    return float(task.loss(module, batch))
+
+
+@torch.inference_mode()
+def detect(
+    module: nn.Module, batch: DetectionBatch, images: Sequence[DatasetImage], ground: Ground
+) -> list[dict[str, Any]]:
+    """What the network finds on each image of the batch, as it would be served, in pixels of the original."""
+    module.eval()
+    pixels, _ = to_network(batch, ground.device)
+    with autocast(ground.device, ground.precision):
+        outputs: list[dict[str, Tensor]] = module(pixels)
+    found = []
+    for index, image, output in zip(batch.indices, batch.images, outputs, strict=True):
+        kept = {name: tensor.float().cpu() for name, tensor in keep_detections(output).items()}
+        original = images[index]
+        scale = torch.tensor([original.width / image.shape[-1], original.height / image.shape[-2]]).repeat(2)
+        row: dict[str, Any] = {
+            "boxes": kept["boxes"] * scale,
+            "labels": kept["labels"].long(),
+            "scores": kept["scores"],
+        }
+        if "masks" in kept:
+            row["masks"] = [_run_lengths(mask, original) for mask in kept["masks"]]
+        found.append(row)
+    return found
+
+
+def _run_lengths(mask: Tensor, original: DatasetImage) -> str:
+    """Of float32 [1, h, w], in pixels of the original."""
+    size = (original.height, original.width)
+    full = nn.functional.interpolate(mask[None], size=size, mode="bilinear", align_corners=False)[0, 0]
+    return encode_mask((full > _MASK_THRESHOLD).numpy())
