@@ -190,9 +190,9 @@ class ResolvedFineTune(BaseModel):
     def steps_an_epoch(self, images: int) -> int:
         """How many batches an epoch of so many training images has.
 
-        A last batch of a single image is left out in classification: batch normalization has no statistics of one
-        (Ioffe & Szegedy 2015). Elsewhere an image has many positions.
+        A last batch of a single image is left out: batch normalization has no statistics of one (Ioffe & Szegedy 2015).
+        Not in detection: its networks never pool over a whole image before they normalise.
         """
         full, rest = divmod(images, self.hyperparameters.batch_size)
-        is_dropped = self.task == "classification" and rest == 1 and full > 0
+        is_dropped = self.task != "detection" and rest == 1 and full > 0
         return full if rest == 0 or is_dropped else full + 1

@@ -6,7 +6,8 @@ import torch
 from torch import Generator, Tensor
 
 from models.manifest import ScalePreset
-from workers.training.detection.augment import Sample, View, augment, look, mirrored, whole_view
+from workers.training.detection.augment import Sample, augment, look, mirrored
+from workers.training.views import View, whole_view
 
 PRESET = ScalePreset(shorter_px=64, longer_px=128)
 

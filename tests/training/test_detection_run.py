@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training.detection_runs import CATEGORIES, a_detection_config, a_detection_dataset
 from tests.training.runs import a_run
+from tests.training.shape_runs import CATEGORIES, a_detection_config, a_detection_dataset
 from workers.run_directory import RunDirectory
 from workers.training.detection.task import DetectionTask
 from workers.training.failures import NonFiniteLoss
@@ -35,13 +35,13 @@ def test_detector_trains_to_weights_metrics_and_report(tmp_path: Path, architect
 
 
 def test_detector_learns(tmp_path: Path) -> None:
-    dataset = a_detection_dataset(tmp_path, train=24, val=6)
-    knobs = {"epochs": 12, "augmentation": "none", "learning_rate": 0.002, "warmup_steps": 12}
+    dataset = a_detection_dataset(tmp_path, train=8, val=2)
+    knobs = {"epochs": 6, "augmentation": "none", "learning_rate": 0.001, "warmup_steps": 4}
     run = a_run(tmp_path, a_detection_config(dataset, hyperparameters=knobs))
     train_run(run)
 
     losses = [line.metrics["train/loss"] for line in run.read_metrics() if "train/loss" in line.metrics]
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_loss_that_is_not_finite_names_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

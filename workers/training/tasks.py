@@ -13,6 +13,10 @@ def make_task(ground: Ground) -> TrainingTask[Any, Any]:
         from workers.training.detection.task import DetectionTask
 
         return DetectionTask(ground)
+    if ground.config.task == "segmentation":
+        from workers.training.segmentation.task import SegmentationTask
+
+        return SegmentationTask(ground)
     from workers.training.classification.task import ClassificationTask
 
     return ClassificationTask(ground)

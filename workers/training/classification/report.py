@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -17,10 +16,10 @@ from workers.datasets.dataset import DatasetImage
 from workers.jobs import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.classification.task import ClassificationEvaluation
+from workers.training.confusion import confusion_matrix, draw_confusion
 from workers.training.curves import draw_curves
 
 MISTAKES = 24  # shown
-LARGEST_LABELLED_MATRIX = 30  # categories; beyond that numbers and labels are not legible
 
 
 def write_report(
@@ -63,11 +62,6 @@ def write_report(
         replace_file(run.report / "mistakes.png", sheet)
 
 
-def confusion_matrix(targets: Tensor, predicted: Tensor, categories: int) -> Tensor:
-    """int64 [K, K] of int64 targets [N] (rows) and predictions [N] (columns)."""
-    return torch.bincount(targets * categories + predicted, minlength=categories**2).view(categories, categories)
-
-
 def category_metrics(matrix: Tensor, categories: Sequence[str]) -> list[dict[str, float | int | str | None]]:
     """Precision, recall and F1 a category; null where nothing was predicted or there is nothing to find."""
     rows: list[dict[str, float | int | str | None]] = []
@@ -91,28 +85,6 @@ def worst_mistakes(evaluation: ClassificationEvaluation, predicted: Tensor) -> l
     order = sureness.argsort(descending=True, stable=True).tolist()
     wrong = [index for index in order if predicted[index] != evaluation.targets[index]]
     return wrong[:MISTAKES]
-
-
-def draw_confusion(matrix: Tensor, categories: Sequence[str]) -> Figure:
-    """Truth against prediction, each row scaled to its number of images."""
-    shares = matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
-    is_labelled = len(categories) <= LARGEST_LABELLED_MATRIX
-    side = max(4.0, 0.45 * len(categories) + 2) if is_labelled else 10.0
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, label="share of the row")
-    axes.set_xlabel("prediction")
-    axes.set_ylabel("truth")
-    if is_labelled:
-        ticks = range(len(categories))
-        axes.set_xticks(ticks, categories, rotation=90 if max(map(len, categories)) > 2 else 0)
-        axes.set_yticks(ticks, categories)
-        for row in ticks:
-            for column in ticks:
-                colour = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, str(int(matrix[row, column])), ha="center", va="center", color=colour)
-    return figure
 
 
 def _mistakes_sheet(

@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader
 from models.manifest import ScalePreset
 from models.masks import decode_mask
 from workers.datasets.dataset import DatasetImage
-from workers.training.detection.augment import Sample, augment, look, whole_view
+from workers.training.detection.augment import Sample, augment, look
 from workers.training.loading import ImageBatches, load_batches, read_image
 from workers.training.order import image_generator, in_order, shuffled_batches
+from workers.training.views import whole_view
 
 
 class DetectionBatch(NamedTuple):

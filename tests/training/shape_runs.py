@@ -1,4 +1,4 @@
-"""Detection data sets made here: bright rectangles and ellipses on dark pictures, with their boxes and masks."""
+"""Data sets made here: bright rectangles and ellipses on dark pictures, with boxes and masks or as label maps."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from models.manifest import DatasetReference, ScalePreset
-from models.masks import box_of_mask, encode_mask
+from models.manifest import DatasetReference, ScalePreset, Task
+from models.masks import box_of_mask, decode_mask, encode_mask
 from tests.workers.jobs_builders import a_config
 from workers.datasets.dataset import (
     DatasetImage,
@@ -27,29 +28,46 @@ from workers.datasets.store import IMAGES_DIRECTORY, DatasetStore
 from workers.fine_tune_config import ResolvedFineTune
 
 CATEGORIES = ("ellipse", "rectangle")
+LABELS = ("background", *CATEGORIES)  # of segmentation
 SIDE_PX = 96
 SPLITS: tuple[SplitName, ...] = ("train", "val")
 
 
 def a_detection_dataset(home: Path, *, train: int = 8, val: int = 4, has_masks: bool = True) -> DatasetReference:
     """Pictures of one to three shapes; the last of each split has none."""
+    return _publish(home, "detection", {"train": train, "val": val}, has_masks=has_masks)
+
+
+def a_segmentation_dataset(home: Path, *, train: int = 8, val: int = 4) -> DatasetReference:
+    """The same pictures with the category of every pixel; index 0 is the background, the outermost pixels are void."""
+    return _publish(home, "segmentation", {"train": train, "val": val}, has_masks=False)
+
+
+def _publish(home: Path, task: Task, counts: dict[SplitName, int], *, has_masks: bool) -> DatasetReference:
     store = DatasetStore(home / "datasets")
-    counts = {"train": train, "val": val}
     with store.temporary() as workspace:
         directory = workspace / "version"
         images = {
-            split: list(_images(directory / IMAGES_DIRECTORY, split, counts[split], has_masks=has_masks))
+            split: list(
+                _images(
+                    directory / IMAGES_DIRECTORY, split, counts[split], has_masks=has_masks or task == "segmentation"
+                )
+            )
             for split in SPLITS
         }
+        if task == "segmentation":
+            images = {
+                split: [_as_label_map(directory / IMAGES_DIRECTORY, one) for one in images[split]] for split in SPLITS
+            }
 
         def describe(version: int) -> DatasetInfo:
             return DatasetInfo(
                 name="shapes",
                 version=version,
                 created_at=datetime(2026, 1, 1, tzinfo=UTC),
-                task="detection",
-                format="coco",
-                categories=CATEGORIES,
+                task=task,
+                format="coco" if task == "detection" else "label_masks",
+                categories=CATEGORIES if task == "detection" else LABELS,
                 has_masks=has_masks,
                 splits={split: SplitSummary(images=counts[split], images_by_category={}) for split in SPLITS},
                 sizes=SizeSummary(
@@ -71,11 +89,11 @@ def a_detection_dataset(home: Path, *, train: int = 8, val: int = 4, has_masks: 
 
 
 def a_detection_config(
-    dataset: DatasetReference, *, architecture: str = "fasterrcnn_fpn", **changes: object
+    dataset: DatasetReference, *, architecture: str = "fasterrcnn_fpn", **changes: Any
 ) -> ResolvedFineTune:
     """A small detector from random weights, for two epochs."""
     hyperparameters = {"batch_size": 2, "image_size_px": SIDE_PX, "optimizer": "adamw", "learning_rate": 0.001}
-    hyperparameters |= changes.pop("hyperparameters", {})  # type: ignore[call-overload]
+    hyperparameters |= changes.pop("hyperparameters", {})
     values = {
         "task": "detection",
         "architecture": architecture,
@@ -85,6 +103,25 @@ def a_detection_config(
         "hyperparameters": hyperparameters,
     }
     return a_config(dataset=dataset, **{**values, **changes})
+
+
+def a_segmentation_config(dataset: DatasetReference, **changes: Any) -> ResolvedFineTune:
+    """A small segmentation network from random weights, for two epochs."""
+    architecture = "lraspp_mobilenet_v3_large"
+    return a_detection_config(
+        dataset, architecture=architecture, **{"task": "segmentation", "categories": LABELS, **changes}
+    )
+
+
+def _as_label_map(directory: Path, image: DatasetImage) -> DatasetImage:
+    labels = np.zeros((image.height, image.width), dtype=np.uint8)
+    for each in image.objects:
+        assert each.mask is not None
+        labels[decode_mask(each.mask, image.height, image.width) > 0] = each.category + 1
+    labels[[0, -1], :] = 255
+    path = f"{image.path}.labels.png"
+    Image.fromarray(labels).save(directory / path)
+    return image.model_copy(update={"objects": (), "label_map": path})
 
 
 def _images(directory: Path, split: SplitName, count: int, *, has_masks: bool) -> Iterator[DatasetImage]:

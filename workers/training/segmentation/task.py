@@ -1,0 +1,159 @@
+"""Semantic segmentation as a task: cross entropy at every pixel, intersection over union.
+
+Source: Long et al. 2015, sec. 5 (metrics); torchvision's segmentation reference (the auxiliary loss counts half).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.errors import RegistryError
+from models.manifest import ScalePreset
+from models.predictor import Predictor
+from models.presets import normalise, scaled_size
+from models.registry import ModelVersion, Registry
+from workers.jobs import BestEpoch
+from workers.run_directory import RunDirectory
+from workers.training.confusion import confusion_matrix
+from workers.training.device import autocast
+from workers.training.segmentation.images import VOID, SegmentationBatch, SegmentationImages, read_label_map
+from workers.training.task import Batches, Evaluation, Ground, TrainingTask
+
+AUXILIARY_WEIGHT = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentationEvaluation(Evaluation):
+    """How a network does on one split."""
+
+    matrix: Tensor  # int64 [K, K], pixels; row: truth, column: prediction
+    accuracies: tuple[float, ...]  # of each image: its share of right pixels
+
+
+class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
+    """A category for every pixel."""
+
+    decisive_metric = "val/miou"
+
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        preset = ground.config.preset
+        assert isinstance(preset, ScalePreset)
+        self._preset = preset
+        self._train = SegmentationImages(images=ground.train_images, root=ground.root, preset=preset)
+        self._val = SegmentationImages(images=ground.val_images, root=ground.root, preset=preset)
+
+    def batches(self, *, epoch: int, first_step: int) -> Batches[SegmentationBatch]:
+        settings = self.ground.config.hyperparameters
+        return self._train.training_batches(
+            batch_size=settings.batch_size,
+            augmentation=settings.augmentation,
+            seed=settings.seed,
+            epoch=epoch,
+            first_step=first_step,
+            data_workers=self.ground.data_workers,
+            is_pinned=self.ground.device.type == "cuda",
+        )
+
+    def indices(self, batch: SegmentationBatch) -> list[int]:
+        return batch.indices
+
+    def loss(self, module: nn.Module, batch: SegmentationBatch) -> Tensor:
+        pixels, targets = to_network(batch, self._preset, self.ground.device)
+        with autocast(self.ground.device, self.ground.precision):
+            outputs: Mapping[str, Tensor] = module(pixels)  # each [B, K, h, w]
+        loss = pixel_loss(outputs["out"], targets)
+        return loss + AUXILIARY_WEIGHT * pixel_loss(outputs["aux"], targets) if "aux" in outputs else loss
+
+    def evaluate(self, module: nn.Module) -> SegmentationEvaluation:
+        return self._evaluate(module, self._val)
+
+    def compare(self, other: ModelVersion, registry: Registry) -> dict[str, float]:
+        manifest, categories = other.manifest, self.ground.config.categories
+        if manifest.categories != categories:
+            msg = f"its categories are {', '.join(manifest.categories[:10])}, not {', '.join(categories[:10])}"
+            raise RegistryError(msg)
+        predictor = Predictor.from_version(registry, other, self.ground.device)
+        assert isinstance(manifest.preset, ScalePreset)
+        split = SegmentationImages(images=self.ground.val_images, root=self.ground.root, preset=manifest.preset)
+        return self._evaluate(predictor.module, split).metrics
+
+    def write_report(self, run: RunDirectory, evaluation: SegmentationEvaluation, best: BestEpoch) -> None:
+        # matplotlib: a second that the first step need not wait for
+        from workers.training.segmentation.report import write_report
+
+        write_report(
+            run, evaluation, categories=self.ground.config.categories, images=self.ground.val_images, best=best
+        )
+
+    @torch.inference_mode()
+    def _evaluate(self, module: nn.Module, split: SegmentationImages) -> SegmentationEvaluation:
+        module.eval()
+        ground, count = self.ground, len(self.ground.config.categories)
+        matrix = torch.zeros((count, count), dtype=torch.int64)
+        accuracies: list[float] = []
+        loss_sum = 0.0
+        loader = split.evaluation_batches(
+            batch_size=ground.config.hyperparameters.batch_size, data_workers=ground.data_workers
+        )
+        for batch in loader:
+            pixels, targets = to_network(batch, split.preset, ground.device)
+            with autocast(ground.device, ground.precision):
+                logits = module(pixels)["out"].float()  # [B, K, h, w]
+            loss_sum += float(pixel_loss(logits, targets)) * len(batch.indices)
+            for index, of_image, size in zip(batch.indices, logits, _sizes(batch, split), strict=True):
+                image = split.images[index]
+                predicted = label_map(of_image[:, : size[0], : size[1]], image.height, image.width).cpu()
+                of_one = _counts(read_label_map(split.root, image), predicted, count)
+                matrix += of_one
+                accuracies.append(float(of_one.trace() / of_one.sum().clamp(min=1)))
+        metrics = {"val/loss": loss_sum / max(1, len(split.images)), **scores_of(matrix, ground.config.categories)}
+        return SegmentationEvaluation(metrics=metrics, matrix=matrix, accuracies=tuple(accuracies))
+
+
+def to_network(batch: SegmentationBatch, preset: ScalePreset, device: torch.device) -> tuple[Tensor, Tensor]:
+    """float32 [B, 3, h, w] in channels-last order and int64 [B, h, w], on the device."""
+    pixels, targets = (tensor.to(device, non_blocking=True) for tensor in (batch.pixels, batch.targets))
+    return normalise(preset, pixels).contiguous(memory_format=torch.channels_last), targets.long()
+
+
+def pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross entropy of logits [B, K, h, w] and int64 [B, h, w] over the pixels that have a category."""
+    total = functional.cross_entropy(logits.float(), targets, ignore_index=VOID, reduction="sum")
+    return total / (targets != VOID).sum().clamp(min=1)
+
+
+def label_map(logits: Tensor, height: int, width: int) -> Tensor:
+    """The best category at every pixel of the original, int64 [H, W], of logits [K, h, w]."""
+    full = functional.interpolate(logits[None], size=(height, width), mode="bilinear", align_corners=False)
+    return full[0].argmax(dim=0)
+
+
+def scores_of(matrix: Tensor, categories: Sequence[str]) -> dict[str, float]:
+    """Mean intersection over union, share of right pixels, and both by category where it occurs."""
+    hits = matrix.diagonal().double()
+    union = matrix.sum(dim=0) + matrix.sum(dim=1) - matrix.diagonal()
+    occurs = union > 0
+    overlaps = hits / union.clamp(min=1)
+    metrics = {
+        "val/miou": float(overlaps[occurs].mean()) if bool(occurs.any()) else 0.0,
+        "val/pixel_accuracy": float(hits.sum() / matrix.sum().clamp(min=1)),
+    }
+    return metrics | {
+        f"val/iou/{label}": float(overlaps[index]) for index, label in enumerate(categories) if bool(occurs[index])
+    }
+
+
+def _counts(truth: Tensor, predicted: Tensor, categories: int) -> Tensor:
+    known = truth != VOID
+    return confusion_matrix(truth[known].long(), predicted[known], categories)
+
+
+def _sizes(batch: SegmentationBatch, split: SegmentationImages) -> list[tuple[int, int]]:
+    """What of each padded picture is picture: height, width."""
+    return [scaled_size(split.preset, split.images[index].height, split.images[index].width) for index in batch.indices]
