@@ -20,7 +20,7 @@ from starlette.types import Scope
 from app.errors import UNEXPECTED, ApiError, InvalidValue, Kind, kind_of
 from app.inference.errors import InferenceError
 from app.schemas.problem import FieldError, Problem
-from app.validity import describe_valid
+from app.validity import describe_valid, kind_of_body
 from models.errors import IncompatibleWeights, ModelsError
 from workers.datasets.dataset import Finding
 from workers.errors import NO_SPACE, DiskFull, InvalidJob, UnusableDataset, WorkersError
@@ -144,6 +144,8 @@ def _field_error(request: Request, document: dict[str, Any], item: dict[str, Any
     where, *path = item["loc"]
     route_path = getattr(request.scope.get("route"), "path_format", "")
     operation = document["paths"].get(route_path, {}).get(request.method.lower(), {})
+    if where == "body" and path and kind_of_body(document, operation, str(path[0])) is not None:
+        path = path[1:]  # which of several kinds of bodies: no field of any
     return FieldError(
         field=_text(".".join(str(step) for step in path)) or str(where),
         where=str(where),

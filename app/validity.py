@@ -21,11 +21,24 @@ def describe_valid(document: Schema, operation: Schema, location: Sequence[int |
         path = path[1:]
     for step in path:
         schema = _resolved(document, schema)
-        child = _child(schema, step)
+        child = _child(document, schema, step)
         if child is None:
             return _describe_names(schema, str(step))
         schema = child
     return _describe(document, schema) or None
+
+
+def kind_of_body(document: Schema, operation: Schema, name: str) -> Schema | None:
+    """Of an operation with several kinds of bodies the one whose `type` is `name`."""
+    return _kind(document, _entry_schema(operation, "body", ()), name)
+
+
+def _kind(document: Schema, schema: Schema, name: str) -> Schema | None:
+    for option in schema.get("oneOf", ()):
+        kind = _resolved(document, option)
+        if kind.get("properties", {}).get("type", {}).get("const") == name:
+            return kind
+    return None
 
 
 def _entry_schema(operation: Schema, where: str, path: Sequence[int | str]) -> Schema:
@@ -49,9 +62,11 @@ def _resolved(document: Schema, schema: Schema) -> Schema:
     return _resolved(document, alternatives[0]) if len(alternatives) == 1 else schema
 
 
-def _child(schema: Schema, step: int | str) -> Schema | None:
+def _child(document: Schema, schema: Schema, step: int | str) -> Schema | None:
     if isinstance(step, int):
         return cast("Schema | None", schema.get("items"))
+    if isinstance(step, str) and (kind := _kind(document, schema, step)) is not None:
+        return kind
     return cast("Schema | None", schema.get("properties", {}).get(step))
 
 

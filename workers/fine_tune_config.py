@@ -187,6 +187,21 @@ class ResolvedFineTune(BaseModel):
     promote: Promotion
     hyperparameters: ResolvedHyperparameters
 
+    @property
+    def batch_size(self) -> int:
+        """Images an optimizer update."""
+        return self.hyperparameters.batch_size
+
+    @property
+    def precision(self) -> Precision:
+        """Of the arithmetic."""
+        return self.hyperparameters.precision
+
+    @property
+    def data_workers(self) -> int | None:
+        """Processes that decode images; None: by cores."""
+        return self.hyperparameters.data_workers
+
     def steps_an_epoch(self, images: int) -> int:
         """How many batches an epoch of so many training images has.
 

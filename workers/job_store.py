@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.errors import IllegalTransition, StoreUnavailable
+from workers.fine_tune_config import ResolvedFineTune
 from workers.job_records import Change, JobRecords, Record, now, now_ms
 from workers.jobs import Job, JobEvent, JobStatus, check_transition, status_event
 from workers.run_directory import RunDirectory
@@ -100,6 +101,8 @@ class JobStore:
             if job.status is not JobStatus.RUNNING:
                 hint = "Cancel it instead." if job.status is JobStatus.QUEUED else "It has ended."
                 raise IllegalTransition(f"Job {job_id} is {job.status}; only a running job can be stopped.", hint=hint)
+            if not isinstance(job.config, ResolvedFineTune):
+                raise IllegalTransition(f"Job {job_id} trains nothing that could be stopped early.", hint="Cancel it.")
             said = ("message", {"message": "Stop requested: finishing with the best weights so far."})
             return Change(job=job.model_copy(update={"stop_requested": True}), events=(said,))
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from workers.errors import IllegalTransition
+from workers.evaluate_config import ResolvedEvaluate
 from workers.fine_tune_config import ResolvedFineTune
+
+JobType = Literal["fine_tune", "evaluate"]
+AnyConfig = Annotated[ResolvedFineTune | ResolvedEvaluate, Field(discriminator="type")]
 
 
 class JobStatus(StrEnum):
@@ -91,11 +95,16 @@ class JobResult(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    model: str = Field(description="Name of the published model.")
-    version: int
+    model: str = Field(description="Name of the published model, or of the evaluated one.")
+    version: int | None = Field(description="Null for pretrained weights, which have none.")
     metrics: dict[str, float]
-    promoted: bool = Field(description="Whether its `production` alias was moved to this version.")
-    promotion: str = Field(description="Why it was promoted or was not.")
+    promoted: bool = Field(False, description="Whether its `production` alias was moved to this version.")
+    promotion: str = Field("Nothing was trained.", description="Why it was promoted or was not.")
+
+    @property
+    def reference(self) -> str:
+        """`name/version`, as requests spell it."""
+        return self.model if self.version is None else f"{self.model}/{self.version}"
 
 
 class Job(BaseModel):
@@ -104,14 +113,14 @@ class Job(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: str
-    type: Literal["fine_tune"] = "fine_tune"
+    type: JobType = "fine_tune"
     status: JobStatus = JobStatus.QUEUED
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
     attempt: int = Field(0, description="Runs started so far, the present one included.")
     max_attempts: int = Field(3, description="Runs that may be lost before the job fails.")
-    config: ResolvedFineTune
+    config: AnyConfig
     progress: JobProgress = JobProgress()
     metrics: dict[str, float] = Field(default_factory=dict, description="Newest value of every metric.")
     best: BestEpoch | None = None

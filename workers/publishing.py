@@ -7,6 +7,7 @@ from datetime import datetime
 from models.errors import UnknownAlias, UnknownModel
 from models.manifest import ManifestDraft
 from models.registry import PRODUCTION, ModelVersion, Registry
+from workers.evaluate_config import ResolvedEvaluate
 from workers.jobs import JobResult
 from workers.run_directory import RunConfig, RunDirectory, RunResult
 
@@ -16,6 +17,8 @@ def publish(run: RunDirectory, config: RunConfig, result: RunResult, registry: R
 
     Raises what Registry.publish_file raises.
     """
+    if isinstance(config.job, ResolvedEvaluate):
+        return _evaluated(config.job, result)
     job = config.fine_tune
     draft = ManifestDraft(
         task=job.task,
@@ -42,6 +45,11 @@ def publish(run: RunDirectory, config: RunConfig, result: RunResult, registry: R
         promoted=promoted,
         promotion=why,
     )
+
+
+def _evaluated(job: ResolvedEvaluate, result: RunResult) -> JobResult:
+    name, _, version = job.model.partition("/")
+    return JobResult(model=name, version=int(version) if version else None, metrics=result.metrics)
 
 
 def _promote(version: ModelVersion, config: RunConfig, result: RunResult, registry: Registry) -> tuple[bool, str]:

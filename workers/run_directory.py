@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.storage import replace_file
 from workers.fine_tune_config import ResolvedFineTune
-from workers.jobs import JobFailure
+from workers.jobs import AnyConfig, JobFailure
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -42,12 +42,18 @@ class RunConfig(BaseModel):
 
     format_version: Literal[1] = 1
     job_id: str
-    fine_tune: ResolvedFineTune
+    job: AnyConfig
     device: str = "auto"
     allow_download: bool = Field(True, description="Whether pretrained weights may be fetched.")
     checkpoint_interval_s: float = Field(
         300.0, gt=0, description="Longest time between two checkpoints within an epoch."
     )
+
+    @property
+    def fine_tune(self) -> ResolvedFineTune:
+        """The configuration of a run that trains."""
+        assert isinstance(self.job, ResolvedFineTune)
+        return self.job
 
 
 class Comparison(BaseModel):
@@ -67,7 +73,7 @@ class RunResult(BaseModel):
 
     metrics: dict[str, float] = Field(description="Of the best epoch.")
     decisive_metric: str = Field(description="The metric that chose the best epoch; larger is better.")
-    best_epoch: int
+    best_epoch: int = Field(description="0 if nothing was trained.")
     epochs: int = Field(description="Epochs trained.")
     stopped_early: bool
     device: str

@@ -146,7 +146,7 @@ class Supervisor:
             leftover.unlink(missing_ok=True)
         config = RunConfig(
             job_id=claim.job.id,
-            fine_tune=claim.job.config,
+            job=claim.job.config,
             device=self._options.device,
             allow_download=self._options.allow_download,
         )

@@ -23,6 +23,7 @@ COMMANDS = {
     "worker": ("app.cli.worker:worker", "Run one worker alone."),
     "demo": ("app.cli.demo:demo", "Show the whole loop on handwritten digits, in a home of its own."),
     "train": ("app.cli.train:train", "Make a model of a directory or archive of pictures."),
+    "evaluate": ("app.cli.evaluate:evaluate", "Measure a model on a dataset, without training."),
     "classify": ("app.cli.classify:classify", "Ask a model what is on pictures."),
     "datasets": ("app.cli.datasets:datasets", "List, upload, look at and delete datasets."),
     "jobs": ("app.cli.jobs:jobs", "List, watch, stop and repeat jobs."),

@@ -11,6 +11,7 @@ from app.cli.output import duration, json_option, metrics, print_facts, print_js
 from app.cli.watching import print_outcome, watch_job
 from app.client.jobs import ended_well
 from app.schemas.jobs import JobDetails
+from workers.fine_tune_config import ResolvedFineTune
 from workers.jobs import Job, JobStatus
 
 
@@ -40,7 +41,7 @@ def list_(status: str | None, model: str | None, limit: int, as_json: bool, url:
             job.config.architecture,
             f"{job.config.dataset.name}/{job.config.dataset.version}",
             f"{job.best.metric} {job.best.value:.4f}" if job.best else "-",
-            f"{job.result.model}/{job.result.version}" if job.result else "-",
+            job.result.reference if job.result else "-",
             job.created_at,
         )
         for job in found
@@ -161,15 +162,13 @@ def _print_job(job: JobDetails) -> None:
             ("Status", job.status),
             ("Ahead in the queue", job.position),
             ("Attempt", f"{job.attempt} of {job.max_attempts}" if job.attempt else None),
-            ("Progress", f"{progress.fraction:.0%}, epoch {progress.epoch} of {config.hyperparameters.epochs}"),
+            ("Progress", f"{progress.fraction:.0%}, epoch {progress.epoch} of {progress.epochs}"),
             ("Time left", duration(progress.eta_s) if progress.eta_s is not None and not job.status.is_final else None),
             ("Metrics", metrics(job.metrics) or None),
             ("Best", f"{job.best.metric} {job.best.value:.4f} in epoch {job.best.epoch}" if job.best else None),
             ("Error", f"{job.error.message} [{job.error.code}]" if job.error else None),
             ("Way out", job.error.hint if job.error else None),
-            ("Published", f"{job.result.model}/{job.result.version}" if job.result else None),
-            ("Promotion", job.result.promotion if job.result else None),
-            ("Architecture", f"{config.architecture}, {config.strategy}, from {config.base or 'random weights'}"),
+            *_kind_facts(job),
             ("Dataset", f"{config.dataset.name}/{config.dataset.version}, {len(config.categories)} categories"),
             ("Made", job.created_at),
             ("Started", job.started_at),
@@ -177,6 +176,20 @@ def _print_job(job: JobDetails) -> None:
             ("Worker", job.worker),
         ]
     )
+    if not isinstance(config, ResolvedFineTune):
+        return
     click.echo()
     rows = config.hyperparameters.model_dump(mode="json").items()
     print_table(["HYPERPARAMETER", "VALUE"], rows, empty="No hyperparameters.")
+
+
+def _kind_facts(job: JobDetails) -> list[tuple[str, str | None]]:
+    config = job.config
+    if not isinstance(config, ResolvedFineTune):
+        return [("Evaluates", f"{config.model} on {config.split}")]
+    base = config.base or (f"a backbone of {config.backbone_base}" if config.backbone_base else "random weights")
+    return [
+        ("Published", job.result.reference if job.result else None),
+        ("Promotion", job.result.promotion if job.result else None),
+        ("Architecture", f"{config.architecture}, {config.strategy}, from {base}"),
+    ]

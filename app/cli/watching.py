@@ -12,6 +12,7 @@ from app.cli import EXIT_INTERRUPTED
 from app.cli.output import console, duration, metrics, text
 from app.client import Client
 from app.client.jobs import ended_well
+from workers.fine_tune_config import ResolvedFineTune
 from workers.jobs import BestEpoch, Job, JobEvent, JobProgress, JobStatus
 
 
@@ -46,8 +47,9 @@ def print_outcome(job: Job) -> None:
     """What a job that succeeded left behind."""
     if job.result:
         result = job.result
-        click.echo(f"{result.model}/{result.version}  {metrics(result.metrics)}")
-        click.echo(f"{'Promoted' if result.promoted else 'Not promoted'}: {result.promotion}", err=True)
+        click.echo(f"{result.reference}  {metrics(result.metrics)}")
+        if job.type == "fine_tune":
+            click.echo(f"{'Promoted' if result.promoted else 'Not promoted'}: {result.promotion}", err=True)
 
 
 class _View:
@@ -56,7 +58,7 @@ class _View:
     def __init__(self, screen: Console, bar: Progress, job: Job) -> None:
         self._screen = screen
         self._bar = bar
-        self._epochs = job.config.hyperparameters.epochs
+        self._epochs = job.config.hyperparameters.epochs if isinstance(job.config, ResolvedFineTune) else 0
         self._task: TaskID = bar.add_task(f"{job.id} {job.status}", total=1.0, pace="")
 
     def show(self, event: JobEvent) -> None:

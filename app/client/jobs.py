@@ -20,6 +20,7 @@ from app.client.pages import PAGE_LIMIT, items, segment
 from app.client.transport import Call, Transport
 from app.schemas.jobs import JobDetails, JobMetrics, JobPage, JobPlan, MetricPoint, Report, ReportFile
 from app.schemas.page import Page
+from workers.evaluate_config import EvaluateConfig
 from workers.fine_tune_config import FineTuneConfig
 from workers.jobs import Job, JobEvent, JobStatus
 
@@ -33,11 +34,11 @@ class Jobs:
         self._transport = transport
         self._sleep = sleep
 
-    def create(self, config: FineTuneConfig) -> Job:
+    def create(self, config: FineTuneConfig | EvaluateConfig) -> Job:
         """Queues a job. What `config` leaves out, the server chooses."""
         return self._transport.answer(_creation(config, dry_run=False), JobDetails)
 
-    def plan(self, config: FineTuneConfig) -> JobPlan:
+    def plan(self, config: FineTuneConfig | EvaluateConfig) -> JobPlan:
         """What the job would be; nothing is queued."""
         return self._transport.answer(_creation(config, dry_run=True), JobPlan)
 
@@ -177,7 +178,7 @@ def ended_well(job: Job) -> Job:
     return job
 
 
-def _creation(config: FineTuneConfig, *, dry_run: bool) -> Call:
+def _creation(config: FineTuneConfig | EvaluateConfig, *, dry_run: bool) -> Call:
     body = {"type": config.type, **config.model_dump(mode="json", exclude_unset=True)}
     if dry_run:
         return Call(method="POST", path="/v1/jobs", json={**body, "dry_run": True}, only_asks=True)

@@ -12,11 +12,16 @@ from app.errors import UnknownJobType
 from app.routes.answers import problems
 from app.routes.paging import page_of_names
 from app.schemas.architectures import Architecture, ArchitectureDetails, ArchitecturePage, Layer, PretrainedWeights
-from app.schemas.jobs import JobRequest, JobType, JobTypes
+from app.schemas.jobs import REQUESTS, JobType, JobTypes
 from models.architectures import architecture as catalogue
 from models.architectures.catalog import get_architecture, layer_table, names
 from models.manifest import Task
 from models.weights import weights_status
+
+_JOB_TYPES = {
+    "fine_tune": "Train an architecture, or go on with a model, on a data set; publish the result.",
+    "evaluate": "A model on a data set: metrics and report, without training.",
+}
 
 router = APIRouter(prefix="/v1", tags=["Catalogue"])
 
@@ -50,18 +55,20 @@ def show_architecture(name: str, settings: SettingsDep) -> ArchitectureDetails:
 @router.get("/job-types", response_model=JobTypes, summary="List the kinds of jobs")
 async def list_job_types() -> JobTypes:
     """What `POST /v1/jobs` can be asked for."""
-    description = "Train an architecture, or go on with a model, on a data set; publish the result."
     return JobTypes(
-        data=[JobType(name="fine_tune", description=description, json_schema="/v1/job-types/fine_tune/schema")]
+        data=[
+            JobType(name=name, description=words, json_schema=f"/v1/job-types/{name}/schema")
+            for name, words in _JOB_TYPES.items()
+        ]
     )
 
 
 @router.get("/job-types/{type}/schema", summary="JSON schema of a job's configuration", responses=problems(404))
 async def job_type_schema(type: str) -> dict[str, Any]:  # noqa: A002 -- the path's word
     """Every field with its unit, range and default, for forms and for checks before sending."""
-    if type != "fine_tune":
-        raise UnknownJobType(f"There is no kind of job {type[:100]!r}.", hint="There is fine_tune.")
-    return JobRequest.model_json_schema()
+    if type not in REQUESTS:
+        raise UnknownJobType(f"There is no kind of job {type[:100]!r}.", hint=f"There is {', '.join(REQUESTS)}.")
+    return REQUESTS[type].model_json_schema()
 
 
 def _described(known: catalogue.Architecture, weights_dir: Path) -> dict[str, Any]:

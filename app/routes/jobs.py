@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
@@ -15,14 +15,16 @@ from starlette.responses import Response, StreamingResponse
 from app.dependencies import AfterQuery, IdempotencyDep, JobsDep, LimitQuery, ServicesDep
 from app.errors import InvalidValue
 from app.routes.answers import json_answer, problems
-from app.schemas.jobs import JobDetails, JobEvents, JobPage, JobPlan, JobRequest
+from app.schemas.jobs import EvaluateRequest, FineTuneRequest, JobDetails, JobEvents, JobPage, JobPlan, JobRequest
 from app.services import Services
 from app.training_estimate import estimate
 from workers.errors import StoreUnavailable, UnknownJob
+from workers.evaluate_config import EvaluateConfig, ResolvedEvaluate
 from workers.fine_tune_config import FineTuneConfig, ResolvedFineTune
 from workers.job_store import JobStore, new_job_id
-from workers.jobs import Job, JobEvent, JobStatus
+from workers.jobs import Job, JobEvent, JobStatus, JobType
 from workers.resolve import resolve_fine_tune
+from workers.resolve_evaluate import resolve_evaluate
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 
@@ -41,12 +43,12 @@ _EVENT_ID = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?", re.ASCII)
     },
 )
 async def make_job(request: Request, body: JobRequest, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
-    """Fine-tunes an architecture, or goes on with a registered model, on a data set.
+    """Fine-tunes an architecture or a registered model on a data set, or evaluates a model on one.
 
     Answers at once; `Location` is where the job is. With `"dry_run": true` nothing is queued, and the answer is the
     resolved configuration with an estimate.
     """
-    config = FineTuneConfig.model_validate(body.model_dump(exclude={"dry_run"}))
+    config = _config(body)
     if body.dry_run:
         return json_answer(await asyncio.to_thread(_plan, services, config))
 
@@ -67,7 +69,7 @@ def list_jobs(
     limit: LimitQuery = 20,
     after: AfterQuery = None,
     status: Annotated[JobStatus | None, Query(description="Only jobs that stand there.")] = None,
-    type: Annotated[Literal["fine_tune"] | None, Query(description="Only jobs of this type.")] = None,  # noqa: A002
+    type: Annotated[JobType | None, Query(description="Only jobs of this type.")] = None,  # noqa: A002
     model: Annotated[str | None, Query(description="Only jobs that publish as this model.")] = None,
 ) -> JobPage:
     """Newest first."""
@@ -141,15 +143,24 @@ def delete_job(job_id: str, jobs: JobsDep) -> None:
     jobs.delete(job_id)
 
 
-def _plan(services: Services, config: FineTuneConfig) -> JobPlan:
+def _config(body: FineTuneRequest | EvaluateRequest) -> FineTuneConfig | EvaluateConfig:
+    values = body.model_dump(exclude={"dry_run"})
+    kind = EvaluateConfig if isinstance(body, EvaluateRequest) else FineTuneConfig
+    return kind.model_validate(values)
+
+
+def _plan(services: Services, config: FineTuneConfig | EvaluateConfig) -> JobPlan:
     resolved = _resolve(services, config)
+    if not isinstance(resolved, ResolvedFineTune):
+        return JobPlan(config=resolved)
     dataset = services.datasets.get(resolved.dataset.name, resolved.dataset.version).info
     return JobPlan(config=resolved, estimate=estimate(resolved, dataset))
 
 
-def _make(services: Services, config: FineTuneConfig, request_id: str) -> Job:
+def _make(services: Services, config: FineTuneConfig | EvaluateConfig, request_id: str) -> Job:
     job = Job(
         id=new_job_id(),
+        type=config.type,
         created_at=datetime.now(UTC),
         max_attempts=services.settings.max_attempts,
         config=_resolve(services, config),
@@ -160,7 +171,9 @@ def _make(services: Services, config: FineTuneConfig, request_id: str) -> Job:
     return job
 
 
-def _resolve(services: Services, config: FineTuneConfig) -> ResolvedFineTune:
+def _resolve(services: Services, config: FineTuneConfig | EvaluateConfig) -> ResolvedFineTune | ResolvedEvaluate:
+    if isinstance(config, EvaluateConfig):
+        return resolve_evaluate(config, datasets=services.datasets, registry=services.registry)
     return resolve_fine_tune(config, datasets=services.datasets, registry=services.registry)
 
 

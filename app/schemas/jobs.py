@@ -3,26 +3,57 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, field_validator
 
 from app.schemas.page import Page
-from workers.fine_tune_config import FineTuneConfig, ResolvedFineTune
-from workers.jobs import Job, JobEvent
+from workers.evaluate_config import EvaluateConfig
+from workers.fine_tune_config import FineTuneConfig
+from workers.jobs import AnyConfig, Job, JobEvent
 
 
-class JobRequest(FineTuneConfig):
-    """A job to make, or with `dry_run` only to look at."""
+def _is_unicode(value: object) -> object:
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        msg = "half a surrogate pair is no character"
+        raise ValueError(msg)
+    return value
+
+
+class FineTuneRequest(FineTuneConfig):
+    """A training job to make, or with `dry_run` only to look at."""
 
     dry_run: bool = Field(False, description="Answer with the resolved config and an estimate; queue nothing.")
 
-    @field_validator("model", "weights", "dataset", "publish_as")
-    @classmethod
-    def _is_unicode(cls, value: str | None) -> str | None:
-        if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
-            msg = "half a surrogate pair is no character"
-            raise ValueError(msg)
-        return value
+    _unicode = field_validator("model", "weights", "dataset", "publish_as", "backbone_weights", mode="before")(
+        _is_unicode
+    )
+
+
+class EvaluateRequest(EvaluateConfig):
+    """An evaluation to make, or with `dry_run` only to look at."""
+
+    dry_run: bool = Field(False, description="Answer with the resolved config; queue nothing.")
+
+    _unicode = field_validator("model", "dataset", mode="before")(_is_unicode)
+
+
+def _type_of(body: object) -> str:
+    """`fine_tune` where a body does not say."""
+    kind = body.get("type", "fine_tune") if isinstance(body, dict) else getattr(body, "type", "fine_tune")
+    return kind if isinstance(kind, str) else "?"
+
+
+JobRequest = Annotated[
+    Annotated[FineTuneRequest, Tag("fine_tune")] | Annotated[EvaluateRequest, Tag("evaluate")],
+    Discriminator(
+        _type_of, custom_error_type="unknown_job_type", custom_error_message="`type` is one of: fine_tune, evaluate"
+    ),
+]
+REQUESTS: dict[str, type[FineTuneRequest | EvaluateRequest]] = {
+    "fine_tune": FineTuneRequest,
+    "evaluate": EvaluateRequest,
+}
 
 
 class JobDetails(Job):
@@ -61,8 +92,8 @@ class Estimate(BaseModel):
 class JobPlan(BaseModel):
     """What a job would be; the answer to a dry run."""
 
-    config: ResolvedFineTune
-    estimate: Estimate
+    config: AnyConfig
+    estimate: Estimate | None = Field(None, description="Null where nothing is trained.")
 
 
 class JobEvents(BaseModel):

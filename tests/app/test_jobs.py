@@ -16,6 +16,7 @@ from tests.app.compass import publish_compass
 from tests.app.running_api import RunningApi
 from tests.app.test_requests import problem_of
 from tests.waiting import wait_until
+from workers.fine_tune_config import ResolvedFineTune
 from workers.job_records import JobRecords
 from workers.jobs import Job, JobFailure, JobStatus
 from workers.leases import Claim, Leases
@@ -45,6 +46,7 @@ def claim(api: RunningApi, job: Job) -> Claim:
 def test_job_is_queued_and_sent_to_the_workers(shades: RunningApi) -> None:
     job = make_job(shades)
     assert (job.status, job.config.architecture, job.config.publish_as) == ("queued", "garment_classifier", "shades")
+    assert isinstance(job.config, ResolvedFineTune)
     assert job.config.hyperparameters.epochs == 3
     assert job.request_id
     assert shades.services.jobs.queue_depth() == 1
@@ -54,8 +56,10 @@ def test_dry_run_shows_the_resolved_job_and_queues_nothing(shades: RunningApi) -
     answer = shades.http.post("/v1/jobs", json={**SMALL, "dry_run": True})
     assert answer.status_code == 200
     plan = JobPlan.model_validate_json(answer.content)
+    assert isinstance(plan.config, ResolvedFineTune)
     assert (plan.config.dataset.version, plan.config.hyperparameters.learning_rate) == (1, 0.01)
     estimate = plan.estimate
+    assert estimate is not None
     assert (estimate.train_images, estimate.val_images, estimate.steps_per_epoch, estimate.steps) == (16, 4, 4, 12)
     assert estimate.parameters == estimate.trained_parameters == 43_746
     assert estimate.memory.total_bytes == 43_746 * 4 * 3  # weights, gradients, momentum

@@ -47,7 +47,7 @@ def a_run(home: Path, config: ResolvedFineTune | None = None, *, job_id: str = "
     run = RunDirectory(path=home / "runs" / job_id)
     run.path.mkdir(parents=True)
     settings = {"device": "cpu", "allow_download": False, **options}
-    run.config.write_text(RunConfig(job_id=job_id, fine_tune=config, **settings).model_dump_json())
+    run.config.write_text(RunConfig(job_id=job_id, job=config, **settings).model_dump_json())
     return run
 
 

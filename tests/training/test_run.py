@@ -19,8 +19,10 @@ from workers.publishing import publish
 from workers.run_directory import EventTail, RunDirectory
 from workers.training.classification.task import ClassificationTask
 from workers.training.failures import NonFiniteLoss, explain_failure
+from workers.training.ground import FenceLost
 from workers.training.journal import Journal
-from workers.training.run import FenceLost, RunHandedBack, train_run
+from workers.training.loop import RunHandedBack
+from workers.training.run import train_run
 from workers.training.task import Evaluation
 
 

@@ -46,11 +46,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _train(run: RunDirectory, token: int | None) -> int:
     # torch is imported after the lock is held and the parent is known: seconds later
+    from workers.training.evaluate import evaluate_run
     from workers.training.failures import explain_failure
-    from workers.training.run import FenceLost, RunHandedBack, train_run
+    from workers.training.ground import FenceLost
+    from workers.training.loop import RunHandedBack
+    from workers.training.run import train_run
 
     try:
-        train_run(run, token=token)
+        do = evaluate_run if run.read_config().job.type == "evaluate" else train_run
+        do(run, token=token)
     except RunHandedBack:
         log.info("handed back at a checkpoint")
         return EXIT_HANDED_BACK

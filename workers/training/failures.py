@@ -41,7 +41,7 @@ def explain_failure(error: BaseException, run: RunDirectory) -> RunFailure:
 
 @explain_failure.register
 def _(error: torch.OutOfMemoryError | MemoryError, run: RunDirectory) -> RunFailure:
-    batch_size = run.read_config().fine_tune.hyperparameters.batch_size
+    batch_size = run.read_config().job.batch_size
     smaller = f"batch_size {max(1, batch_size // 2)} (it was {batch_size})"
     first_line = next(iter(str(error).splitlines()), "")
     return RunFailure(

@@ -61,7 +61,7 @@ def train(
     one after `checkpoint_interval_s` or when the run is handed back. Raises NonFiniteLoss, RunHandedBack and what the
     two raise.
     """
-    pace, settings = Pace(state, task), task.ground.config.hyperparameters
+    pace, settings = Pace(state, task), task.ground.fine_tune.hyperparameters
     while state.epoch < settings.epochs:
         is_stopped = train_one_epoch(state, task, journal, requests, pace, checkpoint, checkpoint_interval_s)
         train_loss = state.loss_sum / max(1, state.images)
@@ -96,8 +96,8 @@ def train_one_epoch(
     checkpoint_interval_s: float,
 ) -> bool:
     """One pass over the training split, from where `state` stands in it; whether it was stopped within."""
-    settings = task.ground.config.hyperparameters
-    set_train_mode(state.module, task.ground.config)
+    settings = task.ground.fine_tune.hyperparameters
+    set_train_mode(state.module, task.ground.fine_tune)
     recent: list[_Step] = []
     saved_at = time.monotonic()
     batches = task.batches(epoch=state.epoch, first_step=state.step_in_epoch)
@@ -166,7 +166,7 @@ class Pace:
     """How far the run is and how long it will take, by what this attempt has done so far."""
 
     def __init__(self, state: TrainState, task: AnyTask) -> None:
-        settings = task.ground.config.hyperparameters
+        settings = task.ground.fine_tune.hyperparameters
         self._state = state
         self._epochs = settings.epochs
         self._steps = settings.epochs * task.steps_an_epoch()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import platform
-from importlib.metadata import distributions
-from pathlib import Path
 
 import torch
 
@@ -15,26 +12,19 @@ from models.registry import Registry
 from models.state_dicts import read_state_dict
 from models.storage import replace_file
 from models.weights import load_base_state_dict
-from workers.datasets.store import DatasetStore
 from workers.publishing import production_version
 from workers.run_directory import Comparison, RunConfig, RunDirectory, RunResult
 from workers.training.checkpoint import TrainState, load_checkpoint, save_checkpoint, save_weights
-from workers.training.device import describe_device, pick_device, pick_precision
+from workers.training.device import describe_device
+from workers.training.ground import check_fence, library_versions, make_ground
 from workers.training.journal import Journal
-from workers.training.loading import default_data_workers
-from workers.training.loop import AnyTask, RunHandedBack, train
+from workers.training.loop import AnyTask, train
 from workers.training.network import make_network
 from workers.training.optim import make_optimizer, make_scheduler
 from workers.training.task import Ground
 from workers.training.tasks import make_task
 
-__all__ = ["FenceLost", "RunHandedBack", "train_run"]
-
 log = logging.getLogger(__name__)
-
-
-class FenceLost(Exception):
-    """Another attempt owns the run now: nothing that counts may be written."""
 
 
 def train_run(run: RunDirectory, *, token: int | None = None) -> None:
@@ -46,7 +36,7 @@ def train_run(run: RunDirectory, *, token: int | None = None) -> None:
     config, home = run.read_config(), run.path.parent.parent
     job = config.fine_tune
     registry, architecture = Registry(home / "registry"), get_architecture(job.architecture)
-    task = make_task(_make_ground(config, home))
+    task = make_task(make_ground(config, home))
     ground = task.ground
     run.checkpoints.mkdir(exist_ok=True)
 
@@ -58,11 +48,11 @@ def train_run(run: RunDirectory, *, token: int | None = None) -> None:
     is_resumed = load_checkpoint(state, job, run.last_checkpoint)
 
     def keep_best() -> None:
-        _check_fence(run, token)
+        check_fence(run, token)
         save_weights(module, architecture, run.best_weights)
 
     def checkpoint() -> None:
-        _check_fence(run, token)
+        check_fence(run, token)
         save_checkpoint(state, job, run.last_checkpoint)
 
     with Journal(run, first_step=state.step) as journal:
@@ -78,7 +68,7 @@ def train_run(run: RunDirectory, *, token: int | None = None) -> None:
         )
         journal.message("Evaluating the best weights and writing the report.")
     result = _conclude(run, config, task, state, registry, is_stopped=is_stopped)
-    _check_fence(run, token)
+    check_fence(run, token)
     replace_file(run.result, result.model_dump_json(indent=1).encode())
 
 
@@ -95,29 +85,8 @@ class _Requests:
         return self._run.hand_back_request.exists()
 
 
-def _make_ground(config: RunConfig, home: Path) -> Ground:
-    job, settings = config.fine_tune, config.fine_tune.hyperparameters
-    device = pick_device(config.device)
-    if device.type == "cuda":
-        torch.backends.cudnn.deterministic = True  # the same seed gives the same model; costs a few per cent
-    store = DatasetStore(home / "datasets")
-    dataset = store.get(job.dataset.name, job.dataset.version)
-    workers = settings.data_workers
-    return Ground(
-        config=job,
-        architecture=get_architecture(job.architecture),
-        root=dataset.images_dir,
-        cache=dataset.path / "cache",
-        train_images=store.images(dataset, "train"),
-        val_images=store.images(dataset, "val"),
-        device=device,
-        precision=pick_precision(settings.precision, device),
-        data_workers=default_data_workers(device) if workers is None else workers,
-    )
-
-
 def _opening_words(state: TrainState, ground: Ground, *, is_resumed: bool) -> str:
-    job, epochs = ground.config, ground.config.hyperparameters.epochs
+    job, epochs = ground.fine_tune, ground.fine_tune.hyperparameters.epochs
     where = f"{describe_device(ground.device)} in {ground.precision}"
     if is_resumed:
         return f"Going on from the checkpoint at epoch {state.epoch} of {epochs}, step {state.step}, on {where}."
@@ -132,7 +101,7 @@ def _conclude(
     """Evaluates what will be published, compares it with production, writes the report."""
     assert state.best is not None
     ground, best = task.ground, read_state_dict(run.best_weights)
-    load_base_state_dict(state.module, ground.architecture, best, keep_head=True, options=ground.config.options)
+    load_base_state_dict(state.module, ground.architecture, best, keep_head=True, options=ground.fine_tune.options)
     evaluation = task.evaluate(state.module)
     comparison = _compare(config, task, registry) if config.fine_tune.promote == "if_better" else None
     task.write_report(run, evaluation, state.best)
@@ -144,7 +113,7 @@ def _conclude(
         stopped_early=is_stopped,
         device=describe_device(ground.device),
         precision=ground.precision,
-        libraries=_libraries(),
+        libraries=library_versions(),
         comparison=comparison,
     )
 
@@ -161,14 +130,3 @@ def _compare(config: RunConfig, task: AnyTask, registry: Registry) -> Comparison
     except (ModelsError, ValueError) as error:
         log.warning("%s could not be compared: %s", reference, error)
         return Comparison(reference=reference, metrics={}, reason=str(error).rstrip("."))
-
-
-def _check_fence(run: RunDirectory, token: int | None) -> None:
-    if token is not None and run.read_fence() != token:
-        raise FenceLost(f"Attempt with token {token} is no longer the one that may write to {run.path}.")
-
-
-def _libraries() -> dict[str, str]:
-    names = ("torch", "torchvision", "safetensors", "pillow", "fovea")
-    installed = {name: distribution.version for name in names for distribution in distributions(name=name)}
-    return {"python": platform.python_version(), **installed}

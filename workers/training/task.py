@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from models.architectures.architecture import Architecture
 from models.registry import ModelVersion, Registry
 from workers.datasets.dataset import DatasetImage
+from workers.evaluate_config import ResolvedEvaluate
 from workers.fine_tune_config import ResolvedFineTune
 from workers.jobs import BestEpoch
 from workers.run_directory import RunDirectory
@@ -26,7 +27,7 @@ BatchT_co = TypeVar("BatchT_co", covariant=True)
 class Ground:
     """What a run trains on, with and where; nothing of it changes."""
 
-    config: ResolvedFineTune
+    config: ResolvedFineTune | ResolvedEvaluate
     architecture: Architecture
     root: Path  # what the paths of the images are relative to
     cache: Path  # what is computed once a data set version; may be deleted at any time
@@ -35,6 +36,12 @@ class Ground:
     device: torch.device
     precision: Literal["fp32", "bf16"]
     data_workers: int
+
+    @property
+    def fine_tune(self) -> ResolvedFineTune:
+        """The configuration of a run that trains."""
+        assert isinstance(self.config, ResolvedFineTune)
+        return self.config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +71,7 @@ class TrainingTask(ABC, Generic[BatchT, EvaluationT]):
 
     def steps_an_epoch(self) -> int:
         """How many batches an epoch has."""
-        return self.ground.config.steps_an_epoch(len(self.ground.train_images))
+        return self.ground.fine_tune.steps_an_epoch(len(self.ground.train_images))
 
     @abstractmethod
     def batches(self, *, epoch: int, first_step: int) -> Batches[BatchT]:
@@ -90,5 +97,5 @@ class TrainingTask(ABC, Generic[BatchT, EvaluationT]):
         """
 
     @abstractmethod
-    def write_report(self, run: RunDirectory, evaluation: EvaluationT, best: BestEpoch) -> None:
-        """Writes report.json and pictures into the run's report directory."""
+    def write_report(self, run: RunDirectory, evaluation: EvaluationT, best: BestEpoch | None) -> None:
+        """Writes report.json and pictures into the run's report directory. best: None when nothing was trained."""

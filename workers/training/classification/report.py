@@ -29,9 +29,11 @@ def write_report(
     categories: Sequence[str],
     images: Sequence[DatasetImage],
     root: Path,
-    best: BestEpoch,
+    best: BestEpoch | None,
 ) -> None:
-    """Writes report.json, curves.png, confusion.png and, if there are any, mistakes.png."""
+    """Writes report.json, confusion.png, mistakes.png if there are any, and after a training, which has a best epoch,
+    curves.png.
+    """
     run.report.mkdir(exist_ok=True)
     predicted = evaluation.scores.argmax(dim=1)
     matrix = confusion_matrix(evaluation.targets, predicted, len(categories))
@@ -40,7 +42,7 @@ def write_report(
         "format_version": 1,
         "task": "classification",
         "metrics": evaluation.metrics,
-        "best_epoch": best.epoch,
+        "best_epoch": best.epoch if best else None,
         "categories": category_metrics(matrix, categories),
         "confusion_matrix": matrix.tolist(),  # row: truth, column: prediction
         "mistakes": [
@@ -54,8 +56,9 @@ def write_report(
         ],
     }
     replace_file(run.report / "report.json", json.dumps(content, indent=1).encode())
-    curves = draw_curves(run.read_metrics(), best, title="Validation accuracy", metrics={"val/top1": "top-1"})
-    _save(curves, run.report / "curves.png")
+    if best is not None:
+        curves = draw_curves(run.read_metrics(), best, title="Validation accuracy", metrics={"val/top1": "top-1"})
+        _save(curves, run.report / "curves.png")
     _save(draw_confusion(matrix, categories), run.report / "confusion.png")
     if mistakes:
         sheet = _mistakes_sheet(mistakes, evaluation, predicted, categories, images, root)

@@ -46,7 +46,7 @@ class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
         self._preset = ground.config.preset
 
     def batches(self, *, epoch: int, first_step: int) -> Batches[Batch]:
-        settings = self.ground.config.hyperparameters
+        settings = self.ground.fine_tune.hyperparameters
         return training_batches(
             self.ground.train_images,
             self.ground.root,
@@ -70,7 +70,7 @@ class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
             return training_loss(
                 outputs,
                 targets,
-                label_smoothing=self.ground.config.hyperparameters.label_smoothing,
+                label_smoothing=self.ground.fine_tune.hyperparameters.label_smoothing,
                 auxiliary_weight=self.ground.architecture.auxiliary_weight,
             )
 
@@ -87,7 +87,7 @@ class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
         order = [manifest.categories.index(label) for label in categories]
         return score(theirs.scores[:, order].log(), theirs.targets).metrics
 
-    def write_report(self, run: RunDirectory, evaluation: ClassificationEvaluation, best: BestEpoch) -> None:
+    def write_report(self, run: RunDirectory, evaluation: ClassificationEvaluation, best: BestEpoch | None) -> None:
         # matplotlib: a second that the first step need not wait for
         from workers.training.classification.report import write_report
 
@@ -106,7 +106,7 @@ class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
             self.ground.val_images,
             self.ground.root,
             preset,
-            batch_size=self.ground.config.hyperparameters.batch_size,
+            batch_size=self.ground.config.batch_size,
             device=self.ground.device,
             precision=self.ground.precision,
             data_workers=self.ground.data_workers,

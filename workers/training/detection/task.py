@@ -54,7 +54,7 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
         self._val = self._images(ground.val_images, preset)
 
     def batches(self, *, epoch: int, first_step: int) -> Batches[DetectionBatch]:
-        settings = self.ground.config.hyperparameters
+        settings = self.ground.fine_tune.hyperparameters
         return self._train.training_batches(
             batch_size=settings.batch_size,
             augmentation=settings.augmentation,
@@ -86,29 +86,34 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
         assert isinstance(manifest.preset, ScalePreset)
         return self._evaluate(predictor.module, self._images(self.ground.val_images, manifest.preset)).metrics
 
-    def write_report(self, run: RunDirectory, evaluation: DetectionEvaluation, best: BestEpoch) -> None:
+    def write_report(self, run: RunDirectory, evaluation: DetectionEvaluation, best: BestEpoch | None) -> None:
         # matplotlib: a second that the first step need not wait for
         from workers.training.detection.report import write_report
 
         write_report(run, evaluation, images=self.ground.val_images, root=self.ground.root, best=best)
 
     def _images(self, images: Sequence[DatasetImage], preset: ScalePreset) -> DetectionImages:
-        with_masks = self.ground.architecture.makes_masks
+        # an evaluation may have boxes only
+        with_masks = self.ground.architecture.makes_masks and all(each.mask for one in images for each in one.objects)
         return DetectionImages(images=images, root=self.ground.root, preset=preset, with_masks=with_masks)
+
+    def _has_loss(self, split: DetectionImages) -> bool:
+        """Whether the data have all that the network learns from."""
+        architecture = self.ground.architecture
+        return architecture.is_trainable and split.with_masks == architecture.makes_masks
 
     def _evaluate(self, module: nn.Module, split: DetectionImages) -> DetectionEvaluation:
         ground = self.ground
-        loader = split.evaluation_batches(
-            batch_size=ground.config.hyperparameters.batch_size, data_workers=ground.data_workers
-        )
+        loader = split.evaluation_batches(batch_size=ground.config.batch_size, data_workers=ground.data_workers)
         detections: list[dict[str, Any]] = []
-        loss_sum = 0.0
+        has_loss, loss_sum = self._has_loss(split), 0.0
         for batch in loader:
-            loss_sum += validation_loss(module, batch, self) * len(batch.indices)
+            if has_loss:
+                loss_sum += validation_loss(module, batch, self) * len(batch.indices)
             detections += detect(module, batch, split.images, ground)
         boxes = coco_scores(detections, split.images, ground.config.categories)
         masks = coco_scores(detections, split.images, ground.config.categories, of="segm") if split.with_masks else None
-        metrics = {"val/loss": loss_sum / max(1, len(split.images))}
+        metrics = {"val/loss": loss_sum / max(1, len(split.images))} if has_loss else {}
         metrics |= {f"val/{name}": value for name, value in boxes.summary.items()}
         metrics.setdefault(self.decisive_metric, 0.0)  # where there is nothing to find
         metrics |= {f"val/map/{each.label}": each.ap for each in boxes.categories if each.ap is not None}

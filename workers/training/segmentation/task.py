@@ -49,7 +49,7 @@ class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
         self._val = SegmentationImages(images=ground.val_images, root=ground.root, preset=preset)
 
     def batches(self, *, epoch: int, first_step: int) -> Batches[SegmentationBatch]:
-        settings = self.ground.config.hyperparameters
+        settings = self.ground.fine_tune.hyperparameters
         return self._train.training_batches(
             batch_size=settings.batch_size,
             augmentation=settings.augmentation,
@@ -83,7 +83,7 @@ class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
         split = SegmentationImages(images=self.ground.val_images, root=self.ground.root, preset=manifest.preset)
         return self._evaluate(predictor.module, split).metrics
 
-    def write_report(self, run: RunDirectory, evaluation: SegmentationEvaluation, best: BestEpoch) -> None:
+    def write_report(self, run: RunDirectory, evaluation: SegmentationEvaluation, best: BestEpoch | None) -> None:
         # matplotlib: a second that the first step need not wait for
         from workers.training.segmentation.report import write_report
 
@@ -98,9 +98,7 @@ class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
         matrix = torch.zeros((count, count), dtype=torch.int64)
         accuracies: list[float] = []
         loss_sum = 0.0
-        loader = split.evaluation_batches(
-            batch_size=ground.config.hyperparameters.batch_size, data_workers=ground.data_workers
-        )
+        loader = split.evaluation_batches(batch_size=ground.config.batch_size, data_workers=ground.data_workers)
         for batch in loader:
             pixels, targets = to_network(batch, split.preset, ground.device)
             with autocast(ground.device, ground.precision):

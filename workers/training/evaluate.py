@@ -1,0 +1,85 @@
+"""A run that trains nothing: a model on a data set, its metrics and its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from models.errors import RegistryError
+from models.predictor import Predictor
+from models.registry import Registry
+from models.storage import replace_file
+from models.weights import find_pretrained, pretrained
+from workers.datasets.dataset import DatasetImage
+from workers.datasets.store import DatasetStore
+from workers.evaluate_config import ResolvedEvaluate
+from workers.run_directory import RunConfig, RunDirectory, RunResult
+from workers.training.device import describe_device
+from workers.training.ground import check_fence, library_versions, make_ground
+from workers.training.journal import Journal
+from workers.training.network import is_registered
+from workers.training.task import Ground
+from workers.training.tasks import make_task
+
+
+def evaluate_run(run: RunDirectory, *, token: int | None = None) -> None:
+    """Evaluates and writes the report and `result.json`. The home directory is two levels up.
+
+    token: the fencing token of this attempt; None when it is driven by hand.
+    Raises FenceLost, and whatever makes the run fail.
+    """
+    config, home = run.read_config(), run.path.parent.parent
+    job = config.job
+    assert isinstance(job, ResolvedEvaluate)
+    ground = _with_labels_of_the_model(make_ground(config, home), DatasetStore(home / "datasets"), job)
+    task = make_task(ground)
+    module = _load(config, job, run).to(ground.device)
+    with Journal(run, first_step=0) as journal:
+        where = f"{describe_device(ground.device)} in {ground.precision}"
+        journal.message(f"Evaluating {job.model} on {len(ground.val_images)} images; {where}.")
+        evaluation = task.evaluate(module)
+        check_fence(run, token)
+        task.write_report(run, evaluation, None)
+        journal.message("The report is written.")
+    result = RunResult(
+        metrics=evaluation.metrics,
+        decisive_metric=task.decisive_metric,
+        best_epoch=0,
+        epochs=0,
+        stopped_early=False,
+        device=describe_device(ground.device),
+        precision=ground.precision,
+        libraries=library_versions(),
+    )
+    check_fence(run, token)
+    replace_file(run.result, result.model_dump_json(indent=1).encode())
+
+
+def _load(config: RunConfig, job: ResolvedEvaluate, run: RunDirectory) -> nn.Module:
+    home = run.path.parent.parent
+    registry = Registry(home / "registry")
+    if is_registered(job.model):
+        return Predictor.from_version(registry, registry.resolve(job.model), "cpu").module
+    found = find_pretrained(job.model)
+    assert found is not None
+    architecture, entry = found
+    return pretrained(architecture, entry, weights_dir=home / "weights", allow_download=config.allow_download)
+
+
+def _with_labels_of_the_model(ground: Ground, store: DatasetStore, job: ResolvedEvaluate) -> Ground:
+    """`ground` with the images of the wanted split, their categories numbered as the model numbers them."""
+    labels = store.get(job.dataset.name, job.dataset.version).info.categories
+    unknown = [label for label in labels if label not in job.categories]
+    if unknown:
+        raise RegistryError(f"{job.model} does not know {', '.join(unknown[:10])}.")
+    numbers = [job.categories.index(label) for label in labels]
+    images = ground.train_images if job.split == "train" else ground.val_images
+    return replace(ground, train_images=(), val_images=[_renumbered(image, numbers) for image in images])
+
+
+def _renumbered(image: DatasetImage, numbers: Sequence[int]) -> DatasetImage:
+    objects = tuple(each.model_copy(update={"category": numbers[each.category]}) for each in image.objects)
+    category = None if image.category is None else numbers[image.category]
+    return image.model_copy(update={"objects": objects, "category": category})
