@@ -42,5 +42,5 @@ def feature_maps(name: str, strides: tuple[int, ...]) -> tuple[nn.Module, tuple[
 
 def backbone_keys(name: str) -> Backbone:
     """Where the classification network `name` lies in a detector whose `backbone` is `feature_maps(name, ...)`."""
-    source = "features." if name.startswith("mobilenet") else ""
+    source = "" if name.startswith("resnet") else "features."
     return Backbone(architecture=name, prefix=PREFIX, source_prefix=source)
