@@ -17,6 +17,10 @@ from models.architectures import torchvision_classification, torchvision_detecti
 from models.architectures.architecture import Architecture
 from models.architectures.garment_classifier import NAME as GARMENT_CLASSIFIER
 from models.architectures.garment_classifier import garment_classifier
+from models.architectures.segnet import NAME as SEGNET
+from models.architectures.segnet import segnet
+from models.architectures.yolo import NAME as YOLO
+from models.architectures.yolo import yolo
 from models.errors import UnknownArchitecture
 from models.manifest import Task
 
@@ -59,9 +63,11 @@ def _by_task() -> Mapping[Task, Mapping[str, Callable[[str], Architecture]]]:
         },
         "detection": {
             **dict.fromkeys(torchvision_detection.names(), torchvision_detection.torchvision_detection),
+            YOLO: lambda _: yolo(),
         },
         "segmentation": {
             **dict.fromkeys(torchvision_segmentation.names(), torchvision_segmentation.torchvision_segmentation),
+            SEGNET: lambda _: segnet(),
         },
     }
 
