@@ -81,6 +81,14 @@ def read_image_size(data: bytes) -> tuple[int, int]:
     return (height, width) if _orientation(header, data) >= 5 else (width, height)
 
 
+def read_orientation(data: bytes) -> int:
+    """EXIF orientation, 1 (upright) to 8; 1 where there is none or it is damaged. Reads the header only.
+
+    Raises NotAnImage, BrokenImage; ImageTooLarge for a WebP above MAX_PIXELS.
+    """
+    return _orientation(_open(data), data)
+
+
 def encode_image(image: Tensor, format: Literal["png", "jpeg"]) -> bytes:  # noqa: A002 - the word callers expect
     """`image`, uint8 [3, H, W] or [1, H, W], as a file. JPEG quality is 90."""
     pixels = image.cpu().permute(1, 2, 0).numpy()  # [H, W, C]

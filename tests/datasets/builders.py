@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from workers.datasets.archive import ArchivedFile, UnpackedArchive, unpack_archive
-from workers.datasets.dataset import Finding, SplitName
+from workers.datasets.dataset import DatasetImage, Finding, SplitName
 from workers.datasets.formats.reading import LabelledFile
 from workers.datasets.inspection import ImageFacts
 from workers.datasets.intake import ingest_archive
@@ -150,3 +153,99 @@ def the_finding(findings: tuple[Finding, ...], code: str) -> Finding:
 def file_tree(root: Path) -> list[str]:
     """Every file and directory below `root`, but for the locks of the store."""
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if ".locks" not in path.parts)
+
+
+Box = tuple[float, float, float, float]
+
+
+def voc_xml(
+    *objects: tuple[str, Box], size: tuple[int, int] | None = (64, 48), name: str = "", more: str = ""
+) -> bytes:
+    """A Pascal VOC annotation; boxes as xmin, ymin, xmax, ymax in VOC's own counting. `more` goes into every object."""
+    lines = ["<annotation>", f"<filename>{name}</filename>"]
+    if size is not None:
+        lines.append(f"<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>")
+    for label, box in objects:
+        corners = "".join(
+            f"<{side}>{value:g}</{side}>" for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+        )
+        lines.append(f"<object><name>{label}</name>{more}<bndbox>{corners}</bndbox></object>")
+    return "\n".join([*lines, "</annotation>"]).encode()
+
+
+def photo(number: int = 0, *, size: tuple[int, int] = (64, 48)) -> bytes:
+    """A picture of 64 x 48 px; another one for each number."""
+    return picture(number, size=size)
+
+
+def voc_archive(changes: Mapping[str, bytes] | None = None, *, count: int = 6) -> dict[str, bytes]:
+    """So many pictures with a `cell` each, as BCCD has them; `changes` are files below `BCCD/`."""
+    files = {f"JPEGImages/b{number}.png": photo(number) for number in range(count)}
+    files |= {f"Annotations/b{number}.xml": voc_xml(("cell", (11, 6, 30, 20 + number))) for number in range(count)}
+    return {f"BCCD/{name}": content for name, content in {**files, **(changes or {})}.items()}
+
+
+def png_of(values: npt.ArrayLike, *, palette: bool = False, dtype: type[np.generic] = np.uint8) -> bytes:
+    """A PNG of numbers, [H, W]."""
+    image = Image.fromarray(np.asarray(values, dtype=dtype))
+    if palette:
+        image = image.convert("L")
+        image.putpalette([channel for index in range(256) for channel in (255 - index, index, index // 2)])
+    encoded = BytesIO()
+    image.save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def blocks(*boxes: tuple[int, int, int, int, int], size: tuple[int, int] = (64, 48)) -> npt.NDArray[np.uint16]:
+    """Zeros, [48, 64], with blocks of (value, x_min, y_min, x_max, y_max)."""
+    values = np.zeros((size[1], size[0]), dtype=np.uint16)
+    for value, x_min, y_min, x_max, y_max in boxes:
+        values[y_min:y_max, x_min:x_max] = value
+    return values
+
+
+def coco_json(
+    images: Sequence[Mapping[str, Any]],
+    annotations: Sequence[Mapping[str, Any]],
+    categories: Sequence[tuple[int, str]] = ((1, "cat"), (2, "dog")),
+) -> bytes:
+    """A COCO file, an entry a line."""
+    named = [{"id": number, "name": name} for number, name in categories]
+    lists = {"images": images, "annotations": annotations, "categories": named}
+    texts = (
+        f'"{key}": [\n' + ",\n".join(json.dumps(entry) for entry in entries) + "\n]" for key, entries in lists.items()
+    )
+    return ("{\n" + ",\n".join(texts) + "\n}\n").encode()
+
+
+def coco_image(number: int, *, size: tuple[int, int] = (64, 48), folder: str = "") -> dict[str, Any]:
+    """The entry of `photo(number)`."""
+    return {"id": number, "file_name": f"{folder}{number}.png", "width": size[0], "height": size[1]}
+
+
+def coco_object(image: int, box: Box | None = (10, 5, 20, 15), *, category: int = 1, **more: Any) -> dict[str, Any]:
+    """An object's entry; the box as x, y, width, height."""
+    entry = {"image_id": image, "category_id": category, **more}
+    return entry if box is None else {**entry, "bbox": list(box)}
+
+
+def coco_archive(*annotations: Mapping[str, Any], images: int = 6, **options: Any) -> dict[str, bytes]:
+    """Pictures 0 to 5 beside a COCO file; without `annotations` every one shows a cat."""
+    entries = [coco_image(number) for number in range(images)]
+    said = annotations or [coco_object(number) for number in range(images)]
+    files = {f"images/{number}.png": photo(number) for number in range(images)}
+    return {**files, "annotations.json": coco_json(entries, said, **options)}
+
+
+def yolo_archive(*lines: str, images: int = 6, names: str = "names: [cat, dog]\n") -> dict[str, bytes]:
+    """Pictures 0 to 5 with `lines` in the label file of the first, and a cat on each of the others."""
+    files = {f"images/{number}.png": photo(number) for number in range(images)}
+    files |= {f"labels/{number}.txt": b"0 0.5 0.5 0.25 0.5\n" for number in range(images)}
+    return {**files, "labels/0.txt": "\n".join(lines).encode(), "data.yaml": names.encode()}
+
+
+def images_of(store: DatasetStore, version: DatasetVersion) -> dict[str, DatasetImage]:
+    """The images of both splits, by the ends of their names."""
+    return {
+        image.name.rpartition("/")[2]: image for split in version.info.splits for image in store.images(version, split)
+    }

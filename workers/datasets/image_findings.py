@@ -11,7 +11,9 @@ from workers.datasets.dataset import Finding
 from workers.datasets.findings import counted, finding
 from workers.datasets.formats.reading import LabelledFile
 from workers.datasets.inspection import MIN_SIDE_PX, ImageFacts, ImageProblem, ProblemCode
+from workers.datasets.label_maps import LabelMap
 from workers.datasets.signatures import suffix_kind
+from workers.datasets.targets import TargetObject
 
 _PROBLEMS: Mapping[ProblemCode, str] = {
     "empty_file": "empty",
@@ -26,10 +28,12 @@ _ODD_SHARE, _MAIN_SHARE, _FEWEST_IMAGES = 0.01, 0.9, 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """A picture that decodes, with its label."""
+    """A picture that decodes, with what is known to be on it."""
 
     labelled: LabelledFile
     facts: ImageFacts
+    objects: tuple[TargetObject, ...] = ()  # of detection
+    label_map: LabelMap | None = None  # of segmentation
 
     @property
     def file(self) -> ArchivedFile:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal
@@ -16,13 +13,13 @@ from PIL.GifImagePlugin import GifImageFile
 from torch import Tensor
 
 from models.errors import ImageError, ImageTooLarge, NotAnImage
-from models.images import MAX_PIXELS, decode_image, read_image_size
+from models.images import MAX_PIXELS, decode_image, read_image_size, read_orientation
 from workers.datasets.archive import ArchivedFile
+from workers.datasets.in_order import in_order
 from workers.datasets.signatures import image_kind
 
 MIN_SIDE_PX = 8
 _MAX_FILE_BYTES = 256 * 2**20  # read at once
-_MAX_THREADS = 8
 # Above this many pixels pictures are decoded one at a time: 0.5 GB each at the limit of 179 million.
 _BIG_PIXELS = 16_000_000
 
@@ -38,6 +35,7 @@ class ImageFacts:
     kind: str | None  # JPEG, PNG, …
     is_animated: bool
     is_blank: bool  # one colour all over
+    orientation: int = 1  # EXIF's, 1 to 8: how it was turned to be upright
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,16 +53,8 @@ def inspect_images(
 
     threads: null takes one a core, at most 8.
     """
-    count = threads or min(_MAX_THREADS, os.cpu_count() or 1)
     big_pictures = threading.Lock()
-    pending: deque[Future[ImageFacts | ImageProblem]] = deque()
-    with ThreadPoolExecutor(count, thread_name_prefix="inspect") as pool:
-        for file in files:
-            pending.append(pool.submit(_inspect, file, max_pixels, big_pictures))
-            if len(pending) > 4 * count:  # bounds what waits, whatever the number of files
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+    return in_order(lambda file: _inspect(file, max_pixels, big_pictures), files, threads=threads)
 
 
 def _inspect(file: ArchivedFile, max_pixels: int, big_pictures: threading.Lock) -> ImageFacts | ImageProblem:
@@ -95,6 +85,7 @@ def _facts(file: ArchivedFile, max_pixels: int, big_pictures: threading.Lock) ->
         kind=kind,
         is_animated=_is_animated(kind, data),
         is_blank=is_blank,
+        orientation=read_orientation(data),
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,14 +22,24 @@ from workers.datasets.dataset import (
     SplitName,
     SplitSummary,
 )
+from workers.datasets.draft import ValidDataset
 from workers.datasets.findings import by_severity, counted, finding
+from workers.datasets.fingerprint import fingerprint
 from workers.datasets.formats.catalog import read_files
+from workers.datasets.image_findings import Sample
 from workers.datasets.inspection import ImageFacts, ImageProblem, inspect_images
 from workers.datasets.layout import ImageLayout
 from workers.datasets.store import IMAGES_DIRECTORY, DatasetStore, DatasetVersion
-from workers.datasets.validation import ValidDataset, validate
+from workers.datasets.validation import validate
+from workers.datasets.validation_label_maps import validate_label_maps
+from workers.datasets.validation_objects import validate_objects
 from workers.disk_space import disk_full_errors
 
+_VALIDATIONS = {
+    "classification": validate,
+    "detection": validate_objects,
+    "segmentation": validate_label_maps,
+}
 SPLITS: tuple[SplitName, ...] = ("train", "val")
 
 
@@ -72,16 +81,18 @@ def ingest_archive(
             limits=limits,
             on_progress=lambda done, total: report(IntakeProgress(stage="unpack", done=done, total=total)),
         )
-        reading = read_files(unpacked.files, format=format)
+        reading = read_files(unpacked.files, format=format, task=task)
         inspected = inspect_images([labelled.file for labelled in reading.files], max_pixels=max_pixels)
-        valid = validate(
+        valid = _VALIDATIONS[reading.task](
             reading,
             _counted_off(inspected, len(reading.files), report),
             validation_fraction=validation_fraction,
             seed=seed,
         )
         version_directory = workspace / "version"
-        layout = ImageLayout(version_directory / IMAGES_DIRECTORY, valid.categories)
+        layout = ImageLayout(
+            version_directory / IMAGES_DIRECTORY, valid.categories, task=reading.task, values=valid.values
+        )
         images = {split: layout.place(valid.splits[split], split) for split in SPLITS}
 
         def describe(version: int) -> DatasetInfo:
@@ -89,13 +100,14 @@ def ingest_archive(
                 name=name,
                 version=version,
                 created_at=now,
-                task=task or "classification",
+                task=reading.task,
                 format=reading.format,
                 categories=valid.categories,
-                splits={split: _split_summary(valid, split) for split in SPLITS},
+                has_masks=valid.has_masks,
+                splits={split: _split_summary(valid, reading.task, split) for split in SPLITS},
                 sizes=_size_summary([image for split in SPLITS for image in images[split]]),
                 size_bytes=sum(sample.file.size_bytes for split in SPLITS for sample in valid.splits[split]),
-                fingerprint=_fingerprint(valid),
+                fingerprint=fingerprint(valid.categories, images, layout.label_map_digests),
                 validation_fraction=validation_fraction if valid.has_made_split else None,
                 seed=seed,
                 report=by_severity((*valid.findings, *_repeated(unpacked))),
@@ -116,20 +128,26 @@ def _counted_off(
         report(IntakeProgress(stage="inspect", done=done, total=total))
 
 
-def _fingerprint(valid: ValidDataset) -> str:
-    """sha256 over the images' contents, categories and splits: equal for equal data, whatever the files are called."""
-    lines = sorted(
-        f"{split}\t{sample.file.sha256}\t{sample.label}\n" for split in SPLITS for sample in valid.splits[split]
-    )
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+def _split_summary(valid: ValidDataset, task: Task, split: SplitName) -> SplitSummary:
+    samples = valid.splits[split]
+    images = dict.fromkeys(valid.categories, 0)
+    objects = dict.fromkeys(valid.categories, 0) if task == "detection" else {}
+    by_value = dict(zip(valid.values, valid.categories, strict=False))
+    for sample in samples:
+        for category in _categories_on(sample, task, by_value):
+            images[category] += 1
+        for target in sample.objects:
+            objects[target.label] += 1
+    return SplitSummary(images=len(samples), images_by_category=images, objects_by_category=objects)
 
 
-def _split_summary(valid: ValidDataset, split: SplitName) -> SplitSummary:
-    labels = [sample.label for sample in valid.splits[split]]
-    counts = dict.fromkeys(valid.categories, 0)
-    for label in labels:
-        counts[label] += 1
-    return SplitSummary(images=len(labels), images_by_category=counts)
+def _categories_on(sample: Sample, task: Task, by_value: Mapping[int, str]) -> set[str]:
+    if task == "classification":
+        return {sample.label}
+    if task == "detection":
+        return {target.label for target in sample.objects}
+    assert sample.label_map is not None
+    return {by_value[value] for value in sample.label_map.values if value in by_value}
 
 
 def _size_summary(images: Sequence[DatasetImage]) -> SizeSummary:

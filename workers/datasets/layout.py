@@ -1,16 +1,25 @@
-"""Where the images of a version lie: `<split>/<label>/<file>`, named as in the archive as far as file systems let."""
+"""Where the images of a version lie, named as in the archive as far as file systems let.
+
+Of classification `<split>/<label>/<file>`, of detection and segmentation `<split>/<file>`, and label maps in
+`label_maps/<split>/`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from workers.datasets.dataset import DatasetImage, SplitName
+from models.manifest import Task
+from workers.datasets.dataset import DatasetImage, DatasetObject, SplitName
 from workers.datasets.image_findings import Sample
+from workers.datasets.in_order import in_order
+from workers.datasets.label_maps import write_label_map
+from workers.datasets.targets import TargetObject
 
 _NAME_BYTES = 150  # of the 255 that file systems take
 _SUFFIX_LENGTH = 10
 _PLAIN = frozenset(" ._-+=,@#()[]")
+_LABEL_MAPS = "label_maps"
 
 
 class ImageLayout:
@@ -19,30 +28,70 @@ class ImageLayout:
     Names that differ in case only are kept apart too: the directory may be looked at from another system.
     """
 
-    def __init__(self, root: Path, categories: Sequence[str]) -> None:
+    def __init__(
+        self, root: Path, categories: Sequence[str], *, task: Task = "classification", values: Sequence[int] = ()
+    ) -> None:
+        """values: of segmentation, the value of each category in the masks of the archive."""
         self._root = root
+        self._task = task
+        self._values = values
         self._index = {category: index for index, category in enumerate(categories)}
         self._taken: set[str] = set()
-        self._folders = {category: self._free_name("", category) for category in categories}
+        self._folders = (
+            {category: self._free_name("", category) for category in categories} if task == "classification" else {}
+        )
+        self.label_map_digests: dict[str, str] = {}  # sha256 of its pixels by its path
 
     def place(self, samples: Sequence[Sample], split: SplitName) -> list[DatasetImage]:
         """Moves the files of `samples` below `split/` and describes them, in the same order."""
-        for label in {sample.label for sample in samples}:
-            (self._root / split / self._folders[label]).mkdir(parents=True, exist_ok=True)
-        return [self._place(sample, split) for sample in samples]
+        for folder in {self._folder(sample, split) for sample in samples}:
+            (self._root / folder).mkdir(parents=True, exist_ok=True)
+        label_maps = self._write_label_maps(samples, split)
+        return [self._place(sample, split, label_map) for sample, label_map in zip(samples, label_maps, strict=True)]
 
-    def _place(self, sample: Sample, split: SplitName) -> DatasetImage:
-        folder = f"{split}/{self._folders[sample.label]}"
+    def _folder(self, sample: Sample, split: SplitName) -> str:
+        return f"{split}/{self._folders[sample.label]}" if self._task == "classification" else split
+
+    def _place(self, sample: Sample, split: SplitName, label_map: str | None) -> DatasetImage:
+        folder = self._folder(sample, split)
         path = f"{folder}/{self._free_name(folder, sample.name.rpartition('/')[2])}"
         sample.file.path.rename(self._root / path)
         return DatasetImage(
             path=path,
             name=sample.name,
-            category=self._index[sample.label],
+            category=self._index[sample.label] if self._task == "classification" else None,
+            objects=tuple(self._object(target) for target in sample.objects),
+            label_map=label_map,
             width=sample.facts.width,
             height=sample.facts.height,
             sha256=sample.file.sha256,
         )
+
+    def _object(self, target: TargetObject) -> DatasetObject:
+        return DatasetObject(
+            category=self._index[target.label],
+            box=target.box,
+            mask=target.mask,
+            is_crowd=target.is_crowd,
+            is_difficult=target.is_difficult,
+        )
+
+    def _write_label_maps(self, samples: Sequence[Sample], split: SplitName) -> list[str | None]:
+        """Where the label map of each sample lies now; None where it has none."""
+        if self._task != "segmentation":
+            return [None] * len(samples)
+        folder = f"{_LABEL_MAPS}/{split}"
+        (self._root / folder).mkdir(parents=True, exist_ok=True)
+        stems = (_stem_and_suffix(disk_name(sample.name.rpartition("/")[2]))[0] for sample in samples)
+        paths = [f"{folder}/{self._free_name(folder, f'{stem}.png')}" for stem in stems]
+        for path, digest in zip(paths, in_order(self._write_label_map, zip(samples, paths, strict=True)), strict=True):
+            self.label_map_digests[path] = digest
+        return [*paths]
+
+    def _write_label_map(self, placed: tuple[Sample, str]) -> str:
+        sample, path = placed
+        assert sample.label_map is not None
+        return write_label_map(sample.label_map, self._root / path, self._values)
 
     def _free_name(self, folder: str, wanted: str) -> str:
         """`wanted` as a file name, with a number if `folder` has such a name."""

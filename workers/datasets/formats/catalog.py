@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from models.manifest import Task
 from workers.datasets.archive import ArchivedFile
 from workers.datasets.dataset import DatasetFormat
 from workers.datasets.findings import counted
+from workers.datasets.formats.coco import COCO
 from workers.datasets.formats.csv_list import CSV_LIST
 from workers.datasets.formats.image_folder import IMAGE_FOLDER
+from workers.datasets.formats.instance_masks import INSTANCE_MASKS
+from workers.datasets.formats.label_masks import LABEL_MASKS
+from workers.datasets.formats.pascal_voc import PASCAL_VOC
 from workers.datasets.formats.reading import (
     Format,
     Reading,
@@ -17,26 +22,59 @@ from workers.datasets.formats.reading import (
     unusable,
     without_images,
 )
+from workers.datasets.formats.yolo import YOLO
+from workers.errors import UnusableDataset
 
-# The first that fits is taken, so the more specific come first: images listed by a CSV file lie in folders too.
-FORMATS: tuple[Format, ...] = (CSV_LIST, IMAGE_FOLDER)
+# The first that fits is taken, so the more specific come first: images that annotations speak of lie in folders too.
+FORMATS: tuple[Format, ...] = (COCO, PASCAL_VOC, YOLO, CSV_LIST, INSTANCE_MASKS, LABEL_MASKS, IMAGE_FOLDER)
 
 
-def read_files(files: Sequence[ArchivedFile], *, format: DatasetFormat | None = None) -> Reading:  # noqa: A002
-    """The archive as `format` reads it, or as the first format that fits.
+def read_files(
+    files: Sequence[ArchivedFile],
+    *,
+    format: DatasetFormat | None = None,  # noqa: A002
+    task: Task | None = None,
+) -> Reading:
+    """The archive as `format` reads it, or as the first format of `task` that fits.
 
-    Raises UnusableDataset.
+    Raises UnusableDataset, also if what fits is of another task than is asked for.
     """
-    for each in FORMATS:
-        if each.name == format or (format is None and each.fits(files)):
-            return each.read(files)
+    if format is not None:
+        chosen = next(each for each in FORMATS if each.name == format)
+        if task not in (None, chosen.task):
+            raise _other_task(f"The format {format} is one of {chosen.task} data sets.", chosen.task, task)
+        return chosen.read(files)
+    fitting = next((each for each in FORMATS if task in (None, each.task) and each.fits(files)), None)
+    if fitting is not None and task == "classification" and fitting is IMAGE_FOLDER:
+        fitting = next(each for each in FORMATS if each.fits(files))  # what else it is, it is more likely
+    if fitting is not None and task in (None, fitting.task):
+        return fitting.read(files)
+    others = [each for each in FORMATS if each.fits(files)]
+    if task is not None and others:
+        found = others[0]
+        raise _other_task(f"This is a {found.task} data set in the format {found.name}.", found.task, task)
+    raise _nothing_fits(files, task)
+
+
+def _other_task(found: str, task: Task, wanted: Task | None) -> UnusableDataset:
+    hint = f"Post it with task={task} or without a task, and train a model of {task} on it"
+    expected = "; or ".join(each.expected for each in FORMATS if each.task == wanted)
+    return unusable(
+        f"{found} It cannot be one of {wanted}.",
+        hint=f"{hint}. For {wanted} this fits: {expected}.",
+        code="other_task",
+    )
+
+
+def _nothing_fits(files: Sequence[ArchivedFile], task: Task | None) -> UnusableDataset:
     sorted_files = sort_files(files)
-    hint = f"Expected is one of: {'; or '.join(each.expected for each in FORMATS)}."
+    expected = "; or ".join(each.expected for each in FORMATS if task in (None, each.task))
+    hint = f"Expected is one of: {expected}."
     if not sorted_files.images:
-        raise without_images(sorted_files, hint=hint)
-    raise unusable(
+        return without_images(sorted_files, hint=hint)
+    return unusable(
         f"The archive holds {counted(len(sorted_files.images), 'image')} but nothing that names their categories: "
-        "no folders and no list.",
+        "no folders, no list and no annotations.",
         hint=hint,
         code="no_categories",
         findings=leftover_findings(sorted_files),

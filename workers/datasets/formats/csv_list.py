@@ -225,4 +225,4 @@ class _RowsByFile:
         return listed, findings
 
 
-CSV_LIST = Format(name="csv", expected=_EXPECTED, fits=_fits, read=_read)
+CSV_LIST = Format(name="csv", task="classification", expected=_EXPECTED, fits=_fits, read=_read)

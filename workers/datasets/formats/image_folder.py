@@ -98,4 +98,4 @@ def _below_splits(
     return kept, [finding("warning", "images_outside_splits", text, outside)]
 
 
-IMAGE_FOLDER = Format(name="image_folder", expected=_EXPECTED, fits=_fits, read=_read)
+IMAGE_FOLDER = Format(name="image_folder", task="classification", expected=_EXPECTED, fits=_fits, read=_read)

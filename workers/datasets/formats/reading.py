@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+from models.manifest import Task
 from workers.datasets.archive import ArchivedFile
 from workers.datasets.dataset import DatasetFormat, Finding, SplitName
 from workers.datasets.findings import by_severity, counted, finding
+from workers.datasets.formats.annotation import Annotation
 from workers.datasets.signatures import image_kind, is_archive_name, is_unreadable_image, suffix_kind
 from workers.errors import UnusableDataset
 
@@ -23,8 +26,9 @@ class LabelledFile:
     """A file that should be a picture, and what the archive says of it."""
 
     file: ArchivedFile
-    label: str
+    label: str  # of classification; "" where `annotation` says what is on the picture
     split: SplitName | None  # None: the archive has no splits
+    annotation: Annotation | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +38,8 @@ class Reading:
     format: DatasetFormat
     files: tuple[LabelledFile, ...]
     findings: tuple[Finding, ...]
+    task: Task = "classification"
+    categories: tuple[str, ...] = ()  # in the archive's order, where it lists them; of label maps by value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +47,7 @@ class Format:
     """One layout: how to know it and how to read it."""
 
     name: DatasetFormat
+    task: Task
     expected: str  # for the message when nothing fits
     fits: Callable[[Sequence[ArchivedFile]], bool]
     read: Callable[[Sequence[ArchivedFile]], Reading]  # raises UnusableDataset
@@ -78,26 +85,38 @@ def split_of(word: str) -> str | None:
     return _SPLIT_WORDS.get(word.strip().casefold())
 
 
-def settle_splits(files: Sequence[tuple[ArchivedFile, str, str | None]]) -> tuple[list[LabelledFile], list[Finding]]:
-    """Files with label and split, where `test` counts as `val` if there is no other, and is left out if there is."""
+_Said = TypeVar("_Said", str, Annotation)
+
+
+def settle_splits(files: Sequence[tuple[ArchivedFile, _Said, str | None]]) -> tuple[list[LabelledFile], list[Finding]]:
+    """Files with label or annotation and split; `test` counts as `val` if there is no other, else it is left out.
+
+    Where some have a split, those without one are left out.
+    """
     tests = [file.name for file, _, split in files if split == "test"]
     has_val = any(split == "val" for _, _, split in files)
     findings = []
+    if any(split is not None for _, _, split in files):
+        outside = [file.name for file, _, split in files if split is None]
+        if outside:
+            text = f"{counted(len(outside), 'image')} left out: in no split, where others are in one."
+            findings.append(finding("warning", "images_outside_splits", text, outside))
+        files = [entry for entry in files if entry[2] is not None]
     if tests and has_val:
         text = f"{counted(len(tests), 'image')} of the `test` split left out: training needs `train` and `val` only."
         findings.append(finding("info", "test_split_ignored", text, tests))
     elif tests:
         text = f"There is no `val` split, so `test` is used as `val`: {counted(len(tests), 'image')}."
         findings.append(finding("info", "test_split_used_as_val", text, tests))
-    settled: list[LabelledFile] = []
-    for file, label, split in files:
-        if split == "train":
-            settled.append(LabelledFile(file=file, label=label, split="train"))
-        elif split == "val" or (split == "test" and not has_val):
-            settled.append(LabelledFile(file=file, label=label, split="val"))
-        elif split is None:
-            settled.append(LabelledFile(file=file, label=label, split=None))
-    return settled, findings
+    kept = [entry for entry in files if entry[2] != "test" or not has_val]
+    return [_labelled(file, said, split) for file, said, split in kept], findings
+
+
+def _labelled(file: ArchivedFile, said: str | Annotation, split: str | None) -> LabelledFile:
+    settled: SplitName | None = None if split is None else "train" if split == "train" else "val"
+    if isinstance(said, str):
+        return LabelledFile(file=file, label=said, split=settled)
+    return LabelledFile(file=file, label="", split=settled, annotation=said)
 
 
 def leftover_findings(sorted_files: SortedFiles, *, used: Collection[str] = ()) -> list[Finding]:

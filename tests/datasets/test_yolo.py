@@ -1,0 +1,173 @@
+"""YOLO, from an archive to objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.datasets.builders import codes, images_of, ingest, photo, the_finding, yolo_archive
+from workers.datasets.masks import box_of_mask
+from workers.datasets.store import DatasetStore
+from workers.errors import UnusableDataset
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DatasetStore:
+    return DatasetStore(tmp_path / "datasets")
+
+
+def test_archive_is_found_and_shares_become_pixels(store: DatasetStore) -> None:
+    version = ingest(store, yolo_archive("1 0.5 0.5 0.25 0.5"))
+
+    assert (version.info.format, version.info.task) == ("yolo", "detection")
+    assert version.info.categories == ("cat", "dog")
+    (target,) = images_of(store, version)["0.png"].objects
+    assert (target.category, target.box) == (1, (24, 12, 40, 36))
+
+
+def test_polygon_lines_become_masks(store: DatasetStore) -> None:
+    version = ingest(store, yolo_archive("0 0.25 0.25 0.5 0.25 0.5 0.75 0.25 0.75"))
+
+    (target,) = images_of(store, version)["0.png"].objects
+    assert target.mask is not None
+    assert target.box == box_of_mask(target.mask, 48, 64) == (16, 12, 32, 36)
+
+
+@pytest.mark.parametrize(
+    "yaml", ["names:\n  0: cat\n  1: dog\n", "nc: 2\nnames: ['cat', 'dog']\n", '"names": {"0": cat, "1": dog}\n']
+)
+def test_names_are_a_list_or_numbered(store: DatasetStore, yaml: str) -> None:
+    assert ingest(store, yolo_archive("1 0.5 0.5 0.2 0.2", names=yaml)).info.categories == ("cat", "dog")
+
+
+def test_names_that_yaml_takes_for_something_else_stay_text(store: DatasetStore) -> None:
+    names = "names: [no, 1]\n"
+
+    assert ingest(store, yolo_archive("1 0.5 0.5 0.2 0.2", names=names)).info.categories == ("no", "1")
+
+
+def test_gaps_in_the_numbers_are_said(store: DatasetStore) -> None:
+    info = ingest(store, yolo_archive("5 0.5 0.5 0.2 0.2", names="names: {0: cat, 5: dog}\n")).info
+
+    assert info.categories == ("cat", "dog")
+    assert "category_ids_with_gaps" in codes(info.report)
+
+
+def test_old_sets_have_a_list_of_names(store: DatasetStore) -> None:
+    files = yolo_archive("1 0.5 0.5 0.2 0.2")
+    del files["data.yaml"]
+    info = ingest(store, {**files, "classes.txt": b"cat\ndog\n"}).info
+
+    assert (info.format, info.categories) == ("yolo", ("cat", "dog"))
+
+
+def test_labels_without_names_are_an_error(store: DatasetStore) -> None:
+    files = yolo_archive("1 0.5 0.5 0.2 0.2")
+    del files["data.yaml"]
+    with pytest.raises(UnusableDataset, match="Nothing names the categories"):
+        ingest(store, files)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        ("images/train/{}.png", "labels/train/{}.txt", "images/val/{}.png", "labels/val/{}.txt", "train: images/train"),
+        (
+            "train/images/{}.png",
+            "train/labels/{}.txt",
+            "valid/images/{}.png",
+            "valid/labels/{}.txt",
+            "val: ../valid/images",
+        ),
+        ("a/{}.png", "a/{}.txt", "b/{}.png", "b/{}.txt", "train: ./a\nval: [b]"),
+    ],
+    ids=["ultralytics", "roboflow", "darknet"],
+)
+def test_splits_are_folders(store: DatasetStore, layout: tuple[str, ...]) -> None:
+    train_image, train_label, val_image, val_label, config = layout
+    files = {"data.yaml": f"names: [cat]\n{config}\n".encode()}
+    for number in range(4):  # the same names in both splits
+        files |= {train_image.format(number): photo(number), train_label.format(number): b"0 0.5 0.5 0.5 0.5"}
+        files |= {val_image.format(number): photo(number + 10), val_label.format(number): b"0 0.5 0.5 0.2 0.2"}
+    info = ingest(store, files).info
+
+    assert (info.splits["train"].objects_by_category, info.splits["val"].objects_by_category) == (
+        {"cat": 4},
+        {"cat": 4},
+    )
+    assert codes(info.report) == {"few_images"}
+
+
+def test_splits_are_lists_of_pictures(store: DatasetStore) -> None:
+    files = yolo_archive("0 0.5 0.5 0.2 0.2", names="names: [cat]\ntrain: train.txt\nval: val.txt\n")
+    lists = {
+        "train.txt": b"./images/0.png\n./images/1.png\n./images/2.png\n",
+        "val.txt": b"images/3.png\nimages/4.png\n",
+    }
+    info = ingest(store, {**files, **lists}).info
+
+    assert (info.splits["train"].images, info.splits["val"].images) == (3, 2)
+    assert the_finding(info.report, "images_outside_splits").files == ("images/5.png",)
+
+
+def test_picture_without_a_label_file_is_kept_as_negative(store: DatasetStore) -> None:
+    files = {**yolo_archive("0 0.5 0.5 0.2 0.2"), "images/9.png": photo(9)}
+    version = ingest(store, files)
+
+    assert images_of(store, version)["9.png"].objects == ()
+    assert the_finding(version.info.report, "missing_annotations").files == ("images/9.png",)
+
+
+def test_label_file_without_a_picture_is_said(store: DatasetStore) -> None:
+    info = ingest(store, {**yolo_archive("0 0.5 0.5 0.2 0.2"), "labels/9.txt": b"0 0.5 0.5 0.2 0.2"}).info
+
+    assert the_finding(info.report, "missing_images").files == ("labels/9.txt",)
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("7 0.5 0.5 0.2 0.2", "unknown_categories"),
+        ("cat 0.5 0.5 0.2 0.2", "bad_objects"),
+        ("0 0.5 0.5 0.2", "bad_objects"),
+        ("0 0.5 0.5 0.2 0.2 0.9", "bad_objects"),
+        ("0 0.5 0.5 0.2 x", "bad_objects"),
+        ("0 nan 0.5 0.2 0.2", "bad_objects"),
+        ("0 320 240 30 30", "bad_objects"),
+        ("1e400 0.5 0.5 0.2 0.2", "bad_objects"),
+        ("0 0.5 0.5 0 0.2", "degenerate_boxes"),
+        ("0 1.5 0.5 0.2 0.2", "outside_boxes"),
+        ("0 0.95 0.5 0.4 0.2", "clipped_boxes"),
+    ],
+)
+def test_line_that_cannot_be_used_is_said_with_its_number(store: DatasetStore, line: str, code: str) -> None:
+    info = ingest(store, yolo_archive("0 0.5 0.5 0.3 0.3", "", line)).info
+
+    assert the_finding(info.report, code).files == ("labels/0.txt:3",)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "match"),
+    [
+        ("names: [cat\nval: a: b\n", r"data\.yaml:2: the YAML is broken"),
+        ("names: 5\n", "neither a list of names"),
+        ("names: {a: cat}\n", "neither a list of names"),
+        ("names: [[a]]\n", "neither a list of names"),
+        ("names: " + "[" * 5000 + "\n", r"data\.yaml:\d+: the YAML is broken"),
+        ("names: !!python/object/apply:os.system [ls]\n", ""),
+    ],
+)
+def test_broken_yaml_is_an_error_with_file_and_line(store: DatasetStore, yaml: str, match: str) -> None:
+    if not match:  # BaseLoader knows no tags: a list of one name
+        assert ingest(store, yolo_archive("0 0.5 0.5 0.3 0.3", names=yaml)).info.categories == ("ls",)
+        return
+    with pytest.raises(UnusableDataset, match=match):
+        ingest(store, yolo_archive("0 0.5 0.5 0.3 0.3", names=yaml))
+
+
+def test_points_behind_boxes_are_not_read(store: DatasetStore) -> None:
+    names = "names: [cat]\nkpt_shape: [2, 3]\n"
+    files = yolo_archive("0 0.5 0.5 0.25 0.5 0.1 0.1 2 0.2 0.2 2", names=names)
+
+    assert images_of(store, (ingest(store, files)))["0.png"].objects[0].box == (24, 12, 40, 36)

@@ -1,0 +1,118 @@
+"""COCO: JSON files that list pictures, categories, and objects with boxes, outlines or run lengths.
+
+One file a split, told by its name or its folder. Where some are called `instances_*` only those are read: the others
+caption the same pictures, or have the same people again.
+Source: Lin et al. 2014, and cocodataset.org, "Data format".
+"""
+
+from __future__ import annotations
+
+import mmap
+import posixpath
+from collections.abc import Sequence
+
+from workers.datasets.archive import ArchivedFile
+from workers.datasets.dataset import Finding
+from workers.datasets.findings import counted, finding
+from workers.datasets.formats.annotation import Annotation
+from workers.datasets.formats.coco_file import read_coco_file
+from workers.datasets.formats.file_names import FileNames, split_in, split_of_path, stem_of
+from workers.datasets.formats.reading import Format, Reading, leftover_findings, settle_splits, sort_files, unusable
+
+_EXPECTED = "COCO: JSON files of images, annotations and categories, one in all or one a split, beside the pictures"
+_HINT = f"Expected is {_EXPECTED}."
+_OTHER_USES = ("captions", "person_keypoints", "panoptic", "image_info", "stuff")
+
+
+def _fits(files: Sequence[ArchivedFile]) -> bool:
+    return any(_is_coco(file) for file in files)
+
+
+def _read(files: Sequence[ArchivedFile]) -> Reading:
+    collected = _Collected(files)
+    lists = _lists(files)
+    for file in lists:
+        collected.add(file)
+    findings = collected.settled_findings()
+    if not collected.by_image:
+        raise unusable(
+            f"None of the pictures that {', '.join(file.name for file in lists[:3])} lists is in the archive.",
+            hint=_HINT,
+            code="no_images",
+            findings=findings,
+        )
+    settled, split_findings = settle_splits([collected.by_image[name] for name in sorted(collected.by_image)])
+    return Reading(
+        format="coco",
+        task="detection",
+        files=tuple(settled),
+        findings=(*split_findings, *findings),
+        categories=tuple(collected.categories),
+    )
+
+
+def _is_coco(file: ArchivedFile) -> bool:
+    is_object = file.head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    if not file.name.lower().endswith(".json") or not is_object:
+        return False
+    with file.path.open("rb") as content, mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.find(b'"images"') >= 0 and (data.find(b'"annotations"') >= 0 or data.find(b'"file_name"') >= 0)
+
+
+def _lists(files: Sequence[ArchivedFile]) -> list[ArchivedFile]:
+    lists = [file for file in files if _is_coco(file)]
+    if not lists:
+        raise unusable(
+            "The archive has no JSON file with `images` and `annotations`.", hint=_HINT, code="no_annotations"
+        )
+    instances = [file for file in lists if posixpath.basename(file.name).startswith("instances")]
+    usual = [file for file in lists if not posixpath.basename(file.name).startswith(_OTHER_USES)]
+    return instances or usual or lists
+
+
+class _Collected:
+    """What all the files say of the pictures of the archive."""
+
+    def __init__(self, files: Sequence[ArchivedFile]) -> None:
+        self._sorted = sort_files(files)
+        self._names = FileNames(self._sorted.images)
+        self._lists = {file.name for file in files if _is_coco(file)}
+        self._missing: list[str] = []
+        self._twice: list[str] = []
+        self._findings: list[Finding] = []
+        self.by_image: dict[str, tuple[ArchivedFile, Annotation, str | None]] = {}
+        self.categories: dict[str, None] = {}
+
+    def add(self, file: ArchivedFile) -> None:
+        """Reads `file`. Raises UnusableDataset."""
+        content = read_coco_file(file)
+        self._findings += content.findings
+        self.categories.update(dict.fromkeys(content.categories))
+        near = posixpath.dirname(file.name)
+        said = split_in(stem_of(posixpath.basename(file.name))) or split_of_path(file.name)
+        for written, annotation in content.images:
+            image = self._names.find(written, near=near, split=said)
+            if image is None:
+                self._missing.append(written)
+            elif image.name in self.by_image:
+                self._twice.append(image.name)
+            else:
+                self.by_image[image.name] = (image, annotation, said or split_of_path(image.name))
+
+    def settled_findings(self) -> list[Finding]:
+        """What is said of pictures that are missing, or that nothing is said of."""
+        findings = list(self._findings)
+        if self._missing:
+            text = f"{counted(len(self._missing), 'listed picture')} not in the archive."
+            findings.append(finding("error", "missing_images", text, self._missing))
+        if self._twice:
+            text = f"{counted(len(self._twice), 'picture')} listed more than once: the first entry was taken."
+            findings.append(finding("warning", "annotated_twice", text, self._twice))
+        unlisted = [image.name for image in self._sorted.images if image.name not in self.by_image]
+        if unlisted:
+            text = f"{counted(len(unlisted), 'image')} left out: not listed in a JSON file."
+            findings.append(finding("warning", "missing_annotations", text, unlisted))
+        return [*findings, *leftover_findings(self._sorted, used=self._lists)]
+
+
+COCO = Format(name="coco", task="detection", expected=_EXPECTED, fits=_fits, read=_read)

@@ -1,0 +1,215 @@
+"""One COCO file: its pictures with their objects, and what in it cannot be used."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from workers.datasets.archive import ArchivedFile
+from workers.datasets.dataset import Finding
+from workers.datasets.findings import counted, finding
+from workers.datasets.formats.annotation import AnnotatedObject, Annotation, RunLengths
+from workers.datasets.formats.json_stream import BadJson, JsonFile
+from workers.datasets.formats.reading import unusable
+from workers.datasets.masks import Polygon
+from workers.errors import UnusableDataset
+
+_MAX_BYTES = 512 * 2**20  # COCO's own largest has 449 MB
+_PROBLEMS = {  # code -> what the entries concerned have
+    "bad_entries": "without what they need",
+    "unknown_images": "of pictures that the file does not list",
+    "unknown_categories": "of categories that the file does not list",
+}
+
+
+class _Unusable(ValueError):
+    """An entry that cannot be used: `code` is a key of _PROBLEMS, `str()` the reason."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+@dataclass(kw_only=True, slots=True)
+class CocoFile:
+    """What a file says, by the names it gives to pictures."""
+
+    categories: list[str] = field(default_factory=list)  # in the file's order
+    images: list[tuple[str, Annotation]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def read_coco_file(file: ArchivedFile) -> CocoFile:
+    """Reads it twice: pictures and categories may stand behind the objects that refer to them.
+
+    Raises UnusableDataset if it is broken or too large.
+    """
+    if file.size_bytes > _MAX_BYTES:
+        raise unusable(
+            f"{file.name} has {file.size_bytes:,} bytes; at most {_MAX_BYTES:,} are read.",
+            hint="Make a file for each split, or post the pictures in several data sets.",
+            code="annotations_too_large",
+            files=[file.name],
+        )
+    try:
+        return _Reader(file, JsonFile(file.path)).read()
+    except BadJson as error:
+        raise _broken(file, error) from error
+
+
+def _broken(file: ArchivedFile, error: BadJson) -> UnusableDataset:
+    where = f"{file.name}:{error.line}"
+    return unusable(
+        f"{where}: the JSON is broken: {error}.",
+        hint="Open the file in an editor at this line; if it ends early, export it again.",
+        code="broken_json",
+        files=[where],
+    )
+
+
+class _Reader:
+    def __init__(self, file: ArchivedFile, content: JsonFile) -> None:
+        self._file = file
+        self._content = content
+        self._labels: dict[Hashable, str] = {}
+        self._images: dict[Hashable, tuple[str, tuple[int, int] | None]] = {}
+        self._objects: defaultdict[Hashable, list[AnnotatedObject]] = defaultdict(list)
+        self._problems: defaultdict[str, dict[str, str]] = defaultdict(dict)  # code -> where -> reason
+
+    def read(self) -> CocoFile:
+        """The whole file. Raises BadJson."""
+        for key, entry, line in self._content.items(("images", "categories")):
+            self._note_problems(self._add_image if key == "images" else self._add_category, entry, line)
+        for _, entry, line in self._content.items(("annotations",)):
+            self._note_problems(self._add_object, entry, line)
+        return CocoFile(
+            categories=list(dict.fromkeys(self._labels.values())),
+            images=[
+                (name, Annotation(objects=self._objects.get(number, ()), size=size))
+                for number, (name, size) in self._images.items()
+            ],
+            findings=self._findings(),
+        )
+
+    def _note_problems(self, add: Callable[[Mapping[str, Any], str], None], entry: Any, line: int) -> None:
+        where = f"{self._file.name}:{line}"
+        try:
+            add(entry if isinstance(entry, dict) else {}, where)
+        except _Unusable as error:
+            self._problems[error.code][where] = str(error)
+
+    def _add_image(self, entry: Mapping[str, Any], _where: str) -> None:
+        name, number = entry.get("file_name"), _identifier(entry.get("id"))
+        if number is None or not isinstance(name, str) or not name.strip():
+            raise _Unusable("bad_entries", "no `id` or no `file_name`")
+        if number in self._images:
+            raise _Unusable("bad_entries", f"an `id` that another picture has: {number}")
+        self._images[number] = (name, _size(entry.get("width"), entry.get("height")))
+
+    def _add_category(self, entry: Mapping[str, Any], _where: str) -> None:
+        name, number = entry.get("name"), _identifier(entry.get("id"))
+        if number is None or not isinstance(name, str) or not name.strip():
+            raise _Unusable("bad_entries", "no `id` or no `name`")
+        if number in self._labels:
+            raise _Unusable("bad_entries", f"an `id` that another category has: {number}")
+        self._labels[number] = unicodedata.normalize("NFC", " ".join(name.split()))
+
+    def _add_object(self, entry: Mapping[str, Any], where: str) -> None:
+        image, category = _identifier(entry.get("image_id")), _identifier(entry.get("category_id"))
+        if image is None or category is None:
+            raise _Unusable("bad_entries", "no `image_id` or no `category_id`")
+        if image not in self._images:
+            raise _Unusable("unknown_images", f"`image_id` {image}")
+        if category not in self._labels:
+            raise _Unusable("unknown_categories", f"`category_id` {category}")
+        box, outline = _box(entry.get("bbox")), _outline(entry.get("segmentation"))
+        if box is None and outline is None:
+            raise _Unusable("bad_entries", "neither `bbox` nor `segmentation`")
+        self._objects[image].append(
+            AnnotatedObject(
+                label=self._labels[category],
+                where=where,
+                box=box,
+                outline=outline,
+                is_crowd=bool(entry.get("iscrowd")),
+                is_difficult=bool(entry.get("ignore") or entry.get("difficult")),
+            )
+        )
+
+    def _findings(self) -> list[Finding]:
+        findings = []
+        for code, words in _PROBLEMS.items():
+            if code in self._problems:
+                where, reason = next(iter(self._problems[code].items()))
+                noun = counted(len(self._problems[code]), "entry", "entries")
+                text = f"{noun} of {self._file.name} left out: {words}. The first, {where}: {reason}."
+                findings.append(finding("error", code, text, self._problems[code]))
+        numbers = sorted(number for number in self._labels if isinstance(number, int))
+        if numbers and (numbers[-1] - numbers[0] >= len(numbers) or numbers[0] not in (0, 1)):
+            text = (
+                f"The category ids of {self._file.name} have gaps ({numbers[0]} to {numbers[-1]} for "
+                f"{len(numbers)}): here the index of a category is its place in the list."
+            )
+            findings.append(finding("info", "category_ids_with_gaps", text, count=len(numbers)))
+        return findings
+
+
+def _identifier(value: Any) -> int | str | None:
+    return value if isinstance(value, str) or type(value) is int else None
+
+
+def _size(width: Any, height: Any) -> tuple[int, int] | None:
+    """Width and height; None if the entry does not say."""
+    if type(width) is not int or type(height) is not int or min(width, height) < 1:
+        return None
+    return width, height
+
+
+def _box(value: Any) -> tuple[float, float, float, float] | None:
+    """x_min, y_min, x_max, y_max of COCO's x, y, width, height."""
+    if value is None or value == []:
+        return None
+    numbers = _numbers(value, "bbox")
+    if len(numbers) != 4:
+        raise _Unusable("bad_entries", "a `bbox` that is not four numbers")
+    x, y, width, height = numbers
+    return x, y, x + width, y + height
+
+
+def _outline(value: Any) -> tuple[Polygon, ...] | RunLengths | None:
+    if not value:
+        return None
+    if isinstance(value, dict):
+        return _run_lengths(value)
+    polygons = value if isinstance(value, list) and isinstance(value[0], list) else [value]
+    outline = tuple(_numbers(polygon, "segmentation") for polygon in polygons)
+    if any(len(polygon) < 6 or len(polygon) % 2 for polygon in outline):
+        raise _Unusable("bad_entries", "a polygon in `segmentation` that is not three or more pairs of numbers")
+    return outline
+
+
+def _run_lengths(value: Mapping[str, Any]) -> RunLengths:
+    size, counts = value.get("size"), value.get("counts")
+    if not isinstance(size, list) or len(size) != 2 or any(type(side) is not int or side <= 0 for side in size):
+        raise _Unusable("bad_entries", "run lengths in `segmentation` without a `size` of height and width")
+    if isinstance(counts, list) and all(type(count) is int for count in counts):
+        return RunLengths(width=size[1], height=size[0], counts=tuple(counts))
+    if isinstance(counts, str):
+        return RunLengths(width=size[1], height=size[0], counts=counts)
+    raise _Unusable("bad_entries", "run lengths in `segmentation` whose `counts` are neither text nor whole numbers")
+
+
+def _numbers(value: Any, field_name: str) -> array[float]:
+    """`value` as doubles, a fifth of what a list of floats takes."""
+    try:
+        numbers = array("d", value)
+    except (TypeError, OverflowError) as error:
+        raise _Unusable("bad_entries", f"a `{field_name}` that is not a list of numbers") from error
+    if not all(map(math.isfinite, numbers)):
+        raise _Unusable("bad_entries", f"a `{field_name}` with values that are no finite numbers")
+    return numbers

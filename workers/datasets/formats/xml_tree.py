@@ -1,0 +1,101 @@
+"""XML nobody vouches for, as a tree whose elements know their lines.
+
+Nothing but elements and text is read: a document that declares entities is refused, so none can blow up or reach for
+other files (OWASP, "XML External Entity Prevention"; the billion laughs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from xml.parsers import expat
+
+_DEEPEST = 50
+_MOST_TEXT = 10_000  # letters of one element
+
+
+class BadXml(ValueError):
+    """Not well-formed, or with what is refused; `line` counts from 1."""
+
+    def __init__(self, message: str, line: int) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+@dataclass(slots=True)
+class Element:
+    """An element with its children; attributes are not kept."""
+
+    tag: str
+    line: int
+    text: str = ""
+    children: list[Element] = field(default_factory=list)
+
+    def all(self, tag: str) -> Iterator[Element]:
+        """Its children of that tag."""
+        return (child for child in self.children if child.tag == tag)
+
+    def find(self, path: str) -> Element | None:
+        """The first descendant at `path`: `size/width`."""
+        tag, _, rest = path.partition("/")
+        for child in self.all(tag):
+            if not rest:
+                return child
+            found = child.find(rest)
+            if found is not None:
+                return found
+        return None
+
+    def find_text(self, path: str) -> str | None:
+        """The text of that descendant, stripped; None if there is none."""
+        found = self.find(path)
+        return found.text.strip() or None if found is not None else None
+
+
+def parse_xml(data: bytes) -> Element:
+    """The root of the document. Raises BadXml."""
+    return _TreeBuilder().parse(data)
+
+
+class _TreeBuilder:
+    def __init__(self) -> None:
+        self._root: Element | None = None
+        self._open: list[Element] = []
+        self._parser = expat.ParserCreate()
+        self._parser.buffer_text = True
+        self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
+        self._parser.CharacterDataHandler = self._text
+        self._parser.EntityDeclHandler = self._refuse_entity
+
+    def parse(self, data: bytes) -> Element:
+        try:
+            self._parser.Parse(data, True)
+        except expat.ExpatError as error:
+            raise BadXml(expat.ErrorString(error.code), error.lineno) from error
+        except (LookupError, ValueError) as error:  # an encoding there is not
+            if isinstance(error, BadXml):
+                raise
+            raise BadXml(str(error), self._parser.CurrentLineNumber) from error
+        assert self._root is not None
+        return self._root
+
+    def _start(self, tag: str, _: dict[str, str]) -> None:
+        if len(self._open) >= _DEEPEST:
+            raise BadXml(f"elements are nested more than {_DEEPEST} deep", self._parser.CurrentLineNumber)
+        element = Element(tag, self._parser.CurrentLineNumber)
+        if self._open:
+            self._open[-1].children.append(element)
+        else:
+            self._root = element
+        self._open.append(element)
+
+    def _end(self, _: str) -> None:
+        self._open.pop()
+
+    def _text(self, text: str) -> None:
+        if len(self._open[-1].text) < _MOST_TEXT:
+            self._open[-1].text += text
+
+    def _refuse_entity(self, *_: object) -> None:
+        raise BadXml("it declares entities, which no annotation needs", self._parser.CurrentLineNumber)

@@ -1,0 +1,109 @@
+"""Masks of objects: COCO's run lengths at rest, arrays and polygons at the edges.
+
+Run lengths go down the columns, begin with zeros, and are packed into printable characters. Source: Lin et al. 2014 and
+the `maskApi` of cocodataset/cocoapi. faster-coco-eval does the work; where pycocotools decodes broken run lengths to
+whatever the memory held, it raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import contourpy
+import faster_coco_eval.core.mask as coco_mask
+import numpy as np
+import numpy.typing as npt
+
+Mask = npt.NDArray[np.uint8]  # [H, W], 0 and 1
+Polygon = Sequence[float]  # x, y, x, y, … in pixels; the corners of the first pixel are (0, 0) and (1, 1)
+Box = tuple[float, float, float, float]  # x_min, y_min, x_max, y_max in pixels
+
+_FARTHEST_PX = 1_000_000.0  # beyond, the rasteriser's integers overflow
+
+
+class BrokenMask(ValueError):
+    """Run lengths or a polygon that describe no mask; `str()` says why."""
+
+
+def encode_mask(mask: npt.NDArray[np.generic]) -> str:
+    """Run lengths of `mask`, [H, W], where every value but 0 counts."""
+    encoded = coco_mask.encode(np.asfortranarray(mask != 0, dtype=np.uint8))
+    return _text(encoded["counts"])
+
+
+def decode_mask(counts: str, height: int, width: int) -> Mask:
+    """The mask of these run lengths: uint8 [height, width], 0 and 1. Raises BrokenMask."""
+    try:
+        decoded: Mask = coco_mask.decode({"size": [height, width], "counts": counts})
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise BrokenMask(_first_line(error)) from error
+    return decoded
+
+
+def checked_counts(counts: str | Sequence[int], height: int, width: int) -> str:
+    """Run lengths, packed or as numbers, in packed form, known to fill height x width pixels. Raises BrokenMask."""
+    if isinstance(counts, str):
+        if not counts.isascii():
+            raise BrokenMask("its run lengths have characters that none can have")
+        decode_mask(counts, height, width)
+        return counts
+    if any(type(count) is not int or not 0 <= count <= height * width for count in counts):
+        raise BrokenMask("its run lengths are not whole numbers between 0 and the pixels of the picture")
+    if sum(counts) != height * width:
+        raise BrokenMask(f"its run lengths add up to {sum(counts):,} pixels, the size says {height * width:,}")
+    encoded = coco_mask.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)
+    return _text(encoded["counts"])
+
+
+def mask_of_polygons(polygons: Sequence[Polygon], height: int, width: int) -> str:
+    """Run lengths of all pixels inside any of `polygons`, each of three corners or more; cut at the picture's edges."""
+    rows = [np.clip(np.asarray(polygon, dtype=np.float64), -_FARTHEST_PX, _FARTHEST_PX) for polygon in polygons]
+    merged = coco_mask.merge(coco_mask.frPyObjects([row.tolist() for row in rows], height, width))
+    return _text(merged["counts"])
+
+
+def box_of_mask(counts: str, height: int, width: int) -> Box | None:
+    """The smallest box around the mask; None if it is empty. `counts` are known to be whole."""
+    rle = {"size": [height, width], "counts": counts}
+    if not int(coco_mask.area(rle)):
+        return None
+    x, y, box_width, box_height = (float(value) for value in coco_mask.toBbox(rle))
+    return x, y, x + box_width, y + box_height
+
+
+def polygons_of_mask(mask: Mask) -> list[list[float]]:
+    """The outlines of `mask`, largest first, as x, y, x, y, …; holes are filled.
+
+    The outline runs half a pixel outside the outer pixels' centres: marching squares (Lorensen and Cline 1987) on the
+    mask with a rim of zeros.
+    """
+    rim = np.pad(mask.astype(np.float32), 1)
+    lines = contourpy.contour_generator(z=rim, line_type="Separate").lines(0.5)
+    outlines = [np.asarray(line, dtype=np.float64)[:-1] - 0.5 for line in lines]  # closed; pixel 1 has its centre at .5
+    signed = [(_signed_area(outline), outline) for outline in outlines if len(outline) >= 3]
+    outer = sorted((pair for pair in signed if pair[0] > 0), key=lambda pair: -pair[0])
+    return [outline.ravel().round(2).tolist() for _, outline in outer]
+
+
+def joined_polygon(polygons: Sequence[Polygon]) -> list[float]:
+    """One polygon that goes round all of `polygons`, there and back on lines without width between them."""
+    first = list(polygons[0])
+    start = first[:2]
+    joined = list(first)
+    for polygon in polygons[1:]:
+        joined += [*start, *polygon, *polygon[:2]]
+    return joined
+
+
+def _signed_area(outline: npt.NDArray[np.float64]) -> float:
+    """The shoelace formula; contourpy goes round what is above its level with that on the left."""
+    x, y = outline[:, 0], outline[:, 1]
+    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+
+
+def _text(counts: bytes | str) -> str:
+    return counts.decode("ascii") if isinstance(counts, bytes) else counts
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,118 @@
+"""Targets drawn on small pictures, for people: boxes with labels, masks tinted, label maps tinted, and a legend."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from workers.datasets.dataset import DatasetObject
+from workers.datasets.label_maps import VOID
+from workers.datasets.masks import Mask, decode_mask
+
+Colour = tuple[int, int, int]
+
+_GOLDEN = 0.618033988749895  # steps of hue that never come close to an earlier one
+_TINT = 0.45
+_FEWEST_PX_FOR_TEXT = 34  # width of a box
+_MOST_TEXTS = 40
+_VOID_COLOUR: Colour = (255, 255, 255)
+_FONT_PX = 12
+
+
+def colour_of(index: int) -> Colour:
+    """A colour of its own for every category."""
+    hue = (0.02 + index * _GOLDEN) % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85 if index % 2 == 0 else 0.65, 0.95 if index % 3 else 0.8)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def fitted(picture: Image.Image, side_px: int) -> Image.Image:
+    """`picture` with a longer side of `side_px`, so that lines drawn on it stay as thin as they are."""
+    factor = side_px / max(picture.size)
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return picture.convert("RGB").resize(size, Image.Resampling.NEAREST if factor > 2 else Image.Resampling.LANCZOS)
+
+
+def draw_objects(
+    picture: Image.Image, objects: Sequence[DatasetObject], categories: Sequence[str], *, size: tuple[int, int]
+) -> Image.Image:
+    """`picture` with masks tinted, boxes framed and the larger ones labelled.
+
+    size: width and height of the image that the objects are on; `picture` is that image at another scale.
+    """
+    largest_first = sorted(objects, key=lambda each: -_area(each))
+    drawn = picture.convert("RGB")
+    for each in largest_first:
+        if each.mask is not None:
+            drawn = _tinted(drawn, decode_mask(each.mask, size[1], size[0]), colour_of(each.category))
+    draw = ImageDraw.Draw(drawn)
+    scale = (picture.width / size[0], picture.height / size[1])
+    for number, each in enumerate(largest_first):
+        left, upper, right, lower = (
+            round(value * factor) for value, factor in zip(each.box, (*scale, *scale), strict=True)
+        )
+        right, lower = max(left, min(right, drawn.width) - 1), max(upper, min(lower, drawn.height) - 1)
+        thickness = 1 if each.is_crowd or each.is_difficult else 2
+        draw.rectangle((left, upper, right, lower), outline=colour_of(each.category), width=thickness)
+        if right - left >= _FEWEST_PX_FOR_TEXT and number < _MOST_TEXTS:
+            _label(draw, (left, upper), right - left, categories[each.category], colour_of(each.category))
+    return drawn
+
+
+def draw_label_map(picture: Image.Image, indices: npt.NDArray[np.uint8]) -> Image.Image:
+    """`picture` tinted by the index of a category at every pixel of `indices`, [H, W]; void becomes white."""
+    table = np.array([*(colour_of(index) for index in range(VOID)), _VOID_COLOUR], dtype=np.uint8)
+    small = Image.fromarray(indices).resize(picture.size, Image.Resampling.NEAREST)
+    return Image.blend(picture.convert("RGB"), Image.fromarray(table[np.asarray(small)]), 0.55)
+
+
+def legend(categories: Sequence[str], side_px: int) -> Image.Image:
+    """A square of `side_px` that names the colours of as many categories as it has room for."""
+    picture = Image.new("RGB", (side_px, side_px), "white")
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=_FONT_PX + 2)
+    line_px = _FONT_PX + 8
+    room = max(1, (side_px - 8) // line_px)
+    shown = list(categories) if len(categories) <= room else list(categories)[: room - 1]
+    for number, category in enumerate(shown):
+        top = 6 + number * line_px
+        draw.rectangle((6, top, 6 + _FONT_PX, top + _FONT_PX), fill=colour_of(number))
+        draw.text((12 + _FONT_PX, top - 2), _shortened(category, font, side_px - 24), font=font, fill="black")
+    if len(shown) < len(categories):
+        more = f"and {len(categories) - len(shown):,} more"
+        draw.text((6, 4 + len(shown) * line_px), more, font=font, fill="black")
+    return picture
+
+
+def _area(each: DatasetObject) -> float:
+    x_min, y_min, x_max, y_max = each.box
+    return (x_max - x_min) * (y_max - y_min)
+
+
+def _tinted(picture: Image.Image, mask: Mask, colour: Colour) -> Image.Image:
+    small = Image.fromarray(mask * np.uint8(round(255 * _TINT))).resize(picture.size, Image.Resampling.BOX)
+    return Image.composite(Image.new("RGB", picture.size, colour), picture, small)
+
+
+def _label(draw: ImageDraw.ImageDraw, corner: tuple[int, int], width_px: int, text: str, colour: Colour) -> None:
+    font = ImageFont.load_default(size=_FONT_PX)
+    words = _shortened(text, font, width_px - 4)
+    if not words:
+        return
+    left, upper = corner
+    draw.rectangle((left, upper, left + round(font.getlength(words)) + 4, upper + _FONT_PX + 3), fill=colour)
+    is_light = sum(colour) > 400
+    draw.text((left + 2, upper), words, font=font, fill="black" if is_light else "white")
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: float) -> str:
+    text = text[:100]
+    if font.getlength(text) <= width_px:
+        return text
+    while text and font.getlength(text + "…") > width_px:
+        text = text[:-1]
+    return text + "…" if len(text) > 1 else ""
