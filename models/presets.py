@@ -34,7 +34,7 @@ def resize_and_crop(preset: Preset, image: Tensor) -> Tensor:
     return cropped
 
 
-def normalise(preset: Preset, images: Tensor) -> Tensor:
+def normalise(preset: AnyPreset, images: Tensor) -> Tensor:
     """uint8 [B, C, h, w] as float32 [B, C, h, w] of the preset's mean and deviation, on the same device."""
     scaled = images.to(torch.float32) / 255
     mean = scaled.new_tensor(preset.mean).view(-1, 1, 1)
