@@ -20,7 +20,7 @@ from app.inference.loaded_models import LoadedModels
 from app.middleware import BodyLimitMiddleware, RequestMiddleware
 from app.openapi import complete_openapi
 from app.problems import install_problem_handlers
-from app.routes import architectures, classify, datasets, documentation, health, jobs, models, runs
+from app.routes import architectures, classify, datasets, detect, documentation, health, jobs, models, runs, segment
 from app.services import Services
 from app.settings import ApiSettings
 from app.spool import Spool
@@ -36,8 +36,8 @@ from workers.queue import enqueue, make_celery
 log = logging.getLogger(__name__)
 
 _INTAKE_THREADS = 2
-_DESCRIPTION = """Post pictures, get labels. Post a zip of your own photos, get a fine-tuned model: measured, versioned
-and live.
+_DESCRIPTION = """Post pictures, get labels, boxes and masks. Post a zip of your own photos, get a fine-tuned model:
+measured, versioned and live.
 
 Errors are problem details (RFC 9457) with a stable `code` and, where there is a way out, a `hint`. Every answer carries
 `X-Request-ID`. A POST that makes something honours `Idempotency-Key`."""
@@ -65,7 +65,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         redoc_url=None,
         lifespan=_lifespan(settings),
     )
-    for module in (classify, datasets, jobs, runs, models, architectures, health, documentation):
+    for module in (classify, detect, segment, datasets, jobs, runs, models, architectures, health, documentation):
         app.include_router(module.router)
     documentation.mount_assets(app)
     install_problem_handlers(app)

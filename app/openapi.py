@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from app.problems import MEDIA_TYPE
 from app.routes.answers import problems
-from app.schemas.classify import ClassifyRequest
+from app.schemas.predict import PredictRequest
 
 _EXAMPLES: Final = {
     "model": "ants-bees",
@@ -43,9 +43,9 @@ def complete_openapi(app: FastAPI) -> None:
 
 def _complete(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
-    body = ClassifyRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    body = PredictRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(body.pop("$defs", {}))
-    schemas["ClassifyRequest"] = body
+    schemas["PredictRequest"] = body
     for methods in document["paths"].values():
         for operation in methods.values():
             _only_problems(operation["responses"])

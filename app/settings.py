@@ -26,7 +26,7 @@ class ApiSettings(WorkerSettings):
     max_body_bytes: int = Field(
         64 * MEBIBYTE, ge=1024, description="Largest request body, bytes, other than uploads of data sets and weights."
     )
-    max_image_bytes: int = Field(32 * MEBIBYTE, ge=1024, description="Largest encoded image to classify, bytes.")
+    max_image_bytes: int = Field(32 * MEBIBYTE, ge=1024, description="Largest encoded image to predict on, bytes.")
     max_image_pixels: int = Field(
         100_000_000,
         ge=1,
@@ -65,7 +65,9 @@ class ApiSettings(WorkerSettings):
     )
     decode_threads: int = Field(0, ge=0, le=256, description="Threads that decode images; 0 is one a core.")
     max_pending_images: int = Field(
-        256, ge=1, description="Images accepted and not yet answered; beyond that 503 with Retry-After."
+        256,
+        ge=1,
+        description="Images accepted and not yet answered, tiles counted too; beyond that 503 with Retry-After.",
     )
     request_timeout_s: float = Field(
         30.0, gt=0, le=3600, description="Seconds that a prediction may take, loading its model included; then 504."

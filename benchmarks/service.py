@@ -33,7 +33,7 @@ from app.local_stack.address import free_port
 from app.schemas.models import UploadedManifest
 from models.architectures.catalog import build, get_architecture
 from models.images import decode_image
-from models.predictor import Predictor
+from models.predictors.classification import Classifier
 from models.state_dicts import save_state_dict
 from workers.fine_tune_config import FineTuneConfig, Hyperparameters
 
@@ -158,7 +158,7 @@ def measure_memory_and_classify(running: Stack, directory: Path, table: Table, *
     upload_resnet18(running.url, directory)
     architecture = get_architecture("resnet18")
     module = build("resnet18", num_categories=1000)
-    predictor = Predictor(
+    predictor = Classifier(
         module, categories=architecture.categories, preset=architecture.preset, device=torch.device("cpu")
     )
     picture = decode_image(photo)
@@ -170,7 +170,7 @@ def measure_memory_and_classify(running: Stack, directory: Path, table: Table, *
             client.post("/v1/classify", params={"model": "bench"}, content=photo, headers=headers).raise_for_status()
 
         for call in range(calls):  # in turn: the machine's speed drifts
-            pair = timed_ms(ask), timed_ms(lambda: predictor.predict([picture]))
+            pair = timed_ms(ask), timed_ms(lambda: predictor.scores([picture]))
             if call >= calls // 5:  # the first ones warm up
                 http_ms.append(pair[0])
                 bare_ms.append(pair[1])

@@ -16,7 +16,7 @@ from models.predictions import ClassScore
 _GOOD, _BAD, _PLAIN = "#1a7f37", "#cf222e", "#57606a"
 _INK, _PAPER = "#1f2328", "#ffffff"
 
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,8 +30,8 @@ class Tile:
 
 def contact_sheet(tiles: Sequence[Tile], *, columns: int = 8, tile_px: int = 160, title: str | None = None) -> bytes:
     """A PNG of `tiles` in rows of `columns`, each fitted whole into a square of `tile_px` above its caption."""
-    font: _Font = ImageFont.load_default(size=max(11, tile_px // 11))
-    line_px = _line_height(font)
+    font: Font = ImageFont.load_default(size=max(11, tile_px // 11))
+    line_px = line_height(font)
     margin = max(4, tile_px // 20)
     columns = max(1, min(columns, len(tiles)))
     rows = -(-len(tiles) // columns)
@@ -41,7 +41,7 @@ def contact_sheet(tiles: Sequence[Tile], *, columns: int = 8, tile_px: int = 160
     sheet = Image.new("RGB", (columns * cell_width, top + max(1, rows) * cell_height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((margin, margin), _shortened(title, font, sheet.width - 2 * margin), font=font, fill=_INK)
+        draw.text((margin, margin), shortened(title, font, sheet.width - 2 * margin), font=font, fill=_INK)
     for position, tile in enumerate(tiles):
         left = position % columns * cell_width + margin
         upper = top + position // columns * cell_height + margin
@@ -56,9 +56,9 @@ def annotate_classes(image: Tensor, scores: Sequence[ClassScore]) -> Tensor:
 
     Pictures under 160 px a side are enlarged first. Returns uint8 [3, H', W'].
     """
-    picture = _enlarged(to_picture(image).convert("RGB"), shortest_px=160)
-    font: _Font = ImageFont.load_default(size=max(12, min(picture.size) // 22))
-    line_px, pad = _line_height(font), max(4, min(picture.size) // 60)
+    picture = enlarged(to_picture(image).convert("RGB"), shortest_px=160)
+    font: Font = ImageFont.load_default(size=max(12, min(picture.size) // 22))
+    line_px, pad = line_height(font), max(4, min(picture.size) // 60)
     shown = list(scores)[: max(1, (picture.height - 2 * pad) // line_px)] if scores else []
     if shown:
         _draw_scores(picture, shown, font, line_px=line_px, pad=pad)
@@ -74,7 +74,7 @@ def to_picture(image: Tensor | Image.Image) -> Image.Image:
 
 
 def _draw_tile(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], tile_px: int, font: _Font
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], tile_px: int, font: Font
 ) -> None:
     left, upper = corner
     picture = _fitted(to_picture(tile.image).convert("RGB"), tile_px)
@@ -83,11 +83,11 @@ def _draw_tile(
     thickness = 1 if tile.good is None else max(2, tile_px // 50)
     draw.rectangle((left, upper, left + tile_px - 1, upper + tile_px - 1), outline=colour, width=thickness)
     for number, line in enumerate(tile.caption.splitlines()):
-        where = (left, upper + tile_px + 2 + number * _line_height(font))
-        draw.text(where, _shortened(line, font, tile_px), font=font, fill=_INK if tile.good is None else colour)
+        where = (left, upper + tile_px + 2 + number * line_height(font))
+        draw.text(where, shortened(line, font, tile_px), font=font, fill=_INK if tile.good is None else colour)
 
 
-def _draw_scores(picture: Image.Image, scores: Sequence[ClassScore], font: _Font, *, line_px: int, pad: int) -> None:
+def _draw_scores(picture: Image.Image, scores: Sequence[ClassScore], font: Font, *, line_px: int, pad: int) -> None:
     """A translucent panel at the bottom: a bar as long as the score behind each label."""
     panel_height = len(scores) * line_px + 2 * pad
     panel = Image.new("RGBA", (picture.width, panel_height), (0, 0, 0, 170))
@@ -98,7 +98,7 @@ def _draw_scores(picture: Image.Image, scores: Sequence[ClassScore], font: _Font
         draw.rectangle((pad, upper, pad + length, upper + line_px - max(1, line_px // 8)), fill=(26, 127, 55, 220))
         percent = f"{score.score:.1%}"
         percent_width = round(font.getlength(percent))
-        label = _shortened(score.label, font, picture.width - 6 * pad - percent_width)
+        label = shortened(score.label, font, picture.width - 6 * pad - percent_width)
         draw.text((2 * pad, upper), label, font=font, fill="white")
         draw.text((picture.width - 2 * pad - percent_width, upper), percent, font=font, fill="white")
     picture.paste(panel, (0, picture.height - panel_height), panel)
@@ -111,14 +111,15 @@ def _fitted(picture: Image.Image, side_px: int) -> Image.Image:
     return picture.resize(size, Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS)
 
 
-def _enlarged(picture: Image.Image, *, shortest_px: int) -> Image.Image:
+def enlarged(picture: Image.Image, *, shortest_px: int) -> Image.Image:
+    """A small `picture` whole times larger, so that letters fit on it; a very long one stays as it is."""
     factor = -(-shortest_px // max(1, min(picture.size)))
     if factor <= 1 or max(picture.size) * factor > 8 * shortest_px:
         return picture
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
-def _shortened(text: str, font: _Font, width_px: float) -> str:
+def shortened(text: str, font: Font, width_px: float) -> str:
     """`text`, or as much of its beginning as fits with an ellipsis."""
     text = text[:300]
     if font.getlength(text) <= width_px:
@@ -128,6 +129,7 @@ def _shortened(text: str, font: _Font, width_px: float) -> str:
     return text + "…" if text else ""
 
 
-def _line_height(font: _Font) -> int:
+def line_height(font: Font) -> int:
+    """Distance between two lines of text, px."""
     _, upper, _, lower = font.getbbox("Ågj|")
     return round((lower - min(0, upper)) * 1.25)

@@ -5,7 +5,9 @@ ModelsError
  ├─ ImageError
  │   ├─ NotAnImage            the bytes are no image in a format Fovea reads
  │   ├─ BrokenImage           an image that ends early or does not decode
- │   └─ ImageTooLarge         more pixels than the limit
+ │   ├─ ImageTooLarge         more pixels than the limit
+ │   └─ TooManyTiles          a picture so large that its tiles are too many
+ ├─ NoMasks                   masks asked of a network that makes none
  ├─ UnknownArchitecture
  ├─ UnsupportedPreset         an image size or channels the architecture does not take
  ├─ UnsupportedOption         an option the architecture does not have, or a value it cannot have
@@ -50,6 +52,14 @@ class BrokenImage(ImageError):
 
 class ImageTooLarge(ImageError):
     """The image has more pixels than the limit; it was not decoded."""
+
+
+class TooManyTiles(ImageError):
+    """The image is cut into more tiles than the limit."""
+
+
+class NoMasks(ModelsError):
+    """The network makes no masks."""
 
 
 class UnknownArchitecture(ModelsError):

@@ -43,6 +43,7 @@ class Detection:
     score: float  # probability in [0, 1]
     box: Box
     mask: RunLengths | None = None
+    polygons: tuple[tuple[float, ...], ...] = ()  # of the mask where they were asked for: x, y, x, y, …
     keypoints: tuple[Keypoint, ...] = ()
 
 
@@ -53,3 +54,21 @@ class RunLengths:
     height: int
     width: int
     counts: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """All of a picture that belongs to one category."""
+
+    label: str
+    index: int
+    share: float  # of the picture's pixels, in (0, 1]
+    mask: RunLengths | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segmentation:
+    """Which category every pixel of a picture belongs to."""
+
+    segments: tuple[Segment, ...]  # the largest first
+    map_png: bytes | None = None  # where it was asked for: an indexed PNG of the picture's size, 255 for none

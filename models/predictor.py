@@ -1,44 +1,72 @@
-"""A network on a device that answers for pictures: synchronous, and the same for a picture in any company."""
+"""A network on a device that answers for pictures: synchronous, and the same for a picture in any company.
+
+A prediction has three parts, so that a server can run each where it belongs: `prepare` (decoding threads) makes views
+of a picture, `predict_prepared` (the device) looks at a batch of views, `finish` (any thread) makes of the outputs of a
+picture's views what was asked for. `predict` does all three.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from models.architectures.architecture import Architecture, WeightsEntry
 from models.architectures.catalog import get_architecture
-from models.manifest import AnyPreset, Preset
-from models.predictions import ClassScore
-from models.presets import normalise, resize_and_crop
+from models.manifest import AnyPreset, Task
 from models.registry import ModelVersion, Registry
 from models.state_dicts import module_from_state_dict
 from models.weights import pretrained
 
+BATCH_IMAGES = 32  # larger batches take memory and gain nothing
+BATCH_PIXELS = 2**22  # of all views of a batch: 4 of 800 x 1333 px, whose feature maps take a gigabyte
 
-class Predictor:
-    """A classification network in evaluation mode with its preset and categories.
+Prediction = TypeVar("Prediction")
+Output = TypeVar("Output")
 
-    `predict` is `predict_prepared` of `prepare`; the two halves are for callers that decode and batch by themselves.
-    May be used by several threads at once.
-    """
+
+class Selection(Generic[Prediction]):
+    """What a caller wants of a picture. Its subclasses are frozen dataclasses, one a task."""
+
+    task: ClassVar[Task]
+    categories: frozenset[str]  # only these; empty: all
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether a picture may take several views."""
+        return False
+
+    def count_views(self, width: int, height: int) -> int:  # noqa: ARG002
+        """How many views of a picture of that size, px, the network will look at. Raises ImageError."""
+        return 1
+
+
+Wanted = TypeVar("Wanted", bound=Selection[Any])
+
+
+class Predictor(ABC, Generic[Wanted, Output, Prediction]):
+    """A network in evaluation mode with its preset and categories. May be used by several threads at once."""
+
+    task: ClassVar[Task]
 
     def __init__(
         self, module: nn.Module, *, categories: Sequence[str], preset: AnyPreset, device: torch.device | str
     ) -> None:
         self.categories = tuple(categories)
-        assert isinstance(preset, Preset)
         self.preset = preset
         self.device = torch.device(device)
         self.module = module.to(self.device).eval().requires_grad_(False)
 
-    @classmethod
-    def from_version(cls, registry: Registry, version: ModelVersion, device: torch.device | str) -> Predictor:
-        """The registered version.
+    @staticmethod
+    def from_version(registry: Registry, version: ModelVersion, device: torch.device | str) -> AnyPredictor:
+        """The registered version, as its task needs it.
 
-        Raises CorruptVersion, IncompatibleWeights, UnknownArchitecture, UnsupportedPreset.
+        Raises CorruptVersion, IncompatibleWeights, UnknownArchitecture, UnsupportedPreset, UnsupportedOption.
         """
         manifest = version.manifest
         architecture = get_architecture(manifest.architecture)
@@ -48,60 +76,112 @@ class Predictor:
             registry.state_dict(version),
             num_categories=len(manifest.categories),
             image_size_px=manifest.preset.image_size_px,
+            options=manifest.options,
         )
-        return cls(module, categories=manifest.categories, preset=manifest.preset, device=device)
+        return _predictor(architecture, manifest.task, module, manifest.categories, manifest.preset, device)
 
-    @classmethod
+    @staticmethod
     def from_pretrained(
-        cls,
         architecture: Architecture,
         entry: WeightsEntry,
         *,
         weights_dir: Path,
         allow_download: bool,
         device: torch.device | str,
-    ) -> Predictor:
+    ) -> AnyPredictor:
         """A catalogue architecture with torchvision's weights and categories.
 
         Raises WeightsUnavailable, UnsafeWeights, IncompatibleWeights.
         """
         module = pretrained(architecture, entry, weights_dir=weights_dir, allow_download=allow_download)
-        return cls(module, categories=entry.categories, preset=entry.preset, device=device)
+        return _predictor(architecture, architecture.tasks[0], module, entry.categories, entry.preset, device)
 
     @property
     def size_bytes(self) -> int:
         """Memory that the parameters and buffers take on the device."""
         return sum(tensor.nbytes for tensor in (*self.module.parameters(), *self.module.buffers()))
 
-    def predict(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """Probability of every category for each of `images`, uint8 [3, H, W] of any size: float32 [K] on the CPU."""
-        if not images:
-            return []
-        return list(self.predict_prepared(torch.stack([self.prepare(image) for image in images])))
+    def check(self, selection: Wanted) -> None:
+        """Raises ModelsError if this network cannot give what `selection` asks for."""
 
-    def prepare(self, image: Tensor) -> Tensor:
-        """`image`, uint8 [3, H, W], as the network looks at it: uint8 [C, crop, crop], on the CPU."""
-        return resize_and_crop(self.preset, image)
+    @abstractmethod
+    def prepare(self, image: Tensor, selection: Wanted) -> list[Tensor]:
+        """`image`, uint8 [3, H, W] of any size, as the network looks at it: views, uint8 [C, h, w], on the CPU.
 
-    @torch.inference_mode()
-    def predict_prepared(self, batch: Tensor) -> Tensor:
-        """Probabilities, float32 [B, K] on the CPU, for a batch of prepared images, uint8 [B, C, crop, crop]."""
-        logits = self.module(normalise(self.preset, batch.to(self.device)))  # [B, K]
-        scores: Tensor = logits.float().softmax(dim=1).cpu()  # waits for the device here
-        return scores
+        Raises ImageError.
+        """
+
+    @abstractmethod
+    def predict_prepared(self, batch: Tensor, selection: Wanted) -> list[Output]:
+        """What the network says of each of a batch of views, uint8 [B, C, h, w]: on the CPU, in small."""
+
+    @abstractmethod
+    def finish(self, outputs: Sequence[Output], *, width: int, height: int, selection: Wanted) -> Prediction:
+        """The prediction for a picture of that size, px, from the outputs of all its views in their order."""
+
+    def predict(self, images: Sequence[Tensor], selection: Wanted) -> list[Prediction]:
+        """The prediction for each of `images`, uint8 [3, H, W] of any size. Raises ImageError."""
+        views: list[Tensor] = []
+        owners: list[range] = []
+        for image in images:
+            made = self.prepare(image, selection)
+            owners.append(range(len(views), len(views) + len(made)))
+            views += made
+        outputs: dict[int, Output] = {}
+        for batch in batches(views):
+            found = self.predict_prepared(torch.stack([views[number] for number in batch]), selection)
+            outputs.update(zip(batch, found, strict=True))
+        return [
+            self.finish(
+                [outputs[number] for number in numbers],
+                width=image.shape[2],
+                height=image.shape[1],
+                selection=selection,
+            )
+            for image, numbers in zip(images, owners, strict=True)
+        ]
 
 
-def top_classes(
-    scores: Tensor, categories: Sequence[str], *, k: int | None = None, threshold: float = 0.0
-) -> list[ClassScore]:
-    """The `k` most probable categories of `scores`, float32 [K], best first; those of at least `threshold` only.
+AnyPredictor = Predictor[Any, Any, Any]
 
-    k: None, or above the number of categories, gives them all.
+
+def batches(views: Sequence[Tensor]) -> Iterator[list[int]]:
+    """Positions of the views, [C, h, w], that go through the network together, in batches of bounded size.
+
+    Only views of one size share a batch: padding one to another's size would change what the network says of it.
     """
-    count = len(categories) if k is None else min(k, len(categories))
-    values, indices = scores.sort(descending=True, stable=True)
-    return [
-        ClassScore(label=categories[index], index=index, score=value)
-        for value, index in zip(values[:count].tolist(), indices[:count].tolist(), strict=True)
-        if value >= threshold
-    ]
+    by_shape: defaultdict[torch.Size, list[int]] = defaultdict(list)
+    for number, view in enumerate(views):
+        by_shape[view.shape].append(number)
+    for shape, numbers in by_shape.items():
+        most = max(1, min(BATCH_IMAGES, BATCH_PIXELS // (shape[-1] * shape[-2])))
+        for start in range(0, len(numbers), most):
+            yield numbers[start : start + most]
+
+
+def _predictor(
+    architecture: Architecture,
+    task: Task,
+    module: nn.Module,
+    categories: Sequence[str],
+    preset: AnyPreset,
+    device: torch.device | str,
+) -> AnyPredictor:
+    from models.predictors.classification import Classifier  # they are subclasses of what stands above
+    from models.predictors.detection import Detector
+    from models.predictors.segmentation import Segmenter
+
+    match task:
+        case "classification":
+            return Classifier(module, categories=categories, preset=preset, device=device)
+        case "detection":
+            return Detector(
+                module,
+                categories=categories,
+                preset=preset,
+                device=device,
+                makes_masks=architecture.makes_masks,
+                keypoints=architecture.keypoints,
+            )
+        case "segmentation":
+            return Segmenter(module, categories=categories, preset=preset, device=device)

@@ -25,6 +25,8 @@ COMMANDS = {
     "train": ("app.cli.train:train", "Make a model of a directory or archive of pictures."),
     "evaluate": ("app.cli.evaluate:evaluate", "Measure a model on a dataset, without training."),
     "classify": ("app.cli.classify:classify", "Ask a model what is on pictures."),
+    "detect": ("app.cli.detect:detect", "Ask a model for the objects on pictures."),
+    "segment": ("app.cli.segment:segment", "Ask a model what every pixel of pictures shows."),
     "datasets": ("app.cli.datasets:datasets", "List, upload, look at and delete datasets."),
     "jobs": ("app.cli.jobs:jobs", "List, watch, stop and repeat jobs."),
     "models": ("app.cli.models:models", "List, promote, download and upload models."),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -15,21 +14,21 @@ from app.client.errors import ServerUnreachable
 from app.client.jobs import Jobs
 from app.client.models import Models
 from app.client.pages import PAGE_LIMIT, items, segment
+from app.client.predictions import Predictions
 from app.client.transport import Call, Transport, parsed
 from app.schemas.architectures import Architecture, ArchitectureDetails, ArchitecturePage
-from app.schemas.classify import ClassifyResponse
 from app.schemas.health import Liveness, Readiness
 from app.schemas.page import Page
 from app.schemas.system import System
 
-Picture = Path | bytes
 URL_HINT = "Write it as http://127.0.0.1:8000."
 
 
-class Client:
-    """Talks to a Fovea server. Not to be shared between threads; close it, or use it in a `with` block.
+class Client(Predictions):
+    """Talks to a Fovea server: predictions by its own methods, all else by resource.
 
-    Every method raises ClientError: see `app.client.errors`.
+    Not to be shared between threads; close it, or use it in a `with` block. Every method raises ClientError: see
+    `app.client.errors`.
     """
 
     def __init__(
@@ -45,34 +44,11 @@ class Client:
 
         http: to be used instead of a new one, for another transport or for headers of your own.
         """
-        self._transport = Transport(http or _connection(base_url, timeout_s), retries=retries, sleep=sleep)
+        super().__init__(Transport(http or _connection(base_url, timeout_s), retries=retries, sleep=sleep))
         self.datasets = Datasets(self._transport)
         self.jobs = Jobs(self._transport, sleep=sleep)
         self.models = Models(self._transport)
         self.architectures = Architectures(self._transport)
-
-    def classify(
-        self,
-        pictures: Sequence[Picture] | Picture,
-        *,
-        model: str,
-        top_k: int | None = None,
-        score_threshold: float | None = None,
-    ) -> ClassifyResponse:
-        """What `model` says of each picture, in their order. A picture is a file's path or an encoded image's bytes.
-
-        A picture that cannot be read has an `error` in its place, unless that is so of all of them.
-        """
-        many = [pictures] if isinstance(pictures, Path | bytes) else pictures
-        parts = [_part(picture, number) for number, picture in enumerate(many)]
-        call = Call(
-            method="POST",
-            path="/v1/classify",
-            params={"model": model, "top_k": top_k, "score_threshold": score_threshold},
-            files=[("image", (name, data, "application/octet-stream")) for name, data in parts],
-            only_asks=True,
-        )
-        return self._transport.answer(call, ClassifyResponse)
 
     def is_alive(self) -> bool:
         """Whether a Fovea process answers at all."""
@@ -131,9 +107,3 @@ def _connection(base_url: str, timeout_s: float) -> httpx.Client:
     is_here = url.host in ("localhost", "127.0.0.1", "::1")
     timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0))
     return httpx.Client(base_url=url, timeout=timeout, trust_env=not is_here)
-
-
-def _part(picture: Picture, number: int) -> tuple[str, bytes]:
-    if isinstance(picture, Path):
-        return picture.name, picture.read_bytes()
-    return f"image-{number}", picture

@@ -5,6 +5,7 @@ InferenceError
  ├─ ModelLoading          the model was not in memory before the deadline
  ├─ DeadlineExceeded      the prediction was not ready in time
  ├─ OutOfDeviceMemory     the model or its images do not fit on the device
+ ├─ WrongTask             a model asked for what it does not do
  ├─ UnknownCategory       a category asked for that the model does not have
  └─ ImageUrlError
      ├─ ImageUrlRefused   a URL that may not be fetched
@@ -37,6 +38,10 @@ class DeadlineExceeded(InferenceError):
 
 class OutOfDeviceMemory(InferenceError):
     """The device has no memory left for it."""
+
+
+class WrongTask(InferenceError):
+    """The model does another task than the one asked of it."""
 
 
 class UnknownCategory(InferenceError):

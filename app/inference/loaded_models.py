@@ -19,7 +19,7 @@ import torch
 
 from app.inference.errors import OutOfDeviceMemory
 from models.errors import WeightsUnavailable
-from models.predictor import Predictor
+from models.predictor import AnyPredictor, Predictor
 from models.registry import Registry
 from models.weights import find_pretrained
 
@@ -37,7 +37,7 @@ class ModelSource:
     architecture: str
     digest: str  # names the weights; should a version number ever come back, these are told apart by it
     size_bytes: int  # of the weights' file
-    load: Callable[[], Predictor]
+    load: Callable[[], AnyPredictor]
 
     @property
     def reference(self) -> str:
@@ -49,7 +49,7 @@ class LoadedModel:
     """A model that can predict."""
 
     source: ModelSource
-    predictor: Predictor
+    predictor: AnyPredictor
     loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     last_used_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 

@@ -12,6 +12,7 @@ import pytest
 from app.settings import ApiSettings
 from tests.app.archives import image_folder_zip
 from tests.app.compass import publish_compass
+from tests.app.finders import finders_api
 from tests.app.running_api import RunningApi, running_api
 from tests.redis_server import RedisServer
 
@@ -45,6 +46,17 @@ def compass(tmp_path_factory: pytest.TempPathFactory, session_redis: RedisServer
     with running_api(settings) as api:
         publish_compass(api.services.registry)
         post_shades(api)
+        yield api
+
+
+@pytest.fixture(scope="session")
+def finders(tmp_path_factory: pytest.TempPathFactory, session_redis: RedisServer) -> Iterator[RunningApi]:
+    """An API with detectors and a segmentation network whose answers are known, for tests that change nothing."""
+    home = tmp_path_factory.mktemp("finders")
+    settings = ApiSettings(
+        _env_file=None, home=home, redis_url=session_redis.url, device="cpu", offline=True, max_image_pixels=4_000_000
+    )
+    with finders_api(settings) as api:
         yield api
 
 

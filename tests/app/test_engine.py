@@ -12,18 +12,20 @@ from typing import Any
 import pytest
 import torch
 
-from app.inference.engine import Engine, ImageScores, Selection
+from app.inference.answers import ImageAnswer
+from app.inference.engine import Engine
 from app.inference.errors import DeadlineExceeded, EngineFull, ModelLoading, OutOfDeviceMemory
 from app.inference.loaded_models import LoadedModels
 from models.architectures import catalog
 from models.errors import ModelsError, UnknownVersion, WeightsUnavailable
-from models.predictor import Predictor
+from models.predictor import AnyPredictor, Predictor
+from models.predictors.classification import Classifier, ClassSelection
 from models.registry import Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.waiting import wait_until
 
-ALL = Selection()
+ALL = ClassSelection()
 
 
 def engine_of(home: Path, *, capacity: int = 2, max_pending_images: int = 8) -> Engine:
@@ -73,7 +75,7 @@ class SlowLoading:
         self.go_on = threading.Event()
         original = Predictor.from_version
 
-        def slowly(*args: Any) -> Predictor:
+        def slowly(*args: Any) -> AnyPredictor:
             self.loads += 1
             assert self.go_on.wait(30)
             return original(*args)
@@ -87,12 +89,12 @@ def test_model_is_loaded_once_however_many_ask(
     loading = SlowLoading(monkeypatch)
 
     async def work(engine: Engine) -> None:
-        asked = [asyncio.create_task(engine.classify("one", [pictures.png()], ALL, timeout_s=30)) for _ in range(8)]
+        asked = [asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=30)) for _ in range(8)]
         await asyncio.to_thread(wait_until, lambda: loading.loads)
         loading.go_on.set()
         answers = await asyncio.gather(*asked)
         assert loading.loads == 1
-        assert all(isinstance(answer.images[0], ImageScores) for answer in answers)
+        assert all(isinstance(answer.images[0], ImageAnswer) for answer in answers)
 
     with_engine(tmp_path, work)
 
@@ -104,9 +106,9 @@ def test_deadline_while_loading_says_so_and_loading_goes_on(
 
     async def work(engine: Engine) -> None:
         with pytest.raises(ModelLoading):
-            await engine.classify("one", [pictures.png()], ALL, timeout_s=0.2)
+            await engine.predict("one", [pictures.png()], ALL, timeout_s=0.2)
         loading.go_on.set()
-        await engine.classify("one", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
         assert loading.loads == 1
         assert engine.pending_images == 0
 
@@ -116,7 +118,7 @@ def test_deadline_while_loading_says_so_and_loading_goes_on(
 def test_least_recently_used_model_goes(registry: Registry, tmp_path: Path) -> None:
     async def work(engine: Engine) -> None:
         for name in ("one", "two", "one", "three"):
-            await engine.classify(name, [pictures.png()], ALL, timeout_s=30)
+            await engine.predict(name, [pictures.png()], ALL, timeout_s=30)
         assert [model.source.reference for model in engine.models.all()] == ["one/1", "three/1"]
 
     with_engine(tmp_path, work)
@@ -128,16 +130,16 @@ def test_full_engine_refuses_at_once_and_says_when_to_come_back(
     loading = SlowLoading(monkeypatch)
 
     async def work(engine: Engine) -> None:
-        first = asyncio.create_task(engine.classify("one", [pictures.png()] * 6, ALL, timeout_s=30))
+        first = asyncio.create_task(engine.predict("one", [pictures.png()] * 6, ALL, timeout_s=30))
         await asyncio.to_thread(wait_until, lambda: engine.pending_images == 6)
         with pytest.raises(EngineFull) as refused:
-            await engine.classify("one", [pictures.png()] * 3, ALL, timeout_s=30)
+            await engine.predict("one", [pictures.png()] * 3, ALL, timeout_s=30)
         assert refused.value.retry_after_s is not None
         assert refused.value.retry_after_s >= 1
         loading.go_on.set()
         await first
         assert engine.pending_images == 0
-        await engine.classify("one", [pictures.png()] * 3, ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()] * 3, ALL, timeout_s=30)
 
     with_engine(tmp_path, work)
 
@@ -146,21 +148,21 @@ def test_prediction_that_is_not_ready_in_time_is_given_up(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
-    original = Predictor.predict_prepared
+    original = Classifier.predict_prepared
 
     async def work(engine: Engine) -> None:
-        await engine.classify("one", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
 
-        def slowly(predictor: Predictor, batch: torch.Tensor) -> torch.Tensor:
+        def slowly(predictor: Classifier, batch: torch.Tensor, selection: ClassSelection) -> list[torch.Tensor]:
             assert go_on.wait(30)
-            return original(predictor, batch)
+            return original(predictor, batch, selection)
 
-        monkeypatch.setattr(Predictor, "predict_prepared", slowly)
+        monkeypatch.setattr(Classifier, "predict_prepared", slowly)
         with pytest.raises(DeadlineExceeded):
-            await engine.classify("one", [pictures.png()], ALL, timeout_s=0.2)
+            await engine.predict("one", [pictures.png()], ALL, timeout_s=0.2)
         assert engine.pending_images == 0
         go_on.set()
-        await engine.classify("one", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
 
     with_engine(tmp_path, work)
 
@@ -168,15 +170,15 @@ def test_prediction_that_is_not_ready_in_time_is_given_up(
 def test_device_out_of_memory_is_an_error_of_that_request_only(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_memory(*_: Any) -> torch.Tensor:
+    def no_memory(*_: Any) -> list[torch.Tensor]:
         raise torch.OutOfMemoryError
 
     async def work(engine: Engine) -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(Predictor, "predict_prepared", no_memory)
+            patched.setattr(Classifier, "predict_prepared", no_memory)
             with pytest.raises(OutOfDeviceMemory):
-                await engine.classify("one", [pictures.png()], ALL, timeout_s=30)
-        await engine.classify("one", [pictures.png()], ALL, timeout_s=30)
+                await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
 
     with_engine(tmp_path, work)
 
@@ -186,7 +188,7 @@ def test_failed_load_is_tried_again_and_missing_weights_are_not_at_once(
 ) -> None:
     tries = 0
 
-    def unavailable(*_: Any, **__: Any) -> Predictor:
+    def unavailable(*_: Any, **__: Any) -> AnyPredictor:
         nonlocal tries
         tries += 1
         msg = "no network"
@@ -197,7 +199,7 @@ def test_failed_load_is_tried_again_and_missing_weights_are_not_at_once(
     async def work(engine: Engine) -> None:
         for _ in range(3):
             with pytest.raises(WeightsUnavailable):
-                await engine.classify("resnet18", [pictures.png()], ALL, timeout_s=30)
+                await engine.predict("resnet18", [pictures.png()], ALL, timeout_s=30)
         assert tries == 1
 
     with_engine(tmp_path, work)
@@ -207,10 +209,10 @@ def test_deleted_version_is_gone_although_it_was_loaded(registry: Registry, tmp_
     publish_compass(registry, "one", gain=-2.0)
 
     async def work(engine: Engine) -> None:
-        await engine.classify("one/1", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one/1", [pictures.png()], ALL, timeout_s=30)
         registry.delete_version("one", 1)
         with pytest.raises(UnknownVersion):
-            await engine.classify("one/1", [pictures.png()], ALL, timeout_s=30)
+            await engine.predict("one/1", [pictures.png()], ALL, timeout_s=30)
 
     with_engine(tmp_path, work)
 
@@ -219,8 +221,8 @@ def test_event_loop_goes_on_while_pictures_are_decoded_and_predicted(registry: R
     large = pictures.encoded(pictures.left_bright().resize((900, 900)))
 
     async def work(engine: Engine) -> None:
-        await engine.classify("one", [large], ALL, timeout_s=30)
-        task = asyncio.create_task(engine.classify("one", [large] * 8, ALL, timeout_s=30))
+        await engine.predict("one", [large], ALL, timeout_s=30)
+        task = asyncio.create_task(engine.predict("one", [large] * 8, ALL, timeout_s=30))
         turns = 0
         began_at = time.perf_counter()
         while not task.done():
@@ -236,7 +238,7 @@ def test_event_loop_goes_on_while_pictures_are_decoded_and_predicted(registry: R
 def test_unknown_model_frees_its_place(registry: Registry, tmp_path: Path) -> None:
     async def work(engine: Engine) -> None:
         with pytest.raises(ModelsError):
-            await engine.classify("nothing", [pictures.png()], ALL, timeout_s=30)
+            await engine.predict("nothing", [pictures.png()], ALL, timeout_s=30)
         assert engine.pending_images == 0
 
     with_engine(tmp_path, work)

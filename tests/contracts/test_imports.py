@@ -11,7 +11,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MODELS_MAY_IMPORT = {"models", "torch", "torchvision", "PIL", "numpy", "pydantic", "safetensors", "simplejpeg"}
+MODELS_MAY_IMPORT = {
+    "models",
+    "torch",
+    "torchvision",
+    "PIL",
+    "numpy",
+    "pydantic",
+    "safetensors",
+    "simplejpeg",
+    "cv2",
+    "faster_coco_eval",
+}
 ONLY_IN = {
     "celery": {"workers/queue.py", "workers/tasks.py", "workers/main.py"},
     "kombu": {"workers/queue.py"},

@@ -13,7 +13,8 @@ from models.architectures.catalog import build, get_architecture
 from models.errors import IncompatibleWeights, UnknownArchitecture, UnsupportedPreset
 from models.manifest import ManifestDraft
 from models.predictions import ClassScore
-from models.predictor import Predictor, top_classes
+from models.predictor import Predictor
+from models.predictors.classification import Classifier, top_classes
 from models.presets import apply_preset, preset_with_size
 from models.registry import ModelVersion, Registry
 from models.weights import get_weights, weights_path
@@ -34,8 +35,8 @@ def trained_module() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def predictor() -> Predictor:
-    return Predictor(trained_module(), categories=CATEGORIES, preset=PRESET, device="cpu")
+def predictor() -> Classifier:
+    return Classifier(trained_module(), categories=CATEGORIES, preset=PRESET, device="cpu")
 
 
 def publish(root: Path, **changes: object) -> tuple[Registry, ModelVersion]:
@@ -45,11 +46,11 @@ def publish(root: Path, **changes: object) -> tuple[Registry, ModelVersion]:
     return registry, registry.publish("m", trained_module().state_dict(), changed, now=datetime.now(UTC))
 
 
-def test_scores_are_the_modules_own_probabilities(predictor: Predictor) -> None:
+def test_scores_are_the_modules_own_probabilities(predictor: Classifier) -> None:
     image = gradient_tensor(120, 90)
     module = trained_module().eval()
 
-    (scores,) = predictor.predict([image])
+    (scores,) = predictor.scores([image])
 
     with torch.inference_mode():
         wanted = module(apply_preset(PRESET, image).unsqueeze(0))[0].softmax(0)
@@ -57,49 +58,50 @@ def test_scores_are_the_modules_own_probabilities(predictor: Predictor) -> None:
     assert scores.dtype == torch.float32
 
 
-def test_prediction_does_not_depend_on_batch_mates(predictor: Predictor) -> None:
+def test_prediction_does_not_depend_on_batch_mates(predictor: Classifier) -> None:
     images = [gradient_tensor(80 + 10 * seed, 100, seed=seed) for seed in range(6)]
 
-    together = predictor.predict(images)
+    together = predictor.scores(images)
 
     for image, scores in zip(images, together, strict=True):
-        torch.testing.assert_close(scores, predictor.predict([image])[0], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(scores, predictor.scores([image])[0], rtol=1e-4, atol=1e-6)
 
 
-def test_predictions_leave_the_module_as_it_was(predictor: Predictor) -> None:
+def test_predictions_leave_the_module_as_it_was(predictor: Classifier) -> None:
     before = copy.deepcopy(predictor.module.state_dict())
 
-    predictor.predict([gradient_tensor()] * 3)
+    predictor.scores([gradient_tensor()] * 3)
 
     assert all(torch.equal(tensor, before[key]) for key, tensor in predictor.module.state_dict().items())
 
 
-def test_threads_predict_what_one_thread_predicts(predictor: Predictor) -> None:
+def test_threads_predict_what_one_thread_predicts(predictor: Classifier) -> None:
     images = [gradient_tensor(seed=seed) for seed in range(8)]
-    alone = [predictor.predict([image])[0] for image in images]
+    alone = [predictor.scores([image])[0] for image in images]
 
     with ThreadPoolExecutor(4) as pool:
-        together = [scores[0] for scores in pool.map(lambda image: predictor.predict([image]), images)]
+        together = [scores[0] for scores in pool.map(lambda image: predictor.scores([image]), images)]
 
     assert all(torch.allclose(one, other) for one, other in zip(alone, together, strict=True))
 
 
-def test_no_images_give_no_predictions(predictor: Predictor) -> None:
-    assert predictor.predict([]) == []
+def test_no_images_give_no_predictions(predictor: Classifier) -> None:
+    assert predictor.scores([]) == []
 
 
-def test_size_counts_parameters_and_buffers(predictor: Predictor) -> None:
+def test_size_counts_parameters_and_buffers(predictor: Classifier) -> None:
     assert predictor.size_bytes == sum(tensor.nbytes for tensor in predictor.module.state_dict().values())
 
 
-def test_registered_version_predicts_as_the_trained_module(tmp_path: Path, predictor: Predictor) -> None:
+def test_registered_version_predicts_as_the_trained_module(tmp_path: Path, predictor: Classifier) -> None:
     registry, version = publish(tmp_path)
 
     served = Predictor.from_version(registry, version, "cpu")
 
+    assert isinstance(served, Classifier)
     assert served.categories == CATEGORIES
     assert served.preset == PRESET
-    assert torch.equal(served.predict([gradient_tensor()])[0], predictor.predict([gradient_tensor()])[0])
+    assert torch.equal(served.scores([gradient_tensor()])[0], predictor.scores([gradient_tensor()])[0])
 
 
 def test_grey_model_predicts_on_colour_images(tmp_path: Path) -> None:
@@ -111,7 +113,9 @@ def test_grey_model_predicts_on_colour_images(tmp_path: Path) -> None:
     module = build("garment_classifier", num_categories=10)
     version = registry.publish("garments", module.state_dict(), draft, now=datetime.now(UTC))
 
-    (scores,) = Predictor.from_version(registry, version, "cpu").predict([gradient_tensor(300, 200)])
+    served = Predictor.from_version(registry, version, "cpu")
+    assert isinstance(served, Classifier)
+    (scores,) = served.scores([gradient_tensor(300, 200)])
 
     assert scores.shape == (10,)
 
@@ -149,7 +153,8 @@ def test_pretrained_architecture_predicts_its_categories(tmp_path: Path) -> None
 
     served = Predictor.from_pretrained(architecture, entry, weights_dir=tmp_path, allow_download=False, device="cpu")
 
-    assert served.predict([gradient_tensor()])[0].shape == (1000,)
+    assert isinstance(served, Classifier)
+    assert served.scores([gradient_tensor()])[0].shape == (1000,)
     assert served.categories[0] == "tench"
 
 

@@ -83,6 +83,7 @@ class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
             msg = f"its categories differ: {', '.join(sorted(set(manifest.categories) ^ set(categories))[:10])}"
             raise RegistryError(msg)
         predictor = Predictor.from_version(registry, other, self.ground.device)
+        assert isinstance(predictor.preset, Preset)
         theirs = self._evaluate(predictor.module, predictor.preset)
         order = [manifest.categories.index(label) for label in categories]
         return score(theirs.scores[:, order].log(), theirs.targets).metrics

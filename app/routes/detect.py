@@ -1,0 +1,134 @@
+"""`POST /v1/detect`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Query
+from starlette.responses import Response
+
+from app.errors import InvalidValue
+from app.routes.posted_images import BODY
+from app.routes.predicting import (
+    Caller,
+    CategoriesQuery,
+    ModelQuery,
+    Presentation,
+    answer_prediction,
+    get_caller,
+    predictions_documented,
+    split_categories,
+)
+from app.schemas.detect import Box, DetectResponse, ImageDetections, Keypoint
+from app.schemas.detect import Detection as DetectionAnswer
+from app.schemas.predict import Mask
+from models import predictions
+from models.detection_outputs import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD
+from models.overlay import annotate_detections
+from models.predictors.detection import DetectionSelection, MaskForm
+from models.tiling import MAX_OVERLAP, MAX_TILE_PX, MIN_TILE_PX, OVERLAP
+
+router = APIRouter(prefix="/v1", tags=["Predict"])
+
+_MOST_DETECTIONS = 10_000
+
+
+@router.post(
+    "/detect",
+    response_model=DetectResponse,
+    summary="Detect objects",
+    openapi_extra=BODY,
+    responses=predictions_documented(
+        "The objects on each image; or with `Accept: image/png` or `image/jpeg` the picture with the objects drawn"
+    ),
+)
+async def detect(
+    caller: Annotated[Caller, Depends(get_caller)],
+    model: ModelQuery,
+    score_threshold: Annotated[float, Query(ge=0, le=1, description="Least score to answer with.")] = SCORE_THRESHOLD,
+    iou_threshold: Annotated[
+        float,
+        Query(
+            ge=0,
+            le=1,
+            description="Of two boxes of a category that overlap by more than this share of their union, the better "
+            "one is answered. Models suppress above 0.7 by themselves.",
+        ),
+    ] = IOU_THRESHOLD,
+    max_detections: Annotated[
+        int, Query(ge=1, le=_MOST_DETECTIONS, description="Most objects an image.")
+    ] = MAX_DETECTIONS,
+    categories: CategoriesQuery = None,
+    masks: Annotated[
+        MaskForm | None,
+        Query(description="How masks are answered; left out: `rle` where the model makes masks."),
+    ] = None,
+    tile: Annotated[
+        int | None,
+        Query(
+            ge=MIN_TILE_PX,
+            le=MAX_TILE_PX,
+            description="Cuts larger pictures into tiles of this side, pixels, and looks at each and at the whole: for "
+            "objects that are small in a large picture. Every tile takes as long as a picture.",
+        ),
+    ] = None,
+    overlap: Annotated[
+        float | None,
+        Query(ge=0, le=MAX_OVERLAP, description=f"Least share of a tile that its neighbour sees too; {OVERLAP}."),
+    ] = None,
+) -> Response:
+    """Finds the objects on each picture, with their boxes in its pixels, and their masks or keypoints where the model
+    makes them.
+
+    Pictures come in and are refused as at `/v1/classify`.
+    """
+    if overlap is not None and tile is None:
+        raise InvalidValue(
+            "an overlap is one of tiles, and no tile is asked for",
+            field="overlap",
+            where="query",
+            value=overlap,
+            hint="Set `tile` too, to 640 for instance.",
+        )
+    selection = DetectionSelection(
+        score_threshold=score_threshold,
+        iou_threshold=iou_threshold,
+        max_detections=max_detections,
+        categories=split_categories(categories),
+        masks=masks,
+        tile_px=tile,
+        tile_overlap=OVERLAP if overlap is None else overlap,
+    )
+    return await answer_prediction(caller, model, selection, _POLYGONS if masks == "polygon" else _RUN_LENGTHS)
+
+
+def _answer(found: predictions.Detection, *, polygons: bool) -> DetectionAnswer:
+    box, mask = found.box, found.mask
+    return DetectionAnswer(
+        label=found.label,
+        index=found.index,
+        score=round(found.score, 6),
+        box=Box(
+            x_min=round(box.x_min, 2), y_min=round(box.y_min, 2), x_max=round(box.x_max, 2), y_max=round(box.y_max, 2)
+        ),
+        mask=Mask(size=(mask.height, mask.width), counts=mask.counts) if mask and not polygons else None,
+        polygons=[list(polygon) for polygon in found.polygons] if polygons else None,
+        keypoints=[
+            Keypoint(label=point.label, x=round(point.x, 2), y=round(point.y, 2), score=round(point.score, 4))
+            for point in found.keypoints
+        ]
+        or None,
+    )
+
+
+def _presentation(*, polygons: bool) -> Presentation[list[predictions.Detection]]:
+    return Presentation(
+        response=DetectResponse,
+        entry=ImageDetections,
+        fields=lambda found: {"detections": [_answer(detection, polygons=polygons) for detection in found]},
+        annotate=annotate_detections,
+    )
+
+
+_RUN_LENGTHS: Final = _presentation(polygons=False)
+_POLYGONS: Final = _presentation(polygons=True)

@@ -1,0 +1,122 @@
+"""Images as clients send them: in a form, as the body itself, or in JSON as base64 or behind a URL."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import Request
+from pydantic import ValidationError
+
+from app.errors import MalformedBody, TooManyFiles, TooManyImages, UnsupportedBody
+from app.inference.errors import ImageUrlError
+from app.problems import errors_of
+from app.routes.answers import file_part
+from app.schemas.predict import ImageSource, PredictRequest
+from app.services import Services
+from app.uploads import read_form
+from models.errors import ImageError
+
+IMAGE_TYPES: Final = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif")
+_FETCHES_AT_ONCE = 8
+
+_DOT_PNG = (  # a whole picture of one pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+)
+BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "image": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "description": "Pictures, as many as you like.",
+                        }
+                    },
+                    "required": ["image"],
+                }
+            },
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/PredictRequest"},
+                "example": {"images": [{"name": "dot.png", "base64": _DOT_PNG}]},
+            },
+            **{
+                kind: {"schema": file_part("The picture itself.")} for kind in ("image/jpeg", "image/png", "image/webp")
+            },
+        },
+    }
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PostedImage:
+    """One image of a request: its bytes, or why there are none."""
+
+    name: str | None
+    data: bytes = b""
+    error: ImageUrlError | ImageError | None = None
+
+
+async def read_images(request: Request, services: Services) -> list[PostedImage]:
+    """Raises what a body can be refused for; an image behind a URL that cannot be had is an error of its own."""
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _from_form(request, content_type, services.settings.max_images_per_request)
+    if kind == "application/json":
+        return await _from_json(await request.body(), services)
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        return [PostedImage(name=None, data=await request.body())]
+    raise UnsupportedBody(
+        f"A body of type {kind or 'nothing at all'!r} is not read here.",
+        hint=f"Send multipart/form-data, application/json, or the picture itself as {', '.join(IMAGE_TYPES)}.",
+    )
+
+
+async def _from_form(request: Request, content_type: str, limit: int) -> list[PostedImage]:
+    try:
+        form = await read_form(
+            content_type, request.stream(), file_fields=frozenset({"image"}), new_path=None, max_files=limit
+        )
+    except TooManyFiles as error:
+        raise _too_many(limit) from error
+    files = form.files.get("image", [])
+    if not files:
+        sent = ", ".join(sorted(form.fields)) or "nothing"
+        raise MalformedBody("The form has no file in the field 'image'.", hint=f"It has: {sent}.")
+    return [PostedImage(name=file.name or None, data=file.data) for file in files]
+
+
+async def _from_json(body: bytes, services: Services) -> list[PostedImage]:
+    try:
+        asked = await asyncio.to_thread(PredictRequest.model_validate_json, body)  # tens of megabytes of base64
+    except ValidationError as error:
+        raise errors_of(error, where="body") from error
+    limit = services.settings.max_images_per_request
+    if len(asked.images) > limit:
+        raise _too_many(limit)
+    slots = asyncio.Semaphore(_FETCHES_AT_ONCE)
+
+    async def in_turn(source: ImageSource) -> PostedImage:
+        async with slots:
+            return await _from_source(source, services)
+
+    return await asyncio.gather(*map(in_turn, asked.images))
+
+
+def _too_many(limit: int) -> TooManyImages:
+    return TooManyImages(f"The request has more than {limit} images.", hint="Send them in several requests.")
+
+
+async def _from_source(source: ImageSource, services: Services) -> PostedImage:
+    if source.url is None:
+        return PostedImage(name=source.name, data=source.base64 or b"")
+    try:
+        return PostedImage(name=source.name or source.url, data=await services.image_urls.fetch(source.url))
+    except (ImageUrlError, ImageError) as error:
+        return PostedImage(name=source.name or source.url, error=error)

@@ -1,0 +1,186 @@
+"""What all kinds of predictions share: images in any of their forms, in; JSON, or a picture, out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+
+from fastapi import Query, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+from torch import Tensor
+
+from app.dependencies import EngineDep, ServicesDep
+from app.errors import NotAcceptable
+from app.inference.answers import Answer
+from app.inference.engine import Engine
+from app.problems import problem_of
+from app.routes.answers import Documented, file_part, json_answer, problems
+from app.routes.posted_images import PostedImage, read_images
+from app.schemas.predict import ImageInfo, ImagePrediction, Timing, UsedModel
+from app.services import Services
+from models.errors import ImageError
+from models.predictor import Selection
+
+Prediction = TypeVar("Prediction")
+
+_DRAWN: Final[dict[str, Literal["png", "jpeg"]]] = {"image/png": "png", "image/jpeg": "jpeg"}
+_ANSWERS: Final = ("application/json", *_DRAWN)  # the first of those that a client likes equally well
+
+ModelQuery = Annotated[
+    str,
+    Query(
+        max_length=200,
+        description="`ants-bees` (its production version, else the newest), `ants-bees@staging`, `ants-bees/3`, or "
+        "an architecture with pretrained weights: `resnet50`, `resnet50.IMAGENET1K_V2`.",
+        examples=["ants-bees"],
+    ),
+]
+CategoriesQuery = Annotated[
+    list[str] | None, Query(description="Only these; repeat it, or separate by commas.", examples=[["person"]])
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """The request, and what answers it."""
+
+    request: Request
+    services: Services
+    engine: Engine
+
+
+def get_caller(request: Request, services: ServicesDep, engine: EngineDep) -> Caller:
+    """For routes to depend on."""
+    return Caller(request=request, services=services, engine=engine)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Presentation(Generic[Prediction]):
+    """How a task's predictions are answered."""
+
+    response: type[BaseModel]  # with the fields `model`, `predictions`, `timing_ms`
+    entry: type[ImagePrediction]  # of `predictions`
+    fields: Callable[[Prediction], dict[str, object]]  # of an entry that has no error
+    annotate: Callable[[Tensor, Prediction], Tensor]
+    png: Callable[[Prediction], bytes | None] = lambda _: None  # what `Accept: image/png` gives, if not a drawing
+
+
+def predictions_documented(description: str) -> Documented:
+    """The answers of a route that predicts."""
+    return {
+        200: {
+            "description": description,
+            "content": {kind: {"schema": file_part("The picture.")} for kind in _DRAWN},
+        },
+        **problems(400, 404, 406, 413, 415, 422, 503, 504, 507),
+    }
+
+
+async def answer_prediction(
+    caller: Caller, model: str, selection: Selection[Prediction], presentation: Presentation[Prediction]
+) -> Response:
+    """The prediction for every image of the request, in the form that it accepts.
+
+    Raises NotAcceptable, what `read_images` and `Engine.predict` raise, and the first image's error if all have one.
+    """
+    drawn_as = _wanted_picture(caller.request.headers.get("accept", ""))
+    posted = await read_images(caller.request, caller.services)
+    if drawn_as is not None and len(posted) != 1:
+        raise NotAcceptable(
+            f"A picture with the predictions drawn on it is made of one image, not of {len(posted)}.",
+            hint="Send one image, or ask for application/json.",
+        )
+    good = [image for image in posted if image.error is None]
+    if not good:
+        assert posted[0].error is not None
+        raise posted[0].error
+    answer = await caller.engine.predict(
+        model, [image.data for image in good], selection, timeout_s=caller.services.settings.request_timeout_s
+    )
+    if drawn_as is not None:
+        return await _picture(caller.engine, good[0], answer, presentation, drawn_as)
+    return json_answer(_response(caller.request, posted, answer, presentation))
+
+
+def split_categories(categories: list[str] | None) -> frozenset[str]:
+    """Repeated, separated by commas, or both."""
+    return frozenset(part.strip() for entry in categories or () for part in entry.split(",") if part.strip())
+
+
+def _wanted_picture(accept: str) -> Literal["png", "jpeg"] | None:
+    """The kind of picture that the Accept header prefers, or None for JSON. Raises NotAcceptable."""
+    best, best_quality = "", 0.0
+    for answer in _ANSWERS:
+        if (quality := _quality(accept or "*/*", answer)) > best_quality:
+            best, best_quality = answer, quality
+    if not best:
+        raise NotAcceptable(f"Predictions cannot be had as {accept[:100]!r}.", hint=f"Accept: {', '.join(_ANSWERS)}.")
+    return _DRAWN.get(best)
+
+
+def _quality(accept: str, kind: str) -> float:
+    """How much the header wants `kind`: the q of the entry that fits it most closely. Source: RFC 9110, 12.5.1."""
+    fits = {kind: 3, f"{kind.partition('/')[0]}/*": 2, "*/*": 1}
+    closest, quality = 0, 0.0
+    for entry in accept.split(","):
+        name, *parameters = (part.strip().lower() for part in entry.split(";"))
+        if fits.get(name, 0) > closest:
+            closest = fits[name]
+            weights = [part[2:] for part in parameters if part.startswith("q=")]
+            quality = float(weights[0]) if weights and weights[0].replace(".", "", 1).isdecimal() else 1.0
+    return quality
+
+
+async def _picture(
+    engine: Engine,
+    image: PostedImage,
+    answer: Answer[Prediction],
+    presentation: Presentation[Prediction],
+    drawn_as: Literal["png", "jpeg"],
+) -> Response:
+    (found,) = answer.images
+    if isinstance(found, ImageError):
+        raise found
+    made = presentation.png(found.prediction)
+    if made is not None and drawn_as == "jpeg":
+        raise NotAcceptable("A map of indices would not survive as a JPEG.", hint="Accept: image/png.")
+    picture = made or await engine.draw(
+        image.data, lambda pixels: presentation.annotate(pixels, found.prediction), drawn_as
+    )
+    return Response(picture, media_type=f"image/{drawn_as}")
+
+
+def _response(
+    request: Request,
+    posted: list[PostedImage],
+    answer: Answer[Prediction],
+    presentation: Presentation[Prediction],
+) -> BaseModel:
+    """Raises the first image's error if there is no prediction at all."""
+    found = iter(answer.images)
+    outcomes = [image.error or next(found) for image in posted]
+    errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    if len(errors) == len(outcomes):
+        raise errors[0]
+    predictions: list[ImagePrediction] = []
+    for image, outcome in zip(posted, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            info = ImageInfo(name=image.name)
+            predictions.append(presentation.entry(image=info, error=problem_of(outcome, request.scope)))
+            continue
+        info = ImageInfo(name=image.name, width=outcome.width, height=outcome.height)
+        fields: dict[str, Any] = presentation.fields(outcome.prediction)
+        predictions.append(presentation.entry(image=info, **fields))
+    used, times = answer.model, answer.times
+    return presentation.response(
+        model=UsedModel(name=used.name, version=used.version, architecture=used.architecture),
+        predictions=predictions,
+        timing_ms=Timing(
+            decode=round(times.decode_ms, 2),
+            queue=round(times.queue_ms, 2),
+            inference=round(times.inference_ms, 2),
+            postprocess=round(times.postprocess_ms, 2),
+        ),
+    )

@@ -1,0 +1,90 @@
+"""`POST /v1/segment`."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Final, Literal
+
+from fastapi import APIRouter, Depends, Query
+from starlette.responses import Response
+from torch import Tensor
+
+from app.routes.posted_images import BODY
+from app.routes.predicting import (
+    Caller,
+    CategoriesQuery,
+    ModelQuery,
+    Presentation,
+    answer_prediction,
+    get_caller,
+    predictions_documented,
+    split_categories,
+)
+from app.schemas.predict import Mask
+from app.schemas.segment import ImageSegments, Segment, SegmentResponse
+from models import predictions
+from models.overlay import annotate_segments
+from models.predictors.segmentation import SegmentationSelection
+
+router = APIRouter(prefix="/v1", tags=["Predict"])
+
+
+@router.post(
+    "/segment",
+    response_model=SegmentResponse,
+    summary="Segment images",
+    openapi_extra=BODY,
+    responses=predictions_documented(
+        "The categories on each image; or with `Accept: image/png` or `image/jpeg` the picture in their colours, and "
+        "with `masks=png` too the indexed PNG"
+    ),
+)
+async def segment(
+    caller: Annotated[Caller, Depends(get_caller)],
+    model: ModelQuery,
+    score_threshold: Annotated[
+        float, Query(ge=0, le=1, description="Pixels whose category is less probable belong to none; 0 is off.")
+    ] = 0.0,
+    categories: CategoriesQuery = None,
+    masks: Annotated[
+        Literal["rle", "png", "none"],
+        Query(
+            description="`rle`: run lengths a category. `png`: an indexed PNG an image, in base64; with `Accept: "
+            "image/png` it is the answer itself."
+        ),
+    ] = "rle",
+) -> Response:
+    """Says which category every pixel of each picture belongs to: its share of the picture, and its mask.
+
+    Pictures come in and are refused as at `/v1/classify`.
+    """
+    selection = SegmentationSelection(
+        score_threshold=score_threshold, categories=split_categories(categories), masks=masks
+    )
+    return await answer_prediction(caller, model, selection, _SEGMENTS)
+
+
+def _fields(found: predictions.Segmentation) -> dict[str, object]:
+    segments = [
+        Segment(
+            label=segment.label,
+            index=segment.index,
+            share=round(segment.share, 6),
+            mask=segment.mask and Mask(size=(segment.mask.height, segment.mask.width), counts=segment.mask.counts),
+        )
+        for segment in found.segments
+    ]
+    return {"segments": segments, "map_png": found.map_png and base64.b64encode(found.map_png).decode("ascii")}
+
+
+def _annotate(image: Tensor, found: predictions.Segmentation) -> Tensor:
+    return annotate_segments(image, found.segments)
+
+
+_SEGMENTS: Final = Presentation(
+    response=SegmentResponse,
+    entry=ImageSegments,
+    fields=_fields,
+    annotate=_annotate,
+    png=lambda found: found.map_png,
+)

@@ -1,0 +1,89 @@
+"""Labels on pictures: beside their boxes, never on each other, never outside the picture, always readable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from models.colours import Colour, ink_on
+from models.drawing import Font, line_height, shortened
+
+_SMALLEST_FONT_PX = 11
+_Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; px
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tag:
+    """What is written at a box."""
+
+    text: str
+    colour: Colour
+    box: _Rectangle
+
+
+def font_for(width: int, height: int) -> Font:
+    """Letters for a picture of that size, px: 11 px high at 300 x 300, 24 at 1000, 146 at 6000."""
+    size = max(_SMALLEST_FONT_PX, min(round(math.sqrt(width * height) / 41), min(width, height) // 8))
+    return ImageFont.load_default(size=size)
+
+
+def place_tags(picture: Image.Image, tags: Sequence[Tag], *, line_px: int) -> None:
+    """Writes the tags on `picture`, the most important first; one that finds no free place is left out."""
+    font = font_for(picture.width, picture.height)
+    draw = ImageDraw.Draw(picture)
+    taken: list[_Rectangle] = []
+    pad = max(2, line_px)
+    height = line_height(font) + pad // 2
+    for tag in tags:
+        text = shortened(" ".join(tag.text.split()), font, picture.width - 2 * pad)
+        width = round(font.getlength(text)) + 2 * pad
+        places = _places(tag.box, width, height, picture.size)
+        place = next((place for place in places if not any(_overlap(place, other) for other in taken)), None)
+        if place is None or not text:
+            continue
+        taken.append(place)
+        left, top, right, bottom = place
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=tag.colour)
+        middle = (left + pad, (top + bottom) / 2)
+        draw.text(middle, text, font=font, fill=ink_on(tag.colour), anchor="lm")
+
+
+def draw_legend(picture: Image.Image, entries: Sequence[tuple[str, Colour]]) -> None:
+    """A translucent panel in the lower left corner with a swatch for each entry; as many as a third of it holds."""
+    font = font_for(picture.width, picture.height)
+    row_px = line_height(font)
+    pad = max(2, row_px // 4)
+    rows = max(0, min(len(entries), (picture.height // 3 - 2 * pad) // row_px))
+    if not rows:
+        return
+    texts = [shortened(text, font, picture.width - row_px - 4 * pad) for text, _ in entries[:rows]]
+    width = min(picture.width, round(max(font.getlength(text) for text in texts)) + row_px + 3 * pad)
+    panel = Image.new("RGBA", (width, rows * row_px + 2 * pad), (0, 0, 0, 170))
+    draw = ImageDraw.Draw(panel)
+    for number, (text, (_, colour)) in enumerate(zip(texts, entries, strict=False)):
+        top = pad + number * row_px
+        draw.rectangle((pad, top + row_px // 8, pad + row_px * 3 // 4, top + row_px * 7 // 8), fill=(*colour, 255))
+        draw.text((pad + row_px, top + row_px / 2), text, font=font, fill="white", anchor="lm")
+    picture.paste(panel, (0, picture.height - panel.height), panel)
+
+
+def _places(box: _Rectangle, width: int, height: int, picture: tuple[int, int]) -> Iterator[_Rectangle]:
+    """Where a tag may stand, the best place first: above its box, in its upper corners if it is large, below it."""
+    left, top, right, bottom = box
+    if width > picture[0] or height > picture[1]:
+        return
+    above = [(left, top - height), (right - width, top - height)]
+    below = [(left, bottom), (right - width, bottom)]
+    inside = [(left, top), (right - width, top), (left, bottom - height), (right - width, bottom - height)]
+    is_roomy = right - left >= width and bottom - top >= 3 * height
+    for x, y in (*above, *inside, *below) if is_roomy else (*above, *below, *inside):
+        if 0 <= y <= picture[1] - height:
+            start = min(max(0, x), picture[0] - width)
+            yield start, y, start + width, y + height
+
+
+def _overlap(one: _Rectangle, other: _Rectangle) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -1,0 +1,1 @@
+"""One predictor a task, behind the interface in `models.predictor`."""

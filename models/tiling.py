@@ -1,0 +1,103 @@
+"""Large pictures in tiles, so that small objects keep their pixels; and one answer of what is seen on all of them.
+
+After Akyon et al. 2022, "Slicing Aided Hyper Inference and Fine-tuning for Small Object Detection" (SAHI).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from models.errors import TooManyTiles
+
+MAX_VIEWS = 256  # of one picture
+MIN_TILE_PX, MAX_TILE_PX = 64, 8192
+OVERLAP, MAX_OVERLAP = 0.2, 0.8
+_INSIDE = 0.7  # of a cut box's area, in a whole one: then both are the same object
+_EDGE_PX = 2.0  # a box this near to a tile's edge may go on behind it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """A rectangle of a picture, px."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def windows(width: int, height: int, *, tile_px: int | None, overlap: float) -> list[Window]:
+    """The whole picture and, if it is larger than a tile, tiles of equal size that cover it with even overlaps.
+
+    tile_px: side of a tile, px of the picture; None: no tiles. overlap: least share of a tile that its neighbour sees
+    too. Raises TooManyTiles.
+    """
+    whole = Window(left=0, top=0, width=width, height=height)
+    if tile_px is None or max(width, height) <= tile_px:
+        return [whole]
+    columns, rows = (_starts(side, tile_px, overlap) for side in (width, height))
+    if len(columns) * len(rows) >= MAX_VIEWS:
+        raise TooManyTiles(
+            f"A picture of {width} x {height} px has {len(columns) * len(rows)} tiles of {tile_px} px with that "
+            f"overlap, and {MAX_VIEWS - 1} are the most.",
+            hint="Ask for larger tiles or less overlap, or cut the picture yourself.",
+        )
+    size = {"width": min(width, tile_px), "height": min(height, tile_px)}
+    return [whole, *(Window(left=left, top=top, **size) for top in rows for left in columns)]
+
+
+def merge_views(
+    boxes: Tensor, scores: Tensor, labels: Tensor, views: Tensor, frames: list[Window], *, iou_threshold: float
+) -> Tensor:
+    """Which of the detections of a picture's views to keep, indices int64 [M], best first.
+
+    boxes: [N, 4] xyxy, px of the picture; views: [N], the frame that each was seen in; the first frame is the whole
+    picture. Of two boxes of a category that overlap by more than `iou_threshold` the better one stays, a whole one
+    before one that the edge of its tile cuts; a cut one that lies in a whole one of another view is part of it.
+    """
+    cut = _is_cut(boxes, views, frames)
+    kept = batched_nms(boxes, scores + (~cut).to(scores.dtype), labels, iou_threshold)  # scores are at most 1
+    whole, parts = kept[~cut[kept]], kept[cut[kept]]
+    covered = _share_inside(boxes[parts], boxes[whole])  # [P, W]
+    same = (labels[parts][:, None] == labels[whole]) & (views[parts][:, None] != views[whole])
+    remaining = torch.cat([whole, parts[~((covered > _INSIDE) & same).any(dim=1)]])
+    return remaining[scores[remaining].argsort(descending=True, stable=True)]
+
+
+def _starts(side: int, tile_px: int, overlap: float) -> list[int]:
+    """Where tiles begin along a side, evenly spaced, the last one flush with the end."""
+    if side <= tile_px:
+        return [0]
+    count = -(-(side - tile_px) // max(1, int(tile_px * (1 - overlap)))) + 1
+    return [round(number * (side - tile_px) / (count - 1)) for number in range(count)]
+
+
+def _is_cut(boxes: Tensor, views: Tensor, frames: list[Window]) -> Tensor:
+    """Whether a box touches an edge of its view that is no edge of the picture, bool [N]."""
+    whole = frames[0]
+    # an edge that is the picture's own lies out of reach
+    inner = boxes.new_tensor(
+        [
+            [
+                frame.left if frame.left > 0 else -torch.inf,
+                frame.top if frame.top > 0 else -torch.inf,
+                frame.left + frame.width if frame.left + frame.width < whole.width else torch.inf,
+                frame.top + frame.height if frame.top + frame.height < whole.height else torch.inf,
+            ]
+            for frame in frames
+        ]
+    )[views]
+    return (boxes - inner).abs().lt(_EDGE_PX).any(dim=1)
+
+
+def _share_inside(parts: Tensor, whole: Tensor) -> Tensor:
+    """Share of each part's area that lies in each whole box, [P, W]."""
+    upper_left = torch.maximum(parts[:, None, :2], whole[None, :, :2])
+    lower_right = torch.minimum(parts[:, None, 2:], whole[None, :, 2:])
+    common = (lower_right - upper_left).clamp(min=0).prod(dim=2)
+    area = (parts[:, 2:] - parts[:, :2]).clamp(min=0).prod(dim=1)
+    return common / area.clamp(min=1e-6)[:, None]

@@ -1,0 +1,58 @@
+"""An API whose detectors and segmentation networks are known: they find red and blue rectangles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import torch
+
+from app.settings import ApiSettings
+from models.architectures.catalog import get_architecture
+from models.images import encode_image
+from models.manifest import ManifestDraft, Task
+from models.predictor import AnyPredictor, Predictor
+from models.registry import Registry
+from tests.app.compass import publish_compass
+from tests.app.running_api import RunningApi, running_api
+from tests.models.spotter import CATEGORIES, Rectangle, detector, picture, segmenter
+
+_ARCHITECTURES: dict[str, tuple[Task, str]] = {
+    "boxes": ("detection", "fasterrcnn_resnet50_fpn"),
+    "masks": ("detection", "maskrcnn_resnet50_fpn"),
+    "points": ("detection", "keypointrcnn_resnet50_fpn"),
+    "painter": ("segmentation", "fcn_resnet50"),
+}
+
+
+def png(width: int, height: int, *rectangles: Rectangle) -> bytes:
+    """A picture of rectangles as a file."""
+    return encode_image(picture(width, height, *rectangles), "png")
+
+
+@contextmanager
+def finders_api(settings: ApiSettings) -> Iterator[RunningApi]:
+    """With the models `boxes`, `masks`, `points`, `painter`, and `compass`, which classifies."""
+    made: dict[str, AnyPredictor] = {
+        "boxes": detector(),
+        "masks": detector(masks=True),
+        "points": detector(points=True),
+        "painter": segmenter(),
+    }
+    original = Predictor.from_version
+
+    def from_version(registry: Registry, version: Any, device: Any) -> AnyPredictor:
+        name = version.manifest.name
+        return made[name] if name in made else original(registry, version, device)
+
+    with pytest.MonkeyPatch.context() as patched, running_api(settings) as api:
+        patched.setattr(Predictor, "from_version", staticmethod(from_version))
+        publish_compass(api.services.registry)
+        for name, (task, architecture) in _ARCHITECTURES.items():
+            preset = get_architecture(architecture).scale_preset
+            draft = ManifestDraft(task=task, architecture=architecture, categories=CATEGORIES, preset=preset)
+            api.services.registry.publish(name, {"weight": torch.zeros(1)}, draft, now=datetime.now(UTC))
+        yield api
