@@ -146,12 +146,13 @@ def _field_error(request: Request, document: dict[str, Any], item: dict[str, Any
     operation = document["paths"].get(route_path, {}).get(request.method.lower(), {})
     if where == "body" and path and kind_of_body(document, operation, str(path[0])) is not None:
         path = path[1:]  # which of several kinds of bodies: no field of any
+    said = item.get("ctx", {})  # where the error itself knows better
     return FieldError(
-        field=_text(".".join(str(step) for step in path)) or str(where),
+        field=said.get("field") or _text(".".join(str(step) for step in path)) or str(where),
         where=str(where),
         message=str(item["msg"]),
         value=None if item["type"] == "missing" else json_safe(item.get("input")),
-        valid=describe_valid(document, operation, item["loc"]),
+        valid=said.get("valid") or describe_valid(document, operation, item["loc"]),
     )
 
 

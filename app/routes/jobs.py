@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Body, Header, Query, Request
+from fastapi.openapi.models import Example
 from starlette.responses import Response, StreamingResponse
 
 from app.dependencies import AfterQuery, IdempotencyDep, JobsDep, LimitQuery, ServicesDep
@@ -29,6 +30,27 @@ from workers.resolve_evaluate import resolve_evaluate
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 
 _EVENTS_A_PAGE = 1000
+_EXAMPLES: dict[str, Example] = {
+    "classifier": {
+        "summary": "Train a classifier",
+        "value": {
+            "type": "fine_tune",
+            "model": "resnet18",
+            "weights": "none",
+            "dataset": "ants-bees",
+            "publish_as": "ants-bees",
+            "hyperparameters": {"epochs": 5, "batch_size": 32},
+        },
+    },
+    "detector": {
+        "summary": "Train a detector from random weights",
+        "value": {"type": "fine_tune", "model": "yolo", "dataset": "blood-cells", "publish_as": "blood-cells"},
+    },
+    "evaluation": {
+        "summary": "Measure a model on a data set",
+        "value": {"type": "evaluate", "model": "ants-bees@production", "dataset": "ants-bees"},
+    },
+}
 _EVENT_ID = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?", re.ASCII)
 
 
@@ -42,7 +64,12 @@ _EVENT_ID = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?", re.ASCII)
         **problems(400, 409, 422, 503),
     },
 )
-async def make_job(request: Request, body: JobRequest, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
+async def make_job(
+    request: Request,
+    body: Annotated[JobRequest, Body(openapi_examples=_EXAMPLES)],
+    services: ServicesDep,
+    idempotency: IdempotencyDep,
+) -> Response:
     """Fine-tunes an architecture or a registered model on a data set, or evaluates a model on one.
 
     Answers at once; `Location` is where the job is. With `"dry_run": true` nothing is queued, and the answer is the

@@ -47,7 +47,10 @@ def _type_of(body: object) -> str:
 JobRequest = Annotated[
     Annotated[FineTuneRequest, Tag("fine_tune")] | Annotated[EvaluateRequest, Tag("evaluate")],
     Discriminator(
-        _type_of, custom_error_type="unknown_job_type", custom_error_message="`type` is one of: fine_tune, evaluate"
+        _type_of,
+        custom_error_type="unknown_job_type",
+        custom_error_message="There is no such kind of job",
+        custom_error_context={"field": "type", "valid": "'fine_tune', 'evaluate'"},
     ),
 ]
 REQUESTS: dict[str, type[FineTuneRequest | EvaluateRequest]] = {

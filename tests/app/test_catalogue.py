@@ -43,11 +43,14 @@ def test_unknown_architecture_is_a_404(compass: RunningApi, name: str) -> None:
 
 
 def test_schema_of_a_job_type_is_complete(compass: RunningApi) -> None:
-    (kind,) = compass.http.get("/v1/job-types").json()["data"]
-    schema = compass.http.get(kind["json_schema"]).json()
+    kinds = {kind["name"]: kind for kind in compass.http.get("/v1/job-types").json()["data"]}
+    assert set(kinds) == {"fine_tune", "evaluate"}
+    schema = compass.http.get(kinds["fine_tune"]["json_schema"]).json()
     assert {"model", "dataset", "hyperparameters", "dry_run"} <= set(schema["properties"])
     assert schema["$defs"]["Hyperparameters"]["properties"]["batch_size"]["minimum"] == 1
-    assert problem_of(compass.http.get("/v1/job-types/evaluate/schema")).status == 404
+    evaluation = compass.http.get(kinds["evaluate"]["json_schema"]).json()
+    assert {"model", "dataset", "split", "dry_run"} <= set(evaluation["properties"])
+    assert problem_of(compass.http.get("/v1/job-types/magic/schema")).status == 404
 
 
 @pytest.mark.parametrize("params", [{"limit": 0}, {"limit": 10_000}, {"limit": "many"}, {"task": "poetry"}])

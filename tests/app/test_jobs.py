@@ -114,7 +114,9 @@ def test_job_shows_its_place_in_the_queue(shades: RunningApi) -> None:
         ({"publish_as": "a/b"}, "publish_as"),
         ({"publish_as": "x" * 300}, "publish_as"),
         ({"promote": "maybe"}, "promote"),
-        ({"type": "evaluate"}, "type"),
+        ({"type": "magic"}, "type"),
+        ({"type": 7}, "type"),
+        ({"type": "evaluate"}, "hyperparameters"),
         ({"modle": "resnet18"}, "modle"),
     ],
 )

@@ -37,8 +37,10 @@ APP_MAY_IMPORT = (
     "workers.idempotency_store",
     "workers.run_directory",
     "workers.fine_tune_config",
+    "workers.evaluate_config",
     "workers.errors",
     "workers.resolve",
+    "workers.resolve_evaluate",
     "workers.datasets",
     "workers.main",
 )

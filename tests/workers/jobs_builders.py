@@ -16,7 +16,14 @@ GREY_28 = Preset(channels=1, resize_px=28, crop_px=28, mean=(0.5,), std=(0.5,))
 
 def a_config(*, dataset: DatasetReference | None = None, **changes: Any) -> ResolvedFineTune:
     """garment_classifier from scratch on two categories, for two epochs."""
-    hyperparameters = {"epochs": 2, "batch_size": 8, "learning_rate": 0.01, "image_size_px": 28, "augmentation": "none"}
+    hyperparameters = {
+        "epochs": 2,
+        "batch_size": 8,
+        "learning_rate": 0.01,
+        "image_size_px": 28,
+        "augmentation": "none",
+        "optimizer": "sgd",
+    }
     hyperparameters |= changes.pop("hyperparameters", {})
     values: dict[str, Any] = {
         "architecture": "garment_classifier",
