@@ -149,6 +149,7 @@ KINDS: dict[type[Exception], Kind] = {
     workers.DamagedDataset: Kind(500, "damaged_dataset", "The data set version is damaged on disk"),
     workers.UnknownDatasetVersion: Kind(404, "unknown_dataset_version", "No such data set version"),
     workers.DatasetInUse: Kind(409, "dataset_in_use", "The data set is in use"),
+    workers.CannotExport: Kind(422, "cannot_export", "The format has no room for it"),
     workers.UnsafeArchive: Kind(422, "unsafe_archive", "The archive is refused"),
     workers.BrokenArchive: Kind(422, "broken_archive", "The file is no archive, or a damaged one"),
     workers.UnusableDataset: Kind(422, "unusable_dataset", "Nothing to learn from is left"),

@@ -7,6 +7,7 @@ WorkersError
  │   ├─ DatasetInUse          a job that has not ended needs it
  │   ├─ UnsafeArchive         paths outside, links, passwords, bombs
  │   ├─ BrokenArchive         no zip or tar, or a damaged one
+ │   ├─ CannotExport          the format asked for has no room for what the data set is
  │   └─ UnusableDataset       no format fits or nothing is left after validation; carries the report
  ├─ JobError
  │   ├─ UnknownJob
@@ -59,6 +60,10 @@ class UnsafeArchive(DatasetError):
 
 class BrokenArchive(DatasetError):
     """The file is no archive Fovea reads, or a damaged one."""
+
+
+class CannotExport(DatasetError):
+    """The data set is of a task that the format cannot express."""
 
 
 class UnusableDataset(DatasetError):

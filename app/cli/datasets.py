@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -79,13 +79,33 @@ def upload(pictures: Path, as_json: bool, url: str | None, **intake: Any) -> Non
 @click.option("--out", "-o", type=click.Path(dir_okay=False, path_type=Path), help="PNG file to write.")
 @url_option
 def preview(dataset: tuple[str, int | None], out: Path | None, url: str | None) -> None:
-    """Write a sheet of the dataset's images with their labels to a PNG file."""
+    """Write a sheet of the dataset's images with their labels, boxes and masks to a PNG file."""
     name, version = dataset
     with connected(url) as client:
         version = version or client.datasets.get(name).latest.version
         sheet = client.datasets.preview(name, version)
         target = out or Path(f"{name}-{version}.png")
         target.write_bytes(sheet)
+    click.echo(target)
+
+
+@datasets.command()
+@click.argument("dataset", type=reference, metavar="NAME[/VERSION]")
+@click.option("--format", type=click.Choice(["coco", "yolo"]), default="coco", show_default=True, help="What to write.")
+@click.option("--out", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Zip file to write.")
+@url_option
+def export(
+    dataset: tuple[str, int | None],
+    format: Literal["coco", "yolo"],  # noqa: A002 (the API's word)
+    out: Path | None,
+    url: str | None,
+) -> None:
+    """Write a dataset of boxes or masks to a zip of COCO or YOLO."""
+    name, version = dataset
+    with connected(url) as client:
+        version = version or client.datasets.get(name).latest.version
+        target = out or Path(f"{name}-{version}-{format}.zip")
+        client.datasets.export(name, version, target, format=format)
     click.echo(target)
 
 
@@ -109,7 +129,7 @@ def print_dataset(info: DatasetInfo) -> None:
     print_facts(
         [
             ("Dataset", f"{info.name}/{info.version}"),
-            ("Format", f"{info.format}, {info.task}"),
+            ("Format", f"{info.format}, {info.task}{' with masks' if info.has_masks else ''}"),
             ("Made", info.created_at),
             ("Size", size(info.size_bytes)),
             (
@@ -120,18 +140,32 @@ def print_dataset(info: DatasetInfo) -> None:
         ]
     )
     click.echo()
-    splits = list(info.splits)
-    counts = (
-        (category, *(info.splits[split].images_by_category.get(category, 0) for split in splits))
-        for category in info.categories
-    )
-    print_table(["CATEGORY", *(f">{split.upper()}" for split in splits)], counts, empty="No categories.")
+    _print_counts(info)
     click.echo()
     rows = (
         (_coloured(finding.severity), finding.count, finding.message, ", ".join(finding.files[:3]))
         for finding in info.report
     )
     print_table(["REPORT", ">FILES", "WHAT", "FOR INSTANCE"], rows, empty="Nothing to report.")
+
+
+def _print_counts(info: DatasetInfo) -> None:
+    """Images a category and split; objects too, where there are any."""
+    splits = list(info.splits.items())
+    has_objects = info.task == "detection"
+    columns = [f">{split.upper()}{what}" for split, _ in splits for what in ("", " OBJECTS")[: 1 + has_objects]]
+    counts = (
+        (
+            category,
+            *(
+                count.get(category, 0)
+                for _, summary in splits
+                for count in (summary.images_by_category, summary.objects_by_category)[: 1 + has_objects]
+            ),
+        )
+        for category in info.categories
+    )
+    print_table(["CATEGORY", *columns], counts, empty="No categories.")
 
 
 def _coloured(severity: Severity) -> object:

@@ -44,6 +44,7 @@ def train(
     pictures: Path | None,
     dataset: str | None,
     name: str | None,
+    task: Any,
     format: Any,  # noqa: A002 (the API's word)
     validation_fraction: float | None,
     split_seed: int | None,
@@ -69,6 +70,7 @@ def train(
                 client,
                 pictures,
                 name=name,
+                task=task,
                 format=format,
                 validation_fraction=validation_fraction,
                 split_seed=split_seed,

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 
 from app.cli.output import console
 from app.client import Client
+from models.manifest import Task
 from workers.datasets.dataset import DatasetFormat, DatasetInfo
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., object])
@@ -30,6 +31,7 @@ def intake_options(command: AnyFunction) -> AnyFunction:
         click.option(
             "--validation-fraction", type=float, help="Share of that split for validation; the server's: 0.2."
         ),
+        click.option("--task", type=click.Choice(get_args(Task)), help="Found by itself if left out."),
         click.option("--format", type=click.Choice(get_args(DatasetFormat)), help="Found by itself if left out."),
         click.option("--name", help="What to call the dataset; the directory's or archive's own name if left out."),
     ):
@@ -42,6 +44,7 @@ def upload_pictures(
     pictures: Path,
     *,
     name: str | None,
+    task: Task | None,
     format: DatasetFormat | None,  # noqa: A002 (the API's word)
     validation_fraction: float | None,
     split_seed: int | None,
@@ -53,7 +56,13 @@ def upload_pictures(
     name = name or _ARCHIVE_ENDINGS.sub("", pictures.resolve().name)
     with as_archive(pictures) as archive, transfer_bar(f"Uploading {pictures.name}") as advance:
         return client.datasets.upload(
-            archive, name, format=format, validation_fraction=validation_fraction, seed=split_seed, progress=advance
+            archive,
+            name,
+            task=task,
+            format=format,
+            validation_fraction=validation_fraction,
+            seed=split_seed,
+            progress=advance,
         )
 
 
@@ -97,7 +106,7 @@ def _pack(directory: Path, archive: Path) -> None:
     files = sorted(path for path in directory.rglob("*") if path.is_file() and not _is_hidden(path, directory))
     if not files:
         raise click.UsageError(
-            f"There are no files in {directory}: it should hold one directory of pictures a category."
+            f"There are no files in {directory}: it should hold pictures, annotated or a directory a category."
         )
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, strict_timestamps=False) as packed:
         for file in files:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from app.client.pages import PAGE_LIMIT, items, segment
 from app.client.transport import Call, Transport
 from app.client.upload import Progress, open_counted
 from app.schemas.datasets import Dataset, DatasetPage
 from app.schemas.page import Page
+from models.manifest import Task
 from workers.datasets.dataset import DatasetFormat, DatasetInfo
 
 # A server that unpacks and decodes 100,000 photos says nothing meanwhile.
@@ -27,6 +30,7 @@ class Datasets:
         archive: Path,
         name: str,
         *,
+        task: Task | None = None,
         format: DatasetFormat | None = None,  # noqa: A002 (the API's word)
         validation_fraction: float | None = None,
         seed: int | None = None,
@@ -36,7 +40,13 @@ class Datasets:
 
         The file is sent in pieces, and `progress` hears of each. Raises ClientError, OSError.
         """
-        form = {"name": name, "format": format, "validation_fraction": validation_fraction, "seed": seed}
+        form = {
+            "name": name,
+            "task": task,
+            "format": format,
+            "validation_fraction": validation_fraction,
+            "seed": seed,
+        }
         with open_counted(archive, progress) as file:
             call = Call(
                 method="POST",
@@ -67,9 +77,34 @@ class Datasets:
         return self._transport.answer(Call(method="GET", path=path), DatasetInfo)
 
     def preview(self, name: str, version: int) -> bytes:
-        """A PNG sheet of its images with their labels."""
+        """A PNG sheet of its images with their labels, boxes and masks."""
         path = f"/v1/datasets/{segment(name)}/{version}/preview"
         return self._transport.send(Call(method="GET", path=path, timeout_s=300)).content
+
+    def export(
+        self,
+        name: str,
+        version: int,
+        target: Path,
+        *,
+        format: Literal["coco", "yolo"] = "coco",  # noqa: A002 (the API's word)
+    ) -> int:
+        """Writes the version as a zip of COCO or YOLO to `target`, which is whole or absent. Returns its size in bytes.
+
+        Raises ClientError, OSError.
+        """
+        path = f"/v1/datasets/{segment(name)}/{version}/export"
+        partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            call = Call(method="GET", path=path, params={"format": format}, timeout_s=300)
+            with self._transport.stream(call) as response, partial.open("wb") as file:
+                for piece in response.iter_bytes(1 << 20):
+                    file.write(piece)
+                written_bytes = file.tell()
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return written_bytes
 
     def delete(self, name: str, version: int | None = None) -> None:
         """Deletes a version, or all of them."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import get_args
+from typing import Annotated, get_args
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from app.dependencies import AfterQuery, DatasetsDep, IdempotencyDep, JobsDep, LimitQuery, ServicesDep
 from app.problems import errors_of
@@ -22,6 +22,7 @@ from models.manifest import Task
 from models.names import checked_name
 from workers.datasets.archive import ArchiveLimits
 from workers.datasets.dataset import DatasetFormat, DatasetInfo
+from workers.datasets.export import ExportFormat, export_zip
 from workers.datasets.intake import ingest_archive
 from workers.datasets.preview import preview_png
 from workers.datasets.store import DatasetStore
@@ -51,7 +52,10 @@ _UPLOAD_FIELDS = _UPLOAD_SCHEMA | {
     summary="Post a data set",
     openapi_extra=form_body(
         {
-            "file": file_part("A zip, tar or tar.gz: a folder a category, or a CSV of `path,label`."),
+            "file": file_part(
+                "A zip, tar or tar.gz: a folder a category, a CSV of `path,label`, COCO, Pascal VOC, YOLO, or pictures "
+                "with masks of instances or categories."
+            ),
             **_UPLOAD_FIELDS,
         },
         required=["file", "name"],
@@ -61,8 +65,9 @@ _UPLOAD_FIELDS = _UPLOAD_SCHEMA | {
 async def post_dataset(request: Request, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
     """Unpacks the archive, finds its format, decodes every picture, and publishes the next version of the data set.
 
-    The answer's `report` lists everything that was seen: unreadable, doubled and mislabelled pictures, a validation
-    split that was made. If nothing usable is left the answer is 422 with the same list, and nothing is kept.
+    The answer's `report` lists everything that was seen: unreadable, doubled and mislabelled pictures, boxes without
+    area or outside their picture, annotations without one, a validation split that was made. If nothing usable is left
+    the answer is 422 with the same list, and nothing is kept.
     """
     return await answer_upload(_ARCHIVE, _ingest, request=request, services=services, idempotency=idempotency)
 
@@ -101,9 +106,33 @@ def show_dataset_version(name: str, version: int, datasets: DatasetsDep) -> Data
     },
 )
 def preview_dataset(name: str, version: int, datasets: DatasetsDep) -> Response:
-    """A contact sheet of up to 48 pictures of all categories, with their labels: the same ones every time."""
+    """A contact sheet of pictures of all categories with their labels, boxes and masks: the same ones every time."""
     found = datasets.get(name, version)
     return Response(preview_png(datasets, found), media_type="image/png")
+
+
+@router.get(
+    "/{name}/{version}/export",
+    response_class=StreamingResponse,
+    summary="Export a data set",
+    responses={
+        200: {"description": "A zip", "content": {"application/zip": {"schema": file_part("The archive.")}}},
+        **problems(404, 422),
+    },
+)
+def export_dataset(
+    name: str,
+    version: int,
+    datasets: DatasetsDep,
+    format: Annotated[  # noqa: A002 -- the query parameter's name
+        ExportFormat,
+        Query(description="`coco` keeps masks as run lengths, `yolo` as outlines if every object has one."),
+    ] = "coco",
+) -> StreamingResponse:
+    """Pictures, boxes and masks of a data set of detection, to use elsewhere or to post again."""
+    found = datasets.get(name, version)
+    headers = {"Content-Disposition": f'attachment; filename="{name}-{version}-{format}.zip"'}
+    return StreamingResponse(export_zip(datasets, found, format), media_type="application/zip", headers=headers)
 
 
 @router.delete("/{name}", status_code=204, summary="Delete a data set", responses=problems(404, 409, 422, 503))

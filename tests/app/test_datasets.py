@@ -7,14 +7,20 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from app.cli import cli
+from app.client import Client
+from app.client.errors import ProblemError
 from app.spool import Spool
 from tests.app.archives import image_folder_zip
 from tests.app.conftest import StartApi
 from tests.app.pictures import png
 from tests.app.running_api import RunningApi
 from tests.app.test_requests import problem_of, spooled_files
+from tests.datasets.builders import voc_archive
+from tests.datasets.builders import zip_of as archive_of
 from tests.workers.jobs_builders import a_config, a_job
 from workers.datasets.dataset import DatasetInfo
 
@@ -166,7 +172,8 @@ def test_impossible_name_is_refused(compass: RunningApi, name: str) -> None:
         ({"name": "a", "validation_fraction": "1.5"}, "validation_fraction"),
         ({"name": "a", "validation_fraction": "nan"}, "validation_fraction"),
         ({"name": "a", "seed": "-1"}, "seed"),
-        ({"name": "a", "format": "coco"}, "format"),
+        ({"name": "a", "format": "tfrecord"}, "format"),
+        ({"name": "a", "task": "tracking"}, "task"),
         ({"name": "a", "nmae": "b"}, "nmae"),
     ],
 )
@@ -238,3 +245,78 @@ def test_upload_works_without_redis_when_no_key_asks_for_more(start_api: StartAp
     )
     assert (problem_of(keyed).status, keyed.json()["code"]) == (503, "redis_unavailable")
     assert api.http.get("/v1/datasets/a").json()["versions"] == [1]
+
+
+def cells_zip(count: int = 10) -> bytes:
+    """Pascal VOC, a box each."""
+    return archive_of(voc_archive(count=count)).getvalue()
+
+
+@pytest.fixture
+def cells(api: RunningApi) -> RunningApi:
+    """An API with a data set of boxes, `cells`."""
+    answer = api.http.post("/v1/datasets", data={"name": "cells"}, files={"file": ("c.zip", cells_zip())})
+    assert answer.status_code == 201, answer.text
+    return api
+
+
+def test_boxes_are_found_by_themselves_and_drawn(cells: RunningApi) -> None:
+    info = DatasetInfo.model_validate(cells.http.get("/v1/datasets/cells/1").json())
+    assert (info.task, info.format, info.categories) == ("detection", "pascal_voc", ("cell",))
+    answer = cells.http.get("/v1/datasets/cells/1/preview")
+    assert answer.headers["Content-Type"] == "image/png"
+
+
+@pytest.mark.parametrize("format_name", ["coco", "yolo"])
+def test_export_is_a_zip_that_can_be_posted_again(cells: RunningApi, format_name: str) -> None:
+    answer = cells.http.get("/v1/datasets/cells/1/export", params={"format": format_name})
+    assert answer.headers["Content-Type"] == "application/zip"
+    assert f"cells-1-{format_name}.zip" in answer.headers["Content-Disposition"]
+    again = cells.http.post("/v1/datasets", data={"name": "again"}, files={"file": ("a.zip", answer.content)}).json()
+    assert again["format"] == format_name
+    assert again["fingerprint"] == cells.services.datasets.resolve("cells").info.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/v1/datasets/shades/1/export", 422, "cannot_export"),
+        ("/v1/datasets/shades/9/export", 404, "unknown_dataset_version"),
+        ("/v1/datasets/nothing/1/export", 404, "unknown_dataset"),
+        ("/v1/datasets/shades/1/export?format=voc", 422, "invalid_request"),
+    ],
+)
+def test_export_of_what_cannot_be_is_refused(compass: RunningApi, path: str, status: int, code: str) -> None:
+    problem = problem_of(compass.http.get(path))
+    assert (problem.status, problem.code) == (status, code)
+    assert problem.hint or problem.errors
+
+
+def test_boxes_posted_for_classification_are_refused_with_what_fits(compass: RunningApi) -> None:
+    fields = {"name": "bad", "task": "classification"}
+    problem = problem_of(compass.http.post("/v1/datasets", data=fields, files={"file": ("c.zip", cells_zip())}))
+    assert problem.code == "unusable_dataset"
+    assert "This is a detection data set" in problem.detail
+    assert "task=detection" in str(problem.hint)
+
+
+def test_client_and_command_line_export_to_a_file(cells: RunningApi, tmp_path: Path) -> None:
+    url = str(cells.http.base_url)
+    with Client(url) as client:
+        target = tmp_path / "cells.zip"
+        assert client.datasets.export("cells", 1, target, format="yolo") == target.stat().st_size
+    result = CliRunner().invoke(
+        cli, ["datasets", "export", "cells", "--format", "yolo", "--out", str(tmp_path / "again.zip"), "--url", url]
+    )
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "again.zip").read_bytes() == target.read_bytes()
+    shown = CliRunner().invoke(cli, ["datasets", "show", "cells", "--url", url])
+    assert "TRAIN OBJECTS" in shown.output
+
+
+def test_export_that_is_refused_leaves_no_file(shades: RunningApi, tmp_path: Path) -> None:
+    target = tmp_path / "shades.zip"
+    with Client(str(shades.http.base_url)) as client, pytest.raises(ProblemError, match="classification data set"):
+        client.datasets.export("shades", 1, target)
+    assert list(tmp_path.glob("*.zip*")) == []
+    assert list(tmp_path.glob(".*.part")) == []

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from models.drawing import Tile
-from tests.datasets.builders import folders, ingest, picture
+from tests.datasets.builders import blocks, coco_archive, coco_object, folders, ingest, photo, picture, png_of
 from workers.datasets import preview
 from workers.datasets.preview import preview_png
 from workers.datasets.store import DatasetStore, DatasetVersion
+from workers.datasets.target_drawing import colour_of, legend
 
 
 @pytest.fixture
@@ -77,3 +78,39 @@ def test_image_that_went_bad_is_left_out(store: DatasetStore, monkeypatch: pytes
     paths[1].unlink()
 
     assert len(captions(store, version, monkeypatch)) == 4
+
+
+def test_objects_are_drawn_and_counted(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    outline = [[10, 5, 30, 5, 30, 20, 10, 20]]
+    said = [coco_object(number, category=1 + number % 2, segmentation=outline) for number in range(6)]
+    version = ingest(store, coco_archive(*said, coco_object(0, (1, 1, 9, 9), segmentation=outline)))
+    sheet = Image.open(BytesIO(preview_png(store, version)))
+    colours = {colour for _, colour in sheet.convert("RGB").getcolors(2**24) or []}
+
+    assert {colour_of(0), colour_of(1)} <= colours
+    seen = captions(store, version, monkeypatch)
+    assert seen[0] == "The colours"
+    assert any(caption.startswith("2 cat\n") for caption in seen)
+
+
+def test_negatives_are_shown_too(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = ingest(store, coco_archive(coco_object(0), coco_object(1)))
+
+    assert any(caption.startswith("nothing") for caption in captions(store, version, monkeypatch))
+
+
+def test_label_maps_are_tinted_and_named(store: DatasetStore) -> None:
+    files = {f"images/{number}.png": photo(number) for number in range(4)}
+    files |= {f"labels/{number}.png": png_of(blocks((1, 5, 5, 40, 40))) for number in range(4)}
+    sheet = Image.open(BytesIO(preview_png(store, ingest(store, files))))
+    colours = {colour for _, colour in sheet.convert("RGB").getcolors(2**24) or []}
+
+    assert {colour_of(0), colour_of(1)} <= colours  # of the legend
+
+
+def test_legend_with_more_categories_than_room_says_how_many() -> None:
+    assert legend([f"category {number}" for number in range(300)], 320).size == (320, 320)
+
+
+def test_colours_of_the_first_categories_differ() -> None:
+    assert len({colour_of(index) for index in range(40)}) == 40

@@ -65,10 +65,15 @@ def mask_of_polygons(polygons: Sequence[Polygon], height: int, width: int) -> st
 def box_of_mask(counts: str, height: int, width: int) -> Box | None:
     """The smallest box around the mask; None if it is empty. `counts` are known to be whole."""
     rle = {"size": [height, width], "counts": counts}
-    if not int(coco_mask.area(rle)):
+    if not area_of_mask(counts, height, width):
         return None
     x, y, box_width, box_height = (float(value) for value in coco_mask.toBbox(rle))
     return x, y, x + box_width, y + box_height
+
+
+def area_of_mask(counts: str, height: int, width: int) -> int:
+    """Its pixels. `counts` are known to be whole."""
+    return int(coco_mask.area({"size": [height, width], "counts": counts}))
 
 
 def polygons_of_mask(mask: Mask) -> list[list[float]]:

@@ -107,9 +107,17 @@ class DatasetStore:
 
         Raises UnknownDatasetVersion if the version was deleted meanwhile.
         """
+        return list(self.iter_images(version, split))
+
+    def iter_images(self, version: DatasetVersion, split: SplitName) -> Iterator[DatasetImage]:
+        """The same, one after another: they may be millions of objects.
+
+        Raises UnknownDatasetVersion if the version was deleted meanwhile.
+        """
         try:
             with (version.path / _images_file(split)).open("rb") as lines:
-                return [DatasetImage.model_validate_json(line) for line in lines]
+                for line in lines:
+                    yield DatasetImage.model_validate_json(line)
         except FileNotFoundError as error:
             reference = f"{version.info.name}/{version.info.version}"
             raise UnknownDatasetVersion(f"{reference} does not exist any more.") from error

@@ -1,0 +1,128 @@
+"""From a data set to a zip of COCO or YOLO and back."""
+
+from __future__ import annotations
+
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests.datasets.builders import (
+    NOW,
+    blocks,
+    coco_archive,
+    coco_object,
+    folders,
+    images_of,
+    ingest,
+    photo,
+    voc_archive,
+    voc_xml,
+)
+from workers.datasets.dataset import DatasetObject
+from workers.datasets.export import ExportFormat, export_zip
+from workers.datasets.intake import ingest_archive
+from workers.datasets.masks import decode_mask, encode_mask
+from workers.datasets.store import DatasetStore, DatasetVersion
+from workers.errors import CannotExport
+
+RUNS = {"size": [48, 64], "counts": encode_mask(blocks((1, 5, 5, 20, 30), (1, 40, 2, 60, 11)))}
+MASKS = [coco_object(number, None, segmentation=RUNS) for number in range(1, 6)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DatasetStore:
+    return DatasetStore(tmp_path / "datasets")
+
+
+def there_and_back(store: DatasetStore, version: DatasetVersion, format: ExportFormat) -> DatasetVersion:  # noqa: A002
+    archive = BytesIO(b"".join(export_zip(store, version, format)))
+    return ingest_archive(archive, name="back", store=store, now=NOW)
+
+
+def objects(store: DatasetStore, version: DatasetVersion) -> dict[str, tuple[DatasetObject, ...]]:
+    return {name: image.objects for name, image in images_of(store, version).items()}
+
+
+@pytest.mark.parametrize("format_name", ["coco", "yolo"])
+def test_boxes_come_back_as_they_were(store: DatasetStore, format_name: Literal["coco", "yolo"]) -> None:
+    odd = [("cell", (1.3, 2.7, 30.123, 40.001)), ("cat", (5, 5, 64, 48))]
+    changes = {"Annotations/b0.xml": voc_xml(*odd), "Annotations/b1.xml": voc_xml()}
+    version = ingest(store, voc_archive(changes, count=8))
+
+    back = there_and_back(store, version, format_name)
+    assert back.info.format == format_name
+    assert objects(store, back) == objects(store, version)
+    assert back.info.fingerprint == version.info.fingerprint
+    assert back.info.categories == version.info.categories
+    assert {finding.severity for finding in back.info.report} <= {"info", "warning"}
+
+
+def test_crowds_difficult_objects_and_masks_come_back_from_coco(store: DatasetStore) -> None:
+    said = [
+        coco_object(0, None, segmentation=RUNS, iscrowd=1),
+        coco_object(0, None, segmentation=RUNS, ignore=1),
+        *MASKS,
+    ]
+    version = ingest(store, coco_archive(*said, categories=[(5, "dog"), (1, "cat")]))
+
+    back = there_and_back(store, version, "coco")
+    assert objects(store, back) == objects(store, version)
+    assert back.info.fingerprint == version.info.fingerprint
+    assert back.info.has_masks
+    assert [(each.is_crowd, each.is_difficult) for each in objects(store, back)["0.png"]] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_masks_come_back_from_yolo_nearly_as_they_were(store: DatasetStore) -> None:
+    version = ingest(store, coco_archive(coco_object(0, None, segmentation=RUNS), *MASKS))
+    back = there_and_back(store, version, "yolo")
+
+    assert back.info.has_masks
+    (before,), (after,) = objects(store, version)["1.png"], objects(store, back)["1.png"]
+    assert before.box == after.box
+    assert before.mask is not None
+    assert after.mask is not None
+    assert int((decode_mask(before.mask, 48, 64) != decode_mask(after.mask, 48, 64)).sum()) <= 4
+
+
+def test_yolo_has_boxes_where_an_object_has_no_mask(store: DatasetStore) -> None:
+    version = ingest(store, coco_archive(coco_object(0), *MASKS))
+    with zipfile.ZipFile(BytesIO(b"".join(export_zip(store, version, "yolo")))) as archive:
+        labels = [archive.read(name) for name in archive.namelist() if name.startswith("labels/")]
+
+    assert all(len(line.split()) == 5 for label in labels for line in label.splitlines())
+
+
+def test_pictures_of_one_stem_get_label_files_of_their_own(store: DatasetStore) -> None:
+    files = {**voc_archive(), "BCCD/JPEGImages/deep/b0.jpg": photo(99)}
+    files["BCCD/Annotations/deep/b0.xml"] = voc_xml(("cell", (1, 1, 20, 20)))
+    version = ingest(store, files)
+    back = there_and_back(store, version, "yolo")
+
+    assert back.info.fingerprint == version.info.fingerprint
+
+
+def test_equal_data_sets_make_equal_zips_in_small_pieces(store: DatasetStore) -> None:
+    version = ingest(store, voc_archive())
+    pieces = list(export_zip(store, version, "coco"))
+
+    assert b"".join(pieces) == b"".join(export_zip(store, version, "coco"))
+
+
+def test_large_data_set_is_sent_in_pieces(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.datasets.export._PIECE_BYTES", 1000)
+    version = ingest(store, voc_archive(count=40))
+
+    assert max(len(piece) for piece in list(export_zip(store, version, "coco"))[:-1]) < 10_000
+
+
+def test_classification_cannot_be_exported(store: DatasetStore) -> None:
+    version = ingest(store, folders(ants=3, bees=3))
+    with pytest.raises(CannotExport, match="classification data set") as caught:
+        export_zip(store, version, "yolo")
+    assert caught.value.hint

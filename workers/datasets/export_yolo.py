@@ -1,0 +1,48 @@
+"""A data set as YOLO has it: outlines where every object has a mask, else boxes.
+
+YOLO knows neither crowds nor difficult objects: crowds are left out, the others lose the mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import yaml
+
+from workers.datasets.dataset import DatasetImage, DatasetInfo, DatasetObject
+from workers.datasets.masks import decode_mask, joined_polygon, polygons_of_mask
+
+
+def yolo_config(info: DatasetInfo) -> bytes:
+    """`data.yaml`."""
+    content: dict[str, object] = {split: f"images/{split}" for split in info.splits}
+    content["names"] = dict(enumerate(info.categories))
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
+
+
+def yolo_lines(image: DatasetImage, *, has_masks: bool) -> Iterator[bytes]:
+    """The label file of an image, line by line."""
+    for each in image.objects:
+        if not each.is_crowd:
+            numbers = _outline(each, image) if has_masks else _box(each, image)
+            yield f"{each.category} {' '.join(f'{number:.9g}' for number in numbers)}\n".encode()
+
+
+def _box(each: DatasetObject, image: DatasetImage) -> list[float]:
+    """Centre, width and height as shares of the image."""
+    x_min, y_min, x_max, y_max = each.box
+    width, height = image.width, image.height
+    return [
+        (x_min + x_max) / 2 / width,
+        (y_min + y_max) / 2 / height,
+        (x_max - x_min) / width,
+        (y_max - y_min) / height,
+    ]
+
+
+def _outline(each: DatasetObject, image: DatasetImage) -> list[float]:
+    """The outline of all its parts, joined by lines without width; shares of the image."""
+    assert each.mask is not None
+    polygon = joined_polygon(polygons_of_mask(decode_mask(each.mask, image.height, image.width)))
+    sides = (image.width, image.height)
+    return [value / sides[position % 2] for position, value in enumerate(polygon)]
