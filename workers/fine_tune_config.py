@@ -132,7 +132,9 @@ class FineTuneConfig(BaseModel):
     )
     variant: str | None = Field(None, description="Of architectures that have several: `modern` or `v1` of `yolo`.")
     backbone: str | None = Field(
-        None, description="Of architectures that let it be chosen: `resnet18`. Null: the first of theirs."
+        None,
+        description="Of architectures that let it be chosen: `resnet18`. Null: the first of theirs, or a small one for "
+        "few images from random weights.",
     )
     backbone_weights: str | None = Field(
         None,

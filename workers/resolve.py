@@ -5,7 +5,7 @@ Needs the catalogue of architectures, and so torch: for the API and for people a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.architectures import catalog
 from models.architectures.architecture import Architecture
@@ -21,7 +21,7 @@ from workers.fine_tune_config import (
     ResolvedFineTune,
     Strategy,
 )
-from workers.recipes import complete
+from workers.recipes import complete, small_data_options
 
 NO_WEIGHTS = "none"
 DEFAULT_WEIGHTS = "DEFAULT"
@@ -43,6 +43,11 @@ def resolve_fine_tune(config: FineTuneConfig, *, datasets: DatasetStore, registr
     dataset = _dataset(config, datasets)
     base = _base(config, registry)
     _check_fit(base.architecture, dataset)
+    if base.reference is None and config.backbone is None and config.backbone_weights is None:
+        train_images = dataset.splits["train"].images
+        base = replace(
+            base, options=base.options | small_data_options(base.architecture.name, train_images=train_images)
+        )
     backbone = _backbone_base(config, base, registry)
     strategy = _strategy(config, base, backbone)
     preset = _preset(config, base)

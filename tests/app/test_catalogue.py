@@ -47,7 +47,7 @@ def test_schema_of_a_job_type_is_complete(compass: RunningApi) -> None:
     assert set(kinds) == {"fine_tune", "evaluate"}
     schema = compass.http.get(kinds["fine_tune"]["json_schema"]).json()
     assert {"model", "dataset", "hyperparameters", "dry_run"} <= set(schema["properties"])
-    assert schema["$defs"]["Hyperparameters"]["properties"]["batch_size"]["minimum"] == 1
+    assert schema["$defs"]["Hyperparameters"]["properties"]["seed"]["minimum"] == 0
     evaluation = compass.http.get(kinds["evaluate"]["json_schema"]).json()
     assert {"model", "dataset", "split", "dry_run"} <= set(evaluation["properties"])
     assert problem_of(compass.http.get("/v1/job-types/magic/schema")).status == 404
