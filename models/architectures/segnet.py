@@ -66,7 +66,7 @@ def unpool(maps: Tensor, positions: Tensor, size: Sequence[int]) -> Tensor:
 
     maps: float32 [B, C, h, w]; positions: int64 [B, C, h, w], of `max_pool2d` on maps of `size`.
     """
-    return functional.max_unpool2d(maps, positions, 2, output_size=list(size))
+    return functional.max_unpool2d(maps, positions, [2, 2], output_size=list(size))
 
 
 def segnet() -> Architecture:
