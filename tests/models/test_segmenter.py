@@ -79,7 +79,7 @@ def test_pixels_the_network_is_not_sure_of_belong_to_none() -> None:
 def test_large_picture_is_labelled_in_strips_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.randn(4, 13, 17, generator=torch.Generator().manual_seed(0))
     at_once = interpolate(logits[None], size=(101, 90), mode="bilinear", align_corners=False)[0].argmax(dim=0)
-    monkeypatch.setattr("models.predictors.segmentation._STRIP_VALUES", 4 * 90 * 7)
+    monkeypatch.setattr("models.predictors.segmentation._STRIP_PIXELS", 90 * 7)
 
     in_strips = label_map(logits, width=90, height=101)
 
