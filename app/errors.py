@@ -139,6 +139,7 @@ KINDS: dict[type[Exception], Kind] = {
     models.WeightsUnavailable: Kind(503, "weights_unavailable", "Pretrained weights are not here", retry_after_s=60),
     models.IncompatibleWeights: Kind(422, "incompatible_weights", "The weights do not fit the architecture"),
     models.UnsafeWeights: Kind(422, "unsafe_weights", "The file holds more than tensors"),
+    models.ProposalsUnavailable: Kind(503, "proposals_unavailable", "Selective search is not installed"),
     models.UnknownModel: Kind(404, "unknown_model", "No such model"),
     models.UnknownVersion: Kind(404, "unknown_version", "No such model version"),
     models.UnknownAlias: Kind(404, "unknown_alias", "No such alias"),

@@ -15,6 +15,7 @@ ModelsError
  ├─ WeightsUnavailable        pretrained weights neither cached nor reachable
  ├─ IncompatibleWeights       keys or shapes that do not fit the architecture
  ├─ UnsafeWeights             a file that weights-only loading refuses
+ ├─ ProposalsUnavailable      selective search is not installed
  └─ RegistryError
      ├─ UnknownModel, UnknownVersion, UnknownAlias
      ├─ VersionInUse          an alias points at the version to delete
@@ -102,6 +103,10 @@ class IncompatibleWeights(ModelsError):
 
 class UnsafeWeights(ModelsError):
     """The file holds more than tensors and primitives, or is no state_dict at all."""
+
+
+class ProposalsUnavailable(ModelsError):
+    """What finds region proposals is not installed."""
 
 
 class RegistryError(ModelsError):

@@ -77,6 +77,7 @@ class Architecture:
     backbone: Callable[[Mapping[str, str]], Backbone] | None = field(default=None, repr=False, compare=False)
     makes_masks: bool = False  # of every object
     keypoints: tuple[str, ...] = ()  # of every object
+    uses_proposals: bool = False  # takes `proposals`, see models.architectures.region_proposals
     is_trainable: bool = True  # False: serves its pretrained weights only
     weights: tuple[WeightsEntry, ...]
     default_weights: str | None  # name of an entry; None where there are none

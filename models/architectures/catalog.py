@@ -15,8 +15,16 @@ from torch.overrides import TorchFunctionMode
 
 from models.architectures import torchvision_classification, torchvision_detection, torchvision_segmentation
 from models.architectures.architecture import Architecture
+from models.architectures.fast_rcnn import NAME as FAST_RCNN
+from models.architectures.fast_rcnn import fast_rcnn
 from models.architectures.garment_classifier import NAME as GARMENT_CLASSIFIER
 from models.architectures.garment_classifier import garment_classifier
+from models.architectures.rcnn import NAME as RCNN
+from models.architectures.rcnn import rcnn
+from models.architectures.segnet import NAME as SEGNET
+from models.architectures.segnet import segnet
+from models.architectures.yolo import NAME as YOLO
+from models.architectures.yolo import yolo
 from models.errors import UnknownArchitecture
 from models.manifest import Task
 
@@ -59,9 +67,13 @@ def _by_task() -> Mapping[Task, Mapping[str, Callable[[str], Architecture]]]:
         },
         "detection": {
             **dict.fromkeys(torchvision_detection.names(), torchvision_detection.torchvision_detection),
+            FAST_RCNN: lambda _: fast_rcnn(),
+            RCNN: lambda _: rcnn(),
+            YOLO: lambda _: yolo(),
         },
         "segmentation": {
             **dict.fromkeys(torchvision_segmentation.names(), torchvision_segmentation.torchvision_segmentation),
+            SEGNET: lambda _: segnet(),
         },
     }
 
