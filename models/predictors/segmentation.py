@@ -13,17 +13,19 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.colours import colour_of
 from models.manifest import AnyPreset, ScalePreset, Task
 from models.predictions import Segment, Segmentation
 from models.predictor import Predictor, Selection
-from models.presets import normalise, scale
+from models.presets import normalise, scale, scaled_size
 from models.resampling import enlarge_rows
 from models.run_lengths import encode_mask
 
 NONE = 255  # where no category is answered with, in maps
 
+_SHORTEST_PX = 32  # five halvings leave a pixel
 _NONE_COLOUR = (224, 224, 192)  # Pascal VOC's
 _STRIP_PIXELS = 2**19  # enlarged at once: 2 MB a category
 
@@ -55,8 +57,10 @@ class Segmenter(Predictor[SegmentationSelection, Tensor, Segmentation]):
         super().__init__(module, categories=categories, preset=preset, device=device)
 
     def prepare(self, image: Tensor, selection: SegmentationSelection) -> list[Tensor]:  # noqa: ARG002
-        """The whole picture at the network's scale, uint8 [3, h, w]."""
-        return [scale(self.preset, image)]
+        """The whole picture at the network's scale, uint8 [3, h, w], with black below or beside a very thin one."""
+        view = scale(self.preset, image)
+        missing = [max(0, _SHORTEST_PX - side) for side in view.shape[1:]]
+        return [functional.pad(view, (0, missing[1], 0, missing[0]))]
 
     @torch.inference_mode()
     def predict_prepared(self, batch: Tensor, selection: SegmentationSelection) -> list[Tensor]:  # noqa: ARG002
@@ -69,7 +73,8 @@ class Segmenter(Predictor[SegmentationSelection, Tensor, Segmentation]):
     ) -> Segmentation:
         """The picture's categories, those of the most pixels first."""
         (logits,) = outputs
-        labels = label_map(logits, width=width, height=height, score_threshold=selection.score_threshold)
+        h, w = scaled_size(self.preset, height, width)
+        labels = label_map(logits[:, :h, :w], width=width, height=height, score_threshold=selection.score_threshold)
         if selection.categories:
             is_wanted = np.array([label in selection.categories for label in self.categories] + [False] * 256)[:256]
             labels[~is_wanted[labels]] = NONE

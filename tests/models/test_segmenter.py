@@ -86,6 +86,18 @@ def test_large_picture_is_labelled_in_strips_as_at_once(monkeypatch: pytest.Monk
     assert (torch.from_numpy(in_strips) == at_once).float().mean() > 0.999
 
 
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
+def test_network_that_halves_its_maps_bears_thin_pictures(size: tuple[int, int]) -> None:
+    architecture = get_architecture("segnet")
+    module = build("segnet", num_categories=2, image_size_px=128)
+    preset = preset_with_size(architecture.scale_preset, 128)
+    served = Segmenter(module, categories=("a", "b"), preset=preset, device="cpu")
+
+    (found,) = served.predict([picture(*size)], ALL)
+
+    assert sum(segment.share for segment in found.segments) == pytest.approx(1)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2)])
 def test_picture_of_any_size_is_answered(size: tuple[int, int]) -> None:
     (found,) = segmenter().predict([picture(*size, ("red", 0, 0, *size))], ALL)
