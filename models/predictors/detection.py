@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -211,14 +212,13 @@ class Detector(Predictor[DetectionSelection, ViewOutput, list[Detection]]):
         rows = range(int(mask.top * vertical), min(frame.height, ceil((mask.top + height) * vertical)))
         columns = range(int(mask.left * horizontal), min(frame.width, ceil((mask.left + width) * horizontal)))
         values = enlarge(
-            mask.values[None].float(),
+            mask.values.numpy().astype(np.float32),
             rows=rows,
             columns=columns,
             scale=(vertical, horizontal),
             offset=(mask.top, mask.left),
         )
-        pixels = (values[0] >= 127.5).numpy()
-        return Region(pixels=pixels, left=frame.left + columns.start, top=frame.top + rows.start)
+        return Region(pixels=values >= 127.5, left=frame.left + columns.start, top=frame.top + rows.start)
 
     def _keypoints(self, points: Tensor, frame: Window) -> tuple[Keypoint, ...]:
         on_picture = self._on_picture(points[:, :2], frame).tolist()

@@ -46,7 +46,8 @@ def finders_api(settings: ApiSettings) -> Iterator[RunningApi]:
 
     def from_version(registry: Registry, version: Any, device: Any) -> AnyPredictor:
         name = version.manifest.name
-        return made[name] if name in made else original(registry, version, device)
+        known = made.get(name)
+        return original(registry, version, device) if known is None else known
 
     with pytest.MonkeyPatch.context() as patched, running_api(settings) as api:
         patched.setattr(Predictor, "from_version", staticmethod(from_version))

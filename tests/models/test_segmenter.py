@@ -79,11 +79,23 @@ def test_pixels_the_network_is_not_sure_of_belong_to_none() -> None:
 def test_large_picture_is_labelled_in_strips_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.randn(4, 13, 17, generator=torch.Generator().manual_seed(0))
     at_once = interpolate(logits[None], size=(101, 90), mode="bilinear", align_corners=False)[0].argmax(dim=0)
-    monkeypatch.setattr("models.predictors.segmentation._STRIP_VALUES", 4 * 90 * 7)
+    monkeypatch.setattr("models.predictors.segmentation._STRIP_PIXELS", 90 * 7)
 
     in_strips = label_map(logits, width=90, height=101)
 
     assert (torch.from_numpy(in_strips) == at_once).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
+def test_network_that_halves_its_maps_bears_thin_pictures(size: tuple[int, int]) -> None:
+    architecture = get_architecture("segnet")
+    module = build("segnet", num_categories=2, image_size_px=128)
+    preset = preset_with_size(architecture.scale_preset, 128)
+    served = Segmenter(module, categories=("a", "b"), preset=preset, device="cpu")
+
+    (found,) = served.predict([picture(*size)], ALL)
+
+    assert sum(segment.share for segment in found.segments) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2)])
