@@ -65,14 +65,14 @@ def mask_of_polygons(polygons: Sequence[Polygon], height: int, width: int) -> st
 def box_of_mask(counts: str, height: int, width: int) -> Box | None:
     """The smallest box around the mask; None if it is empty. `counts` are known to be whole."""
     rle = {"size": [height, width], "counts": counts}
-    if not int(coco_mask.area(rle)):
+    if not area_of_mask(counts, height, width):
         return None
     x, y, box_width, box_height = (float(value) for value in coco_mask.toBbox(rle))
     return x, y, x + box_width, y + box_height
 
 
-def mask_area(counts: str, height: int, width: int) -> int:
-    """Pixels of the mask. `counts` are known to be whole."""
+def area_of_mask(counts: str, height: int, width: int) -> int:
+    """Its pixels. `counts` are known to be whole."""
     return int(coco_mask.area({"size": [height, width], "counts": counts}))
 
 
@@ -82,9 +82,13 @@ def polygons_of_mask(mask: Mask) -> list[list[float]]:
     The outline runs half a pixel outside the outer pixels' centres: marching squares (Lorensen and Cline 1987) on the
     mask with a rim of zeros.
     """
-    rim = np.pad(mask.astype(np.float32), 1)
-    lines = contourpy.contour_generator(z=rim, line_type="Separate").lines(0.5)
-    outlines = [np.asarray(line, dtype=np.float64)[:-1] - 0.5 for line in lines]  # closed; pixel 1 has its centre at .5
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return []
+    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # a hundredth of the picture, often
+    lines = contourpy.contour_generator(z=np.pad(part.astype(np.float32), 1), line_type="Separate").lines(0.5)
+    corner = (columns[0] - 0.5, rows[0] - 0.5)  # the rim's pixel has its centre there
+    outlines = [np.asarray(line, dtype=np.float64)[:-1] + corner for line in lines]  # the last point is the first
     signed = [(_signed_area(outline), outline) for outline in outlines if len(outline) >= 3]
     outer = sorted((pair for pair in signed if pair[0] > 0), key=lambda pair: -pair[0])
     return [outline.ravel().round(2).tolist() for _, outline in outer]

@@ -16,7 +16,7 @@ from models.colours import BACKGROUND, Colour, colour_of
 from models.drawing import enlarged, to_picture
 from models.labels import Tag, draw_legend, place_tags
 from models.predictions import Box, Detection, Keypoint, Segment
-from models.run_lengths import decode_mask
+from models.run_lengths import decode_region
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -57,7 +57,7 @@ def annotate_detections(image: Tensor, detections: Sequence[Detection]) -> Tenso
     pixels = np.array(picture)
     for detection in back_to_front:
         if detection.mask is not None:
-            _paint(pixels, decode_mask(detection.mask), colour_of(detection.index), factor, line_px)
+            _paint(pixels, decode_region(detection.mask), colour_of(detection.index), factor, line_px)
     picture = Image.fromarray(pixels)
     draw = ImageDraw.Draw(picture)
     for detection in back_to_front:
@@ -87,7 +87,7 @@ def annotate_segments(image: Tensor, segments: Sequence[Segment]) -> Tensor:
     pixels = np.array(picture)
     for segment in shown:
         if segment.mask is not None:
-            _paint(pixels, decode_mask(segment.mask), colour_of(segment.index), factor, line_px)
+            _paint(pixels, decode_region(segment.mask), colour_of(segment.index), factor, line_px)
     picture = Image.fromarray(pixels)
     draw_legend(picture, [(f"{segment.label} {segment.share:.1%}", colour_of(segment.index)) for segment in shown])
     return _to_tensor(picture)

@@ -1,18 +1,14 @@
-"""Binary masks as run lengths and as polygons.
-
-Run lengths are COCO's compressed ones: column by column, the lengths of the runs of zeros and ones by turns, beginning
-with zeros, as text. Source: github.com/cocodataset/cocoapi, common/maskApi.c.
-"""
+"""Masks of predictions: regions of a picture as run lengths (`models.masks`) and polygons."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import faster_coco_eval.core.mask as coco_mask
 import numpy as np
 import numpy.typing as npt
 
+from models.masks import decode_mask, polygons_of_mask
 from models.predictions import RunLengths
 
 Mask = npt.NDArray[np.bool_]
@@ -48,34 +44,18 @@ def encode_region(region: Region, *, width: int, height: int) -> RunLengths:
     return RunLengths(height=height, width=width, counts=compressed["counts"].decode("ascii"))
 
 
-def encode_mask(mask: Mask) -> RunLengths:
-    """`mask`, bool [H, W]."""
-    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))  # looks at each pixel once; the rest is small
-    region = Region(pixels=mask[top : top + height, left : left + width], left=left, top=top)
-    return encode_region(region, width=mask.shape[1], height=mask.shape[0])
+def run_lengths_of(mask: Mask) -> RunLengths:
+    """Those of `mask`, bool [H, W]."""
+    return encode_region(Region(pixels=mask, left=0, top=0), width=mask.shape[1], height=mask.shape[0])
 
 
-def decode_mask(run_lengths: RunLengths) -> Mask:
-    """The mask, bool [H, W]."""
-    size = [run_lengths.height, run_lengths.width]
-    pixels = coco_mask.decode({"size": size, "counts": run_lengths.counts.encode("ascii")})
-    return np.asarray(pixels, np.bool_)
+def decode_region(run_lengths: RunLengths) -> Mask:
+    """The whole mask, bool [H, W]."""
+    return decode_mask(run_lengths.counts, run_lengths.height, run_lengths.width).astype(np.bool_)
 
 
 def polygons_of(region: Region) -> tuple[Polygon, ...]:
-    """The outlines of the region's parts, through the centres of their outermost pixels; holes are filled.
-
-    A part less than two pixels wide or high is its rectangle. Source: Suzuki & Abe 1985, in OpenCV's findContours.
-    """
-    pixels = np.ascontiguousarray(region.pixels, np.uint8)
-    contours, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return tuple(_polygon(np.asarray(contour, np.int32).reshape(-1, 2), region) for contour in contours)
-
-
-def _polygon(points: npt.NDArray[np.int32], region: Region) -> Polygon:
-    (x_min, y_min), (x_max, y_max) = points.min(axis=0), points.max(axis=0)
-    if min(x_max - x_min, y_max - y_min) < 1 or len(points) < 3:
-        corners = np.array([(x_min, y_min), (x_max + 1, y_min), (x_max + 1, y_max + 1), (x_min, y_max + 1)], float)
-    else:
-        corners = points + 0.5
-    return tuple(np.add(corners, (region.left, region.top)).reshape(-1).tolist())
+    """The outlines of the region's parts, largest first; holes are filled."""
+    outlines = polygons_of_mask(region.pixels.astype(np.uint8))
+    corner = (region.left, region.top)
+    return tuple(tuple(np.add(np.reshape(outline, (-1, 2)), corner).reshape(-1).tolist()) for outline in outlines)

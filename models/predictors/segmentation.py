@@ -21,7 +21,7 @@ from models.predictions import Segment, Segmentation
 from models.predictor import Predictor, Selection
 from models.presets import normalise, scale, scaled_size
 from models.resampling import enlarge_rows
-from models.run_lengths import encode_mask
+from models.run_lengths import run_lengths_of
 
 NONE = 255  # where no category is answered with, in maps
 
@@ -84,7 +84,7 @@ class Segmenter(Predictor[SegmentationSelection, Tensor, Segmentation]):
                 label=self.categories[index],
                 index=index,
                 share=float(counts[index] / labels.size),
-                mask=encode_mask(labels == index) if selection.masks == "rle" else None,
+                mask=run_lengths_of(labels == index) if selection.masks == "rle" else None,
             )
             for index in np.argsort(-counts, kind="stable").tolist()
             if counts[index]

@@ -16,7 +16,7 @@ from PIL import Image
 from app.schemas.detect import DetectResponse
 from models.architectures.catalog import build, get_architecture
 from models.predictions import RunLengths
-from models.run_lengths import decode_mask
+from models.run_lengths import decode_region
 from models.weights import get_weights, weights_path
 from tests.app.conftest import StartApi
 from tests.app.finders import png
@@ -73,7 +73,7 @@ def test_boxes_are_those_of_the_upright_picture(finders: RunningApi, orientation
 def test_masks_are_run_lengths_of_the_whole_picture(finders: RunningApi) -> None:
     (red,) = detections(ask(finders, png(640, 320, RED), model="masks"))
 
-    mask = decode_mask(RunLengths(height=320, width=640, counts=red["mask"]["counts"]))
+    mask = decode_region(RunLengths(height=320, width=640, counts=red["mask"]["counts"]))
     assert red["mask"]["size"] == [320, 640]
     assert mask[32:88, 24:116].all()
     assert mask.sum() == pytest.approx(100 * 60, rel=0.07)
@@ -83,7 +83,7 @@ def test_polygons_come_instead_of_run_lengths_where_asked_for(finders: RunningAp
     (red,) = detections(ask(finders, png(320, 160, RED), model="masks", masks="polygon"))
 
     (polygon,) = red["polygons"]
-    assert (min(polygon[0::2]), max(polygon[0::2])) == (20.5, 119.5)
+    assert (min(polygon[0::2]), max(polygon[0::2])) == (20, 120)
     assert "mask" not in red
 
 

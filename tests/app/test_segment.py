@@ -13,7 +13,7 @@ from PIL import Image
 
 from app.schemas.segment import SegmentResponse
 from models.predictions import RunLengths
-from models.run_lengths import decode_mask
+from models.run_lengths import decode_region
 from tests.app.finders import png
 from tests.app.running_api import RunningApi
 from tests.builders import exif_rotated
@@ -45,7 +45,7 @@ def test_every_category_on_the_picture_has_its_share_and_mask(finders: RunningAp
     background, red, blue = prediction(answer)["segments"]
     assert (background["label"], red["label"], blue["index"]) == ("__background__", "red", 2)
     assert red["share"] == pytest.approx(100 * 60 / (320 * 160), abs=1e-6)
-    mask = decode_mask(RunLengths(height=160, width=320, counts=red["mask"]["counts"]))
+    mask = decode_region(RunLengths(height=160, width=320, counts=red["mask"]["counts"]))
     assert mask[30:90, 20:120].all()
     assert mask.sum() == 100 * 60
     assert SegmentResponse.model_validate_json(answer.content).model.architecture == "fcn_resnet50"
@@ -54,7 +54,7 @@ def test_every_category_on_the_picture_has_its_share_and_mask(finders: RunningAp
 def test_masks_are_those_of_the_upright_picture(finders: RunningApi) -> None:
     segments = prediction(ask(finders, exif_rotated(6, "PNG", width=320, height=160), categories="red"))["segments"]
 
-    mask = decode_mask(RunLengths(height=160, width=320, counts=segments[0]["mask"]["counts"]))
+    mask = decode_region(RunLengths(height=160, width=320, counts=segments[0]["mask"]["counts"]))
     assert mask[:80, :160].all()
     assert mask.sum() == 160 * 80
 

@@ -20,6 +20,7 @@ MODELS_MAY_IMPORT = {
     "pydantic",
     "safetensors",
     "simplejpeg",
+    "contourpy",
     "cv2",
     "faster_coco_eval",
 }

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.masks import decode_mask, encode_mask
 from tests.datasets.builders import (
     blocks,
     coco_archive,
@@ -22,7 +23,6 @@ from tests.datasets.builders import (
     the_finding,
 )
 from workers.datasets.formats.json_stream import BadJson, JsonFile
-from workers.datasets.masks import decode_mask, encode_mask
 from workers.datasets.store import DatasetStore
 from workers.errors import UnusableDataset
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import pytest
 
+from models.masks import decode_mask, encode_mask
 from tests.datasets.builders import (
     NOW,
     blocks,
@@ -24,7 +25,6 @@ from tests.datasets.builders import (
 from workers.datasets.dataset import DatasetObject
 from workers.datasets.export import ExportFormat, export_zip
 from workers.datasets.intake import ingest_archive
-from workers.datasets.masks import decode_mask, encode_mask
 from workers.datasets.store import DatasetStore, DatasetVersion
 from workers.errors import CannotExport
 

@@ -16,7 +16,7 @@ from models.predictor import Predictor
 from models.predictors.detection import DetectionSelection, Detector, MaskForm
 from models.presets import preset_with_size, scale
 from models.registry import Registry
-from models.run_lengths import decode_mask
+from models.run_lengths import decode_region
 from tests.builders import gradient_tensor
 from tests.models.spotter import PRESET, Spotter, detector, picture
 
@@ -90,7 +90,7 @@ def test_masks_have_the_pictures_size_and_cover_what_was_found() -> None:
     ((red,),) = detector(masks=True).predict([image], EVERYTHING)
 
     assert red.mask is not None
-    mask = decode_mask(red.mask)
+    mask = decode_region(red.mask)
     truth = torch.zeros(320, 640, dtype=torch.bool).numpy()
     truth[57:201, 101:333] = True
     assert mask.shape == truth.shape
@@ -105,8 +105,8 @@ def test_polygons_come_where_they_are_asked_for_and_nothing_without_masks() -> N
     ((bare,),) = served.predict([image], DetectionSelection(masks="none"))
 
     (polygon,) = outlined.polygons
-    assert (min(polygon[0::2]), min(polygon[1::2])) == (20.5, 30.5)
-    assert (max(polygon[0::2]), max(polygon[1::2])) == (119.5, 89.5)
+    assert (min(polygon[0::2]), min(polygon[1::2])) == (20, 30)
+    assert (max(polygon[0::2]), max(polygon[1::2])) == (120, 90)
     assert (bare.mask, bare.polygons) == (None, ())
 
 
@@ -145,7 +145,7 @@ def test_tiles_find_what_is_too_small_in_the_whole_and_join_what_they_cut() -> N
     assert edges(blue) == pytest.approx(long[1:], abs=5)
     for one in found:
         assert one.mask is not None
-        mask = decode_mask(one.mask)
+        mask = decode_region(one.mask)
         left, top, right, bottom = (round(edge) for edge in edges(one))
         assert mask.shape == (800, 1600)
         assert mask.sum() == mask[top:bottom, left:right].sum() > 0.9 * (bottom - top) * (right - left)

@@ -11,7 +11,7 @@ from models.colours import colour_of, ink_on
 from models.labels import Tag, font_for, place_tags
 from models.overlay import annotate_detections, annotate_segments, line_width
 from models.predictions import Box, Detection, Keypoint, Segment
-from models.run_lengths import Mask, encode_mask
+from models.run_lengths import Mask, run_lengths_of
 from tests.builders import gradient_tensor
 
 
@@ -76,7 +76,7 @@ def test_masks_are_tinted_and_outlined_and_the_rest_is_left_alone() -> None:
     mask: Mask = np.zeros((200, 300), bool)
     mask[50:150, 100:200] = True
 
-    drawn = annotate_detections(image, [detection(100, 50, 200, 150, mask=encode_mask(mask))])
+    drawn = annotate_detections(image, [detection(100, 50, 200, 150, mask=run_lengths_of(mask))])
 
     assert not torch.equal(drawn[:, 100, 150], image[:, 100, 150])
     assert torch.equal(drawn[:, 100, 250], image[:, 100, 250])
@@ -102,8 +102,8 @@ def test_segments_are_tinted_with_a_legend_and_the_background_is_not() -> None:
     mask: Mask = np.zeros((300, 400), bool)
     mask[50:150, 100:200] = True
     segments = [
-        Segment(label="__background__", index=0, share=0.9, mask=encode_mask(~mask)),
-        Segment(label="dog", index=1, share=0.1, mask=encode_mask(mask)),
+        Segment(label="__background__", index=0, share=0.9, mask=run_lengths_of(~mask)),
+        Segment(label="dog", index=1, share=0.1, mask=run_lengths_of(mask)),
     ]
 
     drawn = annotate_segments(image, segments)
@@ -116,11 +116,11 @@ def test_segments_are_tinted_with_a_legend_and_the_background_is_not() -> None:
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (8, 8), (2, 900), (900, 2), (1, 5000)])
 def test_pictures_of_any_size_are_drawn_on(width: int, height: int) -> None:
     whole = np.ones((height, width), bool)
-    found = detection(0, 0, width, height, mask=encode_mask(whole))
+    found = detection(0, 0, width, height, mask=run_lengths_of(whole))
 
     boxes = annotate_detections(gradient_tensor(width, height), [found])
     segments = annotate_segments(
-        gradient_tensor(width, height), [Segment(label="dog", index=1, share=1, mask=encode_mask(whole))]
+        gradient_tensor(width, height), [Segment(label="dog", index=1, share=1, mask=run_lengths_of(whole))]
     )
 
     assert boxes.shape == segments.shape

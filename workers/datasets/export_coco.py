@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 
+from models.masks import area_of_mask
 from workers.datasets.dataset import DatasetImage, DatasetInfo, DatasetObject
-from workers.datasets.masks import area_of_mask
 
 
 def coco_json(info: DatasetInfo, images: Callable[[], Iterator[DatasetImage]]) -> Iterator[bytes]:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import yaml
 
+from models.masks import decode_mask, joined_polygon, polygons_of_mask
 from workers.datasets.dataset import DatasetImage, DatasetInfo, DatasetObject
-from workers.datasets.masks import decode_mask, joined_polygon, polygons_of_mask
 
 
 def yolo_config(info: DatasetInfo) -> bytes:

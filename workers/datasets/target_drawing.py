@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from models.masks import Mask, decode_mask
 from workers.datasets.dataset import DatasetObject
 from workers.datasets.label_maps import VOID
-from workers.datasets.masks import Mask, decode_mask
 
 Colour = tuple[int, int, int]
 

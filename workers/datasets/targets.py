@@ -12,10 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from workers.datasets.formats.annotation import AnnotatedObject, Annotation, RunLengths
-from workers.datasets.index_png import BadIndexPng, Indices, read_index_png
-from workers.datasets.inspection import ImageFacts
-from workers.datasets.masks import (
+from models.masks import (
     Box,
     BrokenMask,
     box_of_mask,
@@ -24,6 +21,9 @@ from workers.datasets.masks import (
     encode_mask,
     mask_of_polygons,
 )
+from workers.datasets.formats.annotation import AnnotatedObject, Annotation, RunLengths
+from workers.datasets.index_png import BadIndexPng, Indices, read_index_png
+from workers.datasets.inspection import ImageFacts
 from workers.datasets.turning import turned_box, turned_pixels
 
 MAX_OBJECTS = 5000  # an image: a detector compares each with every anchor, 4 GB for so many

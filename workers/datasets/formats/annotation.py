@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from models.masks import Box, Polygon
 from workers.datasets.archive import ArchivedFile
-from workers.datasets.masks import Box, Polygon
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,13 +10,13 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from models.masks import Polygon
 from workers.datasets.archive import ArchivedFile
 from workers.datasets.dataset import Finding
 from workers.datasets.findings import counted, finding
 from workers.datasets.formats.annotation import AnnotatedObject, Annotation, RunLengths
 from workers.datasets.formats.json_stream import BadJson, JsonFile
 from workers.datasets.formats.reading import unusable
-from workers.datasets.masks import Polygon
 from workers.errors import UnusableDataset
 
 _MAX_BYTES = 512 * 2**20  # COCO's own largest has 449 MB

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from models.masks import Box
 from workers.datasets.archive import ArchivedFile
 from workers.datasets.dataset import Finding
 from workers.datasets.findings import counted, finding
@@ -20,7 +21,6 @@ from workers.datasets.formats.file_names import FileNames, split_of_path, stem_o
 from workers.datasets.formats.image_lists import ImageLists
 from workers.datasets.formats.reading import Format, Reading, leftover_findings, settle_splits, sort_files, unusable
 from workers.datasets.formats.xml_tree import BadXml, Element, parse_xml
-from workers.datasets.masks import Box
 from workers.errors import UnusableDataset
 
 _EXPECTED = "Pascal VOC: JPEGImages/1.jpg with Annotations/1.xml, optionally lists of the splits in ImageSets/Main"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from models.masks import mask_area
+from models.masks import area_of_mask
 from workers.datasets.dataset import DatasetImage
 
 MAX_DETECTIONS = 100  # an image: what COCO counts
@@ -134,7 +134,7 @@ def _ground_truth(images: Sequence[DatasetImage], categories: Sequence[str], *, 
             if with_masks:
                 assert each.mask is not None
                 annotation["segmentation"] = {"size": [image.height, image.width], "counts": each.mask}
-                annotation["area"] = mask_area(each.mask, image.height, image.width)
+                annotation["area"] = area_of_mask(each.mask, image.height, image.width)
             annotations.append(annotation)
     return {
         "info": {},

@@ -9,9 +9,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from tests.builders import exif_rotated
-from tests.datasets.builders import blocks, codes, images_of, ingest, photo, png_of, the_finding
-from workers.datasets.masks import (
+from models.masks import (
     BrokenMask,
     box_of_mask,
     checked_counts,
@@ -21,6 +19,8 @@ from workers.datasets.masks import (
     mask_of_polygons,
     polygons_of_mask,
 )
+from tests.builders import exif_rotated
+from tests.datasets.builders import blocks, codes, images_of, ingest, photo, png_of, the_finding
 from workers.datasets.store import DatasetStore, DatasetVersion
 from workers.errors import UnusableDataset
 
