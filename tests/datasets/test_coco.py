@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,19 @@ def test_json_that_is_not_utf8_names_the_line(tmp_path: Path) -> None:
     with pytest.raises(BadJson, match="UTF-8") as caught:
         JsonFile(path)
     assert caught.value.line == 2
+
+
+def test_large_json_is_never_in_memory_as_a_whole_tree(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(
+        coco_json([], [coco_object(number, area=1.5, segmentation=[[0.5] * 40]) for number in range(8000)])
+    )
+    size = path.stat().st_size
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in JsonFile(path).items(("annotations",))) == 8000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 2.5 * size  # the bytes and the text; the tree would take ten times the file

@@ -22,8 +22,10 @@ class Finding(BaseModel):
     severity: Severity = Field(description="`error`: dropped or unusable; `warning`: kept, look at it; `info`: said.")
     code: str = Field(description="Stable: `unreadable_image`, `duplicate_images`, `split_made`, …")
     message: str
-    count: int = Field(ge=0, description="How many files it concerns.")
-    files: tuple[str, ...] = Field((), description="The first 20 of them, as named in the archive.")
+    count: int = Field(ge=0, description="How many files it concerns; of boxes and lines, how many of these.")
+    files: tuple[str, ...] = Field(
+        (), description="The first 20 of them, as named in the archive; `a.xml:12` is line 12."
+    )
 
 
 class SplitSummary(BaseModel):
@@ -65,7 +67,9 @@ class DatasetInfo(BaseModel):
     splits: dict[SplitName, SplitSummary]
     sizes: SizeSummary
     size_bytes: int = Field(description="Bytes of the images.")
-    fingerprint: str = Field(description="sha256 over the images' contents, categories and splits; not their names.")
+    fingerprint: str = Field(
+        description="sha256 over the images' contents, what is on them, and splits; not their names."
+    )
     validation_fraction: float | None = Field(description="Share moved to `val` when the archive had no such split.")
     seed: int
     report: tuple[Finding, ...]

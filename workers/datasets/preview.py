@@ -126,7 +126,7 @@ def _drawn(version: DatasetVersion, image: DatasetImage) -> Image.Image:
     small = fitted(picture, LARGE_TILE_PX)
     if image.label_map is not None:
         indices = read_index_png((version.images_dir / image.label_map).read_bytes())
-        return draw_label_map(small, indices.astype(np.uint8))
+        return draw_label_map(small, indices.astype(np.uint8), version.info.categories)
     return draw_objects(small, image.objects, version.info.categories, size=(image.width, image.height))
 
 

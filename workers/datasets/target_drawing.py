@@ -63,29 +63,40 @@ def draw_objects(
     return drawn
 
 
-def draw_label_map(picture: Image.Image, indices: npt.NDArray[np.uint8]) -> Image.Image:
-    """`picture` tinted by the index of a category at every pixel of `indices`, [H, W]; void becomes white."""
+def draw_label_map(picture: Image.Image, indices: npt.NDArray[np.uint8], categories: Sequence[str]) -> Image.Image:
+    """`picture` tinted by the index of a category at every pixel of `indices`, [H, W]; void becomes white.
+
+    What is called `background` is left as it is.
+    """
     table = np.array([*(colour_of(index) for index in range(VOID)), _VOID_COLOUR], dtype=np.uint8)
-    small = Image.fromarray(indices).resize(picture.size, Image.Resampling.NEAREST)
-    return Image.blend(picture.convert("RGB"), Image.fromarray(table[np.asarray(small)]), 0.55)
+    small = np.asarray(Image.fromarray(indices).resize(picture.size, Image.Resampling.NEAREST))
+    plain = picture.convert("RGB")
+    tinted = np.asarray(Image.blend(plain, Image.fromarray(table[small]), 0.55))
+    shown = ~np.isin(small, [index for index, category in enumerate(categories) if _is_background(category)])
+    return Image.fromarray(np.where(shown[:, :, None], tinted, np.asarray(plain)))
 
 
 def legend(categories: Sequence[str], side_px: int) -> Image.Image:
     """A square of `side_px` that names the colours of as many categories as it has room for."""
     picture = Image.new("RGB", (side_px, side_px), "white")
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=_FONT_PX + 2)
-    line_px = _FONT_PX + 8
+    font = ImageFont.load_default(size=_FONT_PX + 4)
+    line_px = _FONT_PX + 10
     room = max(1, (side_px - 8) // line_px)
     shown = list(categories) if len(categories) <= room else list(categories)[: room - 1]
     for number, category in enumerate(shown):
         top = 6 + number * line_px
-        draw.rectangle((6, top, 6 + _FONT_PX, top + _FONT_PX), fill=colour_of(number))
+        colour = "white" if _is_background(category) else colour_of(number)
+        draw.rectangle((6, top, 6 + _FONT_PX, top + _FONT_PX), fill=colour, outline="gray")
         draw.text((12 + _FONT_PX, top - 2), _shortened(category, font, side_px - 24), font=font, fill="black")
     if len(shown) < len(categories):
         more = f"and {len(categories) - len(shown):,} more"
         draw.text((6, 4 + len(shown) * line_px), more, font=font, fill="black")
     return picture
+
+
+def _is_background(category: str) -> bool:
+    return category.casefold() in ("background", "_background_")
 
 
 def _area(each: DatasetObject) -> float:
