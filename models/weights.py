@@ -146,7 +146,11 @@ def load_backbone(
         for key, tensor in classifier.items()
         if key.startswith(backbone.source_prefix)
     }
-    check_keys(own, {key: tensor for key, tensor in base.items() if key in own})
+    try:
+        check_keys(own, {key: tensor for key, tensor in base.items() if key in own})
+    except IncompatibleWeights as error:
+        error.hint = f"The backbone of {architecture.name} takes the weights of {backbone.architecture}."
+        raise
     with torch.no_grad():
         for key, tensor in own.items():
             tensor.copy_(base[key])

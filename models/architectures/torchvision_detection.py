@@ -115,6 +115,8 @@ def _build(
     module: nn.Module = make(
         weights=None, weights_backbone=None, num_classes=num_categories + 1, **_limits(name), **_keypoints(name)
     )
+    if name.startswith(("fcos", "retinanet")):
+        module.register_forward_hook(_without_background)
     return module if name in _SSD_SIZES_PX else _without_resizing(module, image_size_px, _preset(name))
 
 
@@ -143,6 +145,13 @@ def _build_small(
         }
     module = _SMALL[name](features, num_categories + 1, **anchors, **_limits(name))
     return _without_resizing(module, image_size_px, _small(name).scale_preset)
+
+
+def _without_background(_: nn.Module, __: Any, output: Any) -> Any:
+    """Drops detections of label 0: these heads score it like any other, and what has not learned much may pick it."""
+    if isinstance(output, dict):  # losses
+        return output
+    return [{key: tensor[of_image["labels"] > 0] for key, tensor in of_image.items()} for of_image in output]
 
 
 class _AlreadyScaled(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types
