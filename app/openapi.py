@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -21,6 +21,7 @@ _EXAMPLES: Final = {
     "file": "report.json",
     "type": "fine_tune",
 }
+_MODELS: Final = {"/v1/detect": "fasterrcnn_resnet50_fpn_v2", "/v1/segment": "lraspp_mobilenet_v3_large"}
 
 
 def complete_openapi(app: FastAPI) -> None:
@@ -46,11 +47,12 @@ def _complete(document: dict[str, Any]) -> None:
     body = PredictRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(body.pop("$defs", {}))
     schemas["PredictRequest"] = body
-    for methods in document["paths"].values():
+    for path, methods in document["paths"].items():
+        examples = {**_EXAMPLES, "model": _MODELS.get(path, _EXAMPLES["model"])}
         for operation in methods.values():
             _only_problems(operation["responses"])
             _describe_answers(operation["responses"], schemas)
-            _add_examples(operation.get("parameters", ()))
+            _add_examples(operation.get("parameters", ()), examples)
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
 
@@ -64,11 +66,11 @@ def _describe_answers(responses: dict[str, dict[str, Any]], schemas: dict[str, A
             answer["description"] = words.partition("\n")[0]
 
 
-def _add_examples(parameters: Iterable[dict[str, Any]]) -> None:
+def _add_examples(parameters: Iterable[dict[str, Any]], examples: Mapping[str, object]) -> None:
     """Swagger UI fills them in under "Try it out"."""
     for parameter in parameters:
-        if parameter.get("required") and parameter["name"] in _EXAMPLES:
-            parameter["example"] = _EXAMPLES[parameter["name"]]
+        if parameter.get("required") and parameter["name"] in examples:
+            parameter["example"] = examples[parameter["name"]]
 
 
 def _only_problems(responses: dict[str, dict[str, Any]]) -> None:

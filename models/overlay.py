@@ -45,11 +45,12 @@ _BONES = (
 )
 
 
-def annotate_detections(image: Tensor, detections: Sequence[Detection]) -> Tensor:
+def annotate_detections(image: Tensor, detections: Sequence[Detection], *, with_scores: bool = True) -> Tensor:
     """`image`, uint8 [3, H, W], with its objects: boxes, tinted masks, skeletons, labels with scores.
 
     The best are drawn last, so they are in front. Pictures under 160 px a side are enlarged first. Returns uint8
     [3, H', W'].
+    with_scores: without them it is how targets are shown.
     """
     picture, factor = _canvas(image)
     back_to_front = sorted(detections, key=lambda detection: detection.score)
@@ -66,7 +67,7 @@ def annotate_detections(image: Tensor, detections: Sequence[Detection]) -> Tenso
             _draw_skeleton(draw, detection.keypoints, colour_of(detection.index), factor, line_px)
     tags = [
         Tag(
-            text=f"{detection.label} {detection.score:.0%}",
+            text=f"{detection.label} {detection.score:.0%}" if with_scores else detection.label,
             colour=colour_of(detection.index),
             box=_pixels(detection.box, factor),
         )

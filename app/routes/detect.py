@@ -45,7 +45,14 @@ _MOST_DETECTIONS = 10_000
 async def detect(
     caller: Annotated[Caller, Depends(get_caller)],
     model: ModelQuery,
-    score_threshold: Annotated[float, Query(ge=0, le=1, description="Least score to answer with.")] = SCORE_THRESHOLD,
+    score_threshold: Annotated[
+        float,
+        Query(
+            ge=0,
+            le=1,
+            description="Least score to answer with; most models leave out what is below 0.05 by themselves.",
+        ),
+    ] = SCORE_THRESHOLD,
     iou_threshold: Annotated[
         float,
         Query(
@@ -56,7 +63,7 @@ async def detect(
         ),
     ] = IOU_THRESHOLD,
     max_detections: Annotated[
-        int, Query(ge=1, le=_MOST_DETECTIONS, description="Most objects an image.")
+        int, Query(ge=1, le=_MOST_DETECTIONS, description="Most objects an image; models give 100 to 300.")
     ] = MAX_DETECTIONS,
     categories: CategoriesQuery = None,
     masks: Annotated[

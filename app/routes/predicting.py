@@ -37,9 +37,7 @@ ModelQuery = Annotated[
         examples=["ants-bees"],
     ),
 ]
-CategoriesQuery = Annotated[
-    list[str] | None, Query(description="Only these; repeat it, or separate by commas.", examples=[["person"]])
-]
+CategoriesQuery = Annotated[list[str] | None, Query(description="Only these; repeat it, or separate by commas.")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,12 +14,14 @@ import torch
 
 from app.inference.answers import ImageAnswer
 from app.inference.engine import Engine
-from app.inference.errors import DeadlineExceeded, EngineFull, ModelLoading, OutOfDeviceMemory
+from app.inference.errors import DeadlineExceeded, EngineFull, ModelLoading, OutOfDeviceMemory, WrongTask
 from app.inference.loaded_models import LoadedModels
 from models.architectures import catalog
-from models.errors import ModelsError, UnknownVersion, WeightsUnavailable
+from models.errors import ModelsError, TooManyTiles, UnknownVersion, WeightsUnavailable
+from models.predictions import ClassScore
 from models.predictor import AnyPredictor, Predictor
 from models.predictors.classification import Classifier, ClassSelection
+from models.predictors.detection import DetectionSelection
 from models.registry import Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
@@ -239,6 +241,53 @@ def test_unknown_model_frees_its_place(registry: Registry, tmp_path: Path) -> No
     async def work(engine: Engine) -> None:
         with pytest.raises(ModelsError):
             await engine.predict("nothing", [pictures.png()], ALL, timeout_s=30)
+        assert engine.pending_images == 0
+
+    with_engine(tmp_path, work)
+
+
+def test_outputs_of_a_batch_are_finished_before_the_next_one_is_predicted(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    predict, finish = Classifier.predict_prepared, Classifier.finish
+
+    def noted_predict(predictor: Classifier, batch: torch.Tensor, selection: ClassSelection) -> list[torch.Tensor]:
+        steps.append(f"predict {len(batch)}")
+        return predict(predictor, batch, selection)
+
+    def noted_finish(predictor: Classifier, *args: Any, **options: Any) -> list[ClassScore]:
+        steps.append("finish")
+        return finish(predictor, *args, **options)
+
+    monkeypatch.setattr(Classifier, "predict_prepared", noted_predict)
+    monkeypatch.setattr(Classifier, "finish", noted_finish)
+    monkeypatch.setattr("models.predictor.BATCH_IMAGES", 2)
+
+    async def work(engine: Engine) -> None:
+        answer = await engine.predict("one", [pictures.png()] * 3, ALL, timeout_s=30)
+        assert len(answer.images) == 3
+
+    with_engine(tmp_path, work)
+    assert steps == ["predict 2", "finish", "finish", "predict 1", "finish"]
+
+
+def test_tiles_wait_as_images_do(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loading = SlowLoading(monkeypatch)
+    large = pictures.encoded(pictures.left_bright().resize((900, 300)))
+
+    async def work(engine: Engine) -> None:
+        tiled = DetectionSelection(tile_px=300, tile_overlap=0.0)
+        first = asyncio.create_task(engine.predict("one", [large, pictures.png()], tiled, timeout_s=30))
+        await asyncio.to_thread(wait_until, lambda: loading.loads)
+        assert engine.pending_images == (1 + 3) + 1  # the whole and its tiles, and a picture smaller than a tile
+        with pytest.raises(EngineFull):
+            await engine.predict("one", [large], tiled, timeout_s=30)
+        with pytest.raises(TooManyTiles):
+            await engine.predict("one", [large] * 3, tiled, timeout_s=30)
+        loading.go_on.set()
+        with pytest.raises(WrongTask, match="classification"):
+            await first
         assert engine.pending_images == 0
 
     with_engine(tmp_path, work)
