@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from models.architectures.catalog import get_architecture
 from models.manifest import DatasetReference, ScalePreset, Task
 from models.masks import box_of_mask, decode_mask, encode_mask
 from tests.workers.jobs_builders import a_config
@@ -88,16 +89,16 @@ def _publish(home: Path, task: Task, counts: dict[SplitName, int], *, has_masks:
         return store.publish("shapes", directory, images=images, describe=describe).info.reference
 
 
-def a_detection_config(
-    dataset: DatasetReference, *, architecture: str = "fasterrcnn_fpn", **changes: Any
-) -> ResolvedFineTune:
+def a_detection_config(dataset: DatasetReference, *, architecture: str = "yolo", **changes: Any) -> ResolvedFineTune:
     """A small detector from random weights, for two epochs."""
     hyperparameters = {"batch_size": 2, "image_size_px": SIDE_PX, "optimizer": "adamw", "learning_rate": 0.001}
     hyperparameters |= changes.pop("hyperparameters", {})
+    task = changes.get("task", "detection")
+    backbone = {"backbone": "mobilenet_v3_small"}
     values = {
         "task": "detection",
         "architecture": architecture,
-        "options": {"backbone": "mobilenet_v3_small"} if architecture.endswith("_fpn") else {},
+        "options": get_architecture(architecture).complete_options(backbone) if task == "detection" else {},
         "categories": CATEGORIES,
         "preset": ScalePreset(shorter_px=SIDE_PX, longer_px=2 * SIDE_PX),
         "hyperparameters": hyperparameters,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.architectures.region_proposals import compute_proposals
 from tests.training.runs import a_run
 from tests.training.shape_runs import CATEGORIES, a_detection_config, a_detection_dataset
 from workers.run_directory import RunDirectory
@@ -18,7 +19,7 @@ from workers.training.failures import NonFiniteLoss
 from workers.training.run import train_run
 
 
-@pytest.mark.parametrize("architecture", ["fasterrcnn_fpn", "maskrcnn_fpn"])
+@pytest.mark.parametrize("architecture", ["yolo", "maskrcnn_fpn"])
 def test_detector_trains_to_weights_metrics_and_report(tmp_path: Path, architecture: str) -> None:
     run = a_run(tmp_path, a_detection_config(a_detection_dataset(tmp_path), architecture=architecture))
     train_run(run)
@@ -42,6 +43,23 @@ def test_detector_learns(tmp_path: Path) -> None:
 
     losses = [line.metrics["train/loss"] for line in run.read_metrics() if "train/loss" in line.metrics]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_proposals_are_found_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+
+    def counted(image: Tensor) -> Tensor:
+        found.append(1)
+        return compute_proposals(image)
+
+    monkeypatch.setattr("workers.training.detection.proposals.compute_proposals", counted)
+    dataset = a_detection_dataset(tmp_path, train=4, val=2)
+    for job_id in ("first", "second"):
+        run = a_run(tmp_path, a_detection_config(dataset, architecture="fast_rcnn"), job_id=job_id)
+        train_run(run)
+        assert run.read_result() is not None
+
+    assert len(found) == 5  # over four epochs of two runs; the pictures without shapes are one and the same
 
 
 def test_loss_that_is_not_finite_names_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

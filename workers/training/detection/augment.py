@@ -44,6 +44,8 @@ def look(sample: Sample, view: View) -> Sample:
     if proposals is not None:
         moved = through_view(tv_tensors.BoundingBoxes(proposals, format="XYXY", canvas_size=canvas), view)
         proposals = moved[(moved[:, 2:] - moved[:, :2] >= _LEAST_SIDE_PX).all(dim=1)].as_subclass(Tensor)
+        if not len(proposals):  # all of the view is one then
+            proposals = torch.tensor([[0.0, 0.0, view.size[1], view.size[0]]])
     return Sample(
         image=through_view(tv_tensors.Image(sample.image), view).as_subclass(Tensor),
         boxes=boxes[seen].as_subclass(Tensor),

@@ -15,6 +15,7 @@ from models.manifest import ScalePreset
 from models.masks import decode_mask
 from workers.datasets.dataset import DatasetImage
 from workers.training.detection.augment import Sample, augment, look
+from workers.training.detection.proposals import ProposalCache
 from workers.training.loading import ImageBatches, load_batches, read_image
 from workers.training.order import image_generator, in_order, shuffled_batches
 from workers.training.views import whole_view
@@ -26,6 +27,7 @@ class DetectionBatch(NamedTuple):
     images: list[Tensor]  # uint8 [3, h, w]
     targets: list[dict[str, Tensor]]  # boxes float32 [N, 4] xyxy, labels int64 [N], perhaps masks uint8 [N, h, w]
     indices: list[int]
+    proposals: list[Tensor] | None  # float32 [P, 4] xyxy of each image, for networks that start from them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +38,7 @@ class DetectionImages:
     root: Path
     preset: ScalePreset
     with_masks: bool
+    proposals: ProposalCache | None = None
 
     def training_batches(
         self,
@@ -66,11 +69,13 @@ class DetectionImages:
         if self.with_masks:
             found = [decode_mask(each.mask or "", image.height, image.width) for each in objects]
             masks = torch.stack([torch.from_numpy(mask) for mask in found]) if found else _no_masks(image)
+        pixels = read_image(self.root, image)
         return Sample(
-            image=read_image(self.root, image),
+            image=pixels,
             boxes=torch.tensor([each.box for each in objects], dtype=torch.float32).reshape(-1, 4),
             labels=torch.tensor([each.category + 1 for each in objects], dtype=torch.int64),
             masks=masks,
+            proposals=None if self.proposals is None else self.proposals.of(image, pixels),
         )
 
     def plain(self, index: int) -> Sample:
@@ -93,8 +98,12 @@ class _Augmented:
 
 def collate(indices: list[int], samples: list[Sample]) -> DetectionBatch:
     """A batch, unpadded: detectors pad by themselves."""
+    proposals = [sample.proposals for sample in samples if sample.proposals is not None]
     return DetectionBatch(
-        images=[sample.image for sample in samples], targets=[target_of(sample) for sample in samples], indices=indices
+        images=[sample.image for sample in samples],
+        targets=[target_of(sample) for sample in samples],
+        indices=indices,
+        proposals=proposals or None,
     )
 
 

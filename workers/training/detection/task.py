@@ -24,6 +24,7 @@ from workers.jobs import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.detection.images import DetectionBatch, DetectionImages
 from workers.training.detection.metrics import CocoScores, coco_scores
+from workers.training.detection.proposals import ProposalCache
 from workers.training.device import autocast
 from workers.training.task import Batches, Evaluation, Ground, TrainingTask
 
@@ -71,7 +72,7 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
     def loss(self, module: nn.Module, batch: DetectionBatch) -> Tensor:
         images, targets = to_network(batch, self.ground.device)
         with autocast(self.ground.device, self.ground.precision):
-            losses: Mapping[str, Tensor] = module(images, targets)
+            losses: Mapping[str, Tensor] = module(images, targets, **_proposals(batch, self.ground.device))
         return torch.stack([loss.float() for loss in losses.values()]).sum()
 
     def evaluate(self, module: nn.Module) -> DetectionEvaluation:
@@ -95,7 +96,10 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
     def _images(self, images: Sequence[DatasetImage], preset: ScalePreset) -> DetectionImages:
         # an evaluation may have boxes only
         with_masks = self.ground.architecture.makes_masks and all(each.mask for one in images for each in one.objects)
-        return DetectionImages(images=images, root=self.ground.root, preset=preset, with_masks=with_masks)
+        proposals = ProposalCache(self.ground.cache) if self.ground.architecture.uses_proposals else None
+        return DetectionImages(
+            images=images, root=self.ground.root, preset=preset, with_masks=with_masks, proposals=proposals
+        )
 
     def _has_loss(self, split: DetectionImages) -> bool:
         """Whether the data have all that the network learns from."""
@@ -129,6 +133,11 @@ def to_network(batch: DetectionBatch, device: torch.device) -> tuple[list[Tensor
     return images, targets
 
 
+def _proposals(batch: DetectionBatch, device: torch.device) -> dict[str, list[Tensor]]:
+    """What networks that start from proposals are given of them."""
+    return {} if batch.proposals is None else {"proposals": [boxes.to(device) for boxes in batch.proposals]}
+
+
 @torch.no_grad()
 def validation_loss(module: nn.Module, batch: DetectionBatch, task: DetectionTask) -> float:
     """The training loss of a batch, with batch normalization as it is in serving."""
@@ -147,7 +156,7 @@ def detect(
     module.eval()
     pixels, _ = to_network(batch, ground.device)
     with autocast(ground.device, ground.precision):
-        outputs: list[dict[str, Tensor]] = module(pixels)
+        outputs: list[dict[str, Tensor]] = module(pixels, None, **_proposals(batch, ground.device))
     found = []
     for index, image, output in zip(batch.indices, batch.images, outputs, strict=True):
         kept = {name: tensor.float().cpu() for name, tensor in keep_detections(output).items()}
