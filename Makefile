@@ -14,10 +14,10 @@ READY := $(VENV)/.ready
 SOURCES := app workers models tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types format bench openapi lock clean
+.PHONY: help setup demo up test lint types format bench bench-detectors openapi lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12     the Python that .venv is made with (default: python3, at least 3.11)"
 	@echo "  TORCH_BACKEND=cpu     PyTorch's CPU wheels instead of the package index's own"
@@ -58,6 +58,10 @@ format: $(READY) ## Rewrite the sources in the one format
 
 bench: $(READY) ## Print the figures: start-up, memory, upload, latency
 	$(BIN)/python -m benchmarks
+
+bench-detectors: $(READY) ## Compare R-CNN, Fast R-CNN, Faster R-CNN and YOLO: make bench-detectors ARCHIVE=boxes.zip
+	@test -n "$(ARCHIVE)" || { echo "Name a data set of boxes: make bench-detectors ARCHIVE=boxes.zip" >&2; exit 1; }
+	$(BIN)/python -m benchmarks.detectors $(ARCHIVE) $(ARGS)
 
 openapi: $(READY) ## Write the API's contract anew, after a change on purpose
 	$(BIN)/python -m tests.contracts.update_openapi
