@@ -118,7 +118,10 @@ def test_mask_made_on_the_stored_pixels_is_turned_with_its_picture(store: Datase
 def test_generic_folder_of_masks_that_count_objects_is_one_of_instances(store: DatasetStore) -> None:
     values = [blocks(*((n + 1, 12 * n, 2, 12 * n + 8, 30) for n in range(1 + number % 3))) for number in range(6)]
 
-    assert ingest(store, label_masks(*values)).info.format == "instance_masks"
+    info = ingest(store, label_masks(*values)).info
+    assert info.format == "instance_masks"
+    assert "masks_of_instances" in codes(info.report)
+    assert ingest(store, label_masks(*values), format="label_masks").info.task == "segmentation"
 
 
 def test_label_masks_are_segmentation_and_indices_have_no_gaps(store: DatasetStore) -> None:
