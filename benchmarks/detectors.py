@@ -147,9 +147,7 @@ def _train(name: str, home: Path, config: ResolvedFineTune, *, seconds: float) -
     settings = RunConfig(job_id=name, job=config, device="cpu", allow_download=False)
     run.config.write_text(settings.model_dump_json())
     with run.log.open("wb") as log:
-        trainer = subprocess.Popen(
-            [sys.executable, "-m", "workers.training", str(run.path)], stdout=log, stderr=log
-        )
+        trainer = subprocess.Popen([sys.executable, "-m", "workers.training", str(run.path)], stdout=log, stderr=log)
     while trainer.poll() is None and not run.metrics.exists():
         time.sleep(0.2)
     timer = threading.Timer(seconds, run.stop_request.touch)

@@ -18,7 +18,7 @@ Mask = npt.NDArray[np.uint8]  # [H, W], 0 and 1
 Polygon = Sequence[float]  # x, y, x, y, … in pixels; the corners of the first pixel are (0, 0) and (1, 1)
 Box = tuple[float, float, float, float]  # x_min, y_min, x_max, y_max in pixels
 
-_FARTHEST_PX = 1_000_000.0  # beyond, the rasteriser's integers overflow
+_LONGEST_PX = 2_000_000  # of an outline: the rasteriser takes 40 bytes a pixel of it
 
 
 class BrokenMask(ValueError):
@@ -56,10 +56,35 @@ def checked_counts(counts: str | Sequence[int], height: int, width: int) -> str:
 
 
 def mask_of_polygons(polygons: Sequence[Polygon], height: int, width: int) -> str:
-    """Run lengths of all pixels inside any of `polygons`, each of three corners or more; cut at the picture's edges."""
-    rows = [np.clip(np.asarray(polygon, dtype=np.float64), -_FARTHEST_PX, _FARTHEST_PX) for polygon in polygons]
-    merged = coco_mask.merge(coco_mask.frPyObjects([row.tolist() for row in rows], height, width))
+    """Run lengths of all pixels inside any of `polygons`, each of three corners or more; cut at the picture's edges.
+
+    Corners farther outside than the picture is large are moved nearer. Raises BrokenMask if the outline is endless.
+    """
+    side = float(max(height, width))
+    rows = [np.clip(np.asarray(polygon, dtype=np.float64).reshape(-1, 2), -side, 2 * side) for polygon in polygons]
+    if sum(float(np.abs(row - np.roll(row, 1, axis=0)).sum()) for row in rows) > _LONGEST_PX:
+        raise BrokenMask(f"its outline is longer than {_LONGEST_PX:,} pixels")
+    merged = coco_mask.merge(coco_mask.frPyObjects([row.ravel().tolist() for row in rows], height, width))
     return _text(merged["counts"])
+
+
+def encode_instances(indices: npt.NDArray[np.integer]) -> dict[int, str]:
+    """Run lengths of every value above 0 in `indices`, [H, W], ascending; the picture is gone through once for all."""
+    height, width = indices.shape
+    flat = indices.ravel(order="F")
+    starts = np.flatnonzero(np.concatenate(([True], flat[1:] != flat[:-1])))
+    ends = np.append(starts[1:], flat.size)
+    values = flat[starts]
+    order = np.argsort(values, kind="stable")
+    found, firsts = np.unique(values[order], return_index=True)
+    encoded: dict[int, str] = {}
+    for value, runs in zip(found.tolist(), np.split(order, firsts[1:]), strict=True):
+        if value > 0:
+            edges = np.stack((starts[runs], ends[runs]), axis=1).ravel()
+            counts = np.diff(np.concatenate(([0], edges, [flat.size])))
+            counts = counts if counts[-1] else counts[:-1]
+            encoded[value] = checked_counts(counts.tolist(), height, width)
+    return encoded
 
 
 def box_of_mask(counts: str, height: int, width: int) -> Box | None:

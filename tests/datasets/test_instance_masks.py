@@ -14,6 +14,7 @@ from models.masks import (
     box_of_mask,
     checked_counts,
     decode_mask,
+    encode_instances,
     encode_mask,
     joined_polygon,
     mask_of_polygons,
@@ -117,7 +118,10 @@ def test_mask_made_on_the_stored_pixels_is_turned_with_its_picture(store: Datase
 def test_generic_folder_of_masks_that_count_objects_is_one_of_instances(store: DatasetStore) -> None:
     values = [blocks(*((n + 1, 12 * n, 2, 12 * n + 8, 30) for n in range(1 + number % 3))) for number in range(6)]
 
-    assert ingest(store, label_masks(*values)).info.format == "instance_masks"
+    info = ingest(store, label_masks(*values)).info
+    assert info.format == "instance_masks"
+    assert "masks_of_instances" in codes(info.report)
+    assert ingest(store, label_masks(*values), format="label_masks").info.task == "segmentation"
 
 
 def test_label_masks_are_segmentation_and_indices_have_no_gaps(store: DatasetStore) -> None:
@@ -219,3 +223,23 @@ def test_polygon_outside_is_an_empty_mask_however_far() -> None:
     for far in (900.0, 1e300):
         polygon = [far, far, far + 50, far, far + 50, far + 50]
         assert box_of_mask(mask_of_polygons([polygon], 48, 64), 48, 64) is None
+
+
+def test_endless_outline_is_refused() -> None:
+    zigzag = [value for _ in range(100_000) for value in (0.0, 0.0, 64.0, 48.0)]
+    with pytest.raises(BrokenMask, match="longer than"):
+        mask_of_polygons([zigzag], 48, 64)
+
+
+def test_instances_are_encoded_as_one_by_one() -> None:
+    indices = np.random.default_rng(0).integers(0, 6, (48, 64)).astype(np.uint16)
+    encoded = encode_instances(indices)
+
+    assert list(encoded) == [1, 2, 3, 4, 5]
+    assert all(counts == encode_mask(indices == value) for value, counts in encoded.items())
+
+
+def test_void_rims_of_instances_are_no_object(store: DatasetStore) -> None:
+    files = penn_fudan(mask=png_of(blocks((1, 5, 5, 15, 25), (255, 15, 5, 17, 25))))
+
+    assert len(images_of(store, ingest(store, files))["P0.png"].objects) == 1

@@ -19,6 +19,7 @@ _GOLDEN = 0.618033988749895  # steps of hue that never come close to an earlier 
 _TINT = 0.45
 _FEWEST_PX_FOR_TEXT = 34  # width of a box
 _MOST_TEXTS = 40
+_MOST_DRAWN = 500  # objects; more are a carpet
 _VOID_COLOUR: Colour = (255, 255, 255)
 _FONT_PX = 12
 
@@ -44,7 +45,7 @@ def draw_objects(
 
     size: width and height of the image that the objects are on; `picture` is that image at another scale.
     """
-    largest_first = sorted(objects, key=lambda each: -_area(each))
+    largest_first = sorted(objects, key=lambda each: -_area(each))[:_MOST_DRAWN]
     drawn = picture.convert("RGB")
     for each in largest_first:
         if each.mask is not None:

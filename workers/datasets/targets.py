@@ -6,7 +6,7 @@ Every box that comes out lies inside the picture and has an area; every mask has
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,11 +18,12 @@ from models.masks import (
     box_of_mask,
     checked_counts,
     decode_mask,
+    encode_instances,
     encode_mask,
     mask_of_polygons,
 )
 from workers.datasets.formats.annotation import AnnotatedObject, Annotation, RunLengths
-from workers.datasets.index_png import BadIndexPng, Indices, read_index_png
+from workers.datasets.index_png import BadIndexPng, read_index_png
 from workers.datasets.inspection import ImageFacts
 from workers.datasets.turning import turned_box, turned_pixels
 
@@ -131,18 +132,18 @@ def _targets_of_instances(annotation: Annotation, facts: ImageFacts) -> Targets 
     orientation = written_orientation(size, facts)
     if orientation is None:
         return size_mismatch(size, facts)
-    instances = sorted(set(np.unique(indices).tolist()) - {0})
-    if len(instances) > 1 and _VOID in instances and instances[-1] == _VOID != instances[-2] + 1:
-        instances.remove(_VOID)  # VOC's rims
-    if len(instances) > MAX_OBJECTS:
-        return _too_many(len(instances))
-    return Targets(objects=tuple(_instances(turned_pixels(indices, orientation), instances, annotation)))
+    count = len(np.unique(indices))
+    if count > MAX_OBJECTS + 1:
+        return _too_many(count - 1)
+    masks = encode_instances(turned_pixels(indices, orientation))
+    if _VOID in masks and max(masks) == _VOID and 0 < len(masks) - 1 < _VOID - 1:
+        del masks[_VOID]  # VOC's rims: 255 where objects are not numbered up to it
+    return Targets(objects=tuple(_instances(masks, annotation, facts)))
 
 
-def _instances(indices: Indices, instances: list[int], annotation: Annotation) -> Iterator[TargetObject]:
-    for instance in instances:
-        counts = encode_mask(indices == instance)
-        box = box_of_mask(counts, *indices.shape)
+def _instances(masks: Mapping[int, str], annotation: Annotation, facts: ImageFacts) -> Iterator[TargetObject]:
+    for instance, counts in masks.items():
+        box = box_of_mask(counts, facts.height, facts.width)
         assert box is not None
         is_named = instance <= len(annotation.labels)
         label = annotation.labels[instance - 1] if is_named else annotation.default_label
@@ -184,7 +185,10 @@ class _Frame:
         else:
             scale = np.array([width, height] if self.is_relative else [1, 1], dtype=np.float64)
             polygons = [(np.reshape(polygon, (-1, 2)) * scale).ravel() for polygon in written.outline]
-            mask = mask_of_polygons([polygon.tolist() for polygon in polygons], height, width)
+            try:
+                mask = mask_of_polygons([polygon.tolist() for polygon in polygons], height, width)
+            except BrokenMask as error:
+                raise _Unusable("broken_masks") from error
         if box_of_mask(mask, height, width) is None:
             raise _Unusable("empty_masks")
         return mask

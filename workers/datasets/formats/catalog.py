@@ -42,7 +42,7 @@ def read_files(
     if format is not None:
         chosen = next(each for each in FORMATS if each.name == format)
         if task not in (None, chosen.task):
-            raise _other_task(f"The format {format} is one of {chosen.task} data sets.", chosen.task, task)
+            raise _other_task(chosen, task, f"The format {format} is one of {chosen.task} data sets.")
         return chosen.read(files)
     fitting = next((each for each in FORMATS if task in (None, each.task) and each.fits(files)), None)
     if fitting is not None and task == "classification" and fitting is IMAGE_FOLDER:
@@ -51,16 +51,17 @@ def read_files(
         return fitting.read(files)
     others = [each for each in FORMATS if each.fits(files)]
     if task is not None and others:
-        found = others[0]
-        raise _other_task(f"This is a {found.task} data set in the format {found.name}.", found.task, task)
+        raise _other_task(others[0], task, f"This is a {others[0].task} data set in the format {others[0].name}.")
     raise _nothing_fits(files, task)
 
 
-def _other_task(found: str, task: Task, wanted: Task | None) -> UnusableDataset:
-    hint = f"Post it with task={task} or without a task, and train a model of {task} on it"
+def _other_task(found: Format, wanted: Task | None, words: str) -> UnusableDataset:
+    hint = f"Post it with task={found.task} or without a task, and train a model of {found.task} on it"
+    if found is LABEL_MASKS and wanted == "detection":
+        hint += "; if the masks' pixels number objects, with format=instance_masks"
     expected = "; or ".join(each.expected for each in FORMATS if each.task == wanted)
     return unusable(
-        f"{found} It cannot be one of {wanted}.",
+        f"{words} It cannot be one of {wanted}.",
         hint=f"{hint}. For {wanted} this fits: {expected}.",
         code="other_task",
     )

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from workers.datasets.archive import ArchivedFile
+from workers.datasets.findings import finding
 from workers.datasets.formats.annotation import Annotation
 from workers.datasets.formats.file_names import stem_of
 from workers.datasets.formats.mask_pairs import MaskPairs, pair_masks
@@ -55,6 +56,11 @@ def _read(files: Sequence[ArchivedFile]) -> Reading:
         raise unusable(
             "No picture has a PNG of instances of its name.", hint=_HINT, code="no_annotations", findings=findings
         )
+    if not are_instances_by_name(files, pairs):
+        text = (
+            "The pixels of the masks are taken for numbers of objects; if they are categories, say format=label_masks."
+        )
+        findings.append(finding("info", "masks_of_instances", text, count=len(pairs.pairs)))
     splits = pairs.splits()
     settled, split_findings = settle_splits(
         [
