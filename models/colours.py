@@ -6,7 +6,7 @@ import colorsys
 
 Colour = tuple[int, int, int]  # RGB
 
-BACKGROUND = frozenset({"background", "__background__"})
+BACKGROUND = frozenset({"background", "_background_", "__background__"})
 
 # Far apart from each other and from most photographs; after Sasha Trubetskoy's list of 20 distinct colours (2017).
 _FIRST: tuple[Colour, ...] = (

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from models.colours import colour_of
 from models.drawing import Tile
 from tests.datasets.builders import blocks, coco_archive, coco_object, folders, ingest, photo, picture, png_of
 from workers.datasets import preview
 from workers.datasets.preview import preview_png
 from workers.datasets.store import DatasetStore, DatasetVersion
-from workers.datasets.target_drawing import colour_of, legend
+from workers.datasets.target_drawing import legend
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_objects_are_drawn_and_counted(store: DatasetStore, monkeypatch: pytest.
     sheet = Image.open(BytesIO(preview_png(store, version)))
     colours = {colour for _, colour in sheet.convert("RGB").getcolors(2**24) or []}
 
-    assert {colour_of(0), colour_of(1)} <= colours
+    assert {colour_of(1), colour_of(2)} <= colours
     seen = captions(store, version, monkeypatch)
     assert seen[0] == "The colours"
     assert any(caption.startswith("2 cat\n") for caption in seen)
@@ -110,7 +111,7 @@ def test_label_maps_are_tinted_and_named(store: DatasetStore) -> None:
 
 
 def test_legend_with_more_categories_than_room_says_how_many() -> None:
-    assert legend([f"category {number}" for number in range(300)], 320).size == (320, 320)
+    assert legend([f"category {number}" for number in range(300)], 320, first=1).size == (320, 320)
 
 
 def test_colours_of_the_first_categories_differ() -> None:

@@ -12,8 +12,9 @@ from torch import Generator
 from models.manifest import ScalePreset
 from tests.training.runs import a_run
 from tests.training.shape_runs import LABELS, a_segmentation_config, a_segmentation_dataset
+from workers.datasets.dataset import VOID
 from workers.training.run import train_run
-from workers.training.segmentation.images import VOID, augment, collate
+from workers.training.segmentation.images import augment, collate
 from workers.training.segmentation.task import pixel_loss, scores_of
 
 PRESET = ScalePreset(shorter_px=64, longer_px=128)

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.manifest import DatasetReference, Task
 
+VOID = 255  # in a label map: no category; neither learned nor counted
+
 DatasetFormat = Literal["image_folder", "csv", "coco", "pascal_voc", "yolo", "instance_masks", "label_masks"]
 SplitName = Literal["train", "val"]
 Severity = Literal["error", "warning", "info"]

@@ -11,12 +11,12 @@ import numpy as np
 from PIL import Image
 
 from workers.datasets.archive import ArchivedFile
+from workers.datasets.dataset import VOID
 from workers.datasets.index_png import BadIndexPng, read_index_png
 from workers.datasets.inspection import ImageFacts
 from workers.datasets.targets import TargetProblem, size_mismatch, written_orientation
 from workers.datasets.turning import turned_pixels
 
-VOID = 255
 _VALUES = 2**16
 
 

@@ -48,7 +48,16 @@ def preview_png(store: DatasetStore, version: DatasetVersion, *, max_tiles: int 
     flagged = [entry for entry in entries if entry[1].name in warnings][: count // _FLAGGED_SHARE]
     usual = [entry for entry in entries if entry[1].name not in warnings]
     tiles = [
-        *([Tile(image=legend(info.categories, LARGE_TILE_PX), caption="The colours")] if is_large else []),
+        *(
+            [
+                Tile(
+                    image=legend(info.categories, LARGE_TILE_PX, first=1 if info.task == "detection" else 0),
+                    caption="The colours",
+                )
+            ]
+            if is_large
+            else []
+        ),
         *_tiles(version, flagged, warnings=warnings),
         *_tiles(version, _choose(usual, count - len(flagged)), warnings={}),
     ]

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from models.colours import BACKGROUND, Colour, colour_of, ink_on
 from models.masks import Mask, decode_mask
-from workers.datasets.dataset import DatasetObject
-from workers.datasets.label_maps import VOID
+from workers.datasets.dataset import VOID, DatasetObject
 
-Colour = tuple[int, int, int]
-
-_GOLDEN = 0.618033988749895  # steps of hue that never come close to an earlier one
 _TINT = 0.45
 _FEWEST_PX_FOR_TEXT = 34  # width of a box
 _MOST_TEXTS = 40
 _MOST_DRAWN = 500  # objects; more are a carpet
 _VOID_COLOUR: Colour = (255, 255, 255)
 _FONT_PX = 12
-
-
-def colour_of(index: int) -> Colour:
-    """A colour of its own for every category."""
-    hue = (0.02 + index * _GOLDEN) % 1
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85 if index % 2 == 0 else 0.65, 0.95 if index % 3 else 0.8)
-    return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def fitted(picture: Image.Image, side_px: int) -> Image.Image:
@@ -49,7 +38,7 @@ def draw_objects(
     drawn = picture.convert("RGB")
     for each in largest_first:
         if each.mask is not None:
-            drawn = _tinted(drawn, decode_mask(each.mask, size[1], size[0]), colour_of(each.category))
+            drawn = _tinted(drawn, decode_mask(each.mask, size[1], size[0]), _colour_of_object(each))
     draw = ImageDraw.Draw(drawn)
     scale = (picture.width / size[0], picture.height / size[1])
     for number, each in enumerate(largest_first):
@@ -58,9 +47,9 @@ def draw_objects(
         )
         right, lower = max(left, min(right, drawn.width) - 1), max(upper, min(lower, drawn.height) - 1)
         thickness = 1 if each.is_crowd or each.is_difficult else 2
-        draw.rectangle((left, upper, right, lower), outline=colour_of(each.category), width=thickness)
+        draw.rectangle((left, upper, right, lower), outline=_colour_of_object(each), width=thickness)
         if right - left >= _FEWEST_PX_FOR_TEXT and number < _MOST_TEXTS:
-            _label(draw, (left, upper), right - left, categories[each.category], colour_of(each.category))
+            _label(draw, (left, upper), right - left, categories[each.category], _colour_of_object(each))
     return drawn
 
 
@@ -77,8 +66,11 @@ def draw_label_map(picture: Image.Image, indices: npt.NDArray[np.uint8], categor
     return Image.fromarray(np.where(shown[:, :, None], tinted, np.asarray(plain)))
 
 
-def legend(categories: Sequence[str], side_px: int) -> Image.Image:
-    """A square of `side_px` that names the colours of as many categories as it has room for."""
+def legend(categories: Sequence[str], side_px: int, *, first: int) -> Image.Image:
+    """A square of `side_px` that names the colours of as many categories as it has room for.
+
+    first: the number of the first category: 1 for objects, 0 for label maps.
+    """
     picture = Image.new("RGB", (side_px, side_px), "white")
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=_FONT_PX + 4)
@@ -87,7 +79,7 @@ def legend(categories: Sequence[str], side_px: int) -> Image.Image:
     shown = list(categories) if len(categories) <= room else list(categories)[: room - 1]
     for number, category in enumerate(shown):
         top = 6 + number * line_px
-        colour = "white" if _is_background(category) else colour_of(number)
+        colour = "white" if _is_background(category) else colour_of(first + number)
         draw.rectangle((6, top, 6 + _FONT_PX, top + _FONT_PX), fill=colour, outline="gray")
         draw.text((12 + _FONT_PX, top - 2), _shortened(category, font, side_px - 24), font=font, fill="black")
     if len(shown) < len(categories):
@@ -96,8 +88,13 @@ def legend(categories: Sequence[str], side_px: int) -> Image.Image:
     return picture
 
 
+def _colour_of_object(each: DatasetObject) -> Colour:
+    """As on predictions, which number categories from 1."""
+    return colour_of(each.category + 1)
+
+
 def _is_background(category: str) -> bool:
-    return category.casefold() in ("background", "_background_")
+    return category.casefold() in BACKGROUND
 
 
 def _area(each: DatasetObject) -> float:
@@ -117,8 +114,7 @@ def _label(draw: ImageDraw.ImageDraw, corner: tuple[int, int], width_px: int, te
         return
     left, upper = corner
     draw.rectangle((left, upper, left + round(font.getlength(words)) + 4, upper + _FONT_PX + 3), fill=colour)
-    is_light = sum(colour) > 400
-    draw.text((left + 2, upper), words, font=font, fill="black" if is_light else "white")
+    draw.text((left + 2, upper), words, font=font, fill=ink_on(colour))
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: float) -> str:

@@ -22,6 +22,7 @@ from models.masks import (
     encode_mask,
     mask_of_polygons,
 )
+from workers.datasets.dataset import VOID
 from workers.datasets.formats.annotation import AnnotatedObject, Annotation, RunLengths
 from workers.datasets.index_png import BadIndexPng, read_index_png
 from workers.datasets.inspection import ImageFacts
@@ -31,7 +32,7 @@ MAX_OBJECTS = 5000  # an image: a detector compares each with every anchor, 4 GB
 _MIN_SIDE_PX = 0.5
 _SLACK_PX = 1.0  # tools differ in whether they count pixels from 0 or 1: nothing to speak of
 _DIGITS = 3  # of a box, px: what survives shares with six digits and comes back from an export
-_VOID = 255
+
 
 Note = Literal["degenerate_boxes", "outside_boxes", "clipped_boxes", "duplicate_boxes", "broken_masks", "empty_masks"]
 TargetProblemCode = Literal["size_mismatch", "too_many_objects", "broken_mask_file"]
@@ -136,8 +137,8 @@ def _targets_of_instances(annotation: Annotation, facts: ImageFacts) -> Targets 
     if count > MAX_OBJECTS + 1:
         return _too_many(count - 1)
     masks = encode_instances(turned_pixels(indices, orientation))
-    if _VOID in masks and max(masks) == _VOID and 0 < len(masks) - 1 < _VOID - 1:
-        del masks[_VOID]  # VOC's rims: 255 where objects are not numbered up to it
+    if VOID in masks and max(masks) == VOID and 0 < len(masks) - 1 < VOID - 1:
+        del masks[VOID]  # VOC's rims: 255 where objects are not numbered up to it
     return Targets(objects=tuple(_instances(masks, annotation, facts)))
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from workers.datasets.dataset import VOID
 from workers.datasets.draft import Draft, ValidDataset, drop_problems, duplicates, similar_categories
 from workers.datasets.findings import by_severity, counted, finding
 from workers.datasets.formats.reading import Reading, unusable
 from workers.datasets.image_findings import Sample, notable_findings
 from workers.datasets.in_order import in_order
 from workers.datasets.inspection import ImageFacts, ImageProblem
-from workers.datasets.label_maps import VOID, LabelMap, look_at
+from workers.datasets.label_maps import LabelMap, look_at
 from workers.datasets.presence import Presence, settle_presence, target_problem_findings
 from workers.datasets.targets import TargetProblem
 

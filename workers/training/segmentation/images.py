@@ -16,13 +16,11 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
 from models.manifest import ScalePreset
-from workers.datasets.dataset import DatasetImage
+from workers.datasets.dataset import VOID, DatasetImage
 from workers.training.failures import UnusableImage
 from workers.training.loading import ImageBatches, load_batches, read_image
 from workers.training.order import image_generator, in_order, shuffled_batches
 from workers.training.views import View, random_view, recoloured, through_view, uniform, whole_view
-
-VOID = 255  # no category: neither learned nor counted
 
 Sample = tuple[Tensor, Tensor]  # uint8 [3, h, w], uint8 [h, w]
 

@@ -15,13 +15,15 @@ from torch.nn import functional
 from models.errors import RegistryError
 from models.manifest import ScalePreset
 from models.predictor import Predictor
+from models.predictors.segmentation import label_map
 from models.presets import normalise, scaled_size
 from models.registry import ModelVersion, Registry
+from workers.datasets.dataset import VOID
 from workers.jobs import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.confusion import confusion_matrix
 from workers.training.device import autocast
-from workers.training.segmentation.images import VOID, SegmentationBatch, SegmentationImages, read_label_map
+from workers.training.segmentation.images import SegmentationBatch, SegmentationImages, read_label_map
 from workers.training.task import Batches, Evaluation, Ground, TrainingTask
 
 AUXILIARY_WEIGHT = 0.5
@@ -106,7 +108,8 @@ class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
             loss_sum += float(pixel_loss(logits, targets)) * len(batch.indices)
             for index, of_image, size in zip(batch.indices, logits, _sizes(batch, split), strict=True):
                 image = split.images[index]
-                predicted = label_map(of_image[:, : size[0], : size[1]], image.height, image.width).cpu()
+                logits_of_picture = of_image[:, : size[0], : size[1]].cpu()
+                predicted = torch.from_numpy(label_map(logits_of_picture, width=image.width, height=image.height))
                 of_one = _counts(read_label_map(split.root, image), predicted, count)
                 matrix += of_one
                 accuracies.append(float(of_one.trace() / of_one.sum().clamp(min=1)))
@@ -126,12 +129,6 @@ def pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return total / (targets != VOID).sum().clamp(min=1)
 
 
-def label_map(logits: Tensor, height: int, width: int) -> Tensor:
-    """The best category at every pixel of the original, int64 [H, W], of logits [K, h, w]."""
-    full = functional.interpolate(logits[None], size=(height, width), mode="bilinear", align_corners=False)
-    return full[0].argmax(dim=0)
-
-
 def scores_of(matrix: Tensor, categories: Sequence[str]) -> dict[str, float]:
     """Mean intersection over union, share of right pixels, and both by category where it occurs."""
     hits = matrix.diagonal().double()
@@ -149,7 +146,7 @@ def scores_of(matrix: Tensor, categories: Sequence[str]) -> dict[str, float]:
 
 def _counts(truth: Tensor, predicted: Tensor, categories: int) -> Tensor:
     known = truth != VOID
-    return confusion_matrix(truth[known].long(), predicted[known], categories)
+    return confusion_matrix(truth[known].long(), predicted[known].long(), categories)
 
 
 def _sizes(batch: SegmentationBatch, split: SegmentationImages) -> list[tuple[int, int]]:
