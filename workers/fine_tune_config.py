@@ -136,6 +136,7 @@ class FineTuneConfig(BaseModel):
         description="Of architectures that let it be chosen: `resnet18`. Null: the first of theirs, or a small one for "
         "few images from random weights.",
     )
+    width: str | None = Field(None, description="Of `segnet`: `full`, or a `quarter` of its channels for CPUs.")
     backbone_weights: str | None = Field(
         None,
         description="Of the feature extractor alone, when `weights` are none: `DEFAULT` or a named entry of its "

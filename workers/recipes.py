@@ -22,14 +22,16 @@ _RECIPES: dict[tuple[Task, bool], dict[str, Any]] = {  # task, whether from rand
 
 
 SMALL_DATA_IMAGES = 2000
-# Learns BCCD's blood cells from random weights in minutes on two cores: docs/detectors.md has the curve.
-_SMALL_DATA_BACKBONES = {"yolo": "mobilenet_v3_small"}
+# yolo learns BCCD's blood cells so, from random weights, in minutes on two cores: docs/detectors.md has the curve.
+_SMALL_DATA_OPTIONS = {
+    "yolo": {"backbone": "mobilenet_v3_small"},
+    "segnet": {"backbone": "vgg11_bn", "width": "quarter"},
+}
 
 
 def small_data_options(architecture: str, *, train_images: int) -> dict[str, str]:
     """What to choose within an architecture that starts from random weights on so few images; empty: its defaults."""
-    backbone = _SMALL_DATA_BACKBONES.get(architecture)
-    return {"backbone": backbone} if backbone and train_images < SMALL_DATA_IMAGES else {}
+    return _SMALL_DATA_OPTIONS.get(architecture, {}) if train_images < SMALL_DATA_IMAGES else {}
 
 
 def complete(

@@ -43,7 +43,7 @@ def resolve_fine_tune(config: FineTuneConfig, *, datasets: DatasetStore, registr
     dataset = _dataset(config, datasets)
     base = _base(config, registry)
     _check_fit(base.architecture, dataset)
-    if base.reference is None and config.backbone is None and config.backbone_weights is None:
+    if base.reference is None and config.backbone is config.width is config.backbone_weights is None:
         train_images = dataset.splits["train"].images
         base = replace(
             base, options=base.options | small_data_options(base.architecture.name, train_images=train_images)
@@ -145,7 +145,7 @@ def _base(config: FineTuneConfig, registry: Registry) -> _Base:
 
 
 def _wanted_options(config: FineTuneConfig) -> dict[str, str]:
-    wanted = {"variant": config.variant, "backbone": config.backbone}
+    wanted = {"variant": config.variant, "backbone": config.backbone, "width": config.width}
     return {name: value for name, value in wanted.items() if value is not None}
 
 
