@@ -15,6 +15,7 @@ from torchvision.ops import box_iou
 ALPHA = 1.0
 BETA = 6.0
 CELLS_OF_AN_OBJECT = 13
+_OBJECTS_AT_ONCE = 512  # 10,000 on a picture would take gigabytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,19 +39,45 @@ def assign(
     scores: float32 [A, K] in [0, 1]; boxes: float32 [A, 4] xyxy px, as predicted; centres: float32 [A, 2] xy px;
     strides: float32 [A] px; target_boxes: float32 [N, 4] xyxy px; target_labels: int64 [N] from 0.
     """
+    objects = torch.full((len(boxes),), -1, device=boxes.device)
+    quality = boxes.new_zeros(len(boxes))
     if not len(target_boxes):
-        none = torch.full((len(boxes),), -1, device=boxes.device)
-        return Assignment(objects=none, quality=boxes.new_zeros(len(boxes)))
-    overlaps = box_iou(target_boxes, boxes)  # [N, A]
-    alignment = scores.T[target_labels].pow(ALPHA) * overlaps.pow(BETA)
-    candidates = _is_inside(centres, target_boxes) | _holds_the_middle(centres, strides, target_boxes)  # [N, A]
-    chosen = _best(alignment.where(candidates, -1.0)) & candidates
-    owner = overlaps.where(chosen, -1.0).argmax(0)  # [A]
-    chosen &= torch.arange(len(target_boxes), device=boxes.device)[:, None] == owner
-    alignment, overlaps = alignment.where(chosen, 0.0), overlaps.where(chosen, 0.0)
-    share = alignment / alignment.amax(1, keepdim=True).clamp(min=torch.finfo(alignment.dtype).tiny)
-    quality = (share * overlaps.amax(1, keepdim=True)).amax(0)
-    return Assignment(objects=owner.where(chosen.any(0), -1), quality=quality)
+        return Assignment(objects=objects, quality=quality)
+    wishes = [
+        _wishes(start, scores, boxes, centres, strides, some_boxes, some_labels)
+        for start, some_boxes, some_labels in zip(
+            range(0, len(target_boxes), _OBJECTS_AT_ONCE),
+            torch.split(target_boxes, _OBJECTS_AT_ONCE),
+            torch.split(target_labels, _OBJECTS_AT_ONCE),
+            strict=True,
+        )
+    ]
+    of_object, cell, overlap, alignment = (torch.cat(parts) for parts in zip(*wishes, strict=True))
+    most = quality.scatter_reduce(0, cell, overlap, "amax")[cell]
+    objects[cell[overlap >= most]] = of_object[overlap >= most]
+    granted = objects[cell] == of_object
+    of_object, cell, overlap, alignment = (part[granted] for part in (of_object, cell, overlap, alignment))
+    none = boxes.new_zeros(len(target_boxes))
+    best_alignment = none.scatter_reduce(0, of_object, alignment, "amax").clamp(min=torch.finfo(boxes.dtype).tiny)
+    best_overlap = none.scatter_reduce(0, of_object, overlap, "amax")
+    quality[cell] = alignment / best_alignment[of_object] * best_overlap[of_object]
+    return Assignment(objects=objects, quality=quality)
+
+
+def _wishes(
+    start: int, scores: Tensor, boxes: Tensor, centres: Tensor, strides: Tensor, objects: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The cells that some of the objects want: object, cell, int64 [W], overlap and alignment, float32 [W].
+
+    start: index of the first of `objects`, float32 [n, 4], with `labels`, int64 [n].
+    """
+    overlaps = box_iou(objects, boxes)  # [n, A]
+    alignment = scores.T[labels].pow(ALPHA) * overlaps.pow(BETA)
+    candidates = _is_inside(centres, objects) | _holds_the_middle(centres, strides, objects)
+    best = alignment.where(candidates, -1.0).topk(min(CELLS_OF_AN_OBJECT, len(boxes)), dim=1)
+    row, column = (best.values >= 0).nonzero(as_tuple=True)
+    cell = best.indices[row, column]
+    return row + start, cell, overlaps[row, cell], best.values[row, column]
 
 
 def _is_inside(centres: Tensor, boxes: Tensor) -> Tensor:
@@ -65,9 +92,3 @@ def _holds_the_middle(centres: Tensor, strides: Tensor, boxes: Tensor) -> Tensor
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2  # [N, 2]
     away = (centres[None] - middles[:, None]).abs().amax(2)  # [N, A]
     return away <= strides / 2
-
-
-def _best(alignment: Tensor) -> Tensor:
-    """bool [N, A]: the CELLS_OF_AN_OBJECT best of every row."""
-    count = min(CELLS_OF_AN_OBJECT, alignment.shape[1])
-    return torch.zeros_like(alignment, dtype=torch.bool).scatter(1, alignment.topk(count, dim=1).indices, value=True)

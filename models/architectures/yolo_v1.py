@@ -25,6 +25,7 @@ CELL_PX = 64  # of the square: 7 x 7 cells of 448 px, as in the paper
 BOXES_OF_A_CELL = 2
 _STRIDE = 32
 _WIDTH = 512
+_FIRST_BOX = (0.5, 0.5, 0.5, 0.5, 0.0)  # in the cell's middle, a fourth of the picture's sides, without confidence
 _COORDINATE_WEIGHT = 5.0  # section 2.2: boxes count more,
 _NO_OBJECT_WEIGHT = 0.5  # and the many boxes without an object less
 
@@ -49,6 +50,9 @@ class YoloV1(nn.Module):
         self.hidden = nn.Sequential(nn.Linear(_WIDTH // 2 * grid**2, _WIDTH), nn.LeakyReLU(0.1), nn.Dropout(0.5))
         self.answers = nn.Linear(_WIDTH, grid**2 * (BOXES_OF_A_CELL * 5 + num_categories))
         nn.init.normal_(self.answers.weight, std=0.01)
+        first = [*_FIRST_BOX * BOXES_OF_A_CELL, *[1 / num_categories] * num_categories]
+        with torch.no_grad():
+            self.answers.bias.copy_(torch.tensor(first).repeat(grid**2))
 
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None

@@ -131,6 +131,28 @@ def test_cell_of_two_objects_answers_for_the_one_it_overlaps_most() -> None:
     assert assignment.objects.tolist() == [1]
 
 
+def test_thousands_of_objects_are_assigned_piece_by_piece() -> None:
+    centres, strides = cells(32, 8)
+    corners = torch.rand(1500, 2, generator=torch.Generator().manual_seed(0)) * 240
+
+    assignment = assign(
+        scores=torch.full((1024, 1), 0.1),
+        boxes=torch.cat((centres - 8, centres + 8), dim=1),
+        centres=centres,
+        strides=strides,
+        target_boxes=torch.cat((corners, corners + 16), dim=1),
+        target_labels=torch.zeros(1500, dtype=torch.int64),
+    )
+
+    answering = assignment.objects >= 0
+    assert int(answering.sum()) > 800
+    assert int(assignment.objects.max()) > 1024
+    boxes = torch.cat((corners, corners + 16), dim=1)[assignment.objects[answering]]
+    assert bool(((centres[answering] - (boxes[:, :2] + boxes[:, 2:]) / 2).abs() <= 8).all())
+    assert bool((assignment.quality[answering] > 0).all())
+    assert float(assignment.quality.max()) <= 1
+
+
 def test_image_without_objects_is_all_background() -> None:
     centres, strides = cells(2, 8)
 
