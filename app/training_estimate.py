@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from app.schemas.jobs import Estimate, MemoryEstimate
-from models.architectures.catalog import build_empty, head_parameter_names
+from models.architectures.catalog import build_empty
 from workers.datasets.dataset import DatasetInfo
 from workers.fine_tune_config import ResolvedFineTune
+from workers.freezing import learning_names
 
 _BYTES = 4  # of a float32
 _MOMENTS = {"sgd": 1, "adamw": 2}  # numbers the optimizer keeps for every one that learns
@@ -15,14 +16,13 @@ def estimate(config: ResolvedFineTune, dataset: DatasetInfo) -> Estimate:
     """Steps, images and the memory that parameters need."""
     settings = config.hyperparameters
     module = build_empty(
-        config.architecture, num_categories=len(config.categories), image_size_px=settings.image_size_px
+        config.architecture,
+        num_categories=len(config.categories),
+        image_size_px=settings.image_size_px,
+        options=config.options,
     )
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
-    learning = sizes
-    if config.strategy == "feature_extraction":
-        head = head_parameter_names(config.architecture)
-        learning = {name: size for name, size in sizes.items() if name in head}
-    parameters, trained = sum(sizes.values()), sum(learning.values())
+    parameters, trained = sum(sizes.values()), sum(sizes[name] for name in learning_names(sizes, config))
     moments = _MOMENTS[settings.optimizer] if settings.optimizer != "sgd" or settings.momentum else 0
     train_images = dataset.splits["train"].images
     steps = config.steps_an_epoch(train_images)

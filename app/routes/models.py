@@ -34,6 +34,8 @@ from workers.errors import DiskFull
 
 log = logging.getLogger(__name__)
 
+NO_CATEGORY = "N/A"  # of indices that mean nothing: COCO has ten
+
 router = APIRouter(prefix="/v1/models", tags=["Models"])
 
 
@@ -233,8 +235,19 @@ def _publish(services: Services, name: str, form: Form) -> Manifest:
         ) from error
     preset = said.preset or architecture.preset
     architecture.check_preset(preset)
+    if said.task not in (None, *architecture.tasks):
+        valid = ", ".join(architecture.tasks)
+        raise InvalidValue(
+            f"{said.architecture} is not made for {said.task}", field="manifest.task", value=said.task, valid=valid
+        )
+    options = architecture.complete_options(said.options)
     assert file.path is not None
-    module = build_empty(said.architecture, num_categories=len(said.categories), image_size_px=preset.image_size_px)
+    module = build_empty(
+        said.architecture,
+        num_categories=len(said.categories),
+        image_size_px=preset.image_size_px,
+        options=options,
+    )
     state_dict = modern_keys(module, architecture, read_state_dict(file.path))
     own = {key: tensor for key, tensor in module.state_dict().items() if not key.startswith(architecture.auxiliary)}
     check_keys(
@@ -243,8 +256,9 @@ def _publish(services: Services, name: str, form: Form) -> Manifest:
     )
     check_values(own, state_dict)
     draft = ManifestDraft(
-        task=said.task,
+        task=said.task or architecture.tasks[0],
         architecture=said.architecture,
+        options=options,
         categories=said.categories,
         preset=preset,
         metrics=said.metrics,
@@ -266,7 +280,7 @@ def _manifest(form: Form) -> UploadedManifest:
         said = UploadedManifest.model_validate_json(text)
     except ValidationError as error:
         raise errors_of(error, where="body", within="manifest") from error
-    repeated = sorted(label for label, count in Counter(said.categories).items() if count > 1)
+    repeated = sorted(label for label, count in Counter(said.categories).items() if count > 1 and label != NO_CATEGORY)
     if repeated:
         raise InvalidValue(
             f"Categories given twice: {', '.join(repeated[:10])}",

@@ -37,10 +37,15 @@ class UploadedManifest(BaseModel):
         json_schema_extra={"examples": [{"architecture": "resnet18", "categories": ["ant", "bee"]}]},
     )
 
-    task: Task = "classification"
+    task: Task | None = Field(None, description="Null: what the architecture does.")
     architecture: str = Field(description="Catalogue name.")
+    options: dict[str, str] = Field(
+        default_factory=dict, description="Of the architecture, where it has any: `variant`, `backbone`."
+    )
     categories: tuple[str, ...] = Field(
-        min_length=1, max_length=100_000, description="Label of every index the network answers with, in order."
+        min_length=1,
+        max_length=100_000,
+        description="Label of every index the network answers with, in order; of a detector without the background.",
     )
     preset: AnyPreset | None = Field(None, description="Preprocessing; null: the architecture's own.")
     metrics: dict[str, FiniteFloat] = Field(default_factory=dict, description="Whatever you measured.")

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
+from models.architectures.catalog import build
 from models.manifest import Manifest
 from tests.app import pictures
 from tests.app.compass import CATEGORIES, compass_weights, publish_compass
@@ -128,6 +129,30 @@ def test_own_weights_are_published_and_answer(api: RunningApi, encode: Any) -> N
     classes = api.classify(pictures.png(), model="mine", top_k=5).json()["predictions"][0]["classes"]
     assert [row["label"] for row in classes] == ["left", "right"]
     assert spooled_files(api) == []
+
+
+def test_own_detector_is_published_with_its_options_and_answers(api: RunningApi) -> None:
+    options = {"backbone": "mobilenet_v3_small"}
+    weights = build("yolo", num_categories=2, options=options).state_dict()
+    answer = upload(api, as_pth(weights), architecture="yolo", options=options, categories=["ant", "bee"])
+    assert answer.status_code == 201, answer.text
+    manifest = Manifest.model_validate_json(answer.content)
+    assert (manifest.task, manifest.options["variant"]) == ("detection", "modern")
+
+    picture = {"Content-Type": "image/png"}
+    found = api.http.post("/v1/detect", params={"model": "mine"}, content=pictures.png(), headers=picture)
+    assert found.status_code == 200, found.text
+    wrong = api.http.post("/v1/classify", params={"model": "mine"}, content=pictures.png(), headers=picture)
+    assert problem_of(wrong).code == "wrong_task"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [({"options": {"backbone": "vgg99"}}, "unsupported_option"), ({"task": "classification"}, "invalid_request")],
+)
+def test_own_detector_that_makes_no_sense_is_refused(compass: RunningApi, change: dict[str, Any], code: str) -> None:
+    problem = problem_of(upload(compass, as_pth({}), **{"architecture": "yolo", "categories": ["a"], **change}))
+    assert (problem.status, problem.code) == (422, code)
 
 
 def test_wrappers_of_training_scripts_are_taken_off(api: RunningApi) -> None:

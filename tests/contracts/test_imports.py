@@ -39,6 +39,7 @@ APP_MAY_IMPORT = (
     "workers.run_directory",
     "workers.fine_tune_config",
     "workers.evaluate_config",
+    "workers.freezing",
     "workers.errors",
     "workers.resolve",
     "workers.resolve_evaluate",

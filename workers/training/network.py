@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models.architectures.catalog import build, get_architecture, head_parameter_names
+from models.architectures.catalog import build, get_architecture
 from models.registry import Registry
 from models.weights import find_pretrained, load_backbone, load_base_state_dict, load_base_weights, pretrained
 from workers.fine_tune_config import ResolvedFineTune
+from workers.freezing import backbone_prefix, learning_names
 
 
 def make_network(config: ResolvedFineTune, registry: Registry, weights_dir: Path, *, allow_download: bool) -> nn.Module:
@@ -43,8 +44,9 @@ def make_network(config: ResolvedFineTune, registry: Registry, weights_dir: Path
     if config.backbone_base is not None:
         weights = _backbone_weights(config.backbone_base, registry, weights_dir, allow_download=allow_download)
         load_backbone(module, architecture, options, weights)
-    if config.strategy == "feature_extraction":
-        _freeze_features(module, config)
+    learning = learning_names([name for name, _ in module.named_parameters()], config)
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in learning)
     return module
 
 
@@ -56,30 +58,12 @@ def set_train_mode(module: nn.Module, config: ResolvedFineTune) -> None:
     """
     module.train()
     keeps_all = config.task != "classification" and config.base is not None
-    prefix = _backbone_prefix(config) if config.task != "classification" and config.backbone_base else None
+    prefix = backbone_prefix(config) if config.task != "classification" and config.backbone_base else None
     for name, child in module.named_modules():
         if isinstance(child, _BatchNorm):
             is_frozen = config.strategy == "feature_extraction" and not any(p.requires_grad for p in child.parameters())
             if is_frozen or keeps_all or (prefix is not None and name.startswith(prefix)):
                 child.eval()
-
-
-def _freeze_features(module: nn.Module, config: ResolvedFineTune) -> None:
-    """Leaves only the head to learn, or, if nothing but the backbone came with weights, all that stands on it."""
-    if config.backbone_base is not None:
-        prefix = _backbone_prefix(config)
-        for name, parameter in module.named_parameters():
-            parameter.requires_grad_(not name.startswith(prefix))
-        return
-    head = head_parameter_names(config.architecture, config.options)
-    for name, parameter in module.named_parameters():
-        parameter.requires_grad_(name in head)
-
-
-def _backbone_prefix(config: ResolvedFineTune) -> str:
-    backbone_of = get_architecture(config.architecture).backbone
-    assert backbone_of is not None
-    return backbone_of(config.options).prefix
 
 
 def _backbone_weights(
