@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from models.manifest import AnyPreset, DatasetReference, Task
 
@@ -98,6 +98,13 @@ class Hyperparameters(BaseModel):
         description="Processes that decode training images; 0 decodes in the trainer; null: by cores.",
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Of weights, order and augmentation.")
+
+    @model_validator(mode="after")
+    def _has_milestones(self) -> Hyperparameters:
+        if self.schedule == "multi_step" and not self.milestones:
+            msg = "the schedule `multi_step` needs `milestones`, for instance [8, 11]"
+            raise ValueError(msg)
+        return self
 
 
 class FineTuneConfig(BaseModel):
@@ -209,8 +216,7 @@ class ResolvedFineTune(BaseModel):
         """How many batches an epoch of so many training images has.
 
         A last batch of a single image is left out: batch normalization has no statistics of one (Ioffe & Szegedy 2015).
-        Not in detection: its networks never pool over a whole image before they normalise.
         """
         full, rest = divmod(images, self.hyperparameters.batch_size)
-        is_dropped = self.task != "detection" and rest == 1 and full > 0
+        is_dropped = rest == 1 and full > 0
         return full if rest == 0 or is_dropped else full + 1

@@ -42,7 +42,7 @@ def resolve_fine_tune(config: FineTuneConfig, *, datasets: DatasetStore, registr
     """Everything the trainer needs to know, and nothing left to default. Raises InvalidJob, which names the field."""
     dataset = _dataset(config, datasets)
     base = _base(config, registry)
-    _check_fit(base.architecture, dataset)
+    _check_fit(config, base.architecture, dataset)
     if base.reference is None and config.backbone is config.width is config.backbone_weights is None:
         train_images = dataset.splits["train"].images
         base = replace(
@@ -73,11 +73,16 @@ def resolve_fine_tune(config: FineTuneConfig, *, datasets: DatasetStore, registr
     )
 
 
-def _check_fit(architecture: Architecture, dataset: DatasetInfo) -> None:
+def _can_learn(name: str, dataset: DatasetInfo) -> bool:
+    architecture = catalog.get_architecture(name)
+    return architecture.is_trainable and (dataset.has_masks or not architecture.makes_masks)
+
+
+def _check_fit(config: FineTuneConfig, architecture: Architecture, dataset: DatasetInfo) -> None:
     """Raises InvalidJob if the network cannot learn from such data."""
     reference = f"{dataset.name}/{dataset.version}"
     if dataset.task not in architecture.tasks:
-        fitting = catalog.names(dataset.task)
+        fitting = [name for name in catalog.names(dataset.task) if _can_learn(name, dataset)]
         shown = ", ".join(fitting[:_SHOWN]) + (", …" if len(fitting) > _SHOWN else "")
         raise InvalidJob(
             f"{architecture.name} does {' and '.join(architecture.tasks)}; {reference} is for {dataset.task}.",
@@ -89,6 +94,12 @@ def _check_fit(architecture: Architecture, dataset: DatasetInfo) -> None:
             "It answers with its pretrained weights: POST /v1/detect. For new categories take maskrcnn or fasterrcnn."
         )
         raise InvalidJob(f"{architecture.name} cannot be trained here.", field="model", hint=hint)
+    if dataset.task != "classification" and config.hyperparameters.label_smoothing:
+        raise InvalidJob(
+            "`label_smoothing` is of CrossEntropyLoss on whole images; detectors and segmentation networks have none.",
+            field="hyperparameters.label_smoothing",
+            hint="Leave it out.",
+        )
     if architecture.makes_masks and not dataset.has_masks:
         hint = "Post data with masks (COCO, or PNGs of instances), or choose a detector of boxes, as fasterrcnn_fpn."
         raise InvalidJob(f"{architecture.name} learns masks, and {reference} has boxes only.", field="model", hint=hint)

@@ -60,6 +60,7 @@ def _show(details: ArchitectureDetails) -> None:
             ("Parameters", f"{details.parameters:,}"),
             ("Input", str(preset)),
             ("Smallest image", f"{details.min_size_px} px"),
+            *((option.name.capitalize(), ", ".join(option.choices)) for option in details.options),
         ]
     )
     click.echo()

@@ -11,7 +11,14 @@ from app.dependencies import AfterQuery, LimitQuery, SettingsDep
 from app.errors import UnknownJobType
 from app.routes.answers import problems
 from app.routes.paging import page_of_names
-from app.schemas.architectures import Architecture, ArchitectureDetails, ArchitecturePage, Layer, PretrainedWeights
+from app.schemas.architectures import (
+    Architecture,
+    ArchitectureDetails,
+    ArchitectureOption,
+    ArchitecturePage,
+    Layer,
+    PretrainedWeights,
+)
 from app.schemas.jobs import REQUESTS, JobType, JobTypes
 from models.architectures import architecture as catalogue
 from models.architectures.catalog import get_architecture, layer_table, names
@@ -93,5 +100,10 @@ def _described(known: catalogue.Architecture, weights_dir: Path) -> dict[str, An
         "min_size_px": known.min_size_px,
         "max_size_px": known.max_size_px,
         "size_step_px": known.size_step_px,
+        "options": [
+            ArchitectureOption(name=option.name, choices=list(option.choices), description=option.description)
+            for option in known.options
+        ],
+        "is_trainable": known.is_trainable,
         "weights": weights,
     }

@@ -22,6 +22,14 @@ class PretrainedWeights(BaseModel):
     metrics: dict[str, float] = Field(description="As published: `imagenet1k/top1` in [0, 1].")
 
 
+class ArchitectureOption(BaseModel):
+    """A choice of structure within one name."""
+
+    name: str
+    choices: list[str] = Field(description="The first is the default.")
+    description: str
+
+
 class Architecture(BaseModel):
     """What the catalogue knows of a network structure."""
 
@@ -33,6 +41,8 @@ class Architecture(BaseModel):
     min_size_px: int = Field(description="Smallest image side that trains.")
     max_size_px: int | None = Field(description="Null: any that memory holds.")
     size_step_px: int = Field(description="Image sides must be multiples of it.")
+    options: list[ArchitectureOption] = Field(description="Choices of structure, by the names a job gives them.")
+    is_trainable: bool = Field(description="False: it answers with its pretrained weights only.")
     weights: list[PretrainedWeights]
 
 

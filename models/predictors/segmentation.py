@@ -25,7 +25,7 @@ from models.run_lengths import run_lengths_of
 
 NONE = 255  # where no category is answered with, in maps
 
-_SHORTEST_PX = 32  # five halvings leave a pixel
+SHORTEST_PX = 32  # five halvings leave a pixel
 _NONE_COLOUR = (224, 224, 192)  # Pascal VOC's
 _STRIP_PIXELS = 2**19  # enlarged at once: 2 MB a category
 
@@ -59,7 +59,7 @@ class Segmenter(Predictor[SegmentationSelection, Tensor, Segmentation]):
     def prepare(self, image: Tensor, selection: SegmentationSelection) -> list[Tensor]:  # noqa: ARG002
         """The whole picture at the network's scale, uint8 [3, h, w], with black below or beside a very thin one."""
         view = scale(self.preset, image)
-        missing = [max(0, _SHORTEST_PX - side) for side in view.shape[1:]]
+        missing = [max(0, SHORTEST_PX - side) for side in view.shape[1:]]
         return [functional.pad(view, (0, missing[1], 0, missing[0]))]
 
     @torch.inference_mode()

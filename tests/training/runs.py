@@ -11,14 +11,16 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image, ImageDraw
 
 from models.manifest import DatasetReference
 from tests.workers.jobs_builders import a_config
 from workers.datasets.intake import ingest_archive
 from workers.datasets.store import DatasetStore
-from workers.fine_tune_config import ResolvedFineTune
+from workers.jobs import AnyConfig
 from workers.run_directory import RunConfig, RunDirectory
+from workers.training.journal import Journal
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 
@@ -41,7 +43,7 @@ def a_dataset(home: Path, *, name: str = "shapes", images: int = 20, side_px: in
     return ingest_archive(archive, name=name, store=store, now=datetime.now(UTC)).info.reference
 
 
-def a_run(home: Path, config: ResolvedFineTune | None = None, *, job_id: str = "job-1", **options: Any) -> RunDirectory:
+def a_run(home: Path, config: AnyConfig | None = None, *, job_id: str = "job-1", **options: Any) -> RunDirectory:
     """A run directory that waits for a trainer."""
     config = config or a_config(dataset=a_dataset(home))
     run = RunDirectory(path=home / "runs" / job_id)
@@ -49,6 +51,18 @@ def a_run(home: Path, config: ResolvedFineTune | None = None, *, job_id: str = "
     settings = {"device": "cpu", "allow_download": False, **options}
     run.config.write_text(RunConfig(job_id=job_id, job=config, **settings).model_dump_json())
     return run
+
+
+def hand_back_at(step: int, run: RunDirectory, patch: pytest.MonkeyPatch) -> None:
+    """Asks for the run back while it is at that optimizer step."""
+    real = Journal.progress
+
+    def progress(self: Journal, progress: object, **options: bool) -> None:
+        real(self, progress, **options)  # type: ignore[arg-type]
+        if getattr(progress, "step", 0) >= step:
+            run.hand_back_request.touch()
+
+    patch.setattr(Journal, "progress", progress)
 
 
 def start_trainer(run: RunDirectory, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:

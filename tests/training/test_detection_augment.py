@@ -42,7 +42,7 @@ def test_whole_view_scales_everything_alike() -> None:
     assert seen.image.shape == (3, 64, 96)
     assert torch.allclose(seen.boxes, torch.tensor([[24.0, 16, 48, 48]]))
     assert torch.allclose(extent(seen.image[0] > 127), seen.boxes[0], atol=1)
-    assert seen.masks is not None
+    assert isinstance(seen.masks, Tensor)
     assert torch.allclose(extent(seen.masks[0]), seen.boxes[0], atol=1)
     assert seen.proposals is not None
     assert torch.equal(seen.proposals, seen.boxes)
@@ -61,7 +61,7 @@ def test_mirror_image_keeps_boxes_on_their_objects() -> None:
 
     assert seen.boxes.tolist() == [[80.0, 20.0, 110.0, 60.0]]
     assert torch.equal(extent(seen.image[0]), seen.boxes[0])
-    assert seen.masks is not None
+    assert isinstance(seen.masks, Tensor)
     assert torch.equal(extent(seen.masks[0]), seen.boxes[0])
 
 
@@ -89,7 +89,7 @@ def test_picture_without_objects_stays_a_negative() -> None:
     seen = augment(PRESET, a_sample(), Generator().manual_seed(1))
 
     assert seen.boxes.shape == (0, 4)
-    assert seen.masks is not None
+    assert isinstance(seen.masks, Tensor)
     assert seen.masks.shape == (0, *seen.image.shape[-2:])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from models.architectures.region_proposals import compute_proposals
-from tests.training.runs import a_run
+from models.registry import Registry
+from tests.training.runs import a_run, hand_back_at
 from tests.training.shape_runs import CATEGORIES, a_detection_config, a_detection_dataset
+from workers.datasets.store import DatasetStore
+from workers.evaluate_config import EvaluateConfig
+from workers.publishing import publish
+from workers.resolve_evaluate import resolve_evaluate
 from workers.run_directory import RunDirectory
 from workers.training.detection.task import DetectionTask
+from workers.training.evaluate import evaluate_run
 from workers.training.failures import NonFiniteLoss
+from workers.training.loop import RunHandedBack
 from workers.training.run import train_run
 
 
@@ -75,16 +83,71 @@ def test_loss_that_is_not_finite_names_the_images(tmp_path: Path, monkeypatch: p
         train_run(run)
 
 
-def test_interrupted_run_ends_with_the_very_same_weights(tmp_path: Path) -> None:
-    dataset = a_detection_dataset(tmp_path)
-    whole, often = (
-        a_run(tmp_path, a_detection_config(dataset), job_id=name, checkpoint_interval_s=interval)
-        for name, interval in (("whole", 1e9), ("often", 1e-6))
-    )
-    for run in (whole, often):
-        train_run(run)
-    one, other = (_weights(run) for run in (whole, often))
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("yolo", {"variant": "v1", "backbone": "mobilenet_v3_small"}),
+        ("fasterrcnn_fpn", {"backbone": "mobilenet_v3_small"}),
+    ],
+)
+def test_interrupted_run_ends_with_the_very_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, options: dict[str, str]
+) -> None:
+    """Both networks draw random numbers: dropout, and which regions are learned."""
+    dataset = a_detection_dataset(tmp_path, train=6, val=2)
+    config = a_detection_config(dataset, architecture=architecture, options=options)
+    whole, interrupted = (a_run(tmp_path, config, job_id=name) for name in ("whole", "interrupted"))
+    train_run(whole)
+    with monkeypatch.context() as patch:
+        hand_back_at(2, interrupted, patch)
+        with pytest.raises(RunHandedBack):
+            train_run(interrupted)
+    interrupted.hand_back_request.unlink()
+    train_run(interrupted)
+
+    one, other = (_weights(run) for run in (whole, interrupted))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(("old", "new"), [("yolo", "fast_rcnn"), ("maskrcnn_fpn", "yolo"), ("yolo", "maskrcnn_fpn")])
+def test_another_kind_of_detector_in_production_is_compared(tmp_path: Path, old: str, new: str) -> None:
+    dataset = a_detection_dataset(tmp_path, train=4, val=2)
+    registry = Registry(tmp_path / "registry")
+    for number, architecture in enumerate((old, new)):
+        config = a_detection_config(dataset, architecture=architecture, hyperparameters={"epochs": 1})
+        run = a_run(tmp_path, config, job_id=f"job-{number}")
+        train_run(run)
+        result = run.read_result()
+        assert result is not None
+        publish(run, run.read_config(), result, registry, now=datetime(2026, 1, 1, tzinfo=UTC))
+
+    assert result is not None
+    assert result.comparison is not None
+    assert result.comparison.reason is None
+    assert "val/map" in result.comparison.metrics
+
+
+def test_evaluation_gives_the_numbers_of_the_run_every_time(tmp_path: Path) -> None:
+    dataset = a_detection_dataset(tmp_path, train=4, val=3)
+    registry = Registry(tmp_path / "registry")
+    config = a_detection_config(dataset, architecture="fasterrcnn_fpn", hyperparameters={"epochs": 1})
+    run = a_run(tmp_path, config)
+    train_run(run)
+    result = run.read_result()
+    assert result is not None
+    publish(run, run.read_config(), result, registry, now=datetime(2026, 1, 1, tzinfo=UTC))
+
+    wanted = EvaluateConfig(type="evaluate", model="shapes/1", dataset="shapes", batch_size=2)
+    resolved = resolve_evaluate(wanted, datasets=DatasetStore(tmp_path / "datasets"), registry=registry)
+    for job_id in ("once", "again"):
+        evaluation = a_run(tmp_path, resolved, job_id=job_id)
+        evaluate_run(evaluation)
+        found = evaluation.read_result()
+        assert found is not None
+        assert found.metrics == pytest.approx(result.metrics, abs=1e-6)
+        assert (evaluation.report / "report.json").exists()
+        assert publish(evaluation, evaluation.read_config(), found, registry, now=datetime.now(UTC)).version == 1
+    assert registry.versions("shapes") == [1]
 
 
 def _weights(run: RunDirectory) -> dict[str, Tensor]:

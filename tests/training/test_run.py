@@ -13,14 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from models.registry import Registry
-from tests.training.runs import a_dataset, a_run
+from tests.training.runs import a_dataset, a_run, hand_back_at
 from tests.workers.jobs_builders import a_config
 from workers.publishing import publish
 from workers.run_directory import EventTail, RunDirectory
 from workers.training.classification.task import ClassificationTask
 from workers.training.failures import NonFiniteLoss, explain_failure
 from workers.training.ground import FenceLost
-from workers.training.journal import Journal
 from workers.training.loop import RunHandedBack
 from workers.training.run import train_run
 from workers.training.task import Evaluation
@@ -67,7 +66,7 @@ def test_interrupted_run_ends_with_the_very_same_weights(
     whole, broken = a_run(home, config, job_id="whole"), a_run(home, config, job_id="broken")
     train_run(whole)
     with monkeypatch.context() as patch:
-        _hand_back_at(stop_after, broken, patch)
+        hand_back_at(stop_after, broken, patch)
         with pytest.raises(RunHandedBack):
             train_run(broken)
     assert broken.read_result() is None
@@ -198,18 +197,6 @@ def test_publishing_twice_publishes_once(home: Path) -> None:
     assert (first.version, second.version) == (1, 1)
     assert registry.versions("shapes") == [1]
     assert registry.resolve("shapes").report_dir.joinpath("report.json").exists()
-
-
-def _hand_back_at(step: int, run: RunDirectory, patch: pytest.MonkeyPatch) -> None:
-    """Asks for the run back while it is at that optimizer step."""
-    real = Journal.progress
-
-    def progress(self: Journal, progress: object, **options: bool) -> None:
-        real(self, progress, **options)  # type: ignore[arg-type]
-        if getattr(progress, "step", 0) >= step:
-            run.hand_back_request.touch()
-
-    patch.setattr(Journal, "progress", progress)
 
 
 def _assert_same_weights(one: RunDirectory, other: RunDirectory) -> None:

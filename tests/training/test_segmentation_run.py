@@ -37,7 +37,7 @@ def test_batch_is_padded_with_void() -> None:
     )
     batch = collate([0, 1], [small, large])
 
-    assert (batch.pixels.shape, batch.targets.shape) == ((2, 3, 6, 9), (2, 6, 9))
+    assert (batch.pixels.shape, batch.targets.shape) == ((2, 3, 32, 32), (2, 32, 32))  # what networks need
     assert bool(batch.targets[0, 4:].eq(VOID).all())
     assert bool(batch.targets[1, :, 5:].eq(VOID).all())
     assert int((batch.targets == 1).sum()) == 4 * 9 + 6 * 5
@@ -77,4 +77,4 @@ def test_network_trains_to_weights_metrics_and_report(tmp_path: Path) -> None:
     assert [row["label"] for row in report["categories"]] == list(LABELS)
     counted = 4 * 96 * 94  # all images of val without their void rows
     assert sum(map(sum, report["confusion_matrix"])) == counted
-    assert {"confusion.png", "curves.png"} <= {path.name for path in run.report.iterdir()}
+    assert {"confusion.png", "curves.png", "mistakes.png"} <= {path.name for path in run.report.iterdir()}

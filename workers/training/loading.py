@@ -42,7 +42,12 @@ def load_batches(
     """`dataset` in those batches. workers: processes that decode; 0 decodes here, threaded."""
     # `__getitems__` makes whole batches, so there is nothing to collate
     return DataLoader(
-        dataset, batch_sampler=list(batches), num_workers=workers, collate_fn=_as_it_is, pin_memory=is_pinned
+        dataset,
+        batch_sampler=list(batches),
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=is_pinned,
+        generator=torch.Generator(),  # a loader draws from it; from the one networks draw from, resuming would differ
     )
 
 

@@ -31,15 +31,30 @@ def shuffled_batches(
 
     groups: a number an image; images with the same number come together, so that upright and lying pictures do not pad
     one another (Girshick 2015, sec. 2.3, in torchvision's form). At most one batch a group is mixed.
+    A last batch of a single image is left out: batch normalization has no statistics of one (Ioffe & Szegedy 2015).
     """
     generator = Generator().manual_seed(mixed_seed(seed, epoch, -1))
     order: list[int] = torch.randperm(count, generator=generator).tolist()
     if groups is not None:
         order.sort(key=lambda index: groups[index])
     batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+        batches.pop()
     if groups is None:
         return batches
     return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def alike_in_order(sizes: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
+    """Indices of images of those sizes in batches, each once; only images of one size share one, so none is padded."""
+    of_size: dict[tuple[int, int], list[int]] = {}
+    for index, size in enumerate(sizes):
+        of_size.setdefault(size, []).append(index)
+    return [
+        indices[start : start + batch_size]
+        for indices in of_size.values()
+        for start in range(0, len(indices), batch_size)
+    ]
 
 
 def in_order(count: int, batch_size: int) -> list[list[int]]:

@@ -127,6 +127,6 @@ def _compare(config: RunConfig, task: AnyTask, registry: Registry) -> Comparison
     reference = f"{name}/{present}"
     try:
         return Comparison(reference=reference, metrics=task.compare(registry.resolve(reference), registry))
-    except (ModelsError, ValueError) as error:
-        log.warning("%s could not be compared: %s", reference, error)
+    except (ModelsError, ValueError, RuntimeError) as error:  # a comparison that fails must not lose the run
+        log.warning("%s could not be compared: %s", reference, error, exc_info=True)
         return Comparison(reference=reference, metrics={}, reason=str(error).rstrip("."))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.architectures.architecture import Architecture
+from models.errors import RegistryError
 from models.registry import ModelVersion, Registry
 from workers.datasets.dataset import DatasetImage
 from workers.evaluate_config import ResolvedEvaluate
@@ -99,3 +100,14 @@ class TrainingTask(ABC, Generic[BatchT, EvaluationT]):
     @abstractmethod
     def write_report(self, run: RunDirectory, evaluation: EvaluationT, best: BestEpoch | None) -> None:
         """Writes report.json and pictures into the run's report directory. best: None when nothing was trained."""
+
+
+def check_comparable(other: ModelVersion, ground: Ground) -> None:
+    """Raises RegistryError unless `other` answers the run's question in the run's words."""
+    manifest, categories = other.manifest, ground.config.categories
+    if manifest.task != ground.config.task:
+        raise RegistryError(f"it is for {manifest.task}, not for {ground.config.task}")
+    if manifest.categories != categories:
+        raise RegistryError(
+            f"its categories are {', '.join(manifest.categories[:10])}, not {', '.join(categories[:10])}"
+        )

@@ -40,14 +40,8 @@ def training_batches(
     data_workers: int = 0,
     is_pinned: bool = False,
 ) -> DataLoader[Batch]:
-    """Shuffled batches of an epoch, from its step `first_step` on.
-
-    A last batch of a single image is left out: batch normalization has no statistics of one (Ioffe & Szegedy 2015).
-    """
+    """Shuffled batches of an epoch, from its step `first_step` on."""
     batches = shuffled_batches(len(images), batch_size=batch_size, seed=seed, epoch=epoch)
-    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
-        batches.pop()
-
     sample = partial(_augmented, images, root, preset, seed, epoch)
     if augmentation == "none":
         sample = partial(_plain, images, root, preset)

@@ -79,6 +79,8 @@ class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
 
     def compare(self, other: ModelVersion, registry: Registry) -> dict[str, float]:
         manifest, categories = other.manifest, self.ground.config.categories
+        if manifest.task != "classification":
+            raise RegistryError(f"it is for {manifest.task}, not for classification")
         if set(manifest.categories) != set(categories):
             msg = f"its categories differ: {', '.join(sorted(set(manifest.categories) ^ set(categories))[:10])}"
             raise RegistryError(msg)

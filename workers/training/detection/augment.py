@@ -12,11 +12,30 @@ from torch import Generator, Tensor
 from torchvision import tv_tensors
 
 from models.manifest import ScalePreset
+from models.masks import decode_mask
 from workers.training.views import View, random_view, recoloured, through_view, uniform, whole_view
 
 VIEW_TRIES = 8
 _LEAST_VISIBLE = 0.35  # share of an object's box that a crop must leave
 _LEAST_SIDE_PX = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedMasks:
+    """Masks of a whole picture as run lengths: decoded one at a time, for a thousand take gigabytes."""
+
+    counts: tuple[str, ...]
+    height: int
+    width: int
+
+    def seen_through(self, view: View, seen: Tensor) -> Tensor:
+        """Those at `seen`, bool [N], through `view`: uint8 [n, h, w]."""
+        shown = [
+            through_view(tv_tensors.Mask(torch.from_numpy(decode_mask(counts, self.height, self.width))[None]), view)
+            for counts, is_seen in zip(self.counts, seen.tolist(), strict=True)
+            if is_seen
+        ]
+        return torch.cat(shown).as_subclass(Tensor) if shown else torch.zeros((0, *view.size), dtype=torch.uint8)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +45,7 @@ class Sample:
     image: Tensor  # uint8 [3, h, w]
     boxes: Tensor  # float32 [N, 4], xyxy
     labels: Tensor  # int64 [N], from 1
-    masks: Tensor | None = None  # uint8 [N, h, w], 0 or 1
+    masks: Tensor | EncodedMasks | None = None  # uint8 [N, h, w], 0 or 1
     proposals: Tensor | None = None  # float32 [P, 4], xyxy
 
 
@@ -39,7 +58,9 @@ def look(sample: Sample, view: View) -> Sample:
     sides = boxes[:, 2:] - boxes[:, :2]  # [N, 2]
     seen = (sides.prod(dim=1) >= _LEAST_VISIBLE * full) & (sides >= _LEAST_SIDE_PX).all(dim=1)
     masks, proposals = sample.masks, sample.proposals
-    if masks is not None:
+    if isinstance(masks, EncodedMasks):
+        masks = masks.seen_through(view, seen)
+    elif masks is not None:
         masks = through_view(tv_tensors.Mask(masks[seen]), view).as_subclass(Tensor)
     if proposals is not None:
         moved = through_view(tv_tensors.BoundingBoxes(proposals, format="XYXY", canvas_size=canvas), view)
@@ -77,7 +98,7 @@ def mirrored(sample: Sample) -> Sample:
         sample,
         image=sample.image.flip(-1),
         boxes=_mirrored_boxes(sample.boxes, width),
-        masks=None if sample.masks is None else sample.masks.flip(-1),
+        masks=sample.masks.flip(-1) if isinstance(sample.masks, Tensor) else sample.masks,
         proposals=None if sample.proposals is None else _mirrored_boxes(sample.proposals, width),
     )
 

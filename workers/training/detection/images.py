@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from models.manifest import ScalePreset
-from models.masks import decode_mask
+from models.presets import scaled_size
 from workers.datasets.dataset import DatasetImage
-from workers.training.detection.augment import Sample, augment, look
+from workers.training.detection.augment import EncodedMasks, Sample, augment, look
 from workers.training.detection.proposals import ProposalCache
 from workers.training.loading import ImageBatches, load_batches, read_image
-from workers.training.order import image_generator, in_order, shuffled_batches
+from workers.training.order import alike_in_order, image_generator, shuffled_batches
 from workers.training.views import whole_view
 
 
@@ -58,8 +58,9 @@ class DetectionImages:
         return load_batches(ImageBatches(sampler, collate), batches[first_step:], data_workers, is_pinned=is_pinned)
 
     def evaluation_batches(self, *, batch_size: int, data_workers: int = 0) -> DataLoader[DetectionBatch]:
-        """Every image once, in order, as serving sees it."""
-        return load_batches(ImageBatches(self.plain, collate), in_order(len(self.images), batch_size), data_workers)
+        """Every image once, as serving sees it: beside images of its own size only."""
+        sizes = [scaled_size(self.preset, image.height, image.width) for image in self.images]
+        return load_batches(ImageBatches(self.plain, collate), alike_in_order(sizes, batch_size), data_workers)
 
     def read(self, index: int) -> Sample:
         """An image in its own pixels. Crowds are not learned: where their parts are nobody said."""
@@ -67,15 +68,15 @@ class DetectionImages:
         objects = [each for each in image.objects if not each.is_crowd]
         masks = None
         if self.with_masks:
-            found = [decode_mask(each.mask or "", image.height, image.width) for each in objects]
-            masks = torch.stack([torch.from_numpy(mask) for mask in found]) if found else _no_masks(image)
+            counts = tuple(each.mask or "" for each in objects)
+            masks = EncodedMasks(counts=counts, height=image.height, width=image.width)
         pixels = read_image(self.root, image)
         return Sample(
             image=pixels,
             boxes=torch.tensor([each.box for each in objects], dtype=torch.float32).reshape(-1, 4),
             labels=torch.tensor([each.category + 1 for each in objects], dtype=torch.int64),
             masks=masks,
-            proposals=None if self.proposals is None else self.proposals.of(image, pixels),
+            proposals=None if self.proposals is None else self.proposals.of(image, pixels, self.preset),
         )
 
     def plain(self, index: int) -> Sample:
@@ -110,8 +111,4 @@ def collate(indices: list[int], samples: list[Sample]) -> DetectionBatch:
 def target_of(sample: Sample) -> dict[str, Tensor]:
     """What torchvision's detectors learn from."""
     target = {"boxes": sample.boxes, "labels": sample.labels}
-    return target if sample.masks is None else target | {"masks": sample.masks}
-
-
-def _no_masks(image: DatasetImage) -> Tensor:
-    return torch.zeros((0, image.height, image.width), dtype=torch.uint8)
+    return target | {"masks": sample.masks} if isinstance(sample.masks, Tensor) else target

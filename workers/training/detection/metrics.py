@@ -57,7 +57,8 @@ def coco_scores(
 ) -> CocoScores:
     """Scores of `detections`, one mapping an image; for "segm" they have `masks`, run lengths a detection.
 
-    Crowds and difficult objects count neither for nor against: what meets them is ignored.
+    Crowds and difficult objects count neither for nor against: any number of detections that lie mostly on one, as
+    COCO asks of crowds, are ignored. (Pascal VOC's own rule for difficult objects is one detection at an IoU of 0.5.)
     """
     truth = COCO(_ground_truth(images, categories, with_masks=of == "segm"))
     found = [row for number, each in enumerate(detections) for row in _rows(number, each, images[number], of)]
@@ -93,9 +94,11 @@ def _category_score(label: str, number: int, precision: Any, images: Sequence[Da
 def _nothing_found(images: Sequence[DatasetImage], categories: Sequence[str]) -> CocoScores:
     """Zero wherever there was something to find."""
     counts = [_count(images, number) for number in range(len(categories))]
-    has_any = any(counts)
+    names = (
+        {"map", "map50", "map75", "mar100"} | {_size_name(area) for area in _areas(images)} if any(counts) else set()
+    )
     return CocoScores(
-        summary=dict.fromkeys(("map", "map50", "map75", "mar100"), 0.0) if has_any else {},
+        summary={name: 0.0 for name in _SUMMARY if name in names},
         categories=tuple(
             CategoryScore(
                 label=label,
@@ -107,6 +110,18 @@ def _nothing_found(images: Sequence[DatasetImage], categories: Sequence[str]) ->
             for label, count in zip(categories, counts, strict=True)
         ),
     )
+
+
+def _areas(images: Sequence[DatasetImage]) -> list[float]:
+    """Of the boxes that count, px^2."""
+    boxes = [each.box for image in images for each in image.objects if not (each.is_crowd or each.is_difficult)]
+    return [(x_max - x_min) * (y_max - y_min) for x_min, y_min, x_max, y_max in boxes]
+
+
+def _size_name(area: float) -> str:
+    if area < 32**2:
+        return "map_small"
+    return "map_medium" if area < 96**2 else "map_large"
 
 
 def _count(images: Sequence[DatasetImage], category: int) -> int:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from models.architectures.region_proposals import compute_proposals
+from models.manifest import ScalePreset
+from models.presets import scale, scaled_size
 from models.storage import replace_file
 from workers.datasets.dataset import DatasetImage
 
@@ -19,20 +21,22 @@ _DIRECTORY = "proposals"
 
 @dataclass(frozen=True, slots=True)
 class ProposalCache:
-    """One file an image, named by its content. May be deleted at any time; may be used by many processes at once."""
+    """One file an image and size, named by its content. May be deleted at any time, and used by many processes."""
 
     root: Path  # the data set version's cache
 
-    def of(self, image: DatasetImage, pixels: Tensor) -> Tensor:
+    def of(self, image: DatasetImage, pixels: Tensor, preset: ScalePreset) -> Tensor:
         """Boxes that may hold an object, float32 [P, 4] xyxy px of `pixels`, uint8 [3, H, W]: those of `image`.
 
-        Raises ProposalsUnavailable.
+        They are looked for at the preset's scale, where serving looks for them. Raises ProposalsUnavailable.
         """
-        path = self.root / _DIRECTORY / f"{image.sha256}.npy"
+        height, width = scaled_size(preset, pixels.shape[-2], pixels.shape[-1])
+        path = self.root / _DIRECTORY / f"{image.sha256}-{height}x{width}.npy"
         try:
             return torch.from_numpy(np.load(path))
-        except (FileNotFoundError, ValueError):  # not there, or not whole
-            boxes = compute_proposals(pixels)
+        except (FileNotFoundError, ValueError, EOFError):  # not there, or not whole
+            boxes = compute_proposals(scale(preset, pixels))
+        boxes *= boxes.new_tensor([pixels.shape[-1] / width, pixels.shape[-2] / height]).repeat(2)
         content = BytesIO()
         np.save(content, boxes.numpy())
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from torchvision.ops import box_iou
 
 from models.drawing import Tile, contact_sheet, to_picture
 from models.images import decode_image
+from models.masks import decode_mask, polygons_of_mask
 from models.storage import replace_file
 from workers.datasets.dataset import DatasetImage
 from workers.jobs import BestEpoch
@@ -28,7 +29,7 @@ GALLERY = 12  # images
 _SHOWN_SCORE = 0.5  # detections below are no mistakes: nobody is shown them
 _MATCHES = 0.5  # IoU
 _TILE_PX = 320
-_MISSED, _FOUND, _FALSE = "#cf222e", "#1a7f37", "#f0883e"
+_MISSED, _FOUND, _FALSE, _MASK = "#cf222e", "#1a7f37", "#f0883e", "#ffffff"
 _CURVES_SHOWN = 10
 
 
@@ -67,8 +68,10 @@ def write_report(
         curves = draw_curves(run.read_metrics(), best, title="Validation average precision", metrics=words)
         curves.savefig(run.report / "curves.png", dpi=100)
     if worst:
-        tiles = [_tile(errors[index], images[index], root) for index in worst]
-        title = "Red: missed. Orange: false. Green: found."
+        tiles = [
+            _tile(errors[index], images[index], root, _shown_masks(evaluation.detections[index])) for index in worst
+        ]
+        title = "Red: missed. Orange: false. Green: found. White: masks as predicted."
         replace_file(run.report / "mistakes.png", contact_sheet(tiles, columns=4, tile_px=_TILE_PX, title=title))
 
 
@@ -129,13 +132,25 @@ def _rows(scores: CocoScores) -> list[dict[str, object]]:
     return rows
 
 
-def _tile(mistakes: Mistakes, image: DatasetImage, root: Path) -> Tile:
+def _shown_masks(detections: Mapping[str, Any]) -> list[str]:
+    """Run lengths of the predicted masks that people are shown."""
+    return [
+        counts
+        for counts, score in zip(detections.get("masks", ()), detections["scores"].tolist(), strict=False)
+        if score >= _SHOWN_SCORE
+    ]
+
+
+def _tile(mistakes: Mistakes, image: DatasetImage, root: Path, masks: Sequence[str]) -> Tile:
     picture = to_picture(decode_image((root / image.path).read_bytes())).convert("RGB")
     factor = _TILE_PX / max(picture.size)
     picture = picture.resize(
         (max(1, round(picture.width * factor)), max(1, round(picture.height * factor))), Image.Resampling.LANCZOS
     )
     draw = ImageDraw.Draw(picture)
+    for counts in masks:
+        for outline in polygons_of_mask(decode_mask(counts, image.height, image.width)):
+            draw.polygon([value * factor for value in outline], outline=_MASK)
     for boxes, colour in ((mistakes.found, _FOUND), (mistakes.false, _FALSE), (mistakes.missed, _MISSED)):
         for box in (boxes * factor).tolist():
             draw.rectangle(box, outline=colour, width=2)

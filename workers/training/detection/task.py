@@ -6,15 +6,15 @@ Source: "TorchVision object detection fine-tuning", PyTorch tutorials.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from models.architectures.catalog import get_architecture
 from models.detection_outputs import keep_detections
-from models.errors import RegistryError
 from models.manifest import ScalePreset
 from models.masks import encode_mask
 from models.predictor import Predictor
@@ -26,7 +26,7 @@ from workers.training.detection.images import DetectionBatch, DetectionImages
 from workers.training.detection.metrics import CocoScores, coco_scores
 from workers.training.detection.proposals import ProposalCache
 from workers.training.device import autocast
-from workers.training.task import Batches, Evaluation, Ground, TrainingTask
+from workers.training.task import Batches, Evaluation, Ground, TrainingTask, check_comparable
 
 _MASK_THRESHOLD = 0.5
 
@@ -79,13 +79,16 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
         return self._evaluate(module, self._val)
 
     def compare(self, other: ModelVersion, registry: Registry) -> dict[str, float]:
-        manifest, categories = other.manifest, self.ground.config.categories
-        if manifest.categories != categories:
-            msg = f"its categories are {', '.join(manifest.categories[:10])}, not {', '.join(categories[:10])}"
-            raise RegistryError(msg)
+        check_comparable(other, self.ground)
         predictor = Predictor.from_version(registry, other, self.ground.device)
-        assert isinstance(manifest.preset, ScalePreset)
-        return self._evaluate(predictor.module, self._images(self.ground.val_images, manifest.preset)).metrics
+        architecture = get_architecture(other.manifest.architecture)
+        assert isinstance(other.manifest.preset, ScalePreset)
+        theirs = DetectionTask(replace(self.ground, architecture=architecture, train_images=()))
+        return theirs.evaluate_with(predictor.module, other.manifest.preset).metrics
+
+    def evaluate_with(self, module: nn.Module, preset: ScalePreset) -> DetectionEvaluation:
+        """As `evaluate`, for a network with a preset of its own."""
+        return self._evaluate(module, self._images(self.ground.val_images, preset))
 
     def write_report(self, run: RunDirectory, evaluation: DetectionEvaluation, best: BestEpoch | None) -> None:
         # matplotlib: a second that the first step need not wait for
@@ -109,12 +112,13 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
     def _evaluate(self, module: nn.Module, split: DetectionImages) -> DetectionEvaluation:
         ground = self.ground
         loader = split.evaluation_batches(batch_size=ground.config.batch_size, data_workers=ground.data_workers)
-        detections: list[dict[str, Any]] = []
+        found: dict[int, dict[str, Any]] = {}
         has_loss, loss_sum = self._has_loss(split), 0.0
         for batch in loader:
             if has_loss:
                 loss_sum += validation_loss(module, batch, self) * len(batch.indices)
-            detections += detect(module, batch, split.images, ground)
+            found.update(zip(batch.indices, detect(module, batch, split.images, ground), strict=True))
+        detections = [found[index] for index in range(len(split.images))]
         boxes = coco_scores(detections, split.images, ground.config.categories)
         masks = coco_scores(detections, split.images, ground.config.categories, of="segm") if split.with_masks else None
         metrics = {"val/loss": loss_sum / max(1, len(split.images))} if has_loss else {}
@@ -140,12 +144,15 @@ def _proposals(batch: DetectionBatch, device: torch.device) -> dict[str, list[Te
 
 @torch.no_grad()
 def validation_loss(module: nn.Module, batch: DetectionBatch, task: DetectionTask) -> float:
-    """The training loss of a batch, with batch normalization as it is in serving."""
+    """The training loss of a batch, with batch normalization as it is in serving; which regions are drawn is fixed."""
     module.train()
     for child in module.modules():
         if isinstance(child, _BatchNorm | nn.Dropout):
             child.eval()
-    return float(task.loss(module, batch))
+    devices = [task.ground.device] if task.ground.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(batch.indices[0])
+        return float(task.loss(module, batch))
 
 
 @torch.inference_mode()

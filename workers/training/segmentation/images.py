@@ -16,10 +16,12 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
 from models.manifest import ScalePreset
+from models.predictors.segmentation import SHORTEST_PX
+from models.presets import scaled_size
 from workers.datasets.dataset import VOID, DatasetImage
 from workers.training.failures import UnusableImage
 from workers.training.loading import ImageBatches, load_batches, read_image
-from workers.training.order import image_generator, in_order, shuffled_batches
+from workers.training.order import alike_in_order, image_generator, shuffled_batches
 from workers.training.views import View, random_view, recoloured, through_view, uniform, whole_view
 
 Sample = tuple[Tensor, Tensor]  # uint8 [3, h, w], uint8 [h, w]
@@ -52,21 +54,16 @@ class SegmentationImages:
         data_workers: int = 0,
         is_pinned: bool = False,
     ) -> DataLoader[SegmentationBatch]:
-        """Shuffled batches of an epoch from its step `first_step` on; lying and upright pictures come apart.
-
-        A batch of a single image is left out: where a network pools over the whole picture, batch normalization has no
-        statistics of one (Chen et al. 2017, sec. 3.3).
-        """
+        """Shuffled batches of an epoch from its step `first_step` on; lying and upright pictures come apart."""
         groups = [int(image.width < image.height) for image in self.images] if self.preset.keeps_aspect else None
         batches = shuffled_batches(len(self.images), batch_size=batch_size, seed=seed, epoch=epoch, groups=groups)
-        if batch_size > 1 and len(batches) > 1:
-            batches = [batch for batch in batches if len(batch) > 1]
         sampler = _Augmented(self, seed, epoch) if augmentation != "none" else self.plain
         return load_batches(ImageBatches(sampler, collate), batches[first_step:], data_workers, is_pinned=is_pinned)
 
     def evaluation_batches(self, *, batch_size: int, data_workers: int = 0) -> DataLoader[SegmentationBatch]:
-        """Every image once, in order, as serving sees it."""
-        return load_batches(ImageBatches(self.plain, collate), in_order(len(self.images), batch_size), data_workers)
+        """Every image once, as serving sees it: beside images of its own size only."""
+        sizes = [scaled_size(self.preset, image.height, image.width) for image in self.images]
+        return load_batches(ImageBatches(self.plain, collate), alike_in_order(sizes, batch_size), data_workers)
 
     def read(self, index: int) -> Sample:
         """An image and its label map, in their own pixels."""
@@ -118,8 +115,8 @@ def augment(preset: ScalePreset, sample: Sample, generator: Generator) -> Sample
 
 
 def collate(indices: list[int], samples: list[Sample]) -> SegmentationBatch:
-    """A batch of the size of its largest picture."""
-    height, width = (max(pixels.shape[axis] for pixels, _ in samples) for axis in (-2, -1))
+    """A batch of the size of its largest picture, and at least as large as networks need."""
+    height, width = (max(SHORTEST_PX, *(pixels.shape[axis] for pixels, _ in samples)) for axis in (-2, -1))
     pixels = [_padded(pixels, height, width, 0) for pixels, _ in samples]
     targets = [_padded(labels, height, width, VOID) for _, labels in samples]
     return SegmentationBatch(pixels=torch.stack(pixels), targets=torch.stack(targets), indices=indices)

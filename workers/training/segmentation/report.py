@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
+from models.drawing import Tile, contact_sheet, to_picture
 from models.storage import replace_file
-from workers.datasets.dataset import DatasetImage
+from workers.datasets.target_drawing import draw_label_map, fitted, legend
 from workers.jobs import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.confusion import draw_confusion
 from workers.training.curves import draw_curves
+from workers.training.loading import read_image
+from workers.training.segmentation.images import read_label_map
 from workers.training.segmentation.task import SegmentationEvaluation
+from workers.training.task import Ground
 
-_WORST = 24  # images
+_WORST = 24  # images, by name
+_TILE_PX = 320
 
 
 def write_report(
     run: RunDirectory,
     evaluation: SegmentationEvaluation,
     *,
-    categories: Sequence[str],
-    images: Sequence[DatasetImage],
+    ground: Ground,
     best: BestEpoch | None,
 ) -> None:
-    """Writes report.json, confusion.png and, after a training, curves.png. best: None when nothing was trained."""
+    """Writes report.json, confusion.png, mistakes.png and, after a training, curves.png.
+
+    best: None when nothing was trained.
+    """
+    categories, images = ground.config.categories, ground.val_images
     run.report.mkdir(exist_ok=True)
     order = sorted(range(len(images)), key=lambda index: (evaluation.accuracies[index], index))[:_WORST]
     content = {
@@ -47,7 +54,23 @@ def write_report(
     }
     replace_file(run.report / "report.json", json.dumps(content, indent=1).encode())
     draw_confusion(evaluation.matrix, categories).savefig(run.report / "confusion.png", dpi=100)
+    replace_file(run.report / "mistakes.png", _gallery(evaluation, ground))
     if best is not None:
         words = {"val/miou": "mean IoU", "val/pixel_accuracy": "pixel accuracy"}
         curves = draw_curves(run.read_metrics(), best, title="Validation", metrics=words)
         curves.savefig(run.report / "curves.png", dpi=100)
+
+
+def _gallery(evaluation: SegmentationEvaluation, ground: Ground) -> bytes:
+    """The worst images: truth on the left, prediction on the right."""
+    tiles = []
+    for index in sorted(evaluation.worst, key=lambda number: (evaluation.accuracies[number], number)):
+        image = ground.val_images[index]
+        picture = fitted(to_picture(read_image(ground.root, image)), _TILE_PX)
+        truth = read_label_map(ground.root, image).numpy()
+        accuracy = f"{evaluation.accuracies[index]:.1%} of the pixels right"
+        for labels, words in ((truth, "truth"), (evaluation.worst[index].numpy(), "prediction")):
+            drawn = draw_label_map(picture, labels, ground.config.categories)
+            tiles.append(Tile(image=drawn, caption=f"{image.name.rpartition('/')[2]}\n{words}, {accuracy}"))
+    tiles.append(Tile(image=legend(ground.config.categories, _TILE_PX, first=0), caption="The colours"))
+    return contact_sheet(tiles, columns=4, tile_px=_TILE_PX)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.errors import RegistryError
 from models.manifest import ScalePreset
 from models.predictor import Predictor
 from models.predictors.segmentation import label_map
@@ -24,9 +23,10 @@ from workers.run_directory import RunDirectory
 from workers.training.confusion import confusion_matrix
 from workers.training.device import autocast
 from workers.training.segmentation.images import SegmentationBatch, SegmentationImages, read_label_map
-from workers.training.task import Batches, Evaluation, Ground, TrainingTask
+from workers.training.task import Batches, Evaluation, Ground, TrainingTask, check_comparable
 
 AUXILIARY_WEIGHT = 0.5
+WORST_IMAGES = 8  # drawn in the report
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +35,7 @@ class SegmentationEvaluation(Evaluation):
 
     matrix: Tensor  # int64 [K, K], pixels; row: truth, column: prediction
     accuracies: tuple[float, ...]  # of each image: its share of right pixels
+    worst: dict[int, Tensor]  # predicted maps, uint8 [H, W], of the images with the least of them
 
 
 class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
@@ -76,29 +77,26 @@ class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
         return self._evaluate(module, self._val)
 
     def compare(self, other: ModelVersion, registry: Registry) -> dict[str, float]:
-        manifest, categories = other.manifest, self.ground.config.categories
-        if manifest.categories != categories:
-            msg = f"its categories are {', '.join(manifest.categories[:10])}, not {', '.join(categories[:10])}"
-            raise RegistryError(msg)
+        check_comparable(other, self.ground)
         predictor = Predictor.from_version(registry, other, self.ground.device)
-        assert isinstance(manifest.preset, ScalePreset)
-        split = SegmentationImages(images=self.ground.val_images, root=self.ground.root, preset=manifest.preset)
+        preset = other.manifest.preset
+        assert isinstance(preset, ScalePreset)
+        split = SegmentationImages(images=self.ground.val_images, root=self.ground.root, preset=preset)
         return self._evaluate(predictor.module, split).metrics
 
     def write_report(self, run: RunDirectory, evaluation: SegmentationEvaluation, best: BestEpoch | None) -> None:
         # matplotlib: a second that the first step need not wait for
         from workers.training.segmentation.report import write_report
 
-        write_report(
-            run, evaluation, categories=self.ground.config.categories, images=self.ground.val_images, best=best
-        )
+        write_report(run, evaluation, ground=self.ground, best=best)
 
     @torch.inference_mode()
     def _evaluate(self, module: nn.Module, split: SegmentationImages) -> SegmentationEvaluation:
         module.eval()
         ground, count = self.ground, len(self.ground.config.categories)
         matrix = torch.zeros((count, count), dtype=torch.int64)
-        accuracies: list[float] = []
+        accuracies: dict[int, float] = {}
+        worst: dict[int, Tensor] = {}
         loss_sum = 0.0
         loader = split.evaluation_batches(batch_size=ground.config.batch_size, data_workers=ground.data_workers)
         for batch in loader:
@@ -112,9 +110,17 @@ class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
                 predicted = torch.from_numpy(label_map(logits_of_picture, width=image.width, height=image.height))
                 of_one = _counts(read_label_map(split.root, image), predicted, count)
                 matrix += of_one
-                accuracies.append(float(of_one.trace() / of_one.sum().clamp(min=1)))
+                accuracies[index] = float(of_one.trace() / of_one.sum().clamp(min=1))
+                worst[index] = predicted
+                if len(worst) > WORST_IMAGES:
+                    del worst[max(worst, key=lambda number: (accuracies[number], -number))]
         metrics = {"val/loss": loss_sum / max(1, len(split.images)), **scores_of(matrix, ground.config.categories)}
-        return SegmentationEvaluation(metrics=metrics, matrix=matrix, accuracies=tuple(accuracies))
+        return SegmentationEvaluation(
+            metrics=metrics,
+            matrix=matrix,
+            accuracies=tuple(accuracies[index] for index in range(len(split.images))),
+            worst=worst,
+        )
 
 
 def to_network(batch: SegmentationBatch, preset: ScalePreset, device: torch.device) -> tuple[Tensor, Tensor]:
