@@ -147,6 +147,14 @@ def test_line_that_cannot_be_used_is_said_with_its_number(store: DatasetStore, l
     assert the_finding(info.report, code).files == ("labels/0.txt:3",)
 
 
+def test_picture_whose_objects_all_go_is_no_negative(store: DatasetStore) -> None:
+    version = ingest(store, yolo_archive("0 0.5 0.5 0 0.2"))
+
+    (name,) = the_finding(version.info.report, "images_without_usable_objects").files
+    assert name.endswith("0.png")
+    assert "0.png" not in images_of(store, version)
+
+
 @pytest.mark.parametrize(
     ("yaml", "match"),
     [

@@ -63,19 +63,26 @@ def _convert(draft: Draft) -> None:
     problems: list[tuple[str, TargetProblem]] = []
     notes: defaultdict[Note, list[str]] = defaultdict(list)
     kept: list[Sample] = []
+    emptied: list[str] = []
     for sample, outcome in zip(draft.samples, in_order(_targets_of, draft.samples), strict=True):
         if isinstance(outcome, TargetProblem):
             problems.append((sample.name, outcome))
             continue
-        kept.append(replace(sample, objects=outcome.objects))
         for note, places in outcome.notes.items():
             notes[note] += places
+        if not outcome.objects and any(_NOTES[note][0] == "error" for note in outcome.notes):
+            emptied.append(sample.name)
+        else:
+            kept.append(replace(sample, objects=outcome.objects))
     draft.samples = kept
     draft.say(*target_problem_findings(problems))
     for note, (severity, words) in _NOTES.items():
         if notes[note]:
             text = f"{counted(len(notes[note]), 'object')} {words}."
             draft.say(finding(severity, note, text, notes[note]))
+    if emptied:
+        text = f"{counted(len(emptied), 'image')} left out: there are objects on it, but none that can be used."
+        draft.say(finding("error", "images_without_usable_objects", text, emptied))
 
 
 def _targets_of(sample: Sample) -> Targets | TargetProblem:
