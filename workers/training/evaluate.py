@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from models.errors import RegistryError
@@ -36,6 +37,7 @@ def evaluate_run(run: RunDirectory, *, token: int | None = None) -> None:
     ground = _with_labels_of_the_model(make_ground(config, home), DatasetStore(home / "datasets"), job)
     task = make_task(ground)
     module = _load(config, job, run).to(ground.device)
+    module = module.to(memory_format=torch.channels_last)  # as in training: the same numbers
     with Journal(run, first_step=0) as journal:
         where = f"{describe_device(ground.device)} in {ground.precision}"
         journal.message(f"Evaluating {job.model} on {len(ground.val_images)} images; {where}.")
