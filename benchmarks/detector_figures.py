@@ -30,6 +30,7 @@ from workers.datasets.dataset import DatasetImage
 from workers.datasets.intake import ingest_archive
 from workers.datasets.store import DatasetStore, DatasetVersion
 from workers.training.detection.images import DetectionImages
+from workers.training.loading import EpochOptions
 
 _SIDES = (480, 640)  # px, of the pictures that are served
 _LOOKS = 5
@@ -129,7 +130,7 @@ def _compare_training(version: DatasetVersion, images: list[DatasetImage]) -> No
         for kind in rates if number % 2 else reversed(rates):
             began = time.perf_counter()
             if kind == "ours":
-                batches = ours.training_batches(batch_size=_BATCH, augmentation="none", seed=0, epoch=number)
+                batches = ours.training_batches(EpochOptions(batch_size=_BATCH, epoch=number))
                 for _, batch in zip(range(_STEPS), batches, strict=False):
                     _step(module, optimizer, [image.float() / 255 for image in batch.images], batch.targets)
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -15,10 +16,30 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from models.errors import ImageError
 from models.images import decode_image
 from workers.datasets.dataset import DatasetImage
+from workers.fine_tune_config import Augmentation
 from workers.training.failures import UnusableImage
+from workers.training.order import shuffled_batches
 
 SampleT = TypeVar("SampleT")
 BatchT = TypeVar("BatchT")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochOptions:
+    """How the training batches of an epoch, or of the rest of one, are made: the same for every task."""
+
+    batch_size: int
+    augmentation: Augmentation = "none"
+    seed: int = 0
+    epoch: int = 0
+    first_step: int = 0  # batches before it were seen already
+    data_workers: int = 0
+    is_pinned: bool = False
+
+    def shuffled(self, count: int, *, groups: Sequence[int] | None = None) -> list[list[int]]:
+        """Indices of `count` images in batches, from `first_step` on. groups: see `shuffled_batches`."""
+        batches = shuffled_batches(count, batch_size=self.batch_size, seed=self.seed, epoch=self.epoch, groups=groups)
+        return batches[self.first_step :]
 
 
 class ImageBatches(Dataset[BatchT], Generic[SampleT, BatchT]):

@@ -19,6 +19,7 @@ from workers.evaluate_config import ResolvedEvaluate
 from workers.fine_tune_config import ResolvedFineTune
 from workers.jobs import BestEpoch
 from workers.run_directory import RunDirectory
+from workers.training.loading import EpochOptions
 
 BatchT = TypeVar("BatchT")
 BatchT_co = TypeVar("BatchT_co", covariant=True)
@@ -73,6 +74,19 @@ class TrainingTask(ABC, Generic[BatchT, EvaluationT]):
     def steps_an_epoch(self) -> int:
         """How many batches an epoch has."""
         return self.ground.fine_tune.steps_an_epoch(len(self.ground.train_images))
+
+    def epoch_options(self, epoch: int, first_step: int) -> EpochOptions:
+        """How the batches of an epoch are made, from its step `first_step` on."""
+        settings = self.ground.fine_tune.hyperparameters
+        return EpochOptions(
+            batch_size=settings.batch_size,
+            augmentation=settings.augmentation,
+            seed=settings.seed,
+            epoch=epoch,
+            first_step=first_step,
+            data_workers=self.ground.data_workers,
+            is_pinned=self.ground.device.type == "cuda",
+        )
 
     @abstractmethod
     def batches(self, *, epoch: int, first_step: int) -> Batches[BatchT]:

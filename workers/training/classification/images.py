@@ -15,8 +15,8 @@ from models.manifest import Preset
 from models.presets import resize_and_crop
 from workers.datasets.dataset import DatasetImage
 from workers.training.classification.augment import augment
-from workers.training.loading import ImageBatches, load_batches, read_image
-from workers.training.order import image_generator, in_order, shuffled_batches
+from workers.training.loading import EpochOptions, ImageBatches, load_batches, read_image
+from workers.training.order import image_generator, in_order
 
 
 class Batch(NamedTuple):
@@ -28,25 +28,14 @@ class Batch(NamedTuple):
 
 
 def training_batches(
-    images: Sequence[DatasetImage],
-    root: Path,
-    preset: Preset,
-    *,
-    batch_size: int,
-    augmentation: str,
-    seed: int,
-    epoch: int,
-    first_step: int = 0,
-    data_workers: int = 0,
-    is_pinned: bool = False,
+    images: Sequence[DatasetImage], root: Path, preset: Preset, options: EpochOptions
 ) -> DataLoader[Batch]:
-    """Shuffled batches of an epoch, from its step `first_step` on."""
-    batches = shuffled_batches(len(images), batch_size=batch_size, seed=seed, epoch=epoch)
-    sample = partial(_augmented, images, root, preset, seed, epoch)
-    if augmentation == "none":
+    """Shuffled batches of an epoch."""
+    sample = partial(_augmented, images, root, preset, options.seed, options.epoch)
+    if options.augmentation == "none":
         sample = partial(_plain, images, root, preset)
     dataset = ImageBatches(sample, partial(_batch, images))
-    return load_batches(dataset, batches[first_step:], data_workers, is_pinned=is_pinned)
+    return load_batches(dataset, options.shuffled(len(images)), options.data_workers, is_pinned=options.is_pinned)
 
 
 def evaluation_batches(

@@ -46,18 +46,8 @@ class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
         self._preset = ground.config.preset
 
     def batches(self, *, epoch: int, first_step: int) -> Batches[Batch]:
-        settings = self.ground.fine_tune.hyperparameters
         return training_batches(
-            self.ground.train_images,
-            self.ground.root,
-            self._preset,
-            batch_size=settings.batch_size,
-            augmentation=settings.augmentation,
-            seed=settings.seed,
-            epoch=epoch,
-            first_step=first_step,
-            data_workers=self.ground.data_workers,
-            is_pinned=self.ground.device.type == "cuda",
+            self.ground.train_images, self.ground.root, self._preset, self.epoch_options(epoch, first_step)
         )
 
     def indices(self, batch: Batch) -> list[int]:

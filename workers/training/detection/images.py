@@ -16,8 +16,8 @@ from models.presets import scaled_size
 from workers.datasets.dataset import DatasetImage
 from workers.training.detection.augment import EncodedMasks, Sample, augment, look
 from workers.training.detection.proposals import ProposalCache
-from workers.training.loading import ImageBatches, load_batches, read_image
-from workers.training.order import alike_in_order, image_generator, shuffled_batches
+from workers.training.loading import EpochOptions, ImageBatches, load_batches, read_image
+from workers.training.order import alike_in_order, image_generator
 from workers.training.views import whole_view
 
 
@@ -40,22 +40,12 @@ class DetectionImages:
     with_masks: bool
     proposals: ProposalCache | None = None
 
-    def training_batches(
-        self,
-        *,
-        batch_size: int,
-        augmentation: str,
-        seed: int,
-        epoch: int,
-        first_step: int = 0,
-        data_workers: int = 0,
-        is_pinned: bool = False,
-    ) -> DataLoader[DetectionBatch]:
-        """Shuffled batches of an epoch from its step `first_step` on; lying and upright pictures come apart."""
+    def training_batches(self, options: EpochOptions) -> DataLoader[DetectionBatch]:
+        """Shuffled batches of an epoch; lying and upright pictures come apart."""
         groups = [int(image.width < image.height) for image in self.images] if self.preset.keeps_aspect else None
-        batches = shuffled_batches(len(self.images), batch_size=batch_size, seed=seed, epoch=epoch, groups=groups)
-        sampler = _Augmented(self, seed, epoch) if augmentation != "none" else self.plain
-        return load_batches(ImageBatches(sampler, collate), batches[first_step:], data_workers, is_pinned=is_pinned)
+        batches = options.shuffled(len(self.images), groups=groups)
+        sampler = _Augmented(self, options.seed, options.epoch) if options.augmentation != "none" else self.plain
+        return load_batches(ImageBatches(sampler, collate), batches, options.data_workers, is_pinned=options.is_pinned)
 
     def evaluation_batches(self, *, batch_size: int, data_workers: int = 0) -> DataLoader[DetectionBatch]:
         """Every image once, as serving sees it: beside images of its own size only."""

@@ -20,8 +20,8 @@ from models.predictors.segmentation import SHORTEST_PX
 from models.presets import scaled_size
 from workers.datasets.dataset import VOID, DatasetImage
 from workers.training.failures import UnusableImage
-from workers.training.loading import ImageBatches, load_batches, read_image
-from workers.training.order import alike_in_order, image_generator, shuffled_batches
+from workers.training.loading import EpochOptions, ImageBatches, load_batches, read_image
+from workers.training.order import alike_in_order, image_generator
 from workers.training.views import View, random_view, recoloured, through_view, uniform, whole_view
 
 Sample = tuple[Tensor, Tensor]  # uint8 [3, h, w], uint8 [h, w]
@@ -43,22 +43,12 @@ class SegmentationImages:
     root: Path
     preset: ScalePreset
 
-    def training_batches(
-        self,
-        *,
-        batch_size: int,
-        augmentation: str,
-        seed: int,
-        epoch: int,
-        first_step: int = 0,
-        data_workers: int = 0,
-        is_pinned: bool = False,
-    ) -> DataLoader[SegmentationBatch]:
-        """Shuffled batches of an epoch from its step `first_step` on; lying and upright pictures come apart."""
+    def training_batches(self, options: EpochOptions) -> DataLoader[SegmentationBatch]:
+        """Shuffled batches of an epoch; lying and upright pictures come apart."""
         groups = [int(image.width < image.height) for image in self.images] if self.preset.keeps_aspect else None
-        batches = shuffled_batches(len(self.images), batch_size=batch_size, seed=seed, epoch=epoch, groups=groups)
-        sampler = _Augmented(self, seed, epoch) if augmentation != "none" else self.plain
-        return load_batches(ImageBatches(sampler, collate), batches[first_step:], data_workers, is_pinned=is_pinned)
+        batches = options.shuffled(len(self.images), groups=groups)
+        sampler = _Augmented(self, options.seed, options.epoch) if options.augmentation != "none" else self.plain
+        return load_batches(ImageBatches(sampler, collate), batches, options.data_workers, is_pinned=options.is_pinned)
 
     def evaluation_batches(self, *, batch_size: int, data_workers: int = 0) -> DataLoader[SegmentationBatch]:
         """Every image once, as serving sees it: beside images of its own size only."""

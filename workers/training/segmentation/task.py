@@ -52,16 +52,7 @@ class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
         self._val = SegmentationImages(images=ground.val_images, root=ground.root, preset=preset)
 
     def batches(self, *, epoch: int, first_step: int) -> Batches[SegmentationBatch]:
-        settings = self.ground.fine_tune.hyperparameters
-        return self._train.training_batches(
-            batch_size=settings.batch_size,
-            augmentation=settings.augmentation,
-            seed=settings.seed,
-            epoch=epoch,
-            first_step=first_step,
-            data_workers=self.ground.data_workers,
-            is_pinned=self.ground.device.type == "cuda",
-        )
+        return self._train.training_batches(self.epoch_options(epoch, first_step))
 
     def indices(self, batch: SegmentationBatch) -> list[int]:
         return batch.indices
