@@ -44,7 +44,9 @@ _STAGES: dict[str, dict[str, tuple[str, ...]]] = {
     "fast_rcnn": {"proposals": ("propose",), "CNN": ("extract",), "heads": ("classify",)},
     "fasterrcnn_fpn": {"proposals": ("rpn",), "CNN": ("backbone",), "heads": ("roi_heads",)},
     "yolo": {"proposals": (), "CNN": ("backbone",), "heads": ("neck", "heads")},
+    "yolo:v1": {"proposals": (), "CNN": ("backbone",), "heads": ("convolutions", "hidden", "answers")},
 }
+_FAMILY = ["rcnn", "fast_rcnn", "fasterrcnn_fpn", "yolo"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +68,7 @@ def main() -> None:
     parser.add_argument("--val-images", type=int, default=8, help="R-CNN needs many seconds for each")
     parser.add_argument("--size-px", type=int, default=320, help="shorter side of the pictures")
     parser.add_argument("--backbone", default="mobilenet_v3_small", help="of all four")
-    parser.add_argument("--detectors", nargs="+", default=list(_STAGES), choices=list(_STAGES))
+    parser.add_argument("--detectors", nargs="+", default=_FAMILY, choices=list(_STAGES))
     parser.add_argument("--plot", type=Path, help="a PNG to write")
     options = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="fovea-detectors-"))
@@ -101,19 +103,22 @@ def _small_dataset(home: Path, archive: Path, *, val_images: int) -> DatasetVers
 
 
 def _measure(name: str, home: Path, dataset: DatasetVersion, options: argparse.Namespace) -> Row:
-    architecture, info = get_architecture(name), dataset.info
+    """name: of an architecture, or `yolo:v1` for a variant of one."""
+    base, _, variant = name.partition(":")
+    architecture, info = get_architecture(base), dataset.info
+    wanted = {"backbone": options.backbone} | ({"variant": variant} if variant else {})
     preset = preset_with_size(architecture.scale_preset, options.size_px)
     knobs = Hyperparameters(epochs=1000, schedule="none", batch_size=4, warmup_steps=50, learning_rate=0.0005)
     config = ResolvedFineTune(
         task="detection",
-        architecture=name,
-        options=architecture.complete_options({"backbone": options.backbone}),
+        architecture=base,
+        options=architecture.complete_options(wanted),
         base=None,
         strategy="from_scratch",
         dataset=info.reference,
         categories=info.categories,
         preset=preset,
-        publish_as=name,
+        publish_as=base,
         promote="never",
         hyperparameters=complete(
             knobs,
@@ -123,7 +128,7 @@ def _measure(name: str, home: Path, dataset: DatasetVersion, options: argparse.N
             train_images=info.splits["train"].images,
         ),
     )
-    run = _train(name, home, config, seconds=60 * options.minutes)
+    run = _train(name.replace(":", "-"), home, config, seconds=60 * options.minutes)
     result = run.read_result()
     assert result is not None
     module = module_from_state_dict(
