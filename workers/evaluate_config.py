@@ -48,7 +48,6 @@ class ResolvedEvaluate(BaseModel):
     batch_size: int
     precision: Precision
     data_workers: int | None
-    seed: int = 0
 
     @property
     def base(self) -> str:
