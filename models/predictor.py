@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from models.architectures.architecture import Architecture, WeightsEntry
 from models.architectures.catalog import get_architecture
+from models.backends.backend import Backend
+from models.backends.eager import EagerBackend
+from models.backends.graphs import Graph
 from models.manifest import AnyPreset, Task
 from models.registry import ModelVersion, Registry
 from models.state_dicts import module_from_state_dict
@@ -53,14 +56,15 @@ class Predictor(ABC, Generic[Wanted, Output, Prediction]):
     """A network in evaluation mode with its preset and categories. May be used by several threads at once."""
 
     task: ClassVar[Task]
+    graph_type: ClassVar[type[Graph]]
 
     def __init__(
         self, module: nn.Module, *, categories: Sequence[str], preset: AnyPreset, device: torch.device | str
     ) -> None:
+        """The network runs eagerly, in float32, until `backend` is replaced by another that computes the same."""
         self.categories = tuple(categories)
         self.preset = preset
-        self.device = torch.device(device)
-        self.module = module.to(self.device).eval().requires_grad_(False)
+        self.backend: Backend = EagerBackend(self.graph_type(module, preset), device)
 
     @staticmethod
     def from_version(registry: Registry, version: ModelVersion, device: torch.device | str) -> AnyPredictor:
@@ -97,9 +101,15 @@ class Predictor(ABC, Generic[Wanted, Output, Prediction]):
         return _predictor(architecture, architecture.tasks[0], module, entry.categories, entry.preset, device)
 
     @property
+    def module(self) -> nn.Module:
+        """The network itself, while it runs eagerly."""
+        assert isinstance(self.backend, EagerBackend)
+        return self.backend.graph.module
+
+    @property
     def size_bytes(self) -> int:
-        """Memory that the parameters and buffers take on the device."""
-        return sum(tensor.nbytes for tensor in (*self.module.parameters(), *self.module.buffers()))
+        """Memory that the weights take on the device."""
+        return self.backend.size_bytes
 
     def check(self, selection: Wanted) -> None:
         """Raises ModelsError if this network cannot give what `selection` asks for."""

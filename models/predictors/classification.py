@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from models.backends.graphs import ClassificationGraph
 from models.manifest import AnyPreset, Preset, Task
 from models.predictions import ClassScore
 from models.predictor import Predictor, Selection, batches
-from models.presets import normalise, resize_and_crop
+from models.presets import resize_and_crop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class Classifier(Predictor[ClassSelection, Tensor, list[ClassScore]]):
     """A classification network. Its output is the probability of every category, float32 [K]."""
 
     task: ClassVar[Task] = "classification"
+    graph_type = ClassificationGraph
     preset: Preset
 
     def __init__(
@@ -66,10 +68,8 @@ class Classifier(Predictor[ClassSelection, Tensor, list[ClassScore]]):
         ranked = top_classes(scores, self.categories, threshold=selection.score_threshold)
         return [score for score in ranked if score.label in selection.categories][: selection.top_k]
 
-    @torch.inference_mode()
     def _scores(self, batch: Tensor) -> Tensor:
-        logits = self.module(normalise(self.preset, batch.to(self.device)))  # [B, K]
-        scores: Tensor = logits.float().softmax(dim=1).cpu()  # waits for the device here
+        scores: Tensor = self.backend.run(batch)
         return scores
 
 

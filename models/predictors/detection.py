@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.backends.graphs import DetectionGraph
 from models.detection_outputs import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD, keep_detections
 from models.errors import NoMasks
 from models.manifest import AnyPreset, ScalePreset, Task
@@ -72,6 +73,7 @@ class Detector(Predictor[DetectionSelection, ViewOutput, list[Detection]]):
     """A detector with torchvision's interface; its labels count from 1."""
 
     task: ClassVar[Task] = "detection"
+    graph_type = DetectionGraph
     preset: ScalePreset
 
     def __init__(
@@ -104,11 +106,9 @@ class Detector(Predictor[DetectionSelection, ViewOutput, list[Detection]]):
             for at in _windows(image.shape[2], image.shape[1], selection)
         ]
 
-    @torch.inference_mode()
     def predict_prepared(self, batch: Tensor, selection: DetectionSelection) -> list[ViewOutput]:
         """What is worth keeping of each of a batch of views, uint8 [B, 3, h, w]."""
-        outputs = self.module(list(batch.to(self.device).to(torch.float32).div_(255)))
-        return [self._keep(output, selection) for output in outputs]
+        return [self._keep(output, selection) for output in self.backend.run(batch)]
 
     def finish(
         self, outputs: Sequence[ViewOutput], *, width: int, height: int, selection: DetectionSelection

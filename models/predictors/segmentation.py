@@ -15,11 +15,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.backends.graphs import SegmentationGraph
 from models.colours import colour_of
 from models.manifest import AnyPreset, ScalePreset, Task
 from models.predictions import Segment, Segmentation
 from models.predictor import Predictor, Selection
-from models.presets import normalise, scale, scaled_size
+from models.presets import scale, scaled_size
 from models.resampling import enlarge_rows
 from models.run_lengths import run_lengths_of
 
@@ -47,6 +48,7 @@ class Segmenter(Predictor[SegmentationSelection, Tensor, Segmentation]):
     """A segmentation network. Its output is logits, float32 [K, h, w]."""
 
     task: ClassVar[Task] = "segmentation"
+    graph_type = SegmentationGraph
     preset: ScalePreset
 
     def __init__(
@@ -62,11 +64,9 @@ class Segmenter(Predictor[SegmentationSelection, Tensor, Segmentation]):
         missing = [max(0, SHORTEST_PX - side) for side in view.shape[1:]]
         return [functional.pad(view, (0, missing[1], 0, missing[0]))]
 
-    @torch.inference_mode()
     def predict_prepared(self, batch: Tensor, selection: SegmentationSelection) -> list[Tensor]:  # noqa: ARG002
         """Logits, float32 [K, h, w] on the CPU, for each of a batch, uint8 [B, 3, h, w]."""
-        logits = self.module(normalise(self.preset, batch.to(self.device)))["out"]  # [B, K, h, w]
-        return list(logits.float().cpu())  # waits for the device here
+        return list(self.backend.run(batch))
 
     def finish(
         self, outputs: Sequence[Tensor], *, width: int, height: int, selection: SegmentationSelection

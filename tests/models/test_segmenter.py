@@ -124,8 +124,10 @@ def test_registered_network_answers_as_it_does_itself(tmp_path: Path) -> None:
     assert isinstance(served, Segmenter)
     (found,) = served.predict([image], ALL)
 
+    module = module.to(memory_format=torch.channels_last)  # as served: the order of summing decides between near-ties
     with torch.inference_mode():
-        logits = module(normalise(preset, scale(preset, image)[None]))["out"]
+        seen = normalise(preset, scale(preset, image)[None]).contiguous(memory_format=torch.channels_last)
+        logits = module(seen)["out"]
     labels = interpolate(logits, size=(150, 200), mode="bilinear", align_corners=False)[0].argmax(dim=0)
     for segment in found.segments:
         assert segment.mask is not None

@@ -1,0 +1,34 @@
+"""PyTorch's own operators, one by one: runs everything, everywhere, and is what all others are held against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.backends.backend import BackendName, Precision
+from models.backends.graphs import DetectionGraph, Graph
+
+
+class EagerBackend:
+    """A network in evaluation mode, its weights in channels-last order."""
+
+    name: BackendName = "eager"
+
+    def __init__(self, graph: Graph, device: torch.device | str, precision: Precision = "float32") -> None:
+        self.device = torch.device(device)
+        self.precision: Precision = precision
+        moved = graph.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.graph: Graph = moved.to(getattr(torch, precision)).eval().requires_grad_(False)
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that parameters and buffers take."""
+        return sum(tensor.nbytes for tensor in (*self.graph.parameters(), *self.graph.buffers()))
+
+    @torch.inference_mode()
+    def run(self, batch: Tensor) -> Any:
+        """See Backend.run."""
+        outputs = self.graph(batch.to(self.device))
+        return outputs if isinstance(self.graph, DetectionGraph) else outputs.cpu()  # waits for the device here

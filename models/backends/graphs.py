@@ -1,0 +1,64 @@
+"""Networks as they are served: pixels in, uint8 [B, C, h, w], and what is to be kept of them out.
+
+Preprocessing is part of the graph, so that a compiler fuses it with the first layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from models.manifest import AnyPreset
+from models.presets import normalise
+
+
+class ClassificationGraph(nn.Module):
+    """Gives the probability of every category, float32 [B, K]."""
+
+    def __init__(self, module: nn.Module, preset: AnyPreset) -> None:
+        super().__init__()
+        self.module = module
+        self.preset = preset
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """batch: uint8 [B, C, h, w]."""
+        logits: Tensor = self.module(_seen(self, batch, self.preset))  # [B, K]
+        return logits.float().softmax(dim=1)
+
+
+class SegmentationGraph(nn.Module):
+    """Gives the logits of every category, float32 [B, K, h, w]."""
+
+    def __init__(self, module: nn.Module, preset: AnyPreset) -> None:
+        super().__init__()
+        self.module = module
+        self.preset = preset
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """batch: uint8 [B, C, h, w]."""
+        outputs: Mapping[str, Tensor] = self.module(_seen(self, batch, self.preset))
+        return outputs["out"].float()
+
+
+class DetectionGraph(nn.Module):
+    """Gives torchvision's dict for every picture; these networks normalise by themselves."""
+
+    def __init__(self, module: nn.Module, preset: AnyPreset) -> None:  # noqa: ARG002 - all graphs are made alike
+        super().__init__()
+        self.module = module
+
+    def forward(self, batch: Tensor) -> list[dict[str, Tensor]]:
+        """batch: uint8 [B, C, h, w]."""
+        return cast("list[dict[str, Tensor]]", self.module(list(batch.to(torch.float32).div_(255))))
+
+
+Graph = ClassificationGraph | SegmentationGraph | DetectionGraph
+
+
+def _seen(graph: nn.Module, batch: Tensor, preset: AnyPreset) -> Tensor:
+    """The batch as the network takes it, in the type of its weights."""
+    dtype = next((tensor.dtype for tensor in graph.parameters()), torch.float32)
+    return normalise(preset, batch).to(dtype, memory_format=torch.channels_last)
