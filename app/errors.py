@@ -144,7 +144,7 @@ KINDS: dict[type[Exception], Kind] = {
     models.UnknownVersion: Kind(404, "unknown_version", "No such model version"),
     models.UnknownAlias: Kind(404, "unknown_alias", "No such alias"),
     models.VersionInUse: Kind(409, "version_in_use", "The version is in use"),
-    models.CorruptVersion: Kind(500, "corrupt_version", "The model version is damaged on disk"),
+    models.CorruptVersion: Kind(503, "corrupt_version", "The model version is damaged on disk", retry_after_s=60),
     models.ModelsError: Kind(500, "model_error", "The model cannot be used"),
     workers.UnknownDataset: Kind(404, "unknown_dataset", "No such data set"),
     workers.DamagedDataset: Kind(500, "damaged_dataset", "The data set version is damaged on disk"),

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from fastapi import FastAPI
 from starlette.types import Scope
 
-from app.inference.devices import choose_device
+from app.inference.devices import choose_device, half_of_memory
 from app.inference.engine import Engine
 from app.inference.image_urls import ImageUrls
 from app.inference.loaded_models import LoadedModels
+from app.inference.model_source import ModelFinder
 from app.middleware import BodyLimitMiddleware, RequestMiddleware
 from app.openapi import complete_openapi
 from app.problems import install_problem_handlers
@@ -36,6 +37,7 @@ from workers.queue import enqueue, make_celery
 log = logging.getLogger(__name__)
 
 _INTAKE_THREADS = 2
+_LOOKUP_EVERY_S = 0.1  # what a worker publishes or promotes is seen this much later at most
 _DESCRIPTION = """Post pictures, get labels, boxes and masks. Post a zip of your own photos, get a fine-tuned model:
 measured, versioned and live.
 
@@ -80,7 +82,7 @@ def _lifespan(settings: ApiSettings) -> Callable[[FastAPI], AbstractAsyncContext
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = await asyncio.to_thread(_open, settings)
         app.state.services = services
-        preloading = [asyncio.create_task(_preload(services, reference)) for reference in settings.preload]
+        preloading = [asyncio.create_task(_preload(services, reference)) for reference in sorted(services.preloading)]
         try:
             yield
         finally:
@@ -108,13 +110,19 @@ def _open(settings: ApiSettings) -> Services:
         except StoreUnavailable as error:
             log.warning("job %s is stored but was not sent; a worker's sweep will find it: %s", job_id, error)
 
-    models_in_memory = LoadedModels(
+    device = choose_device(settings.device)
+    finder = ModelFinder(
         registry,
         architectures=architectures_known,
         weights_dir=settings.weights_dir,
         allow_download=not settings.offline,
-        device=choose_device(settings.device),
-        capacity=settings.max_loaded_models,
+        device=device,
+    )
+    models_in_memory = LoadedModels(
+        finder,
+        budget_bytes=settings.model_memory or half_of_memory(device),
+        pinned=settings.pin,
+        lookup_every_s=_LOOKUP_EVERY_S,
     )
     services = Services(
         settings=settings,
@@ -136,7 +144,7 @@ def _open(settings: ApiSettings) -> Services:
             settings.image_url_hosts, max_bytes=settings.max_image_bytes, timeout_s=settings.image_url_timeout_s
         ),
         spool=Spool.open(settings.home),
-        preloading=set(settings.preload),
+        preloading={*settings.preload, *settings.pin},
         intake=ThreadPoolExecutor(_INTAKE_THREADS, thread_name_prefix="intake"),
     )
     _restore_jobs(services)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ByteSize, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from workers.settings import WorkerSettings
@@ -57,8 +57,13 @@ class ApiSettings(WorkerSettings):
         5.0, gt=0, le=300, description="Seconds that fetching one image URL may take, redirects included."
     )
 
-    max_loaded_models: int = Field(
-        4, ge=1, le=1000, description="Models kept in memory; beyond that the least recently used one goes."
+    model_memory: ByteSize = Field(
+        ByteSize(0),
+        description="What the weights of loaded models may take on the device, `2GiB` for instance; beyond that the "
+        "least recently used ones go. 0 is half of the device's memory.",
+    )
+    pin: CommaSeparated = Field(
+        (), description="Model references that never leave memory once they are loaded, separated by commas."
     )
     preload: CommaSeparated = Field(
         (), description="Model references to load at start, separated by commas: `ants-bees,resnet50`. Empty is none."
@@ -70,12 +75,16 @@ class ApiSettings(WorkerSettings):
         description="Images accepted and not yet answered, tiles counted too; beyond that 503 with Retry-After.",
     )
     request_timeout_s: float = Field(
-        30.0, gt=0, le=3600, description="Seconds that a prediction may take, loading its model included; then 504."
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a prediction may take, loading its model included; then 504. A client may ask for "
+        "less by `X-Request-Timeout`.",
     )
 
     log_format: Literal["text", "json"] = Field("text", description="How log lines look: for people or for machines.")
 
-    @field_validator("image_url_hosts", "preload", mode="before")
+    @field_validator("image_url_hosts", "preload", "pin", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):

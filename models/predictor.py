@@ -57,6 +57,8 @@ class Predictor(ABC, Generic[Wanted, Output, Prediction]):
 
     task: ClassVar[Task]
     graph_type: ClassVar[type[Graph]]
+    finishes_quickly: ClassVar[bool] = False  # in microseconds: `finish` needs no thread
+    has_large_outputs: ClassVar[bool] = False  # megabytes: not many should wait to be finished
 
     def __init__(
         self, module: nn.Module, *, categories: Sequence[str], preset: AnyPreset, device: torch.device | str
@@ -122,8 +124,11 @@ class Predictor(ABC, Generic[Wanted, Output, Prediction]):
         """
 
     @abstractmethod
-    def predict_prepared(self, batch: Tensor, selection: Wanted) -> list[Output]:
-        """What the network says of each of a batch of views, uint8 [B, C, h, w]: on the CPU, in small."""
+    def predict_prepared(self, batch: Tensor, selections: Sequence[Wanted]) -> list[Output]:
+        """What the network says of each of a batch of views, uint8 [B, C, h, w]: on the CPU, in small.
+
+        selections: one a view; views of several requests may share a batch.
+        """
 
     @abstractmethod
     def finish(self, outputs: Sequence[Output], *, width: int, height: int, selection: Wanted) -> Prediction:
@@ -139,7 +144,7 @@ class Predictor(ABC, Generic[Wanted, Output, Prediction]):
             views += made
         outputs: dict[int, Output] = {}
         for batch in batches(views):
-            found = self.predict_prepared(torch.stack([views[number] for number in batch]), selection)
+            found = self.predict_prepared(torch.stack([views[number] for number in batch]), [selection] * len(batch))
             outputs.update(zip(batch, found, strict=True))
         return [
             self.finish(
@@ -164,9 +169,14 @@ def batches(views: Sequence[Tensor]) -> Iterator[list[int]]:
     for number, view in enumerate(views):
         by_shape[view.shape].append(number)
     for shape, numbers in by_shape.items():
-        most = max(1, min(BATCH_IMAGES, BATCH_PIXELS // (shape[-1] * shape[-2])))
+        most = largest_batch(shape)
         for start in range(0, len(numbers), most):
             yield numbers[start : start + most]
+
+
+def largest_batch(shape: torch.Size) -> int:
+    """How many views of that shape, [C, h, w], may share a batch."""
+    return max(1, min(BATCH_IMAGES, BATCH_PIXELS // (shape[-1] * shape[-2])))
 
 
 def _predictor(

@@ -96,7 +96,7 @@ class Question(Generic[Entry]):
             for name, value in answer.timing_ms:
                 times[name] += value
         return self._response(
-            model=used or UsedModel(name=model, version=None, architecture=""),
+            model=used or UsedModel(name=model, version=None, architecture="", backend="", precision=""),
             predictions=entries,
             timing_ms=Timing(**times),
         )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from torch import Tensor
-
-from app.inference.loaded_models import ModelSource
+from app.inference.errors import OutOfDeviceMemory
+from app.inference.model_source import ModelSource
+from models.backends.backend import BackendName, Precision
 from models.errors import ImageError
 
 Prediction = TypeVar("Prediction")
@@ -23,9 +22,9 @@ class ImageAnswer(Generic[Prediction]):
     prediction: Prediction
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Times:
-    """Milliseconds of a request, over all its images."""
+    """Milliseconds of a request: of each part, the image that it took longest for."""
 
     decode_ms: float = 0.0
     queue_ms: float = 0.0
@@ -38,38 +37,7 @@ class Answer(Generic[Prediction]):
     """One entry an image, in their order."""
 
     model: ModelSource
-    images: list[ImageAnswer[Prediction] | ImageError]
+    backend: BackendName
+    precision: Precision
+    images: list[ImageAnswer[Prediction] | ImageError | OutOfDeviceMemory]
     times: Times
-
-
-@dataclass(kw_only=True, slots=True)
-class Prepared:
-    """A decoded image on its way through the device."""
-
-    width: int  # px, upright
-    height: int
-    views: list[Tensor]  # uint8 [C, h, w], as the network looks at it
-    outputs: dict[int, Any]  # of the views that were predicted, by their place
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all its views were predicted."""
-        return len(self.outputs) == len(self.views)
-
-
-class Views:
-    """The views of all images of a request, in one line."""
-
-    def __init__(self, images: Sequence[Prepared]) -> None:
-        self._owners = [(image, place) for image in images for place in range(len(image.views))]
-        self.tensors = [image.views[place] for image, place in self._owners]
-
-    def note(self, numbers: Sequence[int], outputs: Sequence[Any]) -> list[Prepared]:
-        """Keeps the outputs of these views. Returns the images that are whole now."""
-        whole = []
-        for number, output in zip(numbers, outputs, strict=True):
-            image, place = self._owners[number]
-            image.outputs[place] = output
-            if image.is_whole:
-                whole.append(image)
-        return whole

@@ -26,6 +26,13 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
+def half_of_memory(device: torch.device) -> int:
+    """Bytes: half of what the device has, or the machine where that is not told."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1] // 2
+    return describe_memory().total_bytes // 2
+
+
 def describe_devices() -> list[Device]:
     """Every device of this machine that torch can use. A GPU is asked for its memory: not for the event loop."""
     memory = describe_memory()

@@ -1,24 +1,25 @@
 """The serving engine: images wait in bounds, are decoded beside the event loop, and go to the device batch by batch.
 
 The way of a request, whatever its task: admit (or refuse), find and load the model, decode and prepare in the decode
-pool, wait for the device's lane, predict, finish in the pool. Decoded images shrink to what the network sees at once,
-and outputs are finished before the next batch, so memory does not grow with their size. Nothing here knows HTTP.
+pool, wait in the device's lane with the images of other requests, finish. Decoded images shrink to what the network
+sees at once. Whoever stops waiting, by the deadline or because the client went, frees its places. Nothing here knows
+HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Literal, TypeVar
 
-import torch
 from torch import Tensor
 
-from app.inference.answers import Answer, ImageAnswer, Prepared, Times, Views
+from app.inference.admission import Admission
+from app.inference.answers import Answer, ImageAnswer, Times
 from app.inference.errors import (
     DeadlineExceeded,
     EngineFull,
@@ -27,28 +28,39 @@ from app.inference.errors import (
     UnknownCategory,
     WrongTask,
 )
+from app.inference.lane import Lane, Priority, Ran
 from app.inference.loaded_models import LoadedModel, LoadedModels
-from models.errors import ImageError, ImageTooLarge, TooManyTiles
+from app.inference.model_source import ModelSource
+from app.inference.observer import Observer, Outcome
+from models.errors import ImageError, ImageTooLarge
 from models.images import decode_image, encode_image, read_image_size
 from models.manifest import Task
-from models.predictor import AnyPredictor, Selection, batches
+from models.predictor import AnyPredictor, Selection
 
 Result = TypeVar("Result")
 Prediction = TypeVar("Prediction")
 
-_LONGEST_RETRY_S = 60
 _ASKED_BY: Final[dict[Task, str]] = {"classification": "classify", "detection": "detect", "segmentation": "segment"}
 
 
-@dataclass(kw_only=True, slots=True)
-class _Pace:
-    """How long a view takes lately, from admission to answer of its request."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Prepared:
+    """A decoded image on its way through the device."""
 
-    view_s: float = 0.05
-    _weight: float = field(default=0.2, repr=False)
+    width: int  # px, upright
+    height: int
+    views: list[Tensor]  # uint8 [C, h, w], as the network looks at it
+    elapsed_s: float
 
-    def note(self, views: int, elapsed_s: float) -> None:
-        self.view_s += self._weight * (elapsed_s / views - self.view_s)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Finished(Generic[Prediction]):
+    """An image that went all the way."""
+
+    answer: ImageAnswer[Prediction]
+    ran: list[Ran]
+    decode_s: float
+    finish_s: float
 
 
 class Engine:
@@ -62,36 +74,72 @@ class Engine:
         max_pending_images: int,
         max_image_bytes: int,
         max_image_pixels: int,
+        observers: Sequence[Observer] = (),
     ) -> None:
         """max_pending_images: each tile of a large picture counts as one."""
         self.models = models
         self.decode_threads = decode_threads
-        self.max_pending_images = max_pending_images
-        self.pending_images = 0
+        self._admission = Admission(max_pending_images)
         self._max_image_bytes = max_image_bytes
         self._max_image_pixels = max_image_pixels
-        self._pace = _Pace()
+        self._observers = observers
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
-        self._lane = ThreadPoolExecutor(1, thread_name_prefix="infer")
+        self._lane = Lane(observers=observers, after_batch=self._admission.note)
+
+    @property
+    def pending_images(self) -> int:
+        """Accepted and not yet answered; tiles count too."""
+        return self._admission.pending
+
+    @property
+    def max_pending_images(self) -> int:
+        """More are refused."""
+        return self._admission.most
+
+    def check_room(self, priority: Priority) -> None:
+        """To be asked before a body is read. Raises EngineFull if not even one image would be taken."""
+        self._admission.check(priority)
 
     async def predict(
-        self, reference: str, images: Sequence[bytes], selection: Selection[Prediction], *, timeout_s: float
+        self,
+        reference: str,
+        images: Sequence[bytes | Tensor],
+        selection: Selection[Prediction],
+        *,
+        timeout_s: float,
+        priority: Priority = "interactive",
     ) -> Answer[Prediction]:
         """The prediction for each image; an image that cannot be used has its error instead.
 
+        images: files as they were sent, or pictures that are decoded already, uint8 [3, H, W].
         Raises EngineFull, ModelLoading, DeadlineExceeded, OutOfDeviceMemory, WrongTask, UnknownCategory, ModelsError.
         """
-        deadline = time.monotonic() + timeout_s
-        views = await _run(self._decoders, _count_views, images, selection) if selection.is_tiled else len(images)
-        self._admit(views)
-        started_at = time.monotonic()
+        began_at = time.monotonic()
+        model: LoadedModel | None = None
+        outcome: Outcome = "failed"
+        views = 0
         try:
-            model = await self._model(reference, deadline)
+            count = await _run(self._decoders, _count_views, images, selection) if selection.is_tiled else len(images)
+            self._admission.admit(count, priority, timeout_s)
+            views = count
+            model = await self._model(reference, began_at + timeout_s)
             _check(model, selection)
-            return await _before(deadline, self._predict(model, images, selection, deadline), timeout_s)
+            answer = await self._predict(model, images, selection, priority, began_at, timeout_s)
+            outcome = "ok"
+            return answer
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except EngineFull:
+            outcome = "rejected"
+            raise
+        except (DeadlineExceeded, ModelLoading):
+            outcome = "expired"
+            raise
         finally:
-            self.pending_images -= views
-            self._pace.note(views, time.monotonic() - started_at)
+            self._admission.leave(views)
+            source = model.source if model else None
+            self._tell_end(reference, source, outcome, len(images), time.monotonic() - began_at)
 
     async def draw(
         self, data: bytes, annotate: Callable[[Tensor], Tensor], image_format: Literal["png", "jpeg"]
@@ -102,24 +150,8 @@ class Engine:
     async def close(self) -> None:
         """Stops taking work; what runs ends by itself."""
         self._decoders.shutdown(wait=False, cancel_futures=True)
-        self._lane.shutdown(wait=False, cancel_futures=True)
+        self._lane.close()
         await self.models.close()
-
-    def _admit(self, views: int) -> None:
-        waiting, most = self.pending_images, self.max_pending_images
-        if views > most:
-            raise TooManyTiles(
-                f"The request has {views} images and tiles, and {most} are the most that may wait.",
-                hint="Send fewer images at a time, or ask for larger tiles.",
-            )
-        if waiting + views > most:
-            retry_after_s = min(_LONGEST_RETRY_S, max(1, round(waiting * self._pace.view_s)))
-            raise EngineFull(
-                f"{waiting} images wait already, and {most} are the most.",
-                hint=f"Send these {views} again in {retry_after_s} s.",
-                retry_after_s=retry_after_s,
-            )
-        self.pending_images += views
 
     async def _model(self, reference: str, deadline: float) -> LoadedModel:
         try:
@@ -129,106 +161,149 @@ class Engine:
             raise ModelLoading(f"{reference} is still being loaded.", hint="Ask again: loading goes on.") from error
 
     async def _predict(
-        self, model: LoadedModel, images: Sequence[bytes], selection: Selection[Prediction], deadline: float
+        self,
+        model: LoadedModel,
+        images: Sequence[bytes | Tensor],
+        selection: Selection[Prediction],
+        priority: Priority,
+        began_at: float,
+        timeout_s: float,
     ) -> Answer[Prediction]:
-        times = Times()
-        began_at = time.perf_counter()
-        prepared = await asyncio.gather(
-            *(_run(self._decoders, self._prepare, model.predictor, data, selection) for data in images)
-        )
-        times.decode_ms = _ms_since(began_at)
-        views = Views([image for image in prepared if isinstance(image, Prepared)])
-        finished: dict[int, ImageAnswer[Prediction]] = {}  # by identity: equal images are still two
-        for batch in batches(views.tensors):
-            outputs = await self._infer(
-                model.predictor, [views.tensors[number] for number in batch], selection, deadline, times
-            )
-            whole = views.note(batch, outputs)
-            began_at = time.perf_counter()
-            answers = await asyncio.gather(
-                *(_run(self._decoders, _finish, model.predictor, image, selection) for image in whole)
-            )
-            times.postprocess_ms += _ms_since(began_at)
-            finished.update((id(image), answer) for image, answer in zip(whole, answers, strict=True))
-        images_or_errors = [image if isinstance(image, ImageError) else finished[id(image)] for image in prepared]
-        return Answer(model=model.source, images=images_or_errors, times=times)
-
-    def _prepare(self, predictor: AnyPredictor, data: bytes, selection: Selection[Any]) -> Prepared | ImageError:
-        """In the decode pool."""
         try:
-            if len(data) > self._max_image_bytes:
-                hint = "Send a smaller or more compressed image."
-                msg = f"The image has {len(data)} bytes, and {self._max_image_bytes} are the most."
-                raise ImageTooLarge(msg, hint=hint)
-            image = decode_image(data, max_pixels=self._max_image_pixels)
-            views = predictor.prepare(image, selection)
+            async with asyncio.timeout(began_at + timeout_s - time.monotonic()):
+                if len(images) == 1:  # no task of its own: that is most requests
+                    entries = [await self._image(model, images[0], selection, priority)]
+                else:
+                    work = (self._image(model, image, selection, priority) for image in images)
+                    entries = await _together(work)
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"The prediction was not ready within {timeout_s:g} s.",
+                hint="Send fewer images at a time, or try later.",
+            ) from error
+        return _answer(model, entries)
+
+    async def _image(
+        self,
+        model: LoadedModel,
+        image: bytes | Tensor,
+        selection: Selection[Prediction],
+        priority: Priority,
+    ) -> _Finished[Prediction] | ImageError | OutOfDeviceMemory:
+        predictor = model.predictor
+        prepared = await _run(self._decoders, self._prepare, predictor, image, selection)
+        if isinstance(prepared, ImageError):
+            return prepared
+        for observer in self._observers:
+            observer.image_prepared(model.source, seconds=prepared.elapsed_s)
+        waiting = [self._lane.submit(model, view, selection, priority) for view in prepared.views]
+        try:
+            ran = [await output for output in waiting]
+            began_at = time.perf_counter()
+            if predictor.finishes_quickly:
+                answer = _finish(predictor, prepared, ran, selection)
+            else:
+                answer = await _run(self._decoders, _finish, predictor, prepared, ran, selection)
+        except OutOfDeviceMemory as error:
+            return error
+        finally:
+            self._leave_lane(model, waiting)
+        elapsed_s = time.perf_counter() - began_at
+        for observer in self._observers:
+            observer.image_finished(model.source, seconds=elapsed_s)
+        return _Finished(answer=answer, ran=ran, decode_s=prepared.elapsed_s, finish_s=elapsed_s)
+
+    def _leave_lane(self, model: LoadedModel, waiting: list[asyncio.Future[Ran]]) -> None:
+        """The outputs are used up; what was given up before its turn is cancelled."""
+        outputs = 0
+        for view in waiting:
+            if not view.done():
+                view.cancel()
+            elif not view.cancelled() and view.exception() is None:
+                outputs += 1
+        self._lane.finished(model, outputs)
+
+    def _prepare(
+        self, predictor: AnyPredictor, image: bytes | Tensor, selection: Selection[Any]
+    ) -> _Prepared | ImageError:
+        """In the decode pool."""
+        began_at = time.perf_counter()
+        try:
+            pixels = image if isinstance(image, Tensor) else self._decode(image)
+            views = predictor.prepare(pixels, selection)
         except ImageError as error:
             return error
-        return Prepared(width=image.shape[2], height=image.shape[1], views=views, outputs={})
+        elapsed_s = time.perf_counter() - began_at
+        return _Prepared(width=pixels.shape[2], height=pixels.shape[1], views=views, elapsed_s=elapsed_s)
 
-    async def _infer(
-        self,
-        predictor: AnyPredictor,
-        views: Sequence[Tensor],
-        selection: Selection[Any],
-        deadline: float,
-        times: Times,
-    ) -> list[Any]:
-        queued_at = time.perf_counter()
+    def _decode(self, data: bytes) -> Tensor:
+        if len(data) > self._max_image_bytes:
+            hint = "Send a smaller or more compressed image."
+            raise ImageTooLarge(
+                f"The image has {len(data)} bytes, and {self._max_image_bytes} are the most.", hint=hint
+            )
+        return decode_image(data, max_pixels=self._max_image_pixels)
 
-        def in_lane() -> list[Any]:
-            times.queue_ms += _ms_since(queued_at)
-            began_at = time.perf_counter()
-            try:
-                return _infer(predictor, views, selection, deadline)
-            finally:
-                times.inference_ms += _ms_since(began_at)
-
-        return await _run(self._lane, in_lane)
+    def _tell_end(
+        self, reference: str, source: ModelSource | None, outcome: Outcome, images: int, seconds: float
+    ) -> None:
+        for observer in self._observers:
+            observer.request_ended(reference, source, outcome=outcome, images=images, seconds=seconds)
 
 
 async def _run(pool: Executor, work: Callable[..., Result], *args: object) -> Result:
     return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
 
 
-async def _before(deadline: float, work: Awaitable[Result], timeout_s: float) -> Result:
+async def _together(work: Any) -> list[Any]:
+    """All results in their order; one that raises, or a cancellation, ends the others."""
+    tasks = [asyncio.create_task(part) for part in work]
     try:
-        async with asyncio.timeout(deadline - time.monotonic()):
-            return await work
-    except TimeoutError as error:
-        raise DeadlineExceeded(
-            f"The prediction was not ready within {timeout_s:g} s.", hint="Send fewer images at a time, or try later."
-        ) from error
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
-def _count_views(images: Sequence[bytes], selection: Selection[Any]) -> int:
+def _count_views(images: Sequence[bytes | Tensor], selection: Selection[Any]) -> int:
     """What the request will cost, by the images' headers; one that is at fault gets its error when it is decoded."""
     views = 0
-    for data in images:
+    for image in images:
         count = 1
         with suppress(ImageError):
-            count = selection.count_views(*read_image_size(data))
+            size = (image.shape[2], image.shape[1]) if isinstance(image, Tensor) else read_image_size(image)
+            count = selection.count_views(*size)
         views += count
     return views
 
 
-def _infer(predictor: AnyPredictor, views: Sequence[Tensor], selection: Selection[Any], deadline: float) -> list[Any]:
-    """In the device's lane: nothing else computes there meanwhile. Past the deadline nobody waits for the rest."""
-    if time.monotonic() > deadline:
-        raise TimeoutError
-    try:
-        return predictor.predict_prepared(torch.stack(list(views)), selection)
-    except torch.OutOfMemoryError as error:
-        raise OutOfDeviceMemory(
-            "The images do not fit into the device's memory.", hint="Send fewer at a time, or try later."
-        ) from error
-
-
-def _finish(predictor: AnyPredictor, image: Prepared, selection: Selection[Prediction]) -> ImageAnswer[Prediction]:
-    outputs = [image.outputs[place] for place in range(len(image.views))]
+def _finish(
+    predictor: AnyPredictor, image: _Prepared, ran: Sequence[Ran], selection: Selection[Prediction]
+) -> ImageAnswer[Prediction]:
+    outputs = [view.output for view in ran]
     prediction = predictor.finish(outputs, width=image.width, height=image.height, selection=selection)
-    image.outputs.clear()  # a batch's outputs are large: the next ones take their place
     return ImageAnswer(width=image.width, height=image.height, prediction=prediction)
+
+
+def _answer(
+    model: LoadedModel, entries: Sequence[_Finished[Prediction] | ImageError | OutOfDeviceMemory]
+) -> Answer[Prediction]:
+    finished = [entry for entry in entries if isinstance(entry, _Finished)]
+    ran = [view for entry in finished for view in entry.ran]
+    times = Times(
+        decode_ms=1000 * max((entry.decode_s for entry in finished), default=0.0),
+        queue_ms=1000 * max((view.queue_s for view in ran), default=0.0),
+        inference_ms=1000 * max((view.inference_s for view in ran), default=0.0),
+        postprocess_ms=1000 * max((entry.finish_s for entry in finished), default=0.0),
+    )
+    backend = model.predictor.backend
+    return Answer(
+        model=model.source,
+        backend=ran[0].backend if ran else backend.name,
+        precision=ran[0].precision if ran else backend.precision,
+        images=[entry.answer if isinstance(entry, _Finished) else entry for entry in entries],
+        times=times,
+    )
 
 
 def _check(model: LoadedModel, selection: Selection[Any]) -> None:
@@ -252,7 +327,3 @@ def _draw(
     data: bytes, annotate: Callable[[Tensor], Tensor], image_format: Literal["png", "jpeg"], max_pixels: int
 ) -> bytes:
     return encode_image(annotate(decode_image(data, max_pixels=max_pixels)), image_format)
-
-
-def _ms_since(began_at: float) -> float:
-    return (time.perf_counter() - began_at) * 1000

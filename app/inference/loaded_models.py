@@ -1,105 +1,137 @@
-"""Models in memory: found by reference at every request, loaded once however many ask, the least recently used goes.
+"""Models in memory: found by reference, loaded once however many ask, the least recently used goes.
 
-A reference is resolved anew every time, so a moved alias is live at once; what is kept is what it resolves to.
+What a reference means is looked up again and again, so a moved alias is live by itself. While the version that it moved
+to is being loaded, the one before goes on answering: no request fails or waits for a swap.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
+import gc
 import logging
+import sys
 import time
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import torch
 
 from app.inference.errors import OutOfDeviceMemory
-from models.errors import WeightsUnavailable
-from models.predictor import AnyPredictor, Predictor
-from models.registry import Registry
-from models.weights import find_pretrained
+from app.inference.model_source import ModelFinder, ModelSource
+from app.inference.warm_up import warm_up
+from models.errors import ModelsError, WeightsUnavailable
+from models.predictor import AnyPredictor, largest_batch
 
 log = logging.getLogger(__name__)
 
 _UNAVAILABLE_FOR_S = 30.0  # a host that did not answer is not asked again for every request
+_MOST_REFERENCES = 10_000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelSource:
-    """What a reference means right now, and how to load it."""
-
-    name: str
-    version: int | None  # None: pretrained weights of the catalogue
-    architecture: str
-    digest: str  # names the weights; should a version number ever come back, these are told apart by it
-    size_bytes: int  # of the weights' file
-    load: Callable[[], AnyPredictor]
-
-    @property
-    def reference(self) -> str:
-        return self.name if self.version is None else f"{self.name}/{self.version}"
-
-
-@dataclass(kw_only=True, slots=True)
+@dataclass(eq=False, kw_only=True)
 class LoadedModel:
     """A model that can predict."""
 
     source: ModelSource
     predictor: AnyPredictor
+    best_batch: int  # views
+    is_pinned: bool = False
     loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     last_used_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
+    def batch_size(self, shape: torch.Size) -> int:
+        """Most views of that shape, [C, h, w], in a batch."""
+        return min(self.best_batch, largest_batch(shape))
+
 
 class LoadedModels:
-    """At most `capacity` models on one device. To be used from one event loop."""
+    """As many models as fit into `budget_bytes` on one device. To be used from one event loop."""
 
     def __init__(
         self,
-        registry: Registry,
+        finder: ModelFinder,
         *,
-        architectures: frozenset[str],
-        weights_dir: Path,
-        allow_download: bool,
-        device: torch.device,
-        capacity: int,
+        budget_bytes: int,
+        pinned: Sequence[str] = (),
+        lookup_every_s: float = 0.0,
+        on_load: Callable[[LoadedModel], None] = lambda _: None,
     ) -> None:
-        self._registry = registry
-        self._architectures = architectures
-        self._weights_dir = weights_dir
-        self._allow_download = allow_download
-        self._device = device
-        self._capacity = capacity
+        """pinned: references whose models never go. lookup_every_s: how long a lookup holds."""
+        self._finder = finder
+        self.budget_bytes = budget_bytes
+        self._pinned = frozenset(pinned)
+        self._lookup_every_s = lookup_every_s
+        self._on_load = on_load
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # by digest, least recently used first
         self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
+        self._lookups: dict[str, tuple[ModelSource, float]] = {}
+        self._answering: dict[str, str] = {}  # the digest that a reference was last answered with
         self._unavailable: dict[str, tuple[WeightsUnavailable, float]] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
 
     @property
     def device(self) -> torch.device:
         """Where they are."""
-        return self._device
+        return self._finder.device
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that their weights take."""
+        return sum(model.predictor.size_bytes for model in self._loaded.values())
 
     def all(self) -> list[LoadedModel]:
         """The least recently used first."""
         return list(self._loaded.values())
 
     async def get(self, reference: str) -> LoadedModel:
-        """The model that `reference` means now, loaded if need be.
+        """The model that `reference` means, loaded if need be; while it is loaded again, the one it meant before.
 
         Whoever gives up waiting does not stop the loading. Raises ModelsError, OutOfDeviceMemory.
         """
-        source = await asyncio.to_thread(self._find, reference)
+        source = await self._find(reference)
         loaded = self._loaded.get(source.digest)
         if loaded is None:
-            loaded = await asyncio.shield(self._load_once(source))
-        if source.digest in self._loaded:
-            self._loaded.move_to_end(source.digest)
+            loading = self._load_once(source, is_pinned=reference in self._pinned)
+            before = self._loaded.get(self._answering.get(reference, ""))
+            loaded = before if before is not None else await asyncio.shield(loading)
+        if loaded.source.digest in self._loaded:  # it may have left while it was waited for
+            self._answering[reference] = loaded.source.digest
+            self._loaded.move_to_end(loaded.source.digest)
         loaded.last_used_at = datetime.now(UTC)
         return loaded
+
+    async def load(self, reference: str) -> LoadedModel:
+        """The model that `reference` means right now, in memory. Raises ModelsError, OutOfDeviceMemory."""
+        self._lookups.pop(reference, None)
+        source = await self._find(reference)
+        loaded = self._loaded.get(source.digest)
+        if loaded is None:
+            loaded = await asyncio.shield(self._load_once(source, is_pinned=reference in self._pinned))
+        return loaded
+
+    async def load_beside(self, name: str, version: int) -> None:
+        """Loads the version if another of the same model is in memory. What cannot be loaded is said in the log."""
+        if any(model.source.name == name for model in self._loaded.values()):
+            with contextlib.suppress(ModelsError, OutOfDeviceMemory):
+                await self.load(f"{name}/{version}")
+
+    async def unload(self, reference: str) -> bool:
+        """Takes the model out of memory, pinned or not; whether it was there. Raises ModelsError."""
+        source = await self._find(reference)
+        loaded = self._loaded.get(source.digest)
+        if loaded is not None:
+            self._drop(loaded)
+        return loaded is not None
+
+    def forget_lookups(self) -> None:
+        """To be called when names, versions or aliases were changed here: the next request sees it."""
+        self._lookups.clear()
 
     async def close(self) -> None:
         """Lets go of every model."""
@@ -108,55 +140,33 @@ class LoadedModels:
         self._loader.shutdown(wait=False, cancel_futures=True)
         self._loaded.clear()
 
-    def _find(self, reference: str) -> ModelSource:
-        """Reads the registry: in a thread."""
-        if reference.partition(".")[0] in self._architectures:
-            found = find_pretrained(reference)
-            assert found is not None
-            architecture, entry = found
+    async def _find(self, reference: str) -> ModelSource:
+        source, until = self._lookups.get(reference, (None, 0.0))
+        if source is None or time.monotonic() >= until:
+            source = await asyncio.to_thread(self._finder.find, reference)
+            if len(self._lookups) >= _MOST_REFERENCES:
+                self._lookups.clear()
+            self._lookups[reference] = (source, time.monotonic() + self._lookup_every_s)
+        return source
 
-            return ModelSource(
-                name=entry.reference,
-                version=None,
-                architecture=architecture.name,
-                digest=entry.reference,
-                size_bytes=entry.size_bytes,
-                load=lambda: Predictor.from_pretrained(
-                    architecture,
-                    entry,
-                    weights_dir=self._weights_dir,
-                    allow_download=self._allow_download,
-                    device=self._device,
-                ),
-            )
-        version = self._registry.resolve(reference)
-        manifest = version.manifest
-        return ModelSource(
-            name=manifest.name,
-            version=manifest.version,
-            architecture=manifest.architecture,
-            digest=f"{manifest.reference} {manifest.sha256}",
-            size_bytes=manifest.size_bytes,
-            load=lambda: Predictor.from_version(self._registry, version, self._device),
-        )
-
-    def _load_once(self, source: ModelSource) -> asyncio.Task[LoadedModel]:
+    def _load_once(self, source: ModelSource, *, is_pinned: bool) -> asyncio.Task[LoadedModel]:
         task = self._loading.get(source.digest)
         if task is None:
-            task = asyncio.create_task(self._load(source), name=f"load {source.reference}")
+            task = asyncio.create_task(self._load(source, is_pinned=is_pinned), name=f"load {source.reference}")
             self._loading[source.digest] = task
-            task.add_done_callback(lambda done: self._end_loading(source.digest, done))
+            task.add_done_callback(lambda done: self._end_loading(source, done))
         return task
 
-    def _end_loading(self, digest: str, task: asyncio.Task[LoadedModel]) -> None:
-        self._loading.pop(digest, None)
-        if not task.cancelled():
-            task.exception()  # seen here too, in case nobody waits any more
+    def _end_loading(self, source: ModelSource, task: asyncio.Task[LoadedModel]) -> None:
+        self._loading.pop(source.digest, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("%s was not loaded: %s", source.reference, error)
 
-    async def _load(self, source: ModelSource) -> LoadedModel:
+    async def _load(self, source: ModelSource, *, is_pinned: bool) -> LoadedModel:
         error, until = self._unavailable.get(source.digest, (None, 0.0))
         if error is not None and time.monotonic() < until:
             raise error
+        self._make_room(source)
         started_at = time.monotonic()
         try:
             loaded = await asyncio.get_running_loop().run_in_executor(self._loader, _load_now, source)
@@ -164,20 +174,65 @@ class LoadedModels:
             self._unavailable[source.digest] = (unavailable, time.monotonic() + _UNAVAILABLE_FOR_S)
             raise
         self._unavailable.pop(source.digest, None)
+        loaded.is_pinned = is_pinned
+        self._make_room(source)
         self._loaded[source.digest] = loaded
-        log.info("loaded %s in %.1f s", source.reference, time.monotonic() - started_at)
-        while len(self._loaded) > self._capacity:
-            _, evicted = self._loaded.popitem(last=False)
-            log.info("unloaded %s: %d models are the limit", evicted.source.reference, self._capacity)
+        log.info(
+            "loaded %s in %.1f s, batches of up to %d",
+            source.reference,
+            time.monotonic() - started_at,
+            loaded.best_batch,
+        )
+        self._on_load(loaded)
         return loaded
+
+    def _make_room(self, source: ModelSource) -> None:
+        """The least recently used go until the model fits. Raises OutOfDeviceMemory if it never will."""
+        pinned_bytes = sum(model.predictor.size_bytes for model in self._loaded.values() if model.is_pinned)
+        if pinned_bytes + source.size_bytes > self.budget_bytes:
+            raise OutOfDeviceMemory(
+                f"{source.reference} takes {source.size_bytes} bytes, and of FOVEA_MODEL_MEMORY, {self.budget_bytes}, "
+                f"pinned models hold {pinned_bytes}.",
+                hint="Raise FOVEA_MODEL_MEMORY, or pin fewer models.",
+            )
+        for model in self.all():
+            if self.size_bytes + source.size_bytes <= self.budget_bytes:
+                break
+            if not model.is_pinned:
+                self._drop(model)
+
+    def _drop(self, model: LoadedModel) -> None:
+        """Requests that are under way keep it until they are answered; then its memory goes back to the system."""
+        loop = asyncio.get_running_loop()
+        weakref.finalize(model, _return_memory_soon, loop)
+        del self._loaded[model.source.digest]
+        self._answering = {name: digest for name, digest in self._answering.items() if digest != model.source.digest}
+        log.info("unloaded %s: models may take %d MiB", model.source.reference, self.budget_bytes // 1024**2)
 
 
 def _load_now(source: ModelSource) -> LoadedModel:
+    """In the loading thread."""
     try:
         predictor = source.load()
+        return LoadedModel(source=source, predictor=predictor, best_batch=warm_up(predictor))
     except torch.OutOfMemoryError as error:
         raise OutOfDeviceMemory(
             f"{source.reference} does not fit into the device's memory.",
-            hint="Lower FOVEA_MAX_LOADED_MODELS, or serve on another device.",
+            hint="Lower FOVEA_MODEL_MEMORY, so that other models leave, or serve on another device.",
         ) from error
-    return LoadedModel(source=source, predictor=predictor)
+
+
+def _return_memory_soon(loop: asyncio.AbstractEventLoop) -> None:
+    """The model is still being taken apart now, so a moment later."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+        loop.call_soon_threadsafe(loop.run_in_executor, None, _return_memory)
+
+
+def _return_memory() -> None:
+    """What was freed goes back to the system: allocators keep it for themselves otherwise."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # a C library that is not glibc
+            ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-from app.inference.loaded_models import ModelSource
+from app.inference.model_source import ModelSource
 
 Outcome = Literal["ok", "rejected", "expired", "cancelled", "failed"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
 from starlette.responses import FileResponse, Response, StreamingResponse
 
-from app.dependencies import AfterQuery, IdempotencyDep, JobsDep, LimitQuery, RegistryDep, ServicesDep
+from app.dependencies import AfterQuery, EngineDep, IdempotencyDep, JobsDep, LimitQuery, RegistryDep, ServicesDep
 from app.errors import InvalidValue
 from app.problems import errors_of
 from app.routes.answers import file_part, form_body, json_answer, problems
@@ -144,6 +145,7 @@ async def post_version(request: Request, name: str, services: ServicesDep, idemp
 
     def make(services: Services, form: Form) -> Response:
         manifest = _publish(services, name, form)
+        services.engine.models.forget_lookups()
         location = f"/v1/models/{name}/versions/{manifest.version}"
         return json_answer(manifest, status=201, headers={"Location": location})
 
@@ -156,26 +158,33 @@ async def post_version(request: Request, name: str, services: ServicesDep, idemp
     summary="Delete a version of a model",
     responses=problems(404, 409, 422, 503),
 )
-def delete_version(name: str, version: int, registry: RegistryDep, jobs: JobsDep) -> None:
+def delete_version(name: str, version: int, registry: RegistryDep, jobs: JobsDep, engine: EngineDep) -> None:
     """Frees its disk; 409 while an alias points at it or a job goes on from it. The number is not given again."""
     waiting = jobs.uses_model(f"{name}/{version}")
     if waiting:
         hint = "Wait until they have ended, or cancel them."
         raise VersionInUse(f"{name}/{version} is what {', '.join(waiting[:5])} will go on from.", hint=hint)
     registry.delete_version(name, version)
+    engine.models.forget_lookups()
 
 
 @router.put("/{name}/aliases/{alias}", response_model=Alias, summary="Point an alias", responses=problems(404, 422))
-def put_alias(name: str, alias: str, target: AliasTarget, registry: RegistryDep) -> Alias:
-    """Promotes or rolls back: `production` is what the bare name means. Live with the next request."""
-    previous = registry.set_alias(name, alias, target.version)
+async def put_alias(name: str, alias: str, target: AliasTarget, registry: RegistryDep, engine: EngineDep) -> Alias:
+    """Promotes or rolls back: `production` is what the bare name means. Live with the next request.
+
+    If the model is in use, the version is loaded before the alias moves, so that nobody waits for it.
+    """
+    await engine.models.load_beside(name, target.version)
+    previous = await asyncio.to_thread(registry.set_alias, name, alias, target.version)
+    engine.models.forget_lookups()
     return Alias(model=name, alias=alias, version=target.version, previous=previous)
 
 
 @router.delete("/{name}/aliases/{alias}", status_code=204, summary="Delete an alias", responses=problems(404, 422))
-def delete_alias(name: str, alias: str, registry: RegistryDep) -> None:
+def delete_alias(name: str, alias: str, registry: RegistryDep, engine: EngineDep) -> None:
     """The version it pointed at stays."""
     registry.delete_alias(name, alias)
+    engine.models.forget_lookups()
 
 
 def _model(registry: Registry, name: str) -> Model:

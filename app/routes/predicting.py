@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
-from fastapi import Query, Request
+from fastapi import Header, Query, Request
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from torch import Tensor
 
@@ -15,15 +17,16 @@ from app.dependencies import EngineDep, ServicesDep
 from app.errors import NotAcceptable
 from app.inference.answers import Answer
 from app.inference.engine import Engine
+from app.inference.lane import Priority
 from app.problems import problem_of
 from app.routes.answers import Documented, file_part, json_answer, problems
 from app.routes.posted_images import PostedImage, read_images
 from app.schemas.predict import ImageInfo, ImagePrediction, Timing, UsedModel
 from app.services import Services
-from models.errors import ImageError
 from models.predictor import Selection
 
 Prediction = TypeVar("Prediction")
+Result = TypeVar("Result")
 
 _DRAWN: Final[dict[str, Literal["png", "jpeg"]]] = {"image/png": "png", "image/jpeg": "jpeg"}
 _ANSWERS: Final = ("application/json", *_DRAWN)  # the first of those that a client likes equally well
@@ -47,11 +50,31 @@ class Caller:
     request: Request
     services: Services
     engine: Engine
+    timeout_s: float
+    priority: Priority
 
 
-def get_caller(request: Request, services: ServicesDep, engine: EngineDep) -> Caller:
+def get_caller(
+    request: Request,
+    services: ServicesDep,
+    engine: EngineDep,
+    x_request_timeout: Annotated[
+        float | None,
+        Header(
+            gt=0,
+            allow_inf_nan=False,
+            description="Seconds that the answer is worth waiting for; then 504. At most what the operator allows.",
+        ),
+    ] = None,
+    x_priority: Annotated[
+        Priority,
+        Header(description="`bulk` goes to the network after everybody who is `interactive`, and is refused earlier."),
+    ] = "interactive",
+) -> Caller:
     """For routes to depend on."""
-    return Caller(request=request, services=services, engine=engine)
+    allowed_s = services.settings.request_timeout_s
+    timeout_s = allowed_s if x_request_timeout is None else min(x_request_timeout, allowed_s)
+    return Caller(request=request, services=services, engine=engine, timeout_s=timeout_s, priority=x_priority)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +107,7 @@ async def answer_prediction(
     Raises NotAcceptable, what `read_images` and `Engine.predict` raise, and the first image's error if all have one.
     """
     drawn_as = _wanted_picture(caller.request.headers.get("accept", ""))
+    caller.engine.check_room(caller.priority)  # who is refused anyway need not be read
     posted = await read_images(caller.request, caller.services)
     if drawn_as is not None and len(posted) != 1:
         raise NotAcceptable(
@@ -94,12 +118,41 @@ async def answer_prediction(
     if not good:
         assert posted[0].error is not None
         raise posted[0].error
-    answer = await caller.engine.predict(
-        model, [image.data for image in good], selection, timeout_s=caller.services.settings.request_timeout_s
+    answer = await while_connected(
+        caller.request,
+        caller.engine.predict(
+            model,
+            [image.data for image in good],
+            selection,
+            timeout_s=caller.timeout_s,
+            priority=caller.priority,
+        ),
     )
     if drawn_as is not None:
         return await _picture(caller.engine, good[0], answer, presentation, drawn_as)
     return json_answer(_response(caller.request, posted, answer, presentation))
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`, which is cancelled when the client goes. Only after the whole body was read.
+
+    Raises ClientDisconnect.
+    """
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_client_gone(request))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        gone.cancel()
+
+
+async def _client_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def split_categories(categories: list[str] | None) -> frozenset[str]:
@@ -139,7 +192,7 @@ async def _picture(
     drawn_as: Literal["png", "jpeg"],
 ) -> Response:
     (found,) = answer.images
-    if isinstance(found, ImageError):
+    if isinstance(found, Exception):
         raise found
     made = presentation.png(found.prediction)
     if made is not None and drawn_as == "jpeg":
@@ -173,7 +226,13 @@ def _response(
         predictions.append(presentation.entry(image=info, **fields))
     used, times = answer.model, answer.times
     return presentation.response(
-        model=UsedModel(name=used.name, version=used.version, architecture=used.architecture),
+        model=UsedModel(
+            name=used.name,
+            version=used.version,
+            architecture=used.architecture,
+            backend=answer.backend,
+            precision=answer.precision,
+        ),
         predictions=predictions,
         timing_ms=Timing(
             decode=round(times.decode_ms, 2),

@@ -59,6 +59,8 @@ class UsedModel(BaseModel):
     name: str = Field(description="A registered model, or pretrained weights as `resnet50.IMAGENET1K_V2`.")
     version: int | None = Field(description="Null for pretrained weights of the catalogue.")
     architecture: str
+    backend: str = Field(description="How the network ran: `eager`, or compiled.")
+    precision: str = Field(description="What it computed in: `float32` or `bfloat16`.")
 
 
 class ImageInfo(BaseModel):
@@ -86,11 +88,11 @@ class ImagePrediction(BaseModel):
 
 
 class Timing(BaseModel):
-    """Where the time went, milliseconds over all images."""
+    """Where the time went, milliseconds; of each part, the image that it took longest for."""
 
     decode: float = Field(description="From bytes to what the network sees.")
     queue: float = Field(description="Waiting for the device.")
-    inference: float
+    inference: float = Field(description="Of the batch that the image was in, with images of other requests.")
     postprocess: float = Field(0.0, description="From what the network says to the answer: masks in full size, …")
 
 

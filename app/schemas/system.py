@@ -30,7 +30,11 @@ class LoadedModel(BaseModel):
     reference: str = Field(description="`ants-bees/3` or `resnet50.IMAGENET1K_V2`.")
     architecture: str
     device: str
-    size_bytes: int = Field(description="Of its weights.")
+    backend: str = Field(description="How it runs: `eager`, or compiled.")
+    precision: str
+    best_batch: int = Field(description="Images a batch, as measured when it was loaded.")
+    is_pinned: bool
+    size_bytes: int = Field(description="Of its weights, in memory.")
     loaded_at: datetime
     last_used_at: datetime
 
@@ -43,7 +47,7 @@ class Engine(BaseModel):
     pending_images: int = Field(description="Images accepted and not yet answered.")
     max_pending_images: int
     loaded_models: list[LoadedModel] = Field(description="The least recently used first.")
-    max_loaded_models: int
+    model_memory_bytes: int = Field(description="What the weights of loaded models may take.")
 
 
 class Queue(BaseModel):

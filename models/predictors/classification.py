@@ -32,6 +32,7 @@ class Classifier(Predictor[ClassSelection, Tensor, list[ClassScore]]):
 
     task: ClassVar[Task] = "classification"
     graph_type = ClassificationGraph
+    finishes_quickly = True
     preset: Preset
 
     def __init__(
@@ -49,7 +50,7 @@ class Classifier(Predictor[ClassSelection, Tensor, list[ClassScore]]):
         """The middle of the picture, uint8 [C, crop, crop]."""
         return [resize_and_crop(self.preset, image)]
 
-    def predict_prepared(self, batch: Tensor, selection: ClassSelection) -> list[Tensor]:  # noqa: ARG002
+    def predict_prepared(self, batch: Tensor, selections: Sequence[ClassSelection]) -> list[Tensor]:  # noqa: ARG002
         """Probabilities, float32 [K] on the CPU, for each of a batch, uint8 [B, C, crop, crop]."""
         return list(self._scores(batch))
 

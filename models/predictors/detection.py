@@ -106,9 +106,10 @@ class Detector(Predictor[DetectionSelection, ViewOutput, list[Detection]]):
             for at in _windows(image.shape[2], image.shape[1], selection)
         ]
 
-    def predict_prepared(self, batch: Tensor, selection: DetectionSelection) -> list[ViewOutput]:
+    def predict_prepared(self, batch: Tensor, selections: Sequence[DetectionSelection]) -> list[ViewOutput]:
         """What is worth keeping of each of a batch of views, uint8 [B, 3, h, w]."""
-        return [self._keep(output, selection) for output in self.backend.run(batch)]
+        outputs = self.backend.run(batch)
+        return [self._keep(output, selection) for output, selection in zip(outputs, selections, strict=True)]
 
     def finish(
         self, outputs: Sequence[ViewOutput], *, width: int, height: int, selection: DetectionSelection

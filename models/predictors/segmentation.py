@@ -49,6 +49,7 @@ class Segmenter(Predictor[SegmentationSelection, Tensor, Segmentation]):
 
     task: ClassVar[Task] = "segmentation"
     graph_type = SegmentationGraph
+    has_large_outputs = True
     preset: ScalePreset
 
     def __init__(
@@ -64,7 +65,7 @@ class Segmenter(Predictor[SegmentationSelection, Tensor, Segmentation]):
         missing = [max(0, SHORTEST_PX - side) for side in view.shape[1:]]
         return [functional.pad(view, (0, missing[1], 0, missing[0]))]
 
-    def predict_prepared(self, batch: Tensor, selection: SegmentationSelection) -> list[Tensor]:  # noqa: ARG002
+    def predict_prepared(self, batch: Tensor, selections: Sequence[SegmentationSelection]) -> list[Tensor]:  # noqa: ARG002
         """Logits, float32 [K, h, w] on the CPU, for each of a batch, uint8 [B, 3, h, w]."""
         return list(self.backend.run(batch))
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from app.inference.answers import ImageAnswer
 from app.inference.engine import Engine
 from app.inference.errors import DeadlineExceeded, EngineFull, ModelLoading, OutOfDeviceMemory, WrongTask
+from app.inference.lane import Priority
 from app.inference.loaded_models import LoadedModels
+from app.inference.model_source import ModelFinder, ModelSource
+from app.inference.observer import Observer
 from models.architectures import catalog
 from models.errors import ModelsError, TooManyTiles, UnknownVersion, WeightsUnavailable
-from models.predictions import ClassScore
 from models.predictor import AnyPredictor, Predictor
 from models.predictors.classification import Classifier, ClassSelection
 from models.predictors.detection import DetectionSelection
@@ -30,22 +33,29 @@ from tests.waiting import wait_until
 ALL = ClassSelection()
 
 
-def engine_of(home: Path, *, capacity: int = 2, max_pending_images: int = 8) -> Engine:
+def engine_of(
+    home: Path,
+    *,
+    budget_bytes: int = 10**9,
+    pinned: Sequence[str] = (),
+    max_pending_images: int = 8,
+    observers: Sequence[Observer] = (),
+) -> Engine:
     known = frozenset(catalog.names())
-    models = LoadedModels(
+    finder = ModelFinder(
         Registry(home / "registry", reserved_names=known),
         architectures=known,
         weights_dir=home / "weights",
         allow_download=False,
         device=torch.device("cpu"),
-        capacity=capacity,
     )
     return Engine(
-        models,
+        LoadedModels(finder, budget_bytes=budget_bytes, pinned=pinned),
         decode_threads=1,
         max_pending_images=max_pending_images,
         max_image_bytes=10**6,
         max_image_pixels=10**6,
+        observers=observers,
     )
 
 
@@ -67,6 +77,38 @@ def registry(tmp_path: Path) -> Registry:
     for name in ("one", "two", "three"):
         publish_compass(registry, name)
     return registry
+
+
+def hold_lane(engine: Engine) -> threading.Event:
+    """The device is busy until the event is set."""
+    release = threading.Event()
+    lane = engine._lane
+    lane._is_busy = True
+
+    async def wait() -> None:
+        await asyncio.to_thread(release.wait, 30)
+        lane._is_busy = False
+        lane._start()
+
+    engine.held = asyncio.create_task(wait())  # type: ignore[attr-defined]
+    return release
+
+
+async def until_waiting(engine: Engine, views: int) -> None:
+    await asyncio.to_thread(wait_until, lambda: engine._lane.waiting == views)
+
+
+def note_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that go through classifiers."""
+    sizes: list[int] = []
+    original = Classifier.predict_prepared
+
+    def noted(predictor: Classifier, batch: torch.Tensor, selections: Sequence[ClassSelection]) -> list[torch.Tensor]:
+        sizes.append(len(batch))
+        return original(predictor, batch, selections)
+
+    monkeypatch.setattr(Classifier, "predict_prepared", noted)
+    return sizes
 
 
 class SlowLoading:
@@ -117,11 +159,66 @@ def test_deadline_while_loading_says_so_and_loading_goes_on(
     with_engine(tmp_path, work)
 
 
-def test_least_recently_used_model_goes(registry: Registry, tmp_path: Path) -> None:
+def test_least_recently_used_model_goes_when_memory_is_short_and_pinned_ones_stay(
+    registry: Registry, tmp_path: Path
+) -> None:
+    room = 2 * registry.resolve("one").manifest.size_bytes
+
     async def work(engine: Engine) -> None:
         for name in ("one", "two", "one", "three"):
             await engine.predict(name, [pictures.png()], ALL, timeout_s=30)
         assert [model.source.reference for model in engine.models.all()] == ["one/1", "three/1"]
+        assert engine.models.size_bytes <= room
+
+    async def work_with_pin(engine: Engine) -> None:
+        for name in ("one", "two", "three"):
+            await engine.predict(name, [pictures.png()], ALL, timeout_s=30)
+        assert [model.source.reference for model in engine.models.all()] == ["one/1", "three/1"]
+
+    with_engine(tmp_path, work, budget_bytes=room)
+    with_engine(tmp_path, work_with_pin, budget_bytes=room, pinned=["one"])
+
+
+def test_model_that_never_fits_is_refused_and_the_others_stay(registry: Registry, tmp_path: Path) -> None:
+    room = registry.resolve("one").manifest.size_bytes
+
+    async def work(engine: Engine) -> None:
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        with pytest.raises(OutOfDeviceMemory, match="FOVEA_MODEL_MEMORY"):
+            await engine.predict("two", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+
+    with_engine(tmp_path, work, budget_bytes=room, pinned=["one"])
+
+
+def test_moved_alias_is_answered_by_the_old_version_until_the_new_one_is_loaded(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_compass(registry, "one", gain=-2.0)
+    registry.set_alias("one", "production", 1)
+
+    async def version_that_answers(engine: Engine) -> int | None:
+        return (await engine.predict("one", [pictures.png()], ALL, timeout_s=30)).model.version
+
+    async def work(engine: Engine) -> None:
+        assert await version_that_answers(engine) == 1
+        loading = SlowLoading(monkeypatch)
+        registry.set_alias("one", "production", 2)
+        assert await version_that_answers(engine) == 1
+        loading.go_on.set()
+        await engine.models.load("one")
+        assert await version_that_answers(engine) == 2
+
+    with_engine(tmp_path, work)
+
+
+def test_unloaded_model_is_loaded_again_when_asked(registry: Registry, tmp_path: Path) -> None:
+    async def work(engine: Engine) -> None:
+        assert not await engine.models.unload("one")
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        assert await engine.models.unload("one")
+        assert engine.models.all() == []
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
 
     with_engine(tmp_path, work)
 
@@ -155,9 +252,11 @@ def test_prediction_that_is_not_ready_in_time_is_given_up(
     async def work(engine: Engine) -> None:
         await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
 
-        def slowly(predictor: Classifier, batch: torch.Tensor, selection: ClassSelection) -> list[torch.Tensor]:
+        def slowly(
+            predictor: Classifier, batch: torch.Tensor, selections: Sequence[ClassSelection]
+        ) -> list[torch.Tensor]:
             assert go_on.wait(30)
-            return original(predictor, batch, selection)
+            return original(predictor, batch, selections)
 
         monkeypatch.setattr(Classifier, "predict_prepared", slowly)
         with pytest.raises(DeadlineExceeded):
@@ -169,18 +268,34 @@ def test_prediction_that_is_not_ready_in_time_is_given_up(
     with_engine(tmp_path, work)
 
 
-def test_device_out_of_memory_is_an_error_of_that_request_only(
+def test_batch_that_does_not_fit_is_halved_and_only_the_image_that_never_fits_is_refused(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_memory(*_: Any) -> list[torch.Tensor]:
-        raise torch.OutOfMemoryError
+    original = Classifier.predict_prepared
+    sizes: list[int] = []
+
+    def short_of_memory(
+        predictor: Classifier, batch: torch.Tensor, selections: Sequence[ClassSelection]
+    ) -> list[torch.Tensor]:
+        sizes.append(len(batch))
+        if len(batch) > 2 or (batch == 255).all(dim=(1, 2, 3)).any():  # white takes the most room
+            raise torch.OutOfMemoryError
+        return original(predictor, batch, selections)
+
+    white = pictures.encoded(Image.new("RGB", (40, 40), "white"))
 
     async def work(engine: Engine) -> None:
-        with monkeypatch.context() as patched:
-            patched.setattr(Classifier, "predict_prepared", no_memory)
-            with pytest.raises(OutOfDeviceMemory):
-                await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
-        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        model = await engine.models.get("one")
+        model.best_batch = 8
+        release = hold_lane(engine)
+        monkeypatch.setattr(Classifier, "predict_prepared", short_of_memory)
+        asked = asyncio.create_task(engine.predict("one", [white, *[pictures.png()] * 4], ALL, timeout_s=30))
+        await until_waiting(engine, 5)
+        release.set()
+        answer = await asked
+        assert isinstance(answer.images[0], OutOfDeviceMemory)
+        assert all(isinstance(image, ImageAnswer) for image in answer.images[1:])
+        assert max(sizes) == 5
 
     with_engine(tmp_path, work)
 
@@ -246,30 +361,133 @@ def test_unknown_model_frees_its_place(registry: Registry, tmp_path: Path) -> No
     with_engine(tmp_path, work)
 
 
-def test_outputs_of_a_batch_are_finished_before_the_next_one_is_predicted(
+def test_idle_device_takes_one_image_at_once_and_a_busy_one_finds_a_batch(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps: list[str] = []
-    predict, finish = Classifier.predict_prepared, Classifier.finish
-
-    def noted_predict(predictor: Classifier, batch: torch.Tensor, selection: ClassSelection) -> list[torch.Tensor]:
-        steps.append(f"predict {len(batch)}")
-        return predict(predictor, batch, selection)
-
-    def noted_finish(predictor: Classifier, *args: Any, **options: Any) -> list[ClassScore]:
-        steps.append("finish")
-        return finish(predictor, *args, **options)
-
-    monkeypatch.setattr(Classifier, "predict_prepared", noted_predict)
-    monkeypatch.setattr(Classifier, "finish", noted_finish)
-    monkeypatch.setattr("models.predictor.BATCH_IMAGES", 2)
+    sizes = note_batches(monkeypatch)
 
     async def work(engine: Engine) -> None:
-        answer = await engine.predict("one", [pictures.png()] * 3, ALL, timeout_s=30)
-        assert len(answer.images) == 3
+        model = await engine.models.get("one")
+        model.best_batch = 4
+        sizes.clear()
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        release = hold_lane(engine)
+        asked = [asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=30)) for _ in range(6)]
+        await until_waiting(engine, 6)
+        release.set()
+        await asyncio.gather(*asked)
+        assert sizes == [1, 4, 2]
 
     with_engine(tmp_path, work)
-    assert steps == ["predict 2", "finish", "finish", "predict 1", "finish"]
+
+
+def test_interactive_images_go_first_and_bulk_fills_their_batch(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+
+    async def ask(engine: Engine, priority: Priority) -> None:
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=30, priority=priority)
+        ended.append(priority)
+
+    async def work(engine: Engine) -> None:
+        model = await engine.models.get("one")
+        model.best_batch = 2
+        release = hold_lane(engine)
+        bulk = [asyncio.create_task(ask(engine, "bulk")) for _ in range(3)]
+        await until_waiting(engine, 3)
+        interactive = asyncio.create_task(ask(engine, "interactive"))
+        await until_waiting(engine, 4)
+        release.set()
+        await asyncio.gather(*bulk, interactive)
+        assert "interactive" in ended[:2]
+
+    with_engine(tmp_path, work)
+
+
+def test_bulk_is_refused_while_there_is_room_for_interactive_requests(registry: Registry, tmp_path: Path) -> None:
+    async def work(engine: Engine) -> None:
+        await engine.models.get("one")
+        release = hold_lane(engine)
+        first = asyncio.create_task(engine.predict("one", [pictures.png()] * 6, ALL, timeout_s=30))
+        await until_waiting(engine, 6)
+        with pytest.raises(EngineFull):
+            await engine.predict("one", [pictures.png()], ALL, timeout_s=30, priority="bulk")
+        second = asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=30))
+        await until_waiting(engine, 7)
+        release.set()
+        await asyncio.gather(first, second)
+
+    with_engine(tmp_path, work)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "expired"])
+def test_who_stops_waiting_frees_the_place_and_is_never_predicted(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    sizes = note_batches(monkeypatch)
+
+    async def work(engine: Engine) -> None:
+        await engine.models.get("one")
+        sizes.clear()
+        release = hold_lane(engine)
+        timeout_s = 0.3 if how == "expired" else 30
+        asked = asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=timeout_s))
+        await until_waiting(engine, 1)
+        if how == "cancelled":
+            asked.cancel()
+        with pytest.raises(asyncio.CancelledError if how == "cancelled" else DeadlineExceeded):
+            await asked
+        assert engine.pending_images == 0
+        assert engine._lane.waiting == 0
+        release.set()
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        assert sizes == [1]
+
+    with_engine(tmp_path, work)
+
+
+def test_request_that_would_not_be_ready_in_time_is_refused_at_once(registry: Registry, tmp_path: Path) -> None:
+    async def work(engine: Engine) -> None:
+        await engine.models.get("one")
+        release = hold_lane(engine)
+        first = asyncio.create_task(engine.predict("one", [pictures.png()] * 6, ALL, timeout_s=30))
+        await until_waiting(engine, 6)
+        with pytest.raises(EngineFull, match="ready within"):
+            await engine.predict("one", [pictures.png()], ALL, timeout_s=0.001)
+        release.set()
+        await first
+
+    with_engine(tmp_path, work)
+
+
+def test_observers_hear_of_every_part_and_every_end(registry: Registry, tmp_path: Path) -> None:
+    heard: list[tuple[str, object]] = []
+
+    class Listener:
+        def image_prepared(self, model: ModelSource, *, seconds: float) -> None:
+            heard.append(("prepared", model.reference))
+
+        def batch_predicted(
+            self, model: ModelSource, *, backend: str, queue_s: Sequence[float], inference_s: float
+        ) -> None:
+            heard.append(("predicted", len(queue_s)))
+
+        def image_finished(self, model: ModelSource, *, seconds: float) -> None:
+            heard.append(("finished", model.reference))
+
+        def request_ended(
+            self, reference: str, model: ModelSource | None, *, outcome: str, images: int, seconds: float
+        ) -> None:
+            heard.append((outcome, images))
+
+    async def work(engine: Engine) -> None:
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        with pytest.raises(ModelsError):
+            await engine.predict("nothing", [pictures.png()] * 2, ALL, timeout_s=30)
+
+    with_engine(tmp_path, work, observers=[Listener()])
+    assert heard == [("prepared", "one/1"), ("predicted", 1), ("finished", "one/1"), ("ok", 1), ("failed", 2)]
 
 
 def test_tiles_wait_as_images_do(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,216 @@
+"""A device's lane: views wait by model and size, and go through the network batch by batch.
+
+Work-conserving: an idle device takes what is there at once, so a lone view never waits for company; while it is busy
+the next batch grows, up to what measured best for its model. Nothing polls and nothing waits for a fixed time. Within a
+priority the view that came first decides whose turn it is, so no model starves another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor
+
+from app.inference.errors import OutOfDeviceMemory
+from app.inference.loaded_models import LoadedModel
+from app.inference.observer import Observer
+from models.backends.backend import BackendName, Precision
+from models.predictor import AnyPredictor, Selection
+
+Priority = Literal["interactive", "bulk"]
+_PRIORITIES: Final[tuple[Priority, ...]] = ("interactive", "bulk")
+
+_LARGE_OUTPUTS = 4  # that may wait to be finished; those of a segmentation network take 20 MB each
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ran:
+    """What became of a view."""
+
+    output: Any
+    backend: BackendName
+    precision: Precision
+    queue_s: float
+    inference_s: float  # of the batch it was in
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class _Waiting:
+    model: LoadedModel
+    view: Tensor  # uint8 [C, h, w]
+    selection: Selection[Any]
+    done: asyncio.Future[Ran]
+    number: int  # in the order of arrival
+    since: float
+
+
+_Line = tuple[Priority, int, torch.Size]  # of views that may share a batch: the middle one is the model's identity
+
+
+class Lane:
+    """One batch at a time on one device. To be used from one event loop; the network runs in a thread of its own."""
+
+    def __init__(self, *, observers: Sequence[Observer] = (), after_batch: Callable[[int], None] = lambda _: None):
+        """after_batch: is told how many views went through, on the event loop."""
+        self._observers = observers
+        self._after_batch = after_batch
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="infer")
+        self._lines: dict[_Line, deque[_Waiting]] = {}
+        self._numbers = count()
+        self._is_busy = False
+        self._unfinished = 0  # large outputs that somebody still holds
+
+    @property
+    def waiting(self) -> int:
+        """Views that wait for the device."""
+        return sum(map(len, self._lines.values()))
+
+    def submit(
+        self, model: LoadedModel, view: Tensor, selection: Selection[Any], priority: Priority
+    ) -> asyncio.Future[Ran]:
+        """The output of `view`, uint8 [C, h, w], when its turn has come; cancel it and its place is free.
+
+        Raises OutOfDeviceMemory if the view does not even fit alone, and whatever the network raises.
+        """
+        done: asyncio.Future[Ran] = asyncio.get_running_loop().create_future()
+        line: _Line = (priority, id(model), view.shape)
+        waiting = _Waiting(
+            model=model,
+            view=view,
+            selection=selection,
+            done=done,
+            number=next(self._numbers),
+            since=time.perf_counter(),
+        )
+        self._lines.setdefault(line, deque()).append(waiting)
+        done.add_done_callback(lambda done: self._leave(line, waiting) if done.cancelled() else None)
+        self._start()
+        return done
+
+    def finished(self, model: LoadedModel, outputs: int) -> None:
+        """So many outputs of the model have become predictions, or are not wanted any more."""
+        if model.predictor.has_large_outputs:
+            self._unfinished -= outputs
+            self._start()
+
+    def close(self) -> None:
+        """Takes no more; what runs ends by itself."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _start(self) -> None:
+        """Gives the device the next batch if it is idle and there is one."""
+        if self._is_busy:
+            return
+        batch = self._take()
+        if not batch:
+            return
+        self._is_busy = True
+        started_at = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._thread, _predict, batch)
+        running.add_done_callback(lambda done: self._end(batch, done, started_at))
+
+    def _take(self) -> list[_Waiting]:
+        lines = [line for line in self._lines if self._may_start(line)]
+        if not lines:
+            return []
+        chosen = min(lines, key=lambda line: (_PRIORITIES.index(line[0]), self._lines[line][0].number))
+        most = self._lines[chosen][0].model.batch_size(chosen[2])
+        batch: list[_Waiting] = []
+        for priority in _PRIORITIES:  # bulk fills what is left of an interactive batch
+            line: _Line = (priority, *chosen[1:])
+            queue = self._lines.get(line, deque())
+            while queue and len(batch) < most:
+                batch.append(queue.popleft())
+            if not queue:
+                self._lines.pop(line, None)
+        if batch[0].model.predictor.has_large_outputs:
+            self._unfinished += len(batch)
+        return batch
+
+    def _may_start(self, line: _Line) -> bool:
+        return self._unfinished < _LARGE_OUTPUTS or not self._lines[line][0].model.predictor.has_large_outputs
+
+    def _leave(self, line: _Line, waiting: _Waiting) -> None:
+        queue = self._lines.get(line, deque())
+        if waiting in queue:
+            queue.remove(waiting)
+            if not queue:
+                del self._lines[line]
+
+    def _end(self, batch: list[_Waiting], running: asyncio.Future[_Outcome], started_at: float) -> None:
+        self._is_busy = False
+        if running.cancelled() or asyncio.get_running_loop().is_closed():
+            for waiting in batch:
+                waiting.done.cancel()
+            return
+        outcome = running.result()
+        elapsed_s = time.perf_counter() - started_at
+        model = batch[0].model
+        given_up = 0
+        for waiting, output in zip(batch, outcome.outputs, strict=True):
+            if waiting.done.cancelled():
+                given_up += 1
+            elif isinstance(output, Exception):
+                given_up += 1
+                waiting.done.set_exception(output)
+            else:
+                ran = Ran(
+                    output=output,
+                    backend=outcome.backend,
+                    precision=outcome.precision,
+                    queue_s=started_at - waiting.since,
+                    inference_s=elapsed_s,
+                )
+                waiting.done.set_result(ran)
+        if given_up:
+            self.finished(model, given_up)
+        self._after_batch(len(batch))
+        waits = [started_at - waiting.since for waiting in batch]
+        for observer in self._observers:
+            observer.batch_predicted(model.source, backend=outcome.backend, queue_s=waits, inference_s=elapsed_s)
+        self._start()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Outcome:
+    outputs: list[Any]  # an output or an exception a view
+    backend: BackendName
+    precision: Precision
+
+
+def _predict(batch: Sequence[_Waiting]) -> _Outcome:
+    """In the lane's thread. Raises nothing: one view's failure is not the others'."""
+    predictor = batch[0].model.predictor
+    backend = predictor.backend  # it may be replaced meanwhile
+    return _Outcome(outputs=_outputs(predictor, batch), backend=backend.name, precision=backend.precision)
+
+
+def _outputs(predictor: AnyPredictor, batch: Sequence[_Waiting]) -> list[Any]:
+    """Where memory does not suffice, halves are tried, down to one view."""
+    try:
+        views = torch.stack([waiting.view for waiting in batch])
+        return list(predictor.predict_prepared(views, [waiting.selection for waiting in batch]))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            return [error] * len(batch)
+    if len(batch) == 1:
+        hint = "Send a smaller image, or try later."
+        return [OutOfDeviceMemory("The image does not fit into the device's memory.", hint=hint)]
+    middle = len(batch) // 2
+    return _outputs(predictor, batch[:middle]) + _outputs(predictor, batch[middle:])
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device, or the machine, had no memory left. PyTorch has no class of its own for the CPU's."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )

@@ -1,0 +1,82 @@
+"""What a model reference means right now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from models.predictor import AnyPredictor, Predictor
+from models.registry import Registry
+from models.weights import find_pretrained
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSource:
+    """What a reference means, and how to load it."""
+
+    name: str
+    version: int | None  # None: pretrained weights of the catalogue
+    architecture: str
+    digest: str  # names the weights; should a version number ever come back, these are told apart by it
+    size_bytes: int  # of the weights' file
+    load: Callable[[], AnyPredictor]
+
+    @property
+    def reference(self) -> str:
+        return self.name if self.version is None else f"{self.name}/{self.version}"
+
+
+class ModelFinder:
+    """Finds models in a registry and in the catalogue. Reads files: to be used in a thread."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        architectures: frozenset[str],
+        weights_dir: Path,
+        allow_download: bool,
+        device: torch.device,
+    ) -> None:
+        self._registry = registry
+        self._architectures = architectures
+        self._weights_dir = weights_dir
+        self._allow_download = allow_download
+        self.device = device
+
+    def find(self, reference: str) -> ModelSource:
+        """Raises ModelsError."""
+        if reference.partition(".")[0] in self._architectures:
+            return self._pretrained(reference)
+        version = self._registry.resolve(reference)
+        manifest = version.manifest
+        return ModelSource(
+            name=manifest.name,
+            version=manifest.version,
+            architecture=manifest.architecture,
+            digest=f"{manifest.reference} {manifest.sha256}",
+            size_bytes=manifest.size_bytes,
+            load=lambda: Predictor.from_version(self._registry, version, self.device),
+        )
+
+    def _pretrained(self, reference: str) -> ModelSource:
+        found = find_pretrained(reference)
+        assert found is not None
+        architecture, entry = found
+        return ModelSource(
+            name=entry.reference,
+            version=None,
+            architecture=architecture.name,
+            digest=entry.reference,
+            size_bytes=entry.size_bytes,
+            load=lambda: Predictor.from_pretrained(
+                architecture,
+                entry,
+                weights_dir=self._weights_dir,
+                allow_download=self._allow_download,
+                device=self.device,
+            ),
+        )
