@@ -40,7 +40,7 @@ class SegmentationGraph(nn.Module):
     def forward(self, batch: Tensor) -> Tensor:
         """batch: uint8 [B, C, h, w]."""
         outputs: Mapping[str, Tensor] = self.module(_seen(self, batch, self.preset))
-        return outputs["out"].float()
+        return outputs["out"].float().contiguous()
 
 
 class DetectionGraph(nn.Module):

@@ -29,7 +29,13 @@ def test_picture_as_the_body_is_classified(compass: RunningApi) -> None:
     answer = compass.classify(pictures.jpeg(), "image/jpeg")
     assert best(answer)[0] == "left"
     body = ClassifyResponse.model_validate_json(answer.content)
-    assert body.model.model_dump() == {"name": "compass", "version": 1, "architecture": "garment_classifier"}
+    assert body.model.model_dump() == {
+        "name": "compass",
+        "version": 1,
+        "architecture": "garment_classifier",
+        "backend": "eager",
+        "precision": "float32",
+    }
     assert (body.predictions[0].image.width, body.predictions[0].image.height) == (40, 28)
     assert body.timing_ms.inference > 0
 

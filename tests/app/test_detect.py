@@ -57,7 +57,13 @@ def test_objects_are_answered_with_their_boxes(finders: RunningApi) -> None:
     assert (blue["label"], blue["index"]) == ("blue", 2)
     assert "mask" not in red
     body = DetectResponse.model_validate_json(answer.content)
-    assert body.model.model_dump() == {"name": "boxes", "version": 1, "architecture": "fasterrcnn_resnet50_fpn"}
+    assert body.model.model_dump() == {
+        "name": "boxes",
+        "version": 1,
+        "architecture": "fasterrcnn_resnet50_fpn",
+        "backend": "eager",
+        "precision": "float32",
+    }
     assert (body.predictions[0].image.width, body.predictions[0].image.height) == (320, 160)
 
 
