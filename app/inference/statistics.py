@@ -1,0 +1,102 @@
+"""What each model version has done since the process started: counts and times, as Triton's users know them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from app.inference.loaded_models import ModelSource
+from app.inference.observer import Observer, Outcome
+
+
+@dataclass(kw_only=True, slots=True)
+class Duration:
+    """How often something happened, and how long it took in all."""
+
+    count: int = 0
+    ns: int = 0
+
+    def note(self, seconds: float, *, count: int = 1) -> None:
+        self.count += count
+        self.ns += round(seconds * 1e9)
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelStatistics:
+    """Of one version. An image counts once for each view that the network takes of it."""
+
+    last_inference_ms: int = 0  # since 1970; 0: never
+    inference_count: int = 0  # images of requests that were answered
+    execution_count: int = 0  # batches
+    success: Duration = field(default_factory=Duration)  # requests
+    fail: Duration = field(default_factory=Duration)  # requests
+    queue: Duration = field(default_factory=Duration)  # views
+    compute_input: Duration = field(default_factory=Duration)  # images: decoding and the preset
+    compute_infer: Duration = field(default_factory=Duration)  # views: each of a batch takes as long as the batch
+    compute_output: Duration = field(default_factory=Duration)  # images
+    by_batch_size: defaultdict[int, Duration] = field(default_factory=lambda: defaultdict(Duration))  # batches
+
+
+class Statistics(Observer):
+    """Counts by version. To be used from one event loop.
+
+    Requests that ended before their reference was resolved belong to no version and are not counted.
+    """
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._of: defaultdict[str, ModelStatistics] = defaultdict(ModelStatistics)
+
+    def of(self, reference: str) -> ModelStatistics:
+        """Of the version that the pinned `reference` names: `ants-bees/3`, `resnet50.IMAGENET1K_V2`."""
+        return self._of.get(reference) or ModelStatistics()
+
+    def references(self) -> list[str]:
+        """The versions that were asked for anything, pinned, sorted."""
+        return sorted(self._of)
+
+    def image_prepared(self, model: ModelSource, *, seconds: float) -> None:
+        """An image was decoded and made into the network's views."""
+        self._of[model.reference].compute_input.note(seconds)
+
+    def batch_predicted(
+        self,
+        model: ModelSource,
+        *,
+        backend: str,  # noqa: ARG002
+        queue_s: Sequence[float],
+        inference_s: float,
+    ) -> None:
+        """A batch went through the network."""
+        found = self._of[model.reference]
+        size = len(queue_s)
+        found.execution_count += 1
+        found.queue.note(sum(queue_s), count=size)
+        found.compute_infer.note(inference_s * size, count=size)
+        found.by_batch_size[size].note(inference_s)
+
+    def image_finished(self, model: ModelSource, *, seconds: float) -> None:
+        """The outputs of an image became its prediction."""
+        self._of[model.reference].compute_output.note(seconds)
+
+    def request_ended(
+        self,
+        reference: str,  # noqa: ARG002
+        model: ModelSource | None,
+        *,
+        outcome: Outcome,
+        images: int,
+        seconds: float,
+    ) -> None:
+        """A request was answered, refused or given up."""
+        if model is None:
+            return
+        found = self._of[model.reference]
+        found.last_inference_ms = round(self._now().timestamp() * 1000)
+        if outcome == "ok":
+            found.inference_count += images
+            found.success.note(seconds)
+        else:
+            found.fail.note(seconds)
