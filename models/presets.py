@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -40,6 +41,27 @@ def normalise(preset: AnyPreset, images: Tensor) -> Tensor:
     mean = scaled.new_tensor(preset.mean).view(-1, 1, 1)
     std = scaled.new_tensor(preset.std).view(-1, 1, 1)
     return scaled.sub_(mean).div_(std)
+
+
+def levels_of(preset: AnyPreset, images: Tensor) -> Tensor:
+    """The inverse of `normalise`: float32 [B, C, h, w] as levels, float32 [B, C, h, w], 0 to 255 if they were such."""
+    mean = images.new_tensor(preset.mean).view(-1, 1, 1)
+    std = images.new_tensor(preset.std).view(-1, 1, 1)
+    return (images * std + mean) * 255
+
+
+def frame_view(preset: Preset, view: Tensor) -> Tensor:
+    """A picture, uint8 [3, resize, resize], of which `resize_and_crop` makes `view`, uint8 [C, crop, crop], to the bit.
+
+    There is none where the network sees more than the resized picture: then ValueError.
+    """
+    margin = preset.resize_px - preset.crop_px
+    if margin < 0:
+        msg = f"a crop of {preset.crop_px} px is not part of a picture of {preset.resize_px} px"
+        raise ValueError(msg)
+    before = round(margin / 2)  # as center_crop rounds
+    around = [before, margin - before, before, margin - before]
+    return functional.pad(view.expand(3, -1, -1), around)
 
 
 def scaled_size(preset: ScalePreset, height: int, width: int) -> tuple[int, int]:

@@ -11,7 +11,15 @@ from torchvision.transforms._presets import ImageClassification
 
 from models.architectures.catalog import build, get_architecture
 from models.manifest import Preset
-from models.presets import apply_preset, convert_channels, normalise, preset_with_size, resize_and_crop
+from models.presets import (
+    apply_preset,
+    convert_channels,
+    frame_view,
+    levels_of,
+    normalise,
+    preset_with_size,
+    resize_and_crop,
+)
 from tests.builders import gradient_tensor
 
 IMAGENET = Preset(resize_px=256, crop_px=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -150,3 +158,37 @@ def test_preset_of_half_equals_transform_input(name: str) -> None:
         theirs = module(apply_preset(imagenet, image).unsqueeze(0))
 
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_levels_of_what_was_normalised_are_the_bytes_again() -> None:
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, -1, -1)
+
+    assert levels_of(IMAGENET, normalise(IMAGENET, images)).round().equal(images.float())
+
+
+def test_floats_between_two_levels_are_at_most_half_a_level_away() -> None:
+    random = torch.Generator().manual_seed(1)
+    levels = torch.rand(2, 3, 32, 32, generator=random) * 255
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (IMAGENET.mean, IMAGENET.std))
+    normalised = (levels / 255 - mean) / std
+
+    nearest = normalise(IMAGENET, levels_of(IMAGENET, normalised).round().to(torch.uint8))
+
+    assert levels_apart(nearest, normalised, IMAGENET).max() <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize(("resize_px", "crop_px"), [(256, 224), (255, 224), (232, 224), (28, 28), (33, 28), (31, 28)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_framed_view_is_what_the_network_sees(resize_px: int, crop_px: int, channels: int) -> None:
+    half = (0.5,) * channels
+    preset = Preset(channels=channels, resize_px=resize_px, crop_px=crop_px, mean=half, std=half)
+    view = convert_channels(noisy_image(crop_px, crop_px), channels)
+
+    assert resize_and_crop(preset, frame_view(preset, view)).equal(view)
+
+
+def test_view_larger_than_the_resized_picture_cannot_be_framed() -> None:
+    preset = Preset(resize_px=20, crop_px=24, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+    with pytest.raises(ValueError, match="24 px is not part of a picture of 20 px"):
+        frame_view(preset, torch.zeros(3, 24, 24, dtype=torch.uint8))
