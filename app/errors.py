@@ -3,6 +3,7 @@
 ApiError
  ├─ MalformedBody             400
  ├─ MalformedIdempotencyKey   400
+ ├─ InvalidTensor             400   of the Open Inference Protocol: its shape, datatype or bytes do not fit
  ├─ UnknownFile               404
  ├─ UnknownJobType            404
  ├─ NotAcceptable             406
@@ -41,6 +42,10 @@ class MalformedBody(ApiError):
 
 class MalformedIdempotencyKey(ApiError):
     """An Idempotency-Key that cannot be one."""
+
+
+class InvalidTensor(ApiError):
+    """A tensor that is not what the model takes, or whose parts do not fit together."""
 
 
 class UnknownFile(ApiError):
@@ -109,6 +114,7 @@ class Kind:
 KINDS: dict[type[Exception], Kind] = {
     MalformedBody: Kind(400, "malformed_body", "The body cannot be read"),
     MalformedIdempotencyKey: Kind(400, "malformed_idempotency_key", "The Idempotency-Key cannot be one"),
+    InvalidTensor: Kind(400, "invalid_tensor", "The tensor cannot be used"),
     UnknownFile: Kind(404, "unknown_file", "No such file"),
     UnknownJobType: Kind(404, "unknown_job_type", "No such kind of job"),
     NotAcceptable: Kind(406, "not_acceptable", "The answer cannot have this form"),

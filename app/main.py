@@ -18,9 +18,11 @@ from app.inference.engine import Engine
 from app.inference.image_urls import ImageUrls
 from app.inference.loaded_models import LoadedModels
 from app.inference.model_source import ModelFinder
+from app.inference.statistics import Statistics
 from app.middleware import BodyLimitMiddleware, RequestMiddleware
 from app.openapi import complete_openapi
 from app.problems import install_problem_handlers
+from app.protocols import open_inference, torchserve
 from app.routes import architectures, classify, datasets, detect, documentation, health, jobs, models, runs, segment
 from app.services import Services
 from app.settings import ApiSettings
@@ -69,6 +71,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     for module in (classify, detect, segment, datasets, jobs, runs, models, architectures, health, documentation):
         app.include_router(module.router)
+    for router in (*open_inference.routers(), *torchserve.routers()):
+        app.include_router(router)
     documentation.mount_assets(app)
     install_problem_handlers(app)
     complete_openapi(app)
@@ -124,6 +128,7 @@ def _open(settings: ApiSettings) -> Services:
         pinned=settings.pin,
         lookup_every_s=_LOOKUP_EVERY_S,
     )
+    statistics = Statistics(now=lambda: datetime.now(UTC))
     services = Services(
         settings=settings,
         started_at=datetime.now(UTC),
@@ -139,12 +144,15 @@ def _open(settings: ApiSettings) -> Services:
             max_pending_images=settings.max_pending_images,
             max_image_bytes=settings.max_image_bytes,
             max_image_pixels=settings.max_image_pixels,
+            observers=(statistics,),
         ),
         image_urls=ImageUrls(
             settings.image_url_hosts, max_bytes=settings.max_image_bytes, timeout_s=settings.image_url_timeout_s
         ),
         spool=Spool.open(settings.home),
         preloading={*settings.preload, *settings.pin},
+        unloaded=set(),
+        statistics=statistics,
         intake=ThreadPoolExecutor(_INTAKE_THREADS, thread_name_prefix="intake"),
     )
     _restore_jobs(services)

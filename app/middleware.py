@@ -22,7 +22,7 @@ access_log = logging.getLogger("fovea.access")
 error_log = logging.getLogger("fovea.errors")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
-_QUIET_PATHS = frozenset({"/healthz", "/readyz"})
+_QUIET_PATHS = frozenset({"/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"})
 _CLIENT_WENT = 499  # nginx's number for a client that did not wait
 _LINGER_S = 2.0
 

@@ -14,11 +14,12 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import JsonValue, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from app.errors import UNEXPECTED, ApiError, InvalidValue, Kind, kind_of
 from app.inference.errors import InferenceError
+from app.protocols.error_shapes import foreign_error
 from app.schemas.problem import FieldError, Problem
 from app.validity import describe_valid, kind_of_body
 from models.errors import IncompatibleWeights, ModelsError
@@ -47,7 +48,10 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer that carries the problem."""
+    """The answer that carries the problem, in the shape that the clients of its path know."""
+    foreign = foreign_error(problem)
+    if foreign is not None:
+        return JSONResponse(foreign.body, status_code=foreign.status, headers=headers)
     return Response(
         problem.model_dump_json(exclude_none=True), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from app.inference.engine import Engine
 from app.inference.image_urls import ImageUrls
+from app.inference.statistics import Statistics
 from app.settings import ApiSettings
 from app.spool import Spool
 from models.registry import Registry
@@ -34,6 +35,8 @@ class Services:
     image_urls: ImageUrls
     spool: Spool
     preloading: set[str]  # references that are still to be loaded before the server is ready
+    unloaded: set[str]  # versions that a client took out of memory, until it asks for them again
+    statistics: Statistics
     intake: Executor  # the few threads that unpack and check what was uploaded: minutes, not milliseconds
 
     @property

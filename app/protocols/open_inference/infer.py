@@ -1,0 +1,83 @@
+"""`POST /v2/models/{model}/infer`: tensors in, tensors out."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.dependencies import ServicesDep
+from app.protocols.answered_images import predictions_of
+from app.protocols.open_inference.answers import Written, write_outputs
+from app.protocols.open_inference.inputs import Image, InputLimits, images_of
+from app.protocols.open_inference.messages import InferRequest
+from app.protocols.open_inference.outputs import WantedOutput, selection_of, wanted_outputs
+from app.protocols.open_inference.request_body import HEADER_LENGTH, parse_infer, read_body
+from app.protocols.served_models import ServedModel, find_served
+from app.services import Services
+
+router = APIRouter(prefix="/v2", include_in_schema=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """A request, understood."""
+
+    served: ServedModel
+    message: InferRequest
+    images: list[Image]
+    wanted: list[WantedOutput]
+
+
+@router.post("/models/{model}/infer")
+@router.post("/models/{model}/versions/{version}/infer")
+async def infer(request: Request, services: ServicesDep, model: str, version: str | None = None) -> Response:
+    """The model's outputs for the images of the request."""
+    body = await read_body(request, limit_bytes=services.settings.max_body_bytes)
+    header_length = request.headers.get(HEADER_LENGTH)
+    asked = await asyncio.to_thread(_understand, services, model, version, body, header_length)
+    said = asked.message.parameters
+    most_s = services.settings.request_timeout_s
+    answer = await services.engine.predict(
+        asked.served.reference,
+        asked.images,
+        selection_of(asked.served, asked.message, asked.wanted),
+        timeout_s=min(said.timeout / 1e6, most_s) if said.timeout else most_s,
+        priority="bulk" if said.priority > 1 else "interactive",
+    )
+    services.unloaded.discard(asked.served.reference)
+    written = await asyncio.to_thread(
+        write_outputs,
+        asked.served,
+        asked.message,
+        asked.wanted,
+        predictions_of(answer),
+        most_values=services.settings.max_image_pixels,
+    )
+    return _response(written)
+
+
+def _understand(services: Services, model: str, version: str | None, data: bytes, header_length: str | None) -> _Asked:
+    """In a thread: it reads the registry, and JSON of megabytes."""
+    served = find_served(services.registry, model, version)
+    body = parse_infer(data, header_length)
+    settings = services.settings
+    limits = InputLimits(max_images=settings.max_images_per_request, max_pixels=settings.max_image_pixels)
+    return _Asked(
+        served=served,
+        message=body.message,
+        images=images_of(body, served, limits),
+        wanted=wanted_outputs(body.message, served),
+    )
+
+
+def _response(written: Written) -> Response:
+    if not written.binary:
+        return Response(written.json, media_type="application/json")
+    return Response(
+        written.json + written.binary,
+        media_type="application/octet-stream",
+        headers={HEADER_LENGTH: str(len(written.json))},
+    )

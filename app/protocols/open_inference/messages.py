@@ -1,0 +1,84 @@
+"""The JSON of the protocol, as far as a client writes it. What is not known is ignored, as the protocol asks.
+
+Source: KServe's Open Inference Protocol; Triton's binary data, classification, parameters and repository extensions.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.detection_outputs import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD
+
+Text = Annotated[str, Field(max_length=1000)]
+
+
+class Message(BaseModel):
+    """An object of a request."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class InputParameters(Message):
+    """Of an input tensor."""
+
+    binary_data_size: int | None = Field(None, ge=0, description="Its bytes behind the JSON; null: it is in `data`.")
+    shared_memory_region: Text | None = None
+
+
+class InputTensor(Message):
+    """A tensor to predict on."""
+
+    name: Text
+    datatype: Text
+    shape: tuple[Annotated[int, Field(ge=0)], ...] = Field(max_length=8)
+    parameters: InputParameters = InputParameters()
+    data: list[Any] | None = Field(None, description="Flat or nested; elements of BYTES as base64.")
+
+
+class OutputParameters(Message):
+    """Of a requested output."""
+
+    binary_data: bool | None = Field(None, description="Behind the JSON; null: as `binary_data_output` says.")
+    classification: int = Field(0, ge=0, description="So many of the best, as `score:index:label`; 0: the tensor.")
+    shared_memory_region: Text | None = None
+
+
+class RequestedOutput(Message):
+    """A tensor to answer with."""
+
+    name: Text
+    parameters: OutputParameters = OutputParameters()
+
+
+class RequestParameters(Message):
+    """Of the whole request; the last three are Fovea's, for detectors."""
+
+    binary_data_output: bool = False
+    priority: int = Field(0, ge=0, description="0, the default, and 1 are interactive; larger ones are bulk.")
+    timeout: int = Field(0, ge=0, description="Microseconds that the answer may take; 0: as the server is set.")
+    score_threshold: float = Field(SCORE_THRESHOLD, ge=0, le=1)
+    iou_threshold: float = Field(IOU_THRESHOLD, ge=0, le=1)
+    max_detections: int = Field(MAX_DETECTIONS, ge=1, le=10_000)
+
+
+class InferRequest(Message):
+    """The JSON of `/infer`."""
+
+    id: Text | None = None
+    parameters: RequestParameters = RequestParameters()
+    inputs: tuple[InputTensor, ...] = Field(max_length=100)
+    outputs: tuple[RequestedOutput, ...] = Field((), max_length=100)
+
+
+class IndexRequest(Message):
+    """The JSON of `/repository/index`."""
+
+    ready: bool = Field(False, description="Only models that answer now.")
+
+
+class LoadRequest(Message):
+    """The JSON of `/load` and `/unload`."""
+
+    parameters: dict[Text, Any] = Field(default_factory=dict)

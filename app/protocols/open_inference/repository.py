@@ -1,0 +1,90 @@
+"""`/v2/repository`: which models there are, and which of them are in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from fastapi import APIRouter, Request
+from pydantic import JsonValue
+from starlette.responses import JSONResponse, Response
+
+from app.dependencies import ServicesDep
+from app.errors import MalformedBody
+from app.inference.errors import ModelLoading
+from app.protocols.open_inference.messages import IndexRequest, LoadRequest
+from app.protocols.open_inference.request_body import parse_message, read_body
+from app.protocols.readiness import answers_now, is_loaded
+from app.protocols.served_models import PRETRAINED_VERSION, find_served
+from app.services import Services
+from models.errors import UnknownModel
+
+log = logging.getLogger(__name__)
+
+router = APIRouter(prefix="/v2/repository", include_in_schema=False)
+
+
+@router.post("/index")
+async def index(request: Request, services: ServicesDep) -> Response:
+    """Every version in the registry, and what of the catalogue is in memory."""
+    body = await read_body(request, limit_bytes=services.settings.max_body_bytes)
+    wanted = parse_message(body, IndexRequest)
+    entries = await asyncio.to_thread(_entries, services)
+    return JSONResponse([entry for entry in entries if not wanted.ready or entry["state"] == "READY"])
+
+
+@router.post("/models/{model}/load")
+async def load(request: Request, services: ServicesDep, model: str) -> Response:
+    """Loads the version that the name means now. Raises ModelLoading if that takes longer than a request may."""
+    body = await read_body(request, limit_bytes=services.settings.max_body_bytes)
+    if parse_message(body, LoadRequest).parameters:
+        raise MalformedBody(
+            "A model's configuration and files cannot be sent along.", hint="Publish a version of it: /v1/models."
+        )
+    served = await asyncio.to_thread(find_served, services.registry, model)
+    try:
+        async with asyncio.timeout(services.settings.request_timeout_s):
+            await services.engine.models.get(served.reference)
+    except TimeoutError as error:
+        raise ModelLoading(f"{model} is still being loaded.", hint="Ask again: loading goes on.") from error
+    services.unloaded.discard(served.reference)
+    return Response()
+
+
+@router.post("/models/{model}/unload")
+async def unload(request: Request, services: ServicesDep, model: str) -> Response:
+    """Takes every version of the model out of memory; of an alias, or of pretrained weights, the one that it means."""
+    body = await read_body(request, limit_bytes=services.settings.max_body_bytes)
+    parse_message(body, LoadRequest)
+    served = await asyncio.to_thread(find_served, services.registry, model)
+    references = {served.reference}
+    if len(served.versions) > 1:
+        references |= {f"{model}/{version}" for version in served.versions}
+    for reference in sorted(references):
+        await services.engine.models.unload(reference)
+        services.unloaded.add(reference)
+    return Response()
+
+
+def _entries(services: Services) -> list[dict[str, JsonValue]]:
+    """In a thread: it reads the registry."""
+    found = []
+    for name in services.registry.names():
+        try:
+            versions = services.registry.versions(name)
+        except UnknownModel as error:  # deleted meanwhile
+            log.info("%s is left out of the index: %s", name, error)
+            continue
+        found += [_entry(services, name, version, f"{name}/{version}") for version in versions]
+    for model in services.engine.models.all():
+        if model.source.version is None:
+            found.append(_entry(services, model.source.name, PRETRAINED_VERSION, model.source.reference))
+    return found
+
+
+def _entry(services: Services, name: str, version: int, reference: str) -> dict[str, JsonValue]:
+    if not answers_now(services, reference):
+        state, reason = "UNAVAILABLE", "unloaded"
+    else:
+        state, reason = "READY", "" if is_loaded(services, reference) else "the first request loads it"
+    return {"name": name, "version": str(version), "state": state, "reason": reason}

@@ -1,0 +1,109 @@
+"""The body of a request: unpacked, split into its JSON and the tensors' bytes behind it, and parsed."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from fastapi import Request
+from pydantic import ValidationError
+
+from app.errors import BodyTooLarge, InvalidTensor, MalformedBody, UnsupportedBody
+from app.protocols.open_inference.messages import InferRequest, InputTensor, Message
+
+HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+IMAGE: Final = "image"  # the one input that every model has
+MOST_JSON_VALUES: Final = 2**22  # numbers take up to ten times their text in memory: more of them go as bytes
+_WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}  # of zlib; deflate is zlib's format, RFC 9110, 8.4.1.2
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Body:
+    """A parsed request, and what of each input came as bytes: None for one whose elements are in the JSON."""
+
+    message: InferRequest
+    binary: tuple[memoryview | None, ...]
+
+
+async def read_body(request: Request, *, limit_bytes: int) -> bytes:
+    """The whole body, unpacked if it came packed. Raises UnsupportedBody, MalformedBody, BodyTooLarge."""
+    body = await request.body()
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in _WINDOW_BITS:
+        raise UnsupportedBody(f"A body packed with {encoding[:100]!r} is not read here.", hint="Use gzip or deflate.")
+    return await asyncio.to_thread(_unpacked, body, encoding, limit_bytes)
+
+
+def parse_message(body: bytes, kind: type[MessageT]) -> MessageT:
+    """The body as that kind of message; an empty one is an empty object. Raises MalformedBody."""
+    try:
+        return kind.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        message = first["msg"].rstrip(".")
+        raise MalformedBody(f"The request is malformed: {f'{place}: ' if place else ''}{message}.") from error
+
+
+def parse_infer(body: bytes, header_length: str | None) -> Body:
+    """The parts of an inference request.
+
+    header_length: the header of that name. 0 says that the body is one encoded image and there is no JSON: Triton's
+    raw binary request. Raises MalformedBody, InvalidTensor.
+    """
+    if header_length is None:
+        return _split(body, len(body))
+    if not (header_length.isascii() and header_length.isdecimal()) or int(header_length) > len(body):
+        raise InvalidTensor(
+            f"{HEADER_LENGTH} is {header_length[:100]!r}, and the body has {len(body)} bytes.",
+            hint="It says how many of them are JSON.",
+        )
+    if int(header_length) == 0:
+        element = len(body).to_bytes(4, "little") + body
+        tensor = InputTensor(name=IMAGE, datatype="BYTES", shape=(1, 1))
+        return Body(message=InferRequest(inputs=(tensor,)), binary=(memoryview(element),))
+    return _split(body, int(header_length))
+
+
+def _split(body: bytes, json_bytes: int) -> Body:
+    json = body[:json_bytes]
+    if json.count(b",") > MOST_JSON_VALUES:
+        raise InvalidTensor(
+            f"The JSON has more than {MOST_JSON_VALUES} values.", hint="Send large tensors as binary data."
+        )
+    message = parse_message(json, InferRequest)
+    rest = memoryview(body)[json_bytes:]
+    binary: list[memoryview | None] = []
+    at = 0
+    for tensor in message.inputs:
+        size = tensor.parameters.binary_data_size
+        binary.append(None if size is None else rest[at : at + size])
+        at += size or 0
+    if at != len(rest):
+        raise InvalidTensor(
+            f"The inputs say that they have {at} bytes of binary data, and {len(rest)} follow the JSON.",
+            hint=f"binary_data_size counts the bytes of a tensor, {HEADER_LENGTH} those of the JSON.",
+        )
+    return Body(message=message, binary=tuple(binary))
+
+
+def _unpacked(body: bytes, encoding: str, limit_bytes: int) -> bytes:
+    unpacker = zlib.decompressobj(_WINDOW_BITS[encoding])
+    try:
+        unpacked = unpacker.decompress(body, limit_bytes + 1)
+    except zlib.error as error:
+        raise MalformedBody(f"The body is not {encoding}: {error}.") from error
+    if len(unpacked) > limit_bytes:
+        raise BodyTooLarge(
+            f"The unpacked body is larger than the {limit_bytes} bytes that are read here.",
+            hint="Send less at a time, or have the operator raise the limit.",
+        )
+    if not unpacker.eof or unpacker.unused_data:
+        raise MalformedBody(f"The body is not one whole {encoding} stream.")
+    return unpacked
