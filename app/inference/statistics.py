@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from app.inference.loaded_models import ModelSource
+from app.inference.model_source import ModelSource
 from app.inference.observer import Observer, Outcome
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TypeVar
 
 from app.inference.answers import Answer
-from models.errors import ImageError
 
 Prediction = TypeVar("Prediction")
 
@@ -14,7 +13,7 @@ def predictions_of(answer: Answer[Prediction]) -> list[Prediction]:
     """The predictions of all images. Raises the error of the first that has one, with its number."""
     predictions = []
     for number, found in enumerate(answer.images, 1):
-        if isinstance(found, ImageError):
+        if isinstance(found, Exception):
             if len(answer.images) == 1:
                 raise found
             raise type(found)(f"Image {number} of {len(answer.images)}: {found}", hint=found.hint) from found

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from fastapi import Header, Query, Request
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from torch import Tensor
 
 from app.dependencies import EngineDep, ServicesDep
+from app.disconnects import while_connected
 from app.errors import NotAcceptable
 from app.inference.answers import Answer
 from app.inference.engine import Engine
@@ -26,7 +25,6 @@ from app.services import Services
 from models.predictor import Selection
 
 Prediction = TypeVar("Prediction")
-Result = TypeVar("Result")
 
 _DRAWN: Final[dict[str, Literal["png", "jpeg"]]] = {"image/png": "png", "image/jpeg": "jpeg"}
 _ANSWERS: Final = ("application/json", *_DRAWN)  # the first of those that a client likes equally well
@@ -131,28 +129,6 @@ async def answer_prediction(
     if drawn_as is not None:
         return await _picture(caller.engine, good[0], answer, presentation, drawn_as)
     return json_answer(_response(caller.request, posted, answer, presentation))
-
-
-async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, which is cancelled when the client goes. Only after the whole body was read.
-
-    Raises ClientDisconnect.
-    """
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_client_gone(request))
-    try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        working.cancel()
-        gone.cancel()
-
-
-async def _client_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def split_categories(categories: list[str] | None) -> frozenset[str]:

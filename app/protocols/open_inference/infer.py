@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.dependencies import ServicesDep
+from app.disconnects import while_connected
 from app.protocols.answered_images import predictions_of
 from app.protocols.open_inference.answers import Written, write_outputs
 from app.protocols.open_inference.inputs import Image, InputLimits, images_of
@@ -35,17 +36,21 @@ class _Asked:
 @router.post("/models/{model}/versions/{version}/infer")
 async def infer(request: Request, services: ServicesDep, model: str, version: str | None = None) -> Response:
     """The model's outputs for the images of the request."""
+    services.engine.check_room("interactive")  # who is refused anyway need not be read
     body = await read_body(request, limit_bytes=services.settings.max_body_bytes)
     header_length = request.headers.get(HEADER_LENGTH)
     asked = await asyncio.to_thread(_understand, services, model, version, body, header_length)
     said = asked.message.parameters
     most_s = services.settings.request_timeout_s
-    answer = await services.engine.predict(
-        asked.served.reference,
-        asked.images,
-        selection_of(asked.served, asked.message, asked.wanted),
-        timeout_s=min(said.timeout / 1e6, most_s) if said.timeout else most_s,
-        priority="bulk" if said.priority > 1 else "interactive",
+    answer = await while_connected(
+        request,
+        services.engine.predict(
+            asked.served.reference,
+            asked.images,
+            selection_of(asked.served, asked.message, asked.wanted),
+            timeout_s=min(said.timeout / 1e6, most_s) if said.timeout else most_s,
+            priority="bulk" if said.priority > 1 else "interactive",
+        ),
     )
     services.unloaded.discard(asked.served.reference)
     written = await asyncio.to_thread(

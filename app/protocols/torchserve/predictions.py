@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from starlette.responses import JSONResponse, Response
 
 from app.dependencies import ServicesDep
+from app.disconnects import while_connected
 from app.errors import MalformedBody, TooManyFiles, TooManyImages
 from app.inference.errors import WrongTask
 from app.protocols.answered_images import predictions_of
@@ -41,10 +42,14 @@ async def ping(services: ServicesDep) -> Response:
 @router.api_route("/predictions/{model}/{version}", methods=["POST", "PUT"])
 async def predict(request: Request, services: ServicesDep, model: str, version: str | None = None) -> Response:
     """What is on the picture; a list of answers where the form has several pictures."""
+    services.engine.check_room("interactive")  # who is refused anyway need not be read
     images = await _read_images(request, services.settings.max_images_per_request)
     served = await asyncio.to_thread(find_served, services.registry, model, version)
-    answer = await services.engine.predict(
-        served.reference, images, _selection(served), timeout_s=services.settings.request_timeout_s
+    answer = await while_connected(
+        request,
+        services.engine.predict(
+            served.reference, images, _selection(served), timeout_s=services.settings.request_timeout_s
+        ),
     )
     services.unloaded.discard(served.reference)
     answers = [_answer(served.task, found) for found in predictions_of(answer)]
