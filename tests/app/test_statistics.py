@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from app.inference.loaded_models import ModelSource
+from app.inference.model_source import ModelSource
 from app.inference.statistics import Duration, ModelStatistics, Statistics
 from models.predictor import AnyPredictor
 
