@@ -124,7 +124,7 @@ def _open(settings: ApiSettings) -> Services:
     )
     models_in_memory = LoadedModels(
         finder,
-        budget_bytes=settings.model_memory or half_of_memory(device),
+        budget_bytes=settings.model_memory or half_of_memory(device) // settings.processes,
         pinned=settings.pin,
         lookup_every_s=_LOOKUP_EVERY_S,
     )
@@ -140,7 +140,7 @@ def _open(settings: ApiSettings) -> Services:
         idempotency=IdempotencyStore(settings.redis_url),
         engine=Engine(
             models_in_memory,
-            decode_threads=settings.decode_threads or os.cpu_count() or 1,
+            decode_threads=settings.decode_threads or max(1, (os.cpu_count() or 1) // settings.processes),
             max_pending_images=settings.max_pending_images,
             max_image_bytes=settings.max_image_bytes,
             max_image_pixels=settings.max_image_pixels,

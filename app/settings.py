@@ -23,6 +23,14 @@ class ApiSettings(WorkerSettings):
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
 
+    processes: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="Servers that share the port, each with its share of the cores and models of its own: one a core "
+        "serves the most pictures on CPUs.",
+    )
+
     max_body_bytes: int = Field(
         64 * MEBIBYTE, ge=1024, description="Largest request body, bytes, other than uploads of data sets and weights."
     )

@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from typing import Any
 
 import click
 
 from app.cli.failure import Failure
+from app.cli.model_flags import given_values
 from app.cli.settings_command import settings_command, settings_of
 from app.local_stack import StackError
 from app.local_stack.address import check_port
+from app.local_stack.replicas import REPLICA, Replicas, replica_environment, replica_socket
+from app.local_stack.stack import child_environment
+from app.log_lines import configure_logging
 from app.settings import ApiSettings
+
+_NOT_STARTED = 3  # uvicorn's own exit code for it
 
 
 @click.command(cls=settings_command(ApiSettings))
 def serve(**flags: Any) -> None:
     """Run the API alone."""
     settings = settings_of(ApiSettings, flags)
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
     try:
+        if REPLICA in os.environ:
+            _serve(settings)
+            return
         check_port(settings.host, settings.port)
+        if settings.processes > 1:
+            _serve_many(settings, given_values(ApiSettings, flags))
+        else:
+            _serve(settings)
     except StackError as error:
         raise Failure(str(error), hint=error.hint) from error
+
+
+def _serve(settings: ApiSettings) -> None:
     import uvicorn
 
-    from app.log_lines import configure_logging
     from app.main import create_app
 
-    configure_logging(level=settings.log_level, log_format=settings.log_format)
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(settings),
         host=settings.host,
         port=settings.port,
@@ -35,3 +53,20 @@ def serve(**flags: Any) -> None:
         access_log=False,
         timeout_graceful_shutdown=5,
     )
+    sockets = [replica_socket(settings.host, settings.port)] if REPLICA in os.environ else None
+    server = uvicorn.Server(config)
+    server.run(sockets)
+    if not server.started:
+        sys.exit(_NOT_STARTED)
+
+
+def _serve_many(settings: ApiSettings, flags: dict[str, Any]) -> None:
+    env = child_environment(
+        {name: str(value) for name, value in flags.items()}, port=settings.port, redis_url=settings.redis_url
+    )
+    replicas = Replicas(
+        [sys.executable, "-m", "app.cli", "serve"],
+        count=settings.processes,
+        env=replica_environment(env, count=settings.processes),
+    )
+    asyncio.run(replicas.run(settings.host, settings.port))

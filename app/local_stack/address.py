@@ -12,15 +12,16 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S1
 
 def free_port(host: str = "127.0.0.1") -> int:
     """A TCP port that nothing listens on. It may be taken by the time you use it, though hardly ever is."""
-    with _listening(host, 0) as listener:
-        port: int = listener.getsockname()[1]
+    with bound_socket(host, 0) as held:
+        port: int = held.getsockname()[1]
         return port
 
 
 def check_port(host: str, port: int) -> None:
     """Raises PortTaken if a server could not listen there."""
     if port:
-        _listening(host, port).close()
+        with bound_socket(host, port) as held:
+            held.listen()
 
 
 def base_url(host: str, port: int) -> str:
@@ -29,22 +30,27 @@ def base_url(host: str, port: int) -> str:
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def bound_socket(host: str, port: int, *, shares_port: bool = False) -> socket.socket:
+    """A TCP socket that is bound and does not listen yet. shares_port: with others that do.
+
+    Raises PortTaken.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
         raise PortTaken(f"{host!r} is no address of this machine ({error.strerror}).", hint=_HOST_HINT) from error
-    listener = socket.socket(family, kind, protocol)
+    bound = socket.socket(family, kind, protocol)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen()
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shares_port:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(address)
     except OSError as error:
-        listener.close()
+        bound.close()
         raise _refusal(host, port, error) from error
-    return listener
+    return bound
 
 
 _HOST_HINT = "Use --host 127.0.0.1 for this machine alone, or 0.0.0.0 for all its interfaces."

@@ -45,7 +45,7 @@ def run_up(settings: ApiSettings, *, flags: Mapping[str, str], screen: Screen | 
         if plan:
             _prepare(plan)
         stack = Stack(
-            env=_child_environment(flags, port=port, redis_url=plan.url if plan else None),
+            env=child_environment(flags, port=port, redis_url=plan.url if plan else None),
             redis=plan,
             url=url,
             home=settings.home,
@@ -224,7 +224,7 @@ def _prepare(plan: RedisPlan) -> None:
         ) from error
 
 
-def _child_environment(flags: Mapping[str, str], *, port: int, redis_url: str | None) -> dict[str, str]:
+def child_environment(flags: Mapping[str, str], *, port: int, redis_url: str | None) -> dict[str, str]:
     """This process's environment, with the flags on top, so that children see the settings that it saw."""
     env = code_environment()
     env.update({f"FOVEA_{name}".upper(): str(value) for name, value in flags.items()})
