@@ -1,137 +1,207 @@
-"""What commands share that ask a model about pictures: requests of bounded size, pictures drawn, what is printed."""
+"""What the commands share that ask a model about pictures: their flags, and answers printed and drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, cast
 
 import click
+from pydantic import BaseModel
 
 from app.cli import EXIT_OK, EXIT_PROBLEM
-from app.cli.output import print_json, print_table
-from app.client import Client, ProblemError
-from app.client.predictions import Value, Verb
-from app.schemas.predict import ImageInfo, ImagePrediction, Timing, UsedModel
+from app.cli.bulk import print_left_out, write_answers
+from app.cli.connection import connected, url_option
+from app.cli.output import json_option, print_json, print_table
+from app.cli.pictures import Pictures, Walk
+from app.cli.results import ResultsFile
+from app.client import Client, Pace
+from app.client.asking import Answered
+from app.client.bulk import MOST_IN_FLIGHT
+from app.client.questions import Answer, Entry, Question, Value
+from app.schemas.predict import Timing, UsedModel
 
-_MOST_IMAGES = 16
-_MOST_BYTES = 16 * 1024**2
-_FAULTS_OF_A_PICTURE = ("not_an_image", "broken_image", "image_too_large", "too_many_tiles")
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
 
-pictures_argument = click.argument(
-    "pictures", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+_OPTIONS = (
+    click.argument("pictures", nargs=-1, required=True, type=click.Path(exists=True, readable=False, path_type=Path)),
+    click.option(
+        "--model", required=True, help="`ants-bees`, `ants-bees@staging`, `ants-bees/3`, or pretrained: `resnet50`."
+    ),
+    click.option("--category", "categories", multiple=True, help="Only this category; may be given several times."),
+    click.option(
+        "--out",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Write a line of JSON a picture to this file, and go on with it if it is there.",
+    ),
+    click.option(
+        "--save",
+        metavar="DIR",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Also write each picture with what was found drawn on it to this directory.",
+    ),
+    json_option,
+    click.option(
+        "--in-flight",
+        type=click.IntRange(1, MOST_IN_FLIGHT),
+        default=Pace.in_flight,
+        show_default=True,
+        help="Requests at once.",
+    ),
+    click.option(
+        "--images-per-request",
+        type=click.IntRange(min=1),
+        default=Pace.images_per_request,
+        show_default=True,
+        help="Pictures at most in each.",
+    ),
+    click.option(
+        "--patience",
+        metavar="SECONDS",
+        type=click.FloatRange(min=0),
+        default=Pace.patience_s,
+        show_default=True,
+        help="How long to wait for a server that is full, away or failing.",
+    ),
+    url_option,
 )
-model_option = click.option(
-    "--model", required=True, help="`ants-bees`, `ants-bees@staging`, `ants-bees/3`, or pretrained: `resnet50`."
-)
-categories_option = click.option(
-    "--category", "categories", multiple=True, help="Only this category; may be given several times."
-)
-save_option = click.option(
-    "--save",
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Also write each picture with what was found drawn on it to this directory.",
-)
-
-Entry = TypeVar("Entry", bound=ImagePrediction)
 
 
-class Answer(Protocol[Entry]):
-    """What every prediction route answers."""
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What such a command is given, whatever it asks."""
 
-    model: UsedModel
-    predictions: list[Entry]
-    timing_ms: Timing
+    pictures: Pictures
+    model: str
+    categories: tuple[str, ...]
+    out: Path | None
+    save: Path | None
+    as_json: bool
+    pace: Pace
+    url: str | None
+
+    @property
+    def is_for_people(self) -> bool:
+        """Whether a table is printed, in which masks have no place."""
+        return not self.as_json and self.out is None
 
 
-class Question(Generic[Entry]):
-    """What is asked of a model about pictures: a method of the client with all but its pictures and model."""
+@dataclass(frozen=True, kw_only=True)
+class PictureTable(Generic[Entry]):
+    """What is printed of a picture: columns without the first one, its name, and their rows."""
 
-    def __init__(
-        self,
-        verb: Verb,
-        response: Callable[..., Any],
-        entry: type[Entry],
-        columns: Sequence[str],
-        rows: Callable[[Entry], list[tuple[object, ...]]],
-    ) -> None:
-        """columns, rows: the table of a picture, without its first column, the picture's name."""
-        self._verb: Verb = verb
-        self._response = response
-        self._entry = entry
-        self._columns = columns
-        self._rows = rows
+    columns: Sequence[str]
+    rows: Callable[[Entry], list[tuple[object, ...]]]
 
-    def ask(
-        self, client: Client, pictures: Sequence[Path], model: str, save: Path | None, as_json: bool, **options: Value
+
+def asks_about_pictures(command: Callable[..., int]) -> Callable[..., int]:
+    """Gives a command the flags that all of them have, as its first argument: a Given."""
+
+    @functools.wraps(command)
+    def with_given(
+        *,
+        pictures: tuple[Path, ...],
+        in_flight: int,
+        images_per_request: int,
+        patience: float,
+        **flags: Any,
     ) -> int:
-        """Prints the answer, draws the pictures that shall be saved, and returns the exit code."""
-        answer = self._ask_all(client, pictures, model, options)
-        if save is not None:
-            reference = _reference(answer.model, model)
-            good = [path for path, entry in zip(pictures, answer.predictions, strict=True) if not entry.error]
-            self._draw_all(client, good, reference, save, {**options, "masks": None})
-        print_json(answer) if as_json else self._print(answer)
-        return EXIT_PROBLEM if any(entry.error for entry in answer.predictions) else EXIT_OK
+        own = {name: flags.pop(name) for name in list(flags) if name not in Given.__dataclass_fields__}
+        pace = Pace(in_flight=in_flight, images_per_request=images_per_request, patience_s=patience)
+        return command(Given(pictures=Pictures(pictures), pace=pace, **flags), **own)
 
-    def _ask_all(self, client: Client, pictures: Sequence[Path], model: str, options: dict[str, Value]) -> Any:
-        """One answer for all pictures, however many requests that takes; all by the version that answered first."""
-        used: UsedModel | None = None
-        entries: list[Entry] = []
-        times = dict.fromkeys(Timing.model_fields, 0.0)
-        for batch in _batches(pictures):
-            try:
-                answer: Answer[Entry] = getattr(client, self._verb)(batch, model=_reference(used, model), **options)
-            except ProblemError as error:
-                # None of this batch is a picture: no reason to lose the answers to the others.
-                if len(pictures) == len(batch) or error.code not in _FAULTS_OF_A_PICTURE:
-                    raise
-                entries += [self._entry(image=ImageInfo(name=path.name), error=error.problem) for path in batch]
-                continue
-            used = used or answer.model
-            entries += answer.predictions
-            for name, value in answer.timing_ms:
-                times[name] += value
-        return self._response(
-            model=used or UsedModel(name=model, version=None, architecture="", backend="", precision=""),
-            predictions=entries,
-            timing_ms=Timing(**times),
+    for option in reversed(_OPTIONS):
+        with_given = option(with_given)
+    return with_given
+
+
+def answer_question(given: Given, question: Question[Entry], table: PictureTable[Entry], **own: Value) -> int:
+    """Asks it about all pictures, and returns the exit code. own: options that other questions do not have."""
+    options: dict[str, Value] = {"categories": given.categories, **own}
+    if given.out is None:
+        with connected(given.url) as client:
+            return _print_answers(client, question, table, given, options)
+    if given.as_json or given.save:
+        raise click.UsageError("--out writes JSON to its file: it goes with neither --json nor --save.")
+    with connected(given.url) as client, ResultsFile(given.out) as results:
+        return write_answers(
+            client, question, given.pictures, results, model=given.model, pace=given.pace, options=options
         )
 
-    def _draw_all(
-        self, client: Client, pictures: Sequence[Path], model: str, directory: Path, options: dict[str, Value]
-    ) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        taken: set[str] = set()
-        for picture in pictures:
-            is_jpeg = picture.suffix.lower() in _JPEG_SUFFIXES
-            name = _free_name(picture.stem, ".jpg" if is_jpeg else ".png", taken)
-            drawn = client.draw(self._verb, picture, model=model, image_format="jpeg" if is_jpeg else "png", **options)
-            (directory / name).write_bytes(drawn)
-        click.echo(f"{len(pictures)} picture(s) drawn in {directory}/", err=True)
 
-    def _print(self, answer: Answer[Entry]) -> None:
-        rows: list[Sequence[object]] = []
-        rest = [""] * (len(self._columns) - 1)
-        for entry in answer.predictions:
-            name = entry.image.name or ""
-            if entry.error:
-                rows.append((name, f"({entry.error.detail})", *rest))
-                continue
-            found = self._rows(entry) or [("(nothing above the threshold)", *rest)]
-            rows += [(name if place == 0 else "", *row) for place, row in enumerate(found)]
-        print_table(["PICTURE", *self._columns], rows, empty="No pictures.")
-        click.echo(f"{_reference(answer.model, '')} ({answer.model.architecture})", err=True)
+def _print_answers(
+    client: Client,
+    question: Question[Entry],
+    table: PictureTable[Entry],
+    given: Given,
+    options: dict[str, Value],
+) -> int:
+    walk = Walk()
+    paths = list(given.pictures.walk(walk))
+    if not paths:
+        raise click.UsageError(f"There are no pictures: {walk.others} other file(s).")
+    asked = {"model": given.model, **options}
+    answers = client.ask_many(question, paths, asked, pace=given.pace, priority="interactive")
+    answer = _joined(question, given.model, answers, paths)
+    if given.save is not None:
+        good = [path for path, entry in zip(paths, answer.predictions, strict=True) if not entry.error]
+        _draw_all(client, question, good, answer.model.reference, given.save, {**options, "masks": None})
+    print_json(cast("BaseModel", answer)) if given.as_json else _print(answer, table)
+    print_left_out(walk)
+    is_whole = not walk.unreadable_directories and not any(entry.error for entry in answer.predictions)
+    return EXIT_OK if is_whole else EXIT_PROBLEM
 
 
-def _reference(used: UsedModel | None, model: str) -> str:
-    """The very version that answered, or `model` if none has yet."""
-    if used is None or not used.architecture:
-        return model
-    return f"{used.name}/{used.version}" if used.version else used.name
+def _joined(
+    question: Question[Entry], model: str, answers: Iterable[Answered[Entry]], paths: Sequence[Path]
+) -> Answer[Entry]:
+    """One answer for all pictures, in their order, however many requests that took."""
+    whole = Answered[Entry]()
+    for answered in answers:
+        whole.add(answered)
+    entries = {outcome.path: outcome.prediction for outcome in whole.outcomes}
+    times = {name: sum(getattr(timing, name) for timing in whole.times) for name in Timing.model_fields}
+    return question.answer(
+        model=whole.model or UsedModel(name=model, version=None, architecture=""),
+        predictions=[entries[path] for path in paths],
+        timing_ms=Timing(**times),
+    )
+
+
+def _draw_all(
+    client: Client,
+    question: Question[Entry],
+    pictures: Sequence[Path],
+    model: str,
+    directory: Path,
+    options: dict[str, Value],
+) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
+    for picture in pictures:
+        is_jpeg = picture.suffix.lower() in _JPEG_SUFFIXES
+        name = _free_name(picture.stem, ".jpg" if is_jpeg else ".png", taken)
+        drawn = client.draw(question.verb, picture, model=model, image_format="jpeg" if is_jpeg else "png", **options)
+        (directory / name).write_bytes(drawn)
+    click.echo(f"{len(pictures)} picture(s) drawn in {directory}/", err=True)
+
+
+def _print(answer: Answer[Entry], table: PictureTable[Entry]) -> None:
+    rows: list[Sequence[object]] = []
+    rest = [""] * (len(table.columns) - 1)
+    for entry in answer.predictions:
+        name = entry.image.name or ""
+        if entry.error:
+            rows.append((name, f"({entry.error.detail})", *rest))
+            continue
+        found = table.rows(entry) or [("(nothing above the threshold)", *rest)]
+        rows += [(name if place == 0 else "", *row) for place, row in enumerate(found)]
+    print_table(["PICTURE", *table.columns], rows, empty="No pictures.")
+    click.echo(f"{answer.model.reference} ({answer.model.architecture})", err=True)
 
 
 def _free_name(stem: str, suffix: str, taken: set[str]) -> str:
@@ -140,17 +210,3 @@ def _free_name(stem: str, suffix: str, taken: set[str]) -> str:
     name = next(name for name in names if name not in taken)
     taken.add(name)
     return name
-
-
-def _batches(pictures: Sequence[Path]) -> Iterator[list[Path]]:
-    """As many pictures at once as a request may hold, in their order."""
-    batch: list[Path] = []
-    batch_bytes = 0
-    for picture in pictures:
-        picture_bytes = picture.stat().st_size
-        if batch and (len(batch) == _MOST_IMAGES or batch_bytes + picture_bytes > _MOST_BYTES):
-            yield batch
-            batch, batch_bytes = [], 0
-        batch.append(picture)
-        batch_bytes += picture_bytes
-    yield batch

@@ -9,6 +9,7 @@ from typing import Self
 
 import httpx
 
+from app.client.bulk import MOST_IN_FLIGHT
 from app.client.datasets import Datasets
 from app.client.errors import ServerUnreachable
 from app.client.jobs import Jobs
@@ -106,4 +107,6 @@ def _connection(base_url: str, timeout_s: float) -> httpx.Client:
     # A proxy that the environment names cannot know this machine's loopback.
     is_here = url.host in ("localhost", "127.0.0.1", "::1")
     timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0))
-    return httpx.Client(base_url=url, timeout=timeout, trust_env=not is_here)
+    # httpx keeps 20 connections and closes the rest after each request.
+    limits = httpx.Limits(max_connections=MOST_IN_FLIGHT, max_keepalive_connections=MOST_IN_FLIGHT)
+    return httpx.Client(base_url=url, timeout=timeout, limits=limits, trust_env=not is_here)

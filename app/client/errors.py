@@ -55,6 +55,11 @@ class ProblemError(ClientError):
 class UnexpectedAnswer(ClientError):
     """The server's answer cannot be read."""
 
+    def __init__(self, message: str, *, hint: str | None = None, status: int | None = None) -> None:
+        """status: of an answer that is no success."""
+        super().__init__(message, hint=hint)
+        self.status = status
+
 
 class JobFailed(ClientError):
     """The job ended as failed."""

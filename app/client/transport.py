@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,7 +78,7 @@ class Transport:
         tries_left = self._retries if call.creates or call.only_asks or call.method in ("GET", "PUT") else 0
         while True:
             try:
-                return self._send_once(call, headers)
+                return self.send_once(call, headers)
             except (ServerUnreachable, ProblemError) as error:
                 wait_s = _wait_before_retry_s(error)
                 is_in_progress = isinstance(error, ProblemError) and error.code == _IN_PROGRESS
@@ -114,18 +115,25 @@ class Transport:
         with _unreachable_named(str(self._http.base_url)):
             return self._http.request(call.method, call.path)
 
-    def _send_once(self, call: Call, headers: dict[str, str]) -> httpx.Response:
+    def send_once(self, call: Call, headers: Mapping[str, str] | None = None) -> httpx.Response:
+        """`send` without a second try. headers: those to be sent in place of the call's own. May be called by threads.
+
+        Raises ProblemError, ServerUnreachable, UnexpectedAnswer.
+        """
         with _unreachable_named(str(self._http.base_url)):
-            response = self._http.request(
+            request = self._http.build_request(
                 call.method,
                 call.path,
                 params=_said(call.params),
                 json=call.json,
                 data=dict(call.form) or None,
                 files=list(call.files) or None,
-                headers=headers,
+                headers=dict(call.headers if headers is None else headers),
                 timeout=self._timeout(call),
             )
+            if call.only_asks:
+                request.read()  # pictures are in memory already: one write to the socket instead of five a picture
+            response = self._http.send(request)
         if not response.is_success:
             raise problem_of(response)
         return response
@@ -161,6 +169,7 @@ def problem_of(response: httpx.Response) -> ProblemError | UnexpectedAnswer:
             f"{response.request.method} {response.request.url} answered {response.status_code} "
             f"{response.reason_phrase} without saying why.",
             hint="Is that a Fovea server, or does a proxy answer in its place?",
+            status=response.status_code,
         )
     return ProblemError(problem, retry_after_s=_seconds(response.headers.get("Retry-After")))
 
@@ -203,6 +212,7 @@ def _said(params: Params) -> dict[str, str | int | float | bool]:
 
 def _seconds(header: str | None) -> float | None:
     try:
-        return float(header) if header is not None else None
+        seconds = float(header) if header is not None else math.nan
     except ValueError:  # an HTTP date: nothing here sends one
         return None
+    return seconds if 0 <= seconds < math.inf else None

@@ -62,6 +62,11 @@ class UsedModel(BaseModel):
     backend: str = Field(description="How the network ran: `eager`, or compiled.")
     precision: str = Field(description="What it computed in: `float32` or `bfloat16`.")
 
+    @property
+    def reference(self) -> str:
+        """What to ask for to be answered by the very same weights again."""
+        return f"{self.name}/{self.version}" if self.version else self.name
+
 
 class ImageInfo(BaseModel):
     """The image that was looked at."""
