@@ -1,14 +1,13 @@
 """Whether `classify_many` keeps a server as busy as a bare load loop does: `python -m benchmarks.bulk`.
 
 The loop sends bodies made in advance and reads no answer, with as many connections and pictures a request; the client
-reads files, makes the forms, and reads and writes every answer, as `fovea classify --out` does. Both in turn, on the
-same pictures and a model so small that HTTP and decoding are most of the work.
+reads files, makes the forms, and reads and writes every answer, as `fovea classify --out` does. Both in turn, the best
+round of each, on the same pictures and a model so small that HTTP and decoding are most of the work.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import threading
 import time
@@ -97,21 +96,21 @@ def measure(running: Stack, directory: Path, photo: bytes, options: argparse.Nam
                 out = directory / f"{in_flight}-{images_per_request}-{number}.jsonl"
                 loop.append(load_loop_images_per_s(running.url, photo, options.images, pace))
                 command.append(command_images_per_s(running.url, photos, out, options.images, pace))
-            best, middle = max(loop), statistics.median(command)
-            cells = (in_flight, images_per_request, f"{best:.0f}", f"{middle:.0f}", f"{middle / best:.2f}")
+            best, ours = max(loop), max(command)  # the rounds that other work disturbed least
+            cells = (in_flight, images_per_request, f"{best:.0f}", f"{ours:.0f}", f"{ours / best:.2f}")
             print("|", " | ".join(map(str, cells)), "|", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--architecture", default="garment_classifier")
-    parser.add_argument("--images", type=int, default=2048)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[2, 4, 8, 16])
     parser.add_argument("--images-per-request", type=int, nargs="+", default=[1, 4, 8, 16])
     options = parser.parse_args()
     print(
-        "| in flight | images a request | load loop, best | `--out`, median | ratio |\n|---|---|---|---|---|",
+        "| in flight | images a request | load loop, images/s | `--out`, images/s | ratio |\n|---|---|---|---|---|",
         flush=True,
     )
     with tempfile.TemporaryDirectory() as name:

@@ -164,11 +164,13 @@ def _joined(
     for answered in answers:
         whole.add(answered)
     entries = {outcome.path: outcome.prediction for outcome in whole.outcomes}
-    times = {name: sum(getattr(timing, name) for timing in whole.times) for name in Timing.model_fields}
+    longest = {
+        name: max((getattr(timing, name) for timing in whole.times), default=0.0) for name in Timing.model_fields
+    }
     return question.answer(
-        model=whole.model or UsedModel(name=model, version=None, architecture=""),
+        model=whole.model or UsedModel(name=model, version=None, architecture="", backend="", precision=""),
         predictions=[entries[path] for path in paths],
-        timing_ms=Timing(**times),
+        timing_ms=Timing(**longest),
     )
 
 

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from app.client.asking import Answered, GroupAsker
 from app.client.patience import Patience, Waiting
 from app.client.questions import Entry, Priority, Question, Value
 from app.client.transport import Call, Transport
-from app.schemas.system import System
+from app.schemas.system import Limits
 
 MOST_IN_FLIGHT = 64
 
@@ -44,6 +46,12 @@ class Pace:
             raise ValueError(f"patience_s is {self.patience_s}: at least 0")
 
 
+class _Limited(BaseModel):
+    """All that is read of `/v1/system`."""
+
+    limits: Limits
+
+
 def ask_many(
     transport: Transport,
     question: Question[Entry],
@@ -55,7 +63,7 @@ def ask_many(
     on_wait: Waiting | None,
 ) -> Iterator[Answered[Entry]]:
     """The answers as they come; each path is asked about once. See `Predictions.ask_many`."""
-    limits = transport.answer(Call(method="GET", path="/v1/system"), System).limits
+    limits = transport.answer(Call(method="GET", path="/v1/system"), _Limited).limits
     patience = Patience(pace.patience_s, on_wait=on_wait)
     asker = GroupAsker(transport, question, limits, patience, options, priority=priority)
     groups = _grouped(paths, min(pace.images_per_request, limits.max_images_per_request))

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from app.local_stack.address import free_port
 from tests.cli.answers import problem
 
-MODEL = {"name": "namer", "version": 3, "architecture": "stub"}
+MODEL = {"name": "namer", "version": 3, "architecture": "stub", "backend": "eager", "precision": "float32"}
 LIMITS = {
     "max_body_bytes": 64_000,
     "max_image_bytes": 32_000,
@@ -25,24 +25,6 @@ LIMITS = {
     "max_upload_bytes": 1,
     "max_weights_bytes": 1,
     "request_timeout_s": 30.0,
-}
-SYSTEM = {
-    "version": "0",
-    "libraries": {},
-    "started_at": "2026-01-01T00:00:00Z",
-    "devices": [],
-    "memory": {"total_bytes": 1, "available_bytes": 1, "process_bytes": 1},
-    "engine": {
-        "device": "cpu",
-        "decode_threads": 1,
-        "pending_images": 0,
-        "max_pending_images": 1,
-        "loaded_models": [],
-        "max_loaded_models": 1,
-    },
-    "queue": {"depth": 0},
-    "disk": {"total_bytes": 1, "free_bytes": 1},
-    "limits": LIMITS,
 }
 
 
@@ -146,7 +128,7 @@ def _handler(stub: StubPredictor) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
-            self._answer(200, SYSTEM if self.path == "/v1/system" else {"status": "alive"})
+            self._answer(200, {"limits": LIMITS} if self.path == "/v1/system" else {"status": "alive"})
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
