@@ -19,11 +19,26 @@ from app.inference.image_urls import ImageUrls
 from app.inference.loaded_models import LoadedModels
 from app.inference.model_source import ModelFinder
 from app.inference.statistics import Statistics
+from app.metrics.exposition import Exposition
+from app.metrics.instruments import Instruments
+from app.metrics.shared_values import shared_directory
 from app.middleware import BodyLimitMiddleware, RequestMiddleware
 from app.openapi import complete_openapi
 from app.problems import install_problem_handlers
 from app.protocols import open_inference, torchserve
-from app.routes import architectures, classify, datasets, detect, documentation, health, jobs, models, runs, segment
+from app.routes import (
+    architectures,
+    classify,
+    datasets,
+    detect,
+    documentation,
+    health,
+    jobs,
+    metrics,
+    models,
+    runs,
+    segment,
+)
 from app.services import Services
 from app.settings import ApiSettings
 from app.spool import Spool
@@ -56,7 +71,8 @@ _TAGS = [
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """The application; nothing is opened before it starts."""
+    """The application; nothing but its share of `shared_directory()`, if there is one, is opened before it starts."""
+    instruments = Instruments(directory=shared_directory())
     app = FastAPI(
         title="Fovea",
         version=fovea_version(),
@@ -67,9 +83,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
         openapi_url=None,  # these pages are in `routes/documentation.py`
         docs_url=None,
         redoc_url=None,
-        lifespan=_lifespan(settings),
+        lifespan=_lifespan(settings, instruments),
     )
-    for module in (classify, detect, segment, datasets, jobs, runs, models, architectures, health, documentation):
+    predicting, training = (classify, detect, segment), (datasets, jobs, runs, models, architectures)
+    for module in (*predicting, *training, health, metrics, documentation):
         app.include_router(module.router)
     for router in (*open_inference.routers(), *torchserve.routers()):
         app.include_router(router)
@@ -77,27 +94,31 @@ def create_app(settings: ApiSettings) -> FastAPI:
     install_problem_handlers(app)
     complete_openapi(app)
     app.add_middleware(BodyLimitMiddleware, limit_of=_body_limit(settings))
-    app.add_middleware(RequestMiddleware)  # added last, so it is the outermost
+    app.add_middleware(RequestMiddleware, count=instruments.http_requests.count)  # added last, so it is the outermost
     return app
 
 
-def _lifespan(settings: ApiSettings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(
+    settings: ApiSettings, instruments: Instruments
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services = await asyncio.to_thread(_open, settings)
+        services = await asyncio.to_thread(_open, settings, instruments)
         app.state.services = services
-        preloading = [asyncio.create_task(_preload(services, reference)) for reference in sorted(services.preloading)]
+        beside = [asyncio.create_task(_preload(services, reference)) for reference in sorted(services.preloading)]
+        if instruments.is_shared:
+            beside.append(asyncio.create_task(services.metrics.keep_gauges_fresh()))
         try:
             yield
         finally:
-            for task in preloading:
+            for task in beside:
                 task.cancel()
             await _close(services)
 
     return lifespan
 
 
-def _open(settings: ApiSettings) -> Services:
+def _open(settings: ApiSettings, instruments: Instruments) -> Services:
     settings = settings.model_copy(update={"home": settings.home.resolve()})
     for directory in (settings.datasets_dir, settings.runs_dir, settings.registry_dir, settings.weights_dir):
         directory.mkdir(parents=True, exist_ok=True)
@@ -129,26 +150,29 @@ def _open(settings: ApiSettings) -> Services:
         lookup_every_s=_LOOKUP_EVERY_S,
     )
     statistics = Statistics(now=lambda: datetime.now(UTC))
+    engine = Engine(
+        models_in_memory,
+        decode_threads=settings.decode_threads or max(1, (os.cpu_count() or 1) // settings.processes),
+        max_pending_images=settings.max_pending_images,
+        max_image_bytes=settings.max_image_bytes,
+        max_image_pixels=settings.max_image_pixels,
+        observers=(statistics, instruments.predictions),
+    )
+    job_store = JobStore(settings.redis_url, settings.runs_dir, lease_s=settings.lease_s)
     services = Services(
         settings=settings,
         started_at=datetime.now(UTC),
         now=lambda: datetime.now(UTC),
         registry=registry,
         datasets=store,
-        jobs=JobStore(settings.redis_url, settings.runs_dir, lease_s=settings.lease_s),
+        jobs=job_store,
         send=send,
         idempotency=IdempotencyStore(settings.redis_url),
-        engine=Engine(
-            models_in_memory,
-            decode_threads=settings.decode_threads or max(1, (os.cpu_count() or 1) // settings.processes),
-            max_pending_images=settings.max_pending_images,
-            max_image_bytes=settings.max_image_bytes,
-            max_image_pixels=settings.max_image_pixels,
-            observers=(statistics,),
-        ),
+        engine=engine,
         image_urls=ImageUrls(
             settings.image_url_hosts, max_bytes=settings.max_image_bytes, timeout_s=settings.image_url_timeout_s
         ),
+        metrics=Exposition(instruments, engine=engine, jobs=job_store),
         spool=Spool.open(settings.home),
         preloading={*settings.preload, *settings.pin},
         unloaded=set(),

@@ -1,4 +1,4 @@
-"""What happens to every request, whatever its route: an id, a line in the log, a limit on its body.
+"""What happens to every request, whatever its route: an id, a line in the log, its time, a limit on its body.
 
 Pure ASGI: Starlette's BaseHTTPMiddleware would buffer nothing but cost a task and a queue a request.
 """
@@ -22,16 +22,18 @@ access_log = logging.getLogger("fovea.access")
 error_log = logging.getLogger("fovea.errors")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
-_QUIET_PATHS = frozenset({"/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"})
+_QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
 _CLIENT_WENT = 499  # nginx's number for a client that did not wait
 _LINGER_S = 2.0
 
 
 class RequestMiddleware:
-    """Gives every request an id and a line in the access log, and answers what nothing else answered."""
+    """Gives every request an id, a log line and `Server-Timing`, and answers what nothing else answered."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, count: Callable[[str, str, int], None]) -> None:
+        """count: is told the method, the route's template and the status of every answer."""
         self._app = app
+        self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -48,7 +50,12 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id.encode())]}
+                headers = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                    (b"server-timing", b"total;dur=%.1f" % ((time.perf_counter() - started_at) * 1000)),
+                ]
+                message = {**message, "headers": headers}
             await send(message)
 
         try:
@@ -68,6 +75,7 @@ class RequestMiddleware:
             await answer(error, scope)(scope, receive, send_with_id)
         finally:
             _log_access(scope, status, time.perf_counter() - started_at)
+            self._count(scope["method"], getattr(scope.get("route"), "path_format", ""), status)
 
 
 class BodyLimitMiddleware:

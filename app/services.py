@@ -11,6 +11,7 @@ from pathlib import Path
 from app.inference.engine import Engine
 from app.inference.image_urls import ImageUrls
 from app.inference.statistics import Statistics
+from app.metrics.exposition import Exposition
 from app.settings import ApiSettings
 from app.spool import Spool
 from models.registry import Registry
@@ -33,6 +34,7 @@ class Services:
     idempotency: IdempotencyStore
     engine: Engine
     image_urls: ImageUrls
+    metrics: Exposition
     spool: Spool
     preloading: set[str]  # references that are still to be loaded before the server is ready
     unloaded: set[str]  # versions that a client took out of memory, until it asks for them again

@@ -1,10 +1,11 @@
 """Jobs in Redis: every key and the one way to change a job. `job_store` and `leases` say what is done with it.
 
     fovea:jobs                   zset    job ids by creation time [ms]
-    fovea:job:<id>               hash    doc (Job as JSON), revision, token (fencing), mirrored (bytes of events.jsonl
-                                         that are in the stream), queued_ms
+    fovea:job:<id>               hash    doc (Job as JSON), type, status (of the doc), revision, token (fencing),
+                                         mirrored (bytes of events.jsonl that are in the stream), queued_ms
     fovea:job:<id>:lease         string  owner of the running attempt; expires unless renewed
     fovea:job:<id>:events        stream  JobEvent
+    fovea:jobs:ended             hash    how many ended, and after how long: `job_tally`
     fovea:sweep                  string  lock: one worker looks for lost jobs at a time
     fovea:restored               string  absent in a Redis that came back empty
     fovea                        list    Celery's queue
@@ -35,6 +36,7 @@ from redis.retry import Retry
 
 from models.storage import replace_file
 from workers.errors import StoreUnavailable, UnknownJob
+from workers.job_tally import EndedJobs, increments, read_tally
 from workers.jobs import Job, JobEvent, JobStatus, status_event
 from workers.run_directory import RunDirectory
 
@@ -44,6 +46,7 @@ QUEUE_NAME: Final = "fovea"
 MAX_EVENTS: Final = 20_000  # a job; older ones are trimmed from Redis and stay in events.jsonl
 
 _JOBS: Final = "fovea:jobs"
+_ENDED: Final = "fovea:jobs:ended"
 _SWEEP: Final = "fovea:sweep"
 _RESTORED: Final = "fovea:restored"
 _JOB_ID: Final = re.compile(r"job-[0-9a-f]{1,40}", re.ASCII)  # anything else could name another key
@@ -166,6 +169,9 @@ class JobRecords:
                 new = _applied(old, wanted)
                 pipeline.multi()
                 pipeline.hset(key, mapping=_fields(new))
+                if new.job.status.is_final and not old.job.status.is_final:
+                    for field, amount in increments(new.job).items():
+                        pipeline.hincrby(_ENDED, field, amount)
                 for event_type, data in wanted.events:
                     _add_event(pipeline, job_id, event_type, data)
                 if wanted.take_lease is not None:
@@ -209,6 +215,26 @@ class JobRecords:
         """Messages that wait for a worker."""
         with translated_errors():
             return int(self._redis.llen(QUEUE_NAME))
+
+    # -- figures --------------------------------------------------------------------------------------------------
+
+    def kinds(self, *, most: int) -> list[tuple[str, str, JobStatus]]:
+        """Id, type and status of the newest jobs: without reading the jobs, so many of them cost little."""
+        with translated_errors(), self._redis.pipeline(transaction=False) as pipeline:
+            ids = self._redis.zrevrange(_JOBS, 0, most - 1)
+            for job_id in ids:
+                pipeline.hmget(_key(job_id), "type", "status")
+            fields = pipeline.execute()
+        return [
+            (job_id, job_type, JobStatus(status))
+            for job_id, (job_type, status) in zip(ids, fields, strict=True)
+            if status is not None  # deleted meanwhile
+        ]
+
+    def ended(self) -> list[EndedJobs]:
+        """Jobs that ended, counted."""
+        with translated_errors():
+            return read_tally(self._redis.hgetall(_ENDED))
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -351,6 +377,8 @@ def _read(client: Any, job_id: str) -> Record:
 def _fields(record: Record) -> dict[str, str | int]:
     return {
         "doc": record.job.model_dump_json(),
+        "type": record.job.type,
+        "status": record.job.status.value,
         "revision": record.revision,
         "token": record.token,
         "mirrored": record.mirrored_bytes,

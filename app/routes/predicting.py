@@ -18,7 +18,7 @@ from app.inference.answers import Answer
 from app.inference.engine import Engine
 from app.inference.lane import Priority
 from app.problems import problem_of
-from app.routes.answers import Documented, file_part, json_answer, problems
+from app.routes.answers import Documented, file_part, json_answer, problems, server_timing
 from app.routes.posted_images import PostedImage, read_images
 from app.schemas.predict import ImageInfo, ImagePrediction, Timing, UsedModel
 from app.services import Services
@@ -128,7 +128,8 @@ async def answer_prediction(
     )
     if drawn_as is not None:
         return await _picture(caller.engine, good[0], answer, presentation, drawn_as)
-    return json_answer(_response(caller.request, posted, answer, presentation))
+    body = _response(caller.request, posted, answer, presentation)
+    return json_answer(body, headers=server_timing(answer.times))
 
 
 def split_categories(categories: list[str] | None) -> frozenset[str]:
@@ -176,7 +177,7 @@ async def _picture(
     picture = made or await engine.draw(
         image.data, lambda pixels: presentation.annotate(pixels, found.prediction), drawn_as
     )
-    return Response(picture, media_type=f"image/{drawn_as}")
+    return Response(picture, media_type=f"image/{drawn_as}", headers=server_timing(answer.times))
 
 
 def _response(

@@ -1,0 +1,58 @@
+"""What `GET /metrics` says: what was counted, what there is right now, and the jobs, in Prometheus's text format."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from prometheus_client import generate_latest
+
+from app.inference.engine import Engine
+from app.metrics.instruments import Instruments
+from app.metrics.job_families import JobFamilies
+from workers.errors import StoreUnavailable
+from workers.job_store import JobFigures, JobStore
+
+MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_LONGEST_READING_S: Final = 2.0  # of the job store; Prometheus itself gives up after 10 s
+_GAUGES_EVERY_S: Final = 5.0
+
+
+class Exposition:
+    """Tells of one engine and one job store. To be used from one event loop."""
+
+    def __init__(self, instruments: Instruments, *, engine: Engine, jobs: JobStore) -> None:
+        self._instruments = instruments
+        self._engine = engine
+        self._jobs = jobs
+        self._reading: asyncio.Future[JobFigures] | None = None
+
+    async def text(self) -> bytes:
+        """All metrics. Those of jobs are left out if Redis does not tell of them in time."""
+        return await asyncio.to_thread(self._text, await self._read_jobs())
+
+    async def keep_gauges_fresh(self) -> None:
+        """For as long as it runs: where another process may be asked, it must know of this one's gauges."""
+        while True:
+            await asyncio.to_thread(self._instruments.gauges.set_to, self._engine)
+            await asyncio.sleep(_GAUGES_EVERY_S)
+
+    def _text(self, jobs: JobFigures | None) -> bytes:
+        self._instruments.gauges.set_to(self._engine)
+        return generate_latest(self._instruments.registry) + generate_latest(JobFamilies(jobs))
+
+    async def _read_jobs(self) -> JobFigures | None:
+        if self._reading is None or self._reading.done():  # a Redis that hangs costs one thread, however many ask
+            self._reading = asyncio.get_running_loop().run_in_executor(None, self._jobs.figures)
+            self._reading.add_done_callback(_see_error)
+        try:
+            async with asyncio.timeout(_LONGEST_READING_S):
+                return await asyncio.shield(self._reading)
+        except (StoreUnavailable, TimeoutError):
+            return None
+
+
+def _see_error(reading: asyncio.Future[JobFigures]) -> None:
+    """In case nobody waits for it any more."""
+    if not reading.cancelled():
+        reading.exception()

@@ -1,0 +1,33 @@
+"""What this process counts, made before anything that counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, disable_created_metrics
+
+from app.metrics.http_requests import HttpRequests
+from app.metrics.predictions import PredictionMetrics
+from app.metrics.process_gauges import ProcessGauges
+from app.metrics.shared_values import SharedValues, share_values
+
+
+class Instruments:
+    """The counters, histograms and gauges of this process, and a registry that tells what they show."""
+
+    def __init__(self, *, directory: Path | None) -> None:
+        """directory: where the processes that share a port keep their metrics; None for a process alone.
+
+        Raises OSError if it cannot write there.
+        """
+        disable_created_metrics()  # a second series beside every first, of no use to Prometheus's text format
+        self.is_shared = directory is not None
+        self.registry = CollectorRegistry()
+        own = self.registry
+        if directory is not None:
+            share_values(directory)
+            self.registry.register(SharedValues(directory))
+            own = None
+        self.predictions = PredictionMetrics(own)
+        self.http_requests = HttpRequests(own)
+        self.gauges = ProcessGauges(own, predictions=self.predictions)

@@ -1,0 +1,85 @@
+"""Jobs, as Prometheus is told of them: read from the job store at every scrape, so any process tells of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from typing import Final, get_args
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from workers.job_store import JobFigures
+from workers.job_tally import BOUNDS_S, EndedJobs
+from workers.jobs import Job, JobStatus, JobType
+
+_KIND: Final = ("type", "status")
+_RUNNING: Final = ("job_id", "model")  # `job` is Prometheus's own label: what it scraped
+
+
+class JobFamilies(Collector):
+    """The metrics of one reading of the job store; None of one that failed."""
+
+    def __init__(self, figures: JobFigures | None) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterable[Metric]:
+        is_up = GaugeMetricFamily(
+            "fovea_job_store_up", "Whether Redis told of the jobs in time; without it there are no metrics of jobs."
+        )
+        is_up.add_metric((), self._figures is not None)
+        yield is_up
+        if self._figures is not None:
+            yield _queue_depth(self._figures)
+            yield _jobs(self._figures)
+            yield from _ended(self._figures.ended)
+            yield from _running(self._figures.running)
+
+
+def _queue_depth(figures: JobFigures) -> Metric:
+    family = GaugeMetricFamily("fovea_job_queue_depth", "Messages of jobs that wait for a worker.")
+    family.add_metric((), figures.queue_depth)
+    return family
+
+
+def _jobs(figures: JobFigures) -> Metric:
+    family = GaugeMetricFamily("fovea_jobs", "Jobs that are known, by where they stand now.", labels=_KIND)
+    for job_type in get_args(JobType):
+        for status in JobStatus:
+            family.add_metric((job_type, status.value), figures.counts.get((job_type, status), 0))
+    return family
+
+
+def _ended(ended: Iterable[EndedJobs]) -> Iterator[Metric]:
+    count = CounterMetricFamily("fovea_jobs_ended", "Jobs that ended, those deleted since included.", labels=_KIND)
+    duration = HistogramMetricFamily(
+        "fovea_job_seconds", "From a job's first start to its end, of those that were started.", labels=_KIND
+    )
+    for each in ended:
+        labels = (each.type, each.status.value)
+        count.add_metric(labels, each.count)
+        bounds = [*(floatToGoString(bound_s) for bound_s in BOUNDS_S), "+Inf"]
+        duration.add_metric(labels, list(zip(bounds, accumulate(each.runs), strict=True)), each.run_s)
+    yield count
+    yield duration
+
+
+def _running(jobs: Iterable[Job]) -> Iterator[Metric]:
+    progress = GaugeMetricFamily("fovea_job_progress_ratio", "How far a running job is, 0 to 1.", labels=_RUNNING)
+    speed = GaugeMetricFamily(
+        "fovea_job_images_per_second", "Training images a second of a running job.", labels=_RUNNING
+    )
+    newest = GaugeMetricFamily(
+        "fovea_job_metric", "Newest value of a running job's metric: val/loss, ...", labels=(*_RUNNING, "metric")
+    )
+    for job in jobs:
+        labels = (job.id, job.config.publish_as)
+        progress.add_metric(labels, job.progress.fraction)
+        if job.progress.images_per_s is not None:
+            speed.add_metric(labels, job.progress.images_per_s)
+        for name, value in job.metrics.items():
+            if name.count("/") == 1:  # those with more are a category's, of which there may be a thousand
+                newest.add_metric((*labels, name), value)
+    yield from (progress, speed, newest)

@@ -1,0 +1,178 @@
+"""Predictions, counted and timed: the engine's observer.
+
+An image costs the event loop some microseconds here, so what a label set stands for is looked up once and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from app.inference.model_source import ModelSource
+from app.inference.observer import Outcome
+from app.metrics.buckets import SECONDS, VIEWS
+
+Labels = tuple[str, str]  # model, version
+
+MOST_MODELS: Final = 200  # versions with series of their own: a server that publishes every day must not grow for ever
+OTHER_MODELS: Final[Labels] = ("(other)", "")  # no model can be called that
+NO_MODEL: Final[Labels] = ("", "")
+
+_MODEL: Final = ("model", "version")
+_BACKEND: Final = (*_MODEL, "backend")
+_OUTCOME: Final = (*_MODEL, "outcome")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _ModelSeries:
+    decode: Histogram
+    postprocess: Histogram
+    total: Histogram
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _BackendSeries:
+    queue: Histogram
+    inference: Histogram
+    batch: Histogram
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _OutcomeSeries:
+    requests: Counter
+    images: Counter
+
+
+class PredictionMetrics:
+    """An `Observer` that counts for Prometheus. To be called from one event loop."""
+
+    def __init__(self, registry: CollectorRegistry | None) -> None:
+        """registry: None where the values are read from the files of many processes instead."""
+        self._decode = Histogram(
+            "fovea_decode_seconds",
+            "From an image's bytes to what the network sees.",
+            _MODEL,
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._queue = Histogram(
+            "fovea_queue_seconds",
+            "How long a decoded image, or a tile of one, waited for the device.",
+            _BACKEND,
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._inference = Histogram(
+            "fovea_inference_seconds",
+            "How long the device took for a batch.",
+            _BACKEND,
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._batch = Histogram(
+            "fovea_batch_size",
+            "Images, or tiles of them, that went through the network together.",
+            _BACKEND,
+            buckets=VIEWS,
+            registry=registry,
+        )
+        self._postprocess = Histogram(
+            "fovea_postprocess_seconds",
+            "From the network's outputs to an image's prediction.",
+            _MODEL,
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._total = Histogram(
+            "fovea_prediction_seconds",
+            "A request in the engine from end to end, of those that were answered.",
+            _MODEL,
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._requests = Counter(
+            "fovea_predictions",
+            "Requests for predictions. ok: answered, were it with an image's error. rejected: full. expired: past the "
+            "deadline. cancelled: the client went. failed: all else. Without a model: ended before one was found.",
+            _OUTCOME,
+            registry=registry,
+        )
+        self._images = Counter(
+            "fovea_images", "Images of the requests that fovea_predictions_total counts.", _OUTCOME, registry=registry
+        )
+        self._labels: dict[str, Labels] = {}  # by digest
+        self._of_model: dict[Labels, _ModelSeries] = {}
+        self._of_backend: dict[tuple[Labels, str], _BackendSeries] = {}
+        self._of_outcome: dict[tuple[Labels, Outcome], _OutcomeSeries] = {}
+
+    def image_prepared(self, model: ModelSource, *, seconds: float) -> None:
+        self._model_series(self.labels_of(model)).decode.observe(seconds)
+
+    def batch_predicted(
+        self, model: ModelSource, *, backend: str, queue_s: Sequence[float], inference_s: float
+    ) -> None:
+        series = self._backend_series(self.labels_of(model), backend)
+        for seconds in queue_s:
+            series.queue.observe(seconds)
+        series.inference.observe(inference_s)
+        series.batch.observe(len(queue_s))
+
+    def image_finished(self, model: ModelSource, *, seconds: float) -> None:
+        self._model_series(self.labels_of(model)).postprocess.observe(seconds)
+
+    def request_ended(
+        self,
+        reference: str,  # noqa: ARG002 -- the protocol's
+        model: ModelSource | None,
+        *,
+        outcome: Outcome,
+        images: int,
+        seconds: float,
+    ) -> None:
+        """The reference becomes no label: callers make references up."""
+        labels = NO_MODEL if model is None else self.labels_of(model)
+        series = self._outcome_series(labels, outcome)
+        series.requests.inc()
+        series.images.inc(images)
+        if model is not None and outcome == "ok":
+            self._model_series(labels).total.observe(seconds)
+
+    def labels_of(self, model: ModelSource) -> Labels:
+        """What its series are called by."""
+        labels = self._labels.get(model.digest)
+        if labels is None:
+            if len(self._labels) >= MOST_MODELS:
+                return OTHER_MODELS
+            labels = self._labels[model.digest] = (model.name, "" if model.version is None else str(model.version))
+        return labels
+
+    def _model_series(self, labels: Labels) -> _ModelSeries:
+        series = self._of_model.get(labels)
+        if series is None:
+            series = self._of_model[labels] = _ModelSeries(
+                decode=self._decode.labels(*labels),
+                postprocess=self._postprocess.labels(*labels),
+                total=self._total.labels(*labels),
+            )
+        return series
+
+    def _backend_series(self, labels: Labels, backend: str) -> _BackendSeries:
+        series = self._of_backend.get((labels, backend))
+        if series is None:
+            series = self._of_backend[labels, backend] = _BackendSeries(
+                queue=self._queue.labels(*labels, backend),
+                inference=self._inference.labels(*labels, backend),
+                batch=self._batch.labels(*labels, backend),
+            )
+        return series
+
+    def _outcome_series(self, labels: Labels, outcome: Outcome) -> _OutcomeSeries:
+        series = self._of_outcome.get((labels, outcome))
+        if series is None:
+            series = self._of_outcome[labels, outcome] = _OutcomeSeries(
+                requests=self._requests.labels(*labels, outcome), images=self._images.labels(*labels, outcome)
+            )
+        return series

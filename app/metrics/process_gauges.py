@@ -1,0 +1,79 @@
+"""What a process holds right now: models, memory, images that wait. Set anew before they are read.
+
+Where several processes answer on one port their gauges are added up: a model that two of them hold counts twice, as its
+memory does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final, Literal
+
+import torch
+from prometheus_client import CollectorRegistry, Gauge
+
+from app.inference.devices import describe_memory
+from app.inference.engine import Engine
+from app.metrics.predictions import Labels, PredictionMetrics
+from app.version import fovea_version
+
+_SUM: Final[Literal["livesum"]] = "livesum"  # over the processes that live
+_NEWEST: Final[Literal["livemostrecent"]] = "livemostrecent"  # what is the same for all of them
+
+
+class ProcessGauges:
+    """The gauges of one process."""
+
+    def __init__(self, registry: CollectorRegistry | None, *, predictions: PredictionMetrics) -> None:
+        """registry: None where the values are read from the files of many processes instead."""
+
+        def gauge(name: str, words: str, *labels: str, mode: Literal["livesum", "livemostrecent"] = _SUM) -> Gauge:
+            return Gauge(name, words, labels, registry=registry, multiprocess_mode=mode)
+
+        self._predictions = predictions
+        self._processes = gauge("fovea_processes", "API processes that answer.")
+        self._build = gauge("fovea_build_info", "1 for the version that runs.", "fovea_version", mode=_NEWEST)
+        self._resident = gauge("fovea_resident_memory_bytes", "Main memory of the API processes.")
+        self._pending = gauge("fovea_pending_images", "Images accepted and not yet answered, tiles counted too.")
+        self._most_pending = gauge("fovea_max_pending_images", "How many may be pending; beyond that 503.")
+        self._loaded = gauge("fovea_loaded_models", "Models in memory.")
+        self._model_memory = gauge(
+            "fovea_model_memory_bytes", "Size of a loaded model's weights; 0 once it is unloaded.", "model", "version"
+        )
+        self._device_used = gauge(
+            "fovea_device_memory_used_bytes", "GPU memory in use, whoever uses it.", "device", mode=_NEWEST
+        )
+        self._device_total = gauge("fovea_device_memory_total_bytes", "GPU memory there is.", "device", mode=_NEWEST)
+        self._device_reserved = gauge(
+            "fovea_device_memory_reserved_bytes", "GPU memory that torch keeps for the API, used or not.", "device"
+        )
+        self._shown: set[Labels] = set()
+
+    def set_to(self, engine: Engine) -> None:
+        """Asks the system and the GPU: not for the event loop."""
+        self._processes.set(1)
+        self._build.labels(fovea_version()).set(1)
+        self._resident.set(describe_memory().process_bytes or 0)
+        self._pending.set(engine.pending_images)
+        self._most_pending.set(engine.max_pending_images)
+        self._set_models(engine)
+        self._set_device(engine.models.device)
+
+    def _set_models(self, engine: Engine) -> None:
+        loaded = engine.models.all()
+        self._loaded.set(len(loaded))
+        size_bytes: Counter[Labels] = Counter()
+        for model in loaded:
+            size_bytes[self._predictions.labels_of(model.source)] += model.predictor.size_bytes
+        self._shown.update(size_bytes)
+        for labels in self._shown:
+            self._model_memory.labels(*labels).set(size_bytes[labels])
+
+    def _set_device(self, device: torch.device) -> None:
+        """Of a GPU that this process uses: to ask for another's memory would take some of it."""
+        if device.type != "cuda" or not torch.cuda.is_initialized():
+            return
+        free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+        self._device_used.labels(str(device)).set(total_bytes - free_bytes)
+        self._device_total.labels(str(device)).set(total_bytes)
+        self._device_reserved.labels(str(device)).set(torch.cuda.memory_reserved(device))
