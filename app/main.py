@@ -49,6 +49,7 @@ from workers.datasets.store import DatasetStore
 from workers.errors import StoreUnavailable
 from workers.idempotency_store import IdempotencyStore
 from workers.job_store import JobStore
+from workers.log_lines import lines_about
 from workers.queue import enqueue, make_celery
 
 log = logging.getLogger(__name__)
@@ -133,7 +134,8 @@ def _open(settings: ApiSettings, instruments: Instruments) -> Services:
         try:
             enqueue(celery, job_id, request_id=request_id)
         except StoreUnavailable as error:
-            log.warning("job %s is stored but was not sent; a worker's sweep will find it: %s", job_id, error)
+            with lines_about(job_id=job_id, request_id=request_id):
+                log.warning("job %s is stored but was not sent; a worker's sweep will find it: %s", job_id, error)
 
     device = choose_device(settings.device)
     finder = ModelFinder(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ByteSize, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -89,8 +89,6 @@ class ApiSettings(WorkerSettings):
         description="Seconds that a prediction may take, loading its model included; then 504. A client may ask for "
         "less by `X-Request-Timeout`.",
     )
-
-    log_format: Literal["text", "json"] = Field("text", description="How log lines look: for people or for machines.")
 
     @field_validator("image_url_hosts", "preload", "pin", mode="before")
     @classmethod

@@ -20,6 +20,7 @@ from celery.exceptions import SecurityWarning
 from models.registry import Registry
 from workers.errors import StoreUnavailable
 from workers.job_records import QUEUE_NAME, JobRecords
+from workers.log_lines import configure_logging
 from workers.queue import enqueue, make_celery
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor, TrainerOptions
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 def run_worker(settings: WorkerSettings) -> int:
     """Runs until SIGTERM or SIGINT: then the run at hand stops at a checkpoint and is queued again."""
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
     home = Path(settings.home).resolve()
     owner = f"{socket.gethostname()}:{os.getpid()}"
     records = JobRecords(settings.redis_url, home / "runs", lease_s=settings.lease_s)

@@ -7,12 +7,14 @@ job store. `visibility_timeout` is therefore only how soon Redis offers an unack
 from __future__ import annotations
 
 from celery import Celery
+from celery.app.task import Context
 from kombu.exceptions import OperationalError
 
 from workers.errors import StoreUnavailable
 from workers.job_records import QUEUE_NAME
 
 RUN_JOB = "fovea.run_job"
+_REQUEST_ID = "request_id"
 
 
 def make_celery(redis_url: str, *, visibility_timeout_s: int) -> Celery:
@@ -40,8 +42,14 @@ def make_celery(redis_url: str, *, visibility_timeout_s: int) -> Celery:
 
 def enqueue(celery: Celery, job_id: str, *, request_id: str | None = None) -> None:
     """Offers a queued job to the workers. Raises StoreUnavailable when Redis is away; the sweep offers it later."""
-    headers = {"request_id": request_id} if request_id else {}
+    headers = {_REQUEST_ID: request_id} if request_id else {}
     try:
         celery.send_task(RUN_JOB, args=[job_id], headers=headers, retry=False)
     except OperationalError as error:
         raise StoreUnavailable(f"Redis is away: {error}", hint="Start Redis, or check FOVEA_REDIS_URL.") from error
+
+
+def request_id_of(message: Context) -> str | None:
+    """The X-Request-ID of the call that sent the message; None if it was a sweep that sent it."""
+    found = message.get(_REQUEST_ID)
+    return found if isinstance(found, str) else None

@@ -23,6 +23,7 @@ class WorkerSettings(BaseSettings):
     )
     offline: bool = Field(False, description="Never fetch pretrained weights; only those in HOME/weights are used.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe line to log.")
+    log_format: Literal["text", "json"] = Field("text", description="How log lines look: for people or for machines.")
     lease_s: float = Field(
         30.0, gt=0.5, le=3600, description="Seconds without a sign of life after which a job counts as lost."
     )

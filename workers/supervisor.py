@@ -28,6 +28,7 @@ from workers.exit_codes import EXIT_HANDED_BACK
 from workers.job_records import JobRecords, now
 from workers.jobs import Job, JobFailure, JobStatus
 from workers.leases import Claim, LeaseLost, Leases, Wishes
+from workers.log_lines import lines_about
 from workers.publishing import publish
 from workers.run_directory import EventTail, RunConfig, RunDirectory
 
@@ -88,17 +89,24 @@ class Supervisor:
         self._send = send
         self._draining = draining
 
-    def run_job(self, job_id: str) -> None:
+    def run_job(self, job_id: str, request_id: str | None = None) -> None:
         """Runs a queued job to its end, or hands it back. A message of a job that is not queued is dropped.
 
+        request_id: of the call that had it run, for the log; without it, of the call that made it.
         Raises StoreUnavailable if Redis is away before the job is claimed, or away for good after its run.
         """
         if self._draining.is_set():
             return  # still queued; the sweep of another worker, or of the next start, offers it again
         claim = self._leases.claim(job_id, self._owner)
         if claim is None:
-            log.info("job %s is not queued: the message is a repeated one and is dropped", job_id)
+            with lines_about(job_id=job_id, request_id=request_id):
+                log.info("job %s is not queued: the message is a repeated one and is dropped", job_id)
             return
+        with lines_about(job_id=job_id, request_id=request_id or claim.job.request_id):
+            self._run_claimed(claim)
+
+    def _run_claimed(self, claim: Claim) -> None:
+        job_id = claim.job.id
         log.info("job %s: attempt %d", job_id, claim.job.attempt)
         try:
             job = self._attempt(claim)

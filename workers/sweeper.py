@@ -10,6 +10,7 @@ from workers.errors import StoreUnavailable
 from workers.job_records import JobRecords
 from workers.jobs import JobStatus
 from workers.leases import Leases
+from workers.log_lines import lines_about
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ class Sweeper:
             return []
         lost = self._leases.take_lost_jobs()
         for job in lost:
-            log.warning("job %s lost its worker in attempt %d: %s now", job.id, job.attempt, job.status)
+            with lines_about(job_id=job.id, request_id=job.request_id):
+                log.warning("job %s lost its worker in attempt %d: %s now", job.id, job.attempt, job.status)
         again = [job.id for job in lost if job.status is JobStatus.QUEUED]
         again += [job_id for job_id in self._leases.unsent_jobs(older_than_s=self._interval_s) if job_id not in again]
         for job_id in again:

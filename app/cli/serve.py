@@ -44,6 +44,7 @@ def _serve(settings: ApiSettings) -> None:
     import uvicorn
 
     from app.main import create_app
+    from workers.log_lines import configure_logging
 
     config = uvicorn.Config(
         create_app(settings),

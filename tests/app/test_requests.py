@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
-from app.log_lines import JsonLines
 from app.schemas.problem import Problem
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
 from tests.app.running_api import RunningApi
 from tests.waiting import wait_until
+from workers.log_lines import JsonLines
 
 
 def problem_of(answer: httpx.Response) -> Problem:

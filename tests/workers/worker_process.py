@@ -20,6 +20,7 @@ class WorkerProcess:
     redis_url: str
     lease_s: float = 2.0
     visibility_timeout_s: int = 86_400
+    log_format: str = "text"
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -35,6 +36,7 @@ class WorkerProcess:
             "FOVEA_LEASE_S": str(self.lease_s),
             "FOVEA_SWEEP_INTERVAL_S": "0.5",
             "FOVEA_VISIBILITY_TIMEOUT_S": str(self.visibility_timeout_s),
+            "FOVEA_LOG_FORMAT": self.log_format,
             "FOVEA_DEVICE": "cpu",
             "FOVEA_OFFLINE": "true",
         }
