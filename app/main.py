@@ -107,8 +107,8 @@ def _lifespan(
         services = await asyncio.to_thread(_open, settings, instruments)
         app.state.services = services
         beside = [asyncio.create_task(_preload(services, reference)) for reference in sorted(services.preloading)]
-        if instruments.is_shared:
-            beside.append(asyncio.create_task(services.metrics.keep_gauges_fresh()))
+        if instruments.shared is not None:
+            beside.append(asyncio.create_task(services.metrics.keep_others_informed()))
         try:
             yield
         finally:

@@ -15,7 +15,7 @@ from workers.job_store import JobFigures, JobStore
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _LONGEST_READING_S: Final = 2.0  # of the job store; Prometheus itself gives up after 10 s
-_GAUGES_EVERY_S: Final = 5.0
+_WRITTEN_OUT_EVERY_S: Final = 1.0
 
 
 class Exposition:
@@ -31,11 +31,17 @@ class Exposition:
         """All metrics. Those of jobs are left out if Redis does not tell of them in time."""
         return await asyncio.to_thread(self._text, await self._read_jobs())
 
-    async def keep_gauges_fresh(self) -> None:
-        """For as long as it runs: where another process may be asked, it must know of this one's gauges."""
-        while True:
-            await asyncio.to_thread(self._instruments.gauges.set_to, self._engine)
-            await asyncio.sleep(_GAUGES_EVERY_S)
+    async def keep_others_informed(self) -> None:
+        """Until it is cancelled: another process may be asked, and must know what is counted and held here."""
+        shared = self._instruments.shared
+        assert shared is not None
+        try:
+            while True:
+                await asyncio.to_thread(self._instruments.gauges.set_to, self._engine)
+                shared.write_out()
+                await asyncio.sleep(_WRITTEN_OUT_EVERY_S)
+        finally:
+            shared.write_out()
 
     def _text(self, jobs: JobFigures | None) -> bytes:
         self._instruments.gauges.set_to(self._engine)

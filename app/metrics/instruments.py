@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 from app.metrics.http_requests import HttpRequests
 from app.metrics.predictions import PredictionMetrics
 from app.metrics.process_gauges import ProcessGauges
-from app.metrics.shared_values import SharedValues, share_values
+from app.metrics.shared_values import share_values
 
 
 class Instruments:
@@ -21,13 +21,11 @@ class Instruments:
         Raises OSError if it cannot write there.
         """
         disable_created_metrics()  # a second series beside every first, of no use to Prometheus's text format
-        self.is_shared = directory is not None
+        self.shared = None if directory is None else share_values(directory)
         self.registry = CollectorRegistry()
-        own = self.registry
-        if directory is not None:
-            share_values(directory)
-            self.registry.register(SharedValues(directory))
-            own = None
+        own = None if self.shared else self.registry
+        if self.shared is not None:
+            self.registry.register(self.shared)
         self.predictions = PredictionMetrics(own)
         self.http_requests = HttpRequests(own)
         self.gauges = ProcessGauges(own, predictions=self.predictions)

@@ -32,7 +32,7 @@ class ProcessGauges:
 
         self._predictions = predictions
         self._processes = gauge("fovea_processes", "API processes that answer.")
-        self._build = gauge("fovea_build_info", "1 for the version that runs.", "fovea_version", mode=_NEWEST)
+        self._build = gauge("fovea_build_info", "1 for the version that runs.", "version", mode=_NEWEST)
         self._resident = gauge("fovea_resident_memory_bytes", "Main memory of the API processes.")
         self._pending = gauge("fovea_pending_images", "Images accepted and not yet answered, tiles counted too.")
         self._most_pending = gauge("fovea_max_pending_images", "How many may be pending; beyond that 503.")

@@ -58,4 +58,4 @@ def served_api(home: Path, redis_url: str, environment: Mapping[str, str]) -> It
 def wait_for(*apis: ServedApi) -> None:
     """Until all of them answer."""
     for api in apis:
-        wait_until(api.answers)
+        wait_until(api.answers, deadline_s=180)

@@ -20,7 +20,9 @@ from workers.supervisor import TrainerOptions
 PROJECT = Path(__file__).resolve().parents[2]
 CONTAINER_FILES = ("Dockerfile", ".dockerignore", "docker-compose.yml", "docker-compose.gpu.yml")
 OWN = ("api", "worker")
-ALL = ("redis", *OWN)
+ALWAYS = ("redis", *OWN)
+MONITORING = ("prometheus", "grafana")
+ALL = (*ALWAYS, *MONITORING)
 UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 # Instructions of the Dockerfile as (name, rest), continued lines joined, comments left out.
@@ -46,6 +48,7 @@ def dockerfile() -> Instructions:
 
 def test_the_services_are_redis_and_two_commands_of_one_image(services: Any) -> None:
     assert sorted(services) == sorted(ALL)
+    assert [name for name in services if "profiles" not in services[name]] == list(ALWAYS)
     assert services["api"]["image"] == services["worker"]["image"]
     assert [name for name in services if "build" in services[name]] == ["api"], "two would build the same twice"
     assert services["worker"]["pull_policy"] == "never", "no registry has it"
@@ -67,7 +70,8 @@ def test_redis_must_be_healthy_before_the_rest_starts(services: Any, name: str) 
 
 def test_every_service_has_a_health_check(services: Any, dockerfile: Instructions) -> None:
     assert services["redis"]["healthcheck"]["test"][0] == "CMD"
-    assert services["worker"]["healthcheck"]["test"][0] == "CMD"
+    for name in ("worker", *MONITORING):
+        assert services[name]["healthcheck"]["test"][0] == "CMD"
     assert "healthcheck" not in services["api"], "the API's is the image's own"
     assert [name for name, _ in dockerfile].count("HEALTHCHECK") == 1
 
@@ -78,7 +82,7 @@ def test_health_check_of_the_worker_imports_no_torch(services: Any) -> None:
     subprocess.run([sys.executable, "-c", probe], check=True, cwd=PROJECT)
 
 
-@pytest.mark.parametrize("name", ["redis", "worker"])
+@pytest.mark.parametrize("name", ["redis", "worker", *MONITORING])
 def test_words_of_a_health_check_hold_no_spaces(services: Any, name: str) -> None:
     """Podman before 5 splits them there again."""
     assert not any(" " in word for word in services[name]["healthcheck"]["test"])
@@ -114,14 +118,24 @@ def test_every_service_is_locked_down(services: Any, name: str) -> None:
 
 
 def test_only_the_api_has_a_port_and_only_on_loopback_unless_told(services: Any) -> None:
-    assert [name for name in services if "ports" in services[name]] == ["api"]
+    assert [name for name in ALWAYS if "ports" in services[name]] == ["api"]
     assert services["api"]["ports"] == ["${FOVEA_HOST:-127.0.0.1}:${FOVEA_PORT:-8000}:8000"]
+    for name in MONITORING:
+        assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"]), "neither asks for a password"
     assert not any(service.get("network_mode") == "host" for service in services.values())
 
 
 def test_state_is_in_named_volumes(compose: Any) -> None:
     mounts = [mount for service in compose["services"].values() for mount in service["volumes"]]
-    assert {mount.partition(":")[0] for mount in mounts} == set(compose["volumes"]) == {"data", "redis"}
+    state = [mount for mount in mounts if not mount.startswith("./")]
+    assert {mount.partition(":")[0] for mount in state} == set(compose["volumes"]) == {"data", "redis", *MONITORING}
+
+
+def test_what_comes_from_the_checkout_is_there_and_cannot_be_written(services: Any) -> None:
+    for mount in (mount for service in services.values() for mount in service["volumes"] if mount.startswith("./")):
+        source, _, mode = mount.split(":")
+        assert mode == "ro"
+        assert (PROJECT / source).is_dir()
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -188,8 +202,14 @@ def test_no_registry_or_package_index_is_named(name: str, dockerfile: Instructio
     assert set(re.findall(r"\w+://[\w.-]+", text)) <= {"http://127.0.0.1", "redis://redis"}
     assert not re.search(r"index-url|index-strategy|find-links|trusted-host", text)
     images = [rest.split()[0] for kind, rest in dockerfile if kind == "FROM"]
-    images += [service["image"] for service in services.values()]
+    images += [services[name]["image"] for name in ALWAYS]
     assert not any("/" in image for image in images), "a host or an account is the operator's choice"
+
+
+@pytest.mark.parametrize("name", MONITORING)
+def test_monitoring_is_asked_for_and_of_one_version(services: Any, name: str) -> None:
+    assert services[name]["profiles"] == ["monitoring"]
+    assert re.fullmatch(rf"\w+/{name}:v?\d+\.\d+\.\d+", services[name]["image"]), "the maker's own, no host named"
 
 
 def seconds(duration: str) -> int:
