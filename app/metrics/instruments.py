@@ -20,7 +20,8 @@ class Instruments:
 
         Raises OSError if it cannot write there.
         """
-        disable_created_metrics()  # a second series beside every first, of no use to Prometheus's text format
+        # no second series beside every first, of no use in this text format
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.shared = None if directory is None else share_values(directory)
         self.registry = CollectorRegistry()
         own = None if self.shared else self.registry

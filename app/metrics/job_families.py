@@ -9,7 +9,6 @@ from typing import Final, get_args
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from workers.job_store import JobFigures
 from workers.job_tally import BOUNDS_S, EndedJobs
@@ -60,7 +59,7 @@ def _ended(ended: Iterable[EndedJobs]) -> Iterator[Metric]:
     for each in ended:
         labels = (each.type, each.status.value)
         count.add_metric(labels, each.count)
-        bounds = [*(floatToGoString(bound_s) for bound_s in BOUNDS_S), "+Inf"]
+        bounds = [*(str(float(bound_s)) for bound_s in BOUNDS_S), "+Inf"]
         duration.add_metric(labels, list(zip(bounds, accumulate(each.runs), strict=True)), each.run_s)
     yield count
     yield duration

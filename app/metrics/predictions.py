@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -20,6 +20,8 @@ Labels = tuple[str, str]  # model, version
 MOST_MODELS: Final = 200  # versions with series of their own: a server that publishes every day must not grow for ever
 OTHER_MODELS: Final[Labels] = ("(other)", "")  # no model can be called that
 NO_MODEL: Final[Labels] = ("", "")
+
+OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 
 _MODEL: Final = ("model", "version")
 _BACKEND: Final = (*_MODEL, "backend")
@@ -170,9 +172,10 @@ class PredictionMetrics:
         return series
 
     def _outcome_series(self, labels: Labels, outcome: Outcome) -> _OutcomeSeries:
-        series = self._of_outcome.get((labels, outcome))
-        if series is None:
-            series = self._of_outcome[labels, outcome] = _OutcomeSeries(
-                requests=self._requests.labels(*labels, outcome), images=self._images.labels(*labels, outcome)
-            )
-        return series
+        """All outcomes of a model begin at 0 together: the first refusal of many is a rise that Prometheus sees."""
+        if (labels, outcome) not in self._of_outcome:
+            for each in OUTCOMES:
+                self._of_outcome[labels, each] = _OutcomeSeries(
+                    requests=self._requests.labels(*labels, each), images=self._images.labels(*labels, each)
+                )
+        return self._of_outcome[labels, outcome]

@@ -71,7 +71,7 @@ class ProcessGauges:
 
     def _set_device(self, device: torch.device) -> None:
         """Of a GPU that this process uses: to ask for another's memory would take some of it."""
-        if device.type != "cuda" or not torch.cuda.is_initialized():
+        if device.type != "cuda" or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             return
         free_bytes, total_bytes = torch.cuda.mem_get_info(device)
         self._device_used.labels(str(device)).set(total_bytes - free_bytes)

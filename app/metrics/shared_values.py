@@ -42,7 +42,7 @@ def share_values(directory: Path) -> SharedValues:
 
 def forget_process(directory: Path, pid: int) -> None:
     """Takes away the gauges of a process that is gone; for whoever started it. What it counted stays."""
-    mark_process_dead(pid, str(directory))
+    mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
 
 
 class SharedValues(Collector):
@@ -60,7 +60,7 @@ class SharedValues(Collector):
         self.write_out()
         # a file is empty for a moment after it was made, and for ever if its process was killed just then
         files = [str(path) for path in sorted(self._directory.glob("*.db")) if _size_bytes(path)]
-        merged: Iterable[Metric] = MultiProcessCollector.merge(files)
+        merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
         return merged
 
 
@@ -68,7 +68,7 @@ class _OwnValues:
     """The values of this process, and which of them are not in its files yet."""
 
     def __init__(self) -> None:
-        self._in_file: Any = values.MultiProcessValue()
+        self._in_file: Any = values.MultiProcessValue()  # type: ignore[no-untyped-call]
         self._changed: list[_Counted] = []
         self._one_at_a_time = threading.Lock()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from app.metrics.shared_values import DIRECTORY_VARIABLE, forget_process
@@ -55,6 +56,10 @@ def loaded_models(api: ServedApi) -> float:
     return Exposed.of(api.http).value("fovea_loaded_models")
 
 
+def knows_of_both(api: ServedApi) -> bool:
+    return (ok_predictions(api), loaded_models(api)) == (5, 2)
+
+
 def test_two_processes_tell_the_same_and_of_both(tmp_path: Path, redis_url: str) -> None:
     home, directory = tmp_path / "home", tmp_path / "metrics"
     home.mkdir()
@@ -67,7 +72,7 @@ def test_two_processes_tell_the_same_and_of_both(tmp_path: Path, redis_url: str)
         classify(two, 3)
         for api in (one, two):
             # what the other one says is a second old at most
-            wait_until(lambda api=api: (ok_predictions(api), loaded_models(api)) == (5, 2))
+            wait_until(partial(knows_of_both, api))
             told = Exposed.of(api.http)
             assert told.value("fovea_processes") == 2
             assert told.value("fovea_max_pending_images") == 512

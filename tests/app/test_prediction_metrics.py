@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from prometheus_client import generate_latest
@@ -12,6 +11,7 @@ from app.inference.loaded_models import ModelSource
 from app.inference.observer import Observer, Outcome
 from app.metrics.http_requests import HttpRequests
 from app.metrics.instruments import Instruments
+from app.metrics.predictions import OUTCOMES
 from app.metrics.shared_values import DIRECTORY_VARIABLE, shared_directory
 from models.predictor import AnyPredictor
 from tests.app.exposed import Exposed
@@ -56,13 +56,14 @@ def test_image_is_timed_by_model_and_version(instruments: Instruments) -> None:
     assert told.value("fovea_postprocess_seconds_sum", model="ants", version="") == pytest.approx(0.001)
 
 
-@pytest.mark.parametrize("outcome", get_args(Outcome))
+@pytest.mark.parametrize("outcome", OUTCOMES)
 def test_request_is_counted_by_outcome_and_timed_if_it_was_answered(instruments: Instruments, outcome: Outcome) -> None:
     instruments.predictions.request_ended("ants", a_source(), outcome=outcome, images=5, seconds=0.2)
     told = exposed(instruments)
     labels = {"model": "ants", "version": "3"}
     assert told.value("fovea_predictions_total", outcome=outcome, **labels) == 1
     assert told.value("fovea_images_total", outcome=outcome, **labels) == 5
+    assert told.value("fovea_predictions_total", **labels) == 1, "the other outcomes are there, and 0"
     assert told.has("fovea_prediction_seconds_sum", **labels) == (outcome == "ok")
 
 
