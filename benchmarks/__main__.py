@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import service
+from benchmarks import metrics, service
 
 service.main()
+metrics.main()

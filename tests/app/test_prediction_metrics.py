@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from prometheus_client import generate_latest
 
 from app.inference.loaded_models import ModelSource
@@ -114,3 +115,21 @@ def test_directory_is_what_the_environment_says(
     if value is not None:
         monkeypatch.setenv(DIRECTORY_VARIABLE, value)
     assert shared_directory() == expected
+
+
+def test_memory_of_a_gpu_is_told_of_once_the_process_uses_it(
+    instruments: Instruments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = torch.device("cuda", 1)
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: False)
+    instruments.gauges._set_device(gpu)
+    assert not exposed(instruments).has("fovea_device_memory_total_bytes")
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (30, 100))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 50)
+    instruments.gauges._set_device(gpu)
+    told = exposed(instruments)
+    memory = [
+        told.value(f"fovea_device_memory_{kind}_bytes", device="cuda:1") for kind in ("used", "total", "reserved")
+    ]
+    assert memory == [70, 100, 50]
