@@ -98,7 +98,11 @@ class Engine:
 
     def check_room(self, priority: Priority) -> None:
         """To be asked before a body is read. Raises EngineFull if not even one image would be taken."""
-        self._admission.check(priority)
+        try:
+            self._admission.check(priority)
+        except EngineFull:  # nobody knows yet what was asked for, but it is a refusal
+            self._tell_end("", None, "rejected", 0, 0.0)
+            raise
 
     async def predict(
         self,

@@ -40,6 +40,7 @@ class ProcessGauges:
         self._model_memory = gauge(
             "fovea_model_memory_bytes", "Size of a loaded model's weights; 0 once it is unloaded.", "model", "version"
         )
+        self._model_limit = gauge("fovea_model_memory_limit_bytes", "How much the models in memory may take together.")
         self._device_used = gauge(
             "fovea_device_memory_used_bytes", "GPU memory in use, whoever uses it.", "device", mode=_NEWEST
         )
@@ -62,6 +63,7 @@ class ProcessGauges:
     def _set_models(self, engine: Engine) -> None:
         loaded = engine.models.all()
         self._loaded.set(len(loaded))
+        self._model_limit.set(engine.models.budget_bytes)
         size_bytes: Counter[Labels] = Counter()
         for model in loaded:
             size_bytes[self._predictions.labels_of(model.source)] += model.predictor.size_bytes

@@ -9,7 +9,6 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.errors import BodyTooLarge, InvalidValue, MalformedBody, NotAcceptable, UnsupportedBody
-from app.inference.answers import Times
 from app.inference.errors import DeadlineExceeded
 from app.problems import MEDIA_TYPE, problem_of
 from app.schemas.problem import Problem
@@ -78,14 +77,6 @@ def _problem_body(status: int) -> dict[str, Any]:
 def json_answer(body: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """`body` as JSON, without a second validation of what was just made."""
     return Response(body.model_dump_json(), status_code=status, headers=headers, media_type="application/json")
-
-
-def server_timing(times: Times) -> dict[str, str]:
-    """The header that browsers and tracers draw; the middleware adds the total to it."""
-    return {
-        "Server-Timing": f"decode;dur={times.decode_ms:.1f}, queue;dur={times.queue_ms:.1f}, "
-        f"inference;dur={times.inference_ms:.1f}, postprocess;dur={times.postprocess_ms:.1f}"
-    }
 
 
 def file_part(description: str) -> dict[str, Any]:

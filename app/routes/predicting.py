@@ -18,9 +18,10 @@ from app.inference.answers import Answer
 from app.inference.engine import Engine
 from app.inference.lane import Priority
 from app.problems import problem_of
-from app.routes.answers import Documented, file_part, json_answer, problems, server_timing
+from app.routes.answers import Documented, file_part, json_answer, problems
 from app.routes.posted_images import PostedImage, read_images
 from app.schemas.predict import ImageInfo, ImagePrediction, Timing, UsedModel
+from app.server_timing import server_timing
 from app.services import Services
 from models.predictor import Selection
 

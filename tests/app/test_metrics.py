@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_prediction_is_counted_and_timed(api: RunningApi) -> None:
 
 
 def test_what_the_process_holds_is_read_at_the_scrape(start_api: StartApi) -> None:
-    api = start_api(max_loaded_models=1)
+    api = start_api(model_memory=200_000)
     for name in ("one", "two"):
         publish_compass(api.services.registry, name)
     assert Exposed.of(api.http).value("fovea_loaded_models") == 0
@@ -54,6 +55,7 @@ def test_what_the_process_holds_is_read_at_the_scrape(start_api: StartApi) -> No
     told = Exposed.of(api.http)
     assert told.value("fovea_model_memory_bytes", model="one", version="1") == 0, "it was unloaded"
     assert told.value("fovea_model_memory_bytes", model="two", version="1") > 100_000
+    assert told.value("fovea_model_memory_limit_bytes") == 200_000
     assert told.value("fovea_pending_images") == 0
     assert told.value("fovea_max_pending_images") == 256
     assert told.value("fovea_processes") == 1
@@ -129,6 +131,23 @@ def test_prediction_says_where_its_time_went(compass: RunningApi) -> None:
     assert tuple(durations) == (*STAGES, "total")
     assert durations["decode"] == pytest.approx(answer.json()["timing_ms"]["decode"], abs=0.1)
     assert durations["total"] >= max(durations[stage] for stage in STAGES)
+
+
+@pytest.mark.parametrize("path", ["/predictions/compass", "/v2/models/compass/infer"])
+def test_foreign_protocols_say_it_too(compass: RunningApi, path: str) -> None:
+    content: dict[str, Any] = {"content": pictures.png()}
+    if path.startswith("/v2"):
+        pixels = {"name": "image", "shape": [1, 2, 2, 3], "datatype": "UINT8", "data": [0] * 12}
+        content = {"json": {"inputs": [pixels]}}
+    answer = compass.http.post(path, **content)
+    assert answer.status_code == 200, answer.text
+    assert tuple(durations_of(answer.headers["Server-Timing"])) == (*STAGES, "total")
+
+
+def test_refusal_before_the_body_is_read_is_counted(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.services.engine._admission, "pending", 256)
+    assert api.classify(pictures.png()).status_code == 503
+    assert Exposed.of(api.http).value("fovea_predictions_total", model="", outcome="rejected") == 1
 
 
 def test_picture_says_where_its_time_went(compass: RunningApi) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from prometheus_client import generate_latest
 
-from app.inference.loaded_models import ModelSource
+from app.inference.model_source import ModelSource
 from app.inference.observer import Observer, Outcome
 from app.metrics.http_requests import HttpRequests
 from app.metrics.instruments import Instruments

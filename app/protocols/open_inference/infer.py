@@ -17,6 +17,7 @@ from app.protocols.open_inference.messages import InferRequest
 from app.protocols.open_inference.outputs import WantedOutput, selection_of, wanted_outputs
 from app.protocols.open_inference.request_body import HEADER_LENGTH, parse_infer, read_body
 from app.protocols.served_models import ServedModel, find_served
+from app.server_timing import server_timing
 from app.services import Services
 
 router = APIRouter(prefix="/v2", include_in_schema=False)
@@ -61,7 +62,7 @@ async def infer(request: Request, services: ServicesDep, model: str, version: st
         predictions_of(answer),
         most_values=services.settings.max_image_pixels,
     )
-    return _response(written)
+    return _response(written, server_timing(answer.times))
 
 
 def _understand(services: Services, model: str, version: str | None, data: bytes, header_length: str | None) -> _Asked:
@@ -78,11 +79,11 @@ def _understand(services: Services, model: str, version: str | None, data: bytes
     )
 
 
-def _response(written: Written) -> Response:
+def _response(written: Written, headers: dict[str, str]) -> Response:
     if not written.binary:
-        return Response(written.json, media_type="application/json")
+        return Response(written.json, media_type="application/json", headers=headers)
     return Response(
         written.json + written.binary,
         media_type="application/octet-stream",
-        headers={HEADER_LENGTH: str(len(written.json))},
+        headers={HEADER_LENGTH: str(len(written.json)), **headers},
     )

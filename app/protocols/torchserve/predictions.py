@@ -18,6 +18,7 @@ from app.errors import MalformedBody, TooManyFiles, TooManyImages
 from app.inference.errors import WrongTask
 from app.protocols.answered_images import predictions_of
 from app.protocols.served_models import ServedModel, find_served
+from app.server_timing import server_timing
 from app.uploads import read_form
 from models.manifest import Task
 from models.predictions import ClassScore, Detection
@@ -53,7 +54,7 @@ async def predict(request: Request, services: ServicesDep, model: str, version: 
     )
     services.unloaded.discard(served.reference)
     answers = [_answer(served.task, found) for found in predictions_of(answer)]
-    return JSONResponse(answers[0] if len(answers) == 1 else answers)
+    return JSONResponse(answers[0] if len(answers) == 1 else answers, headers=server_timing(answer.times))
 
 
 async def _read_images(request: Request, limit: int) -> list[bytes]:
