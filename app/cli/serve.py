@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -16,8 +19,8 @@ from app.local_stack import StackError
 from app.local_stack.address import check_port
 from app.local_stack.replicas import REPLICA, Replicas, replica_environment, replica_socket
 from app.local_stack.stack import child_environment
-from app.log_lines import configure_logging
 from app.settings import ApiSettings
+from workers.log_lines import configure_logging
 
 _NOT_STARTED = 3  # uvicorn's own exit code for it
 
@@ -44,7 +47,6 @@ def _serve(settings: ApiSettings) -> None:
     import uvicorn
 
     from app.main import create_app
-    from workers.log_lines import configure_logging
 
     config = uvicorn.Config(
         create_app(settings),
@@ -65,9 +67,13 @@ def _serve_many(settings: ApiSettings, flags: dict[str, Any]) -> None:
     env = child_environment(
         {name: str(value) for name, value in flags.items()}, port=settings.port, redis_url=settings.redis_url
     )
-    replicas = Replicas(
-        [sys.executable, "-m", "app.cli", "serve"],
-        count=settings.processes,
-        env=replica_environment(env, count=settings.processes),
-    )
-    asyncio.run(replicas.run(settings.host, settings.port))
+    from app.metrics.shared_values import DIRECTORY_VARIABLE, forget_process
+
+    with TemporaryDirectory(prefix="fovea-metrics-") as directory:
+        replicas = Replicas(
+            [sys.executable, "-m", "app.cli", "serve"],
+            count=settings.processes,
+            env={**replica_environment(env, count=settings.processes), DIRECTORY_VARIABLE: directory},
+            on_death=partial(forget_process, Path(directory)),
+        )
+        asyncio.run(replicas.run(settings.host, settings.port))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,6 @@ from pathlib import Path
 import httpx
 
 from tests.redis_server import free_port
-from tests.waiting import wait_until
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 
@@ -34,28 +33,26 @@ class ServedApi:
 
 
 @contextmanager
-def served_api(home: Path, redis_url: str, environment: Mapping[str, str]) -> Iterator[ServedApi]:
-    """Started, but not waited for; killed at the end."""
+def served_api(home: Path, redis_url: str, *flags: str) -> Iterator[ServedApi]:
+    """Started with these flags, but not waited for; stopped at the end. Every call makes a connection of its own."""
     port = free_port()
     settings = {"FOVEA_HOME": str(home), "FOVEA_REDIS_URL": redis_url, "FOVEA_DEVICE": "cpu", "FOVEA_OFFLINE": "true"}
     with (home / f"serve-{port}.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve", "--port", str(port)],
+            [sys.executable, "-m", "app.cli", "serve", "--port", str(port), *flags],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=PROJECT_DIR,
-            env={**os.environ, **settings, **environment},
+            env={**os.environ, **settings},
         )
+    unkept = httpx.Limits(max_keepalive_connections=0)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False, limits=unkept) as http:
             yield ServedApi(process=process, http=http)
     finally:
-        process.kill()
-        process.wait()
-
-
-def wait_for(*apis: ServedApi) -> None:
-    """Until all of them answer."""
-    for api in apis:
-        wait_until(api.answers, deadline_s=180)
+        process.terminate()
+        try:
+            process.wait(30)
+        finally:
+            process.kill()
