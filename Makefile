@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 SOURCES := app workers models tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types format bench bench-detectors openapi lock clean
+.PHONY: help setup demo up test lint types format bench bench-detectors bench-serve openapi lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ bench: $(READY) ## Print the figures: start-up, memory, upload, latency
 bench-detectors: $(READY) ## Compare R-CNN, Fast R-CNN, Faster R-CNN and YOLO: make bench-detectors ARCHIVE=boxes.zip
 	@test -n "$(ARCHIVE)" || { echo "Name a data set of boxes: make bench-detectors ARCHIVE=boxes.zip" >&2; exit 1; }
 	$(BIN)/python -m benchmarks.detectors $(ARCHIVE) $(ARGS)
+
+bench-serve: $(READY) ## Compare Fovea with other servers: make bench-serve ARCHIVE=photos.zip ARGS=--quick
+	@test -n "$(ARCHIVE)" || { echo "Name a zip of photos: make bench-serve ARCHIVE=photos.zip" >&2; exit 1; }
+	@$(BIN)/python -m benchmarks.serving $(ARCHIVE) $(ARGS)
 
 openapi: $(READY) ## Write the API's contract anew, after a change on purpose
 	$(BIN)/python -m tests.contracts.update_openapi

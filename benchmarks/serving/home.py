@@ -1,0 +1,53 @@
+"""`python -m benchmarks.serving.home HOME MODEL=ARCHITECTURE ...`: models with random weights of a fixed seed.
+
+In a process of its own: the benchmark's own process does without torch, whose pages it would share with the servers
+that are measured.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+CATEGORIES = 1000  # of classifiers
+_SEED = 0
+
+
+def make_home(home: Path, models: Mapping[str, str]) -> dict[str, Path]:
+    """Publishes an architecture under each name; returns the versions' directories."""
+    asked = [f"{name}={architecture}" for name, architecture in models.items()]
+    subprocess.run([sys.executable, "-m", "benchmarks.serving.home", str(home), *asked], check=True)
+    return {name: home / "registry" / name / "1" for name in models}
+
+
+def main() -> None:
+    """Reads the command line and publishes."""
+    import torch
+
+    from models.architectures.catalog import build, get_architecture, names
+    from models.manifest import ManifestDraft
+    from models.registry import Registry
+
+    home, *asked = sys.argv[1:]
+    registry = Registry(Path(home) / "registry", reserved_names=frozenset(names()))
+    for number, (name, architecture) in enumerate(pair.split("=") for pair in asked):
+        entry = get_architecture(architecture)
+        detects = entry.tasks[0] == "detection"
+        labels = entry.categories if detects else tuple(f"category {index}" for index in range(CATEGORIES))
+        torch.manual_seed(_SEED + number)
+        module = build(architecture, num_categories=len(labels))
+        draft = ManifestDraft(
+            task=entry.tasks[0],
+            architecture=architecture,
+            categories=labels,
+            preset=entry.scale_preset if detects else entry.preset,
+            origin="uploaded",
+        )
+        registry.publish(name, module.state_dict(), draft, now=datetime.now(UTC))
+
+
+if __name__ == "__main__":
+    main()

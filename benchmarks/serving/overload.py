@@ -1,0 +1,70 @@
+"""Ten times more than fits: how much is still answered, how refusals look, and what is left afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.serving.load import OK, UNAVAILABLE, Tally, closed_loop, open_loop, run
+from benchmarks.serving.processes import PeakMemory
+from benchmarks.serving.servers import Server, started
+from benchmarks.serving.tables import print_table
+
+_TIMES = 10
+_ALONE_REQUESTS = 20
+
+
+def measure_overload(server: Server, pictures: Sequence[bytes], *, seconds: float, best_s: float, logs: Path) -> None:
+    """Prints the table. best_s: how long the best rate, without overload, is measured. Raises Unfit."""
+    requests = server.raw(pictures)
+    with started(server, pictures[0], logs) as running:
+        port, pid = running.child.port, running.child.process.pid
+        run(closed_loop(port, requests, concurrency=16, seconds=max(1.0, best_s / 2)))
+        alone_ms = _alone_ms(port, requests)
+        best = max(
+            (run(closed_loop(port, requests, concurrency=at, seconds=best_s)) for at in (16, 64)),
+            key=lambda tally: tally.goodput,
+        )
+        before_mib = running.child.pss_mib()
+        with PeakMemory(pid) as memory:
+            tally = run(open_loop(port, requests, requests_a_second=_TIMES * best.images_a_second, seconds=seconds))
+        first_ms = _alone_ms(port, requests[:1])
+        after_mib = running.child.pss_mib()
+    print(f"### {_TIMES} times more than fits, for {seconds:g} s, raw bodies, from {time.strftime('%H:%M')}\n")
+    print_table(["what", "measured", "target"], _rows(tally, best, alone_ms, first_ms))
+    print(
+        f"PSS {before_mib:.0f} MiB before, at most {memory.peak_mib:.0f} MiB during, {after_mib:.0f} MiB after.\n",
+        flush=True,
+    )
+
+
+def _rows(tally: Tally, best: Tally, alone_ms: float, first_ms: float) -> list[tuple[str, str, str]]:
+    others = {status: len(values) for status, values in tally.latencies_s.items() if status not in (OK, UNAVAILABLE)}
+    refusals = len(tally.latencies_s[UNAVAILABLE])
+    sent = tally.answered + tally.failures.total()
+    answered = ", ".join(f"p{share * 100:.0f} {tally.quantile_ms(share):.0f}" for share in (0.5, 0.99))
+    refused = ", ".join(
+        f"p{share * 100:g} {tally.quantile_ms(share, UNAVAILABLE):.1f}" for share in (0.5, 0.9, 0.99, 1.0)
+    )
+    return [
+        ("best without overload, answers/s", f"{best.images_a_second:.1f}", ""),
+        ("sent, requests/s", f"{sent / tally.seconds:.1f}, and {tally.unsent} for which no connection was free", ""),
+        ("goodput, answers/s", f"{tally.goodput:.1f}", ""),
+        ("goodput, of the best", f"{tally.goodput / best.images_a_second:.2f}", ">= 0.90"),
+        ("refused with 503", f"{refusals}, {tally.bare_refusals} of them without Retry-After", "none without"),
+        ("refusals, ms", refused, "p99 < 50"),
+        ("answers, ms", answered, ""),
+        ("other statuses, broken connections", f"{others or 'none'}, {dict(tally.failures) or 'none'}", "none"),
+        ("alone before, median; first request after, ms", f"{alone_ms:.1f}; {first_ms:.1f}", "as fast"),
+    ]
+
+
+def _alone_ms(port: int, requests: Sequence[bytes]) -> float:
+    """Median of so many requests, one after the other."""
+    count = min(_ALONE_REQUESTS, len(requests))
+    latencies: list[float] = []
+    for number in range(count):
+        tally = run(closed_loop(port, requests, concurrency=1, seconds=0.001, first=number))
+        latencies += tally.latencies_s[OK]
+    return sorted(latencies)[len(latencies) // 2] * 1000 if latencies else float("nan")
