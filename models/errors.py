@@ -16,6 +16,9 @@ ModelsError
  ├─ IncompatibleWeights       keys or shapes that do not fit the architecture
  ├─ UnsafeWeights             a file that weights-only loading refuses
  ├─ ProposalsUnavailable      selective search is not installed
+ ├─ BackendError
+ │   ├─ BackendUnavailable    what it takes to build or run it is not here
+ │   └─ BackendRefused        it does not compute what PyTorch's own operators do
  └─ RegistryError
      ├─ UnknownModel, UnknownVersion, UnknownAlias
      ├─ VersionInUse          an alias points at the version to delete
@@ -107,6 +110,18 @@ class UnsafeWeights(ModelsError):
 
 class ProposalsUnavailable(ModelsError):
     """What finds region proposals is not installed."""
+
+
+class BackendError(ModelsError):
+    """A network cannot run in another way than eagerly."""
+
+
+class BackendUnavailable(BackendError):
+    """This machine, or this network, lacks what the backend needs."""
+
+
+class BackendRefused(BackendError):
+    """What was built differs from eager float32 beyond tolerance."""
 
 
 class RegistryError(ModelsError):

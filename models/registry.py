@@ -1,6 +1,7 @@
 """Names -> immutable versions -> movable aliases, on a directory. Needs no torch unless tensors are asked for.
 
 ROOT/<model>/<version>/{state_dict.safetensors, manifest.json, report/}
+ROOT/<model>/<version>/exports/  what was compiled from the weights: see models.backends.exports
 ROOT/<model>/aliases/<alias>     a version number
 ROOT/.locks/<model>              held by whoever changes the model; holds the highest number of a deleted version
 ROOT/.tmp-*                      versions being written or deleted
@@ -60,6 +61,11 @@ class ModelVersion:
     def report_dir(self) -> Path:
         """Directory of plots and tables; absent if the version has none."""
         return self.path / "report"
+
+    @property
+    def exports_dir(self) -> Path:
+        """Directory of what was compiled from the weights, which may come and go; absent if nothing was."""
+        return self.path / "exports"
 
 
 class Registry:

@@ -26,6 +26,7 @@ from app.services import Services
 from app.uploads import Form
 from app.version import library_versions
 from models.architectures.catalog import build_empty, get_architecture
+from models.backends.exports import Exports
 from models.errors import CorruptVersion, UnknownArchitecture, UnknownModel, VersionInUse
 from models.manifest import Manifest, ManifestDraft
 from models.registry import ModelVersion as RegisteredVersion
@@ -67,11 +68,14 @@ def show_model(name: str, registry: RegistryDep) -> Model:
     responses=problems(404, 422),
 )
 def show_version(name: str, version: int, registry: RegistryDep) -> ModelVersion:
-    """Where it comes from, how good it is, and what is in its report."""
+    """Where it comes from, how good it is, what is in its report, and what was built from it to serve faster."""
     found = registry.get(name, version)
     aliases = [alias for alias, target in registry.aliases(name).items() if target == version]
     return ModelVersion(
-        manifest=found.manifest, aliases=aliases, report=[file.name for file in report_files(found.report_dir)]
+        manifest=found.manifest,
+        aliases=aliases,
+        report=[file.name for file in report_files(found.report_dir)],
+        exports=Exports(found.exports_dir).reports(),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 
 from app.schemas.page import Page
+from models.backends.report import ExportReport
 from models.manifest import AnyPreset, Manifest, Task
 
 
@@ -27,6 +28,9 @@ class ModelVersion(BaseModel):
     manifest: Manifest
     aliases: list[str] = Field(description="Those that point at this version.")
     report: list[str] = Field(description="Files of its report, to GET below `report/`.")
+    exports: list[ExportReport] = Field(
+        description="Faster forms of it that were built for machines, with their figures; the newest first."
+    )
 
 
 class UploadedManifest(BaseModel):

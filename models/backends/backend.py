@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
-BackendName = Literal["eager", "aot_inductor", "openvino", "cuda_graphs"]
-Precision = Literal["float32", "bfloat16"]
+from models.backends.names import BackendName, Precision
+
+__all__ = ["Backend", "BackendName", "Precision"]
 
 
 class Backend(Protocol):

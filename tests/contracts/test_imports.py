@@ -23,6 +23,7 @@ MODELS_MAY_IMPORT = {
     "contourpy",
     "cv2",
     "faster_coco_eval",
+    "openvino",
 }
 ONLY_IN = {
     "celery": {"workers/queue.py", "workers/tasks.py", "workers/main.py"},

@@ -1,0 +1,288 @@
+"""Faster ways to run loaded models: taken from disk at once, built beside the server where they are missing.
+
+A model serves eagerly until its faster backend is ready. Each is built by a child process, one at a time; one that
+crashes, hangs or computes something else leaves the model as it is, and is written down so that it is not tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from app.inference.build_backend import EXIT_NOTHING_BUILT, STARTED
+from app.inference.exports_of import ModelExports, exports_of
+from app.inference.loaded_models import LoadedModel, ModelSource
+from models.backends.backend import Backend
+from models.backends.choosing import (
+    Candidate,
+    Chosen,
+    Policy,
+    PrecisionChoice,
+    can_be_built,
+    candidates,
+    choose,
+    why_not,
+)
+from models.backends.eager import EagerBackend
+from models.backends.report import ExportReport
+from models.errors import ModelsError
+from models.registry import Registry
+
+log = logging.getLogger(__name__)
+
+PROJECT_DIR = Path(__file__).resolve().parents[2]
+BUILDER: Final = (sys.executable, "-m", "app.inference.build_backend")
+_LAST_WORDS_BYTES = 2000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildLimits:
+    """What one build may take."""
+
+    time_s: float = 1800.0  # a large network on a busy core; waiting for others is not counted
+    memory_bytes: int = 8 * 1024**3  # on a CPU; 0 is no limit
+
+
+class _BuildFailed(Exception):
+    """The builder ended without a report. `is_remembered`: it would end so again."""
+
+    def __init__(self, reason: str, *, is_remembered: bool) -> None:
+        super().__init__(reason)
+        self.is_remembered = is_remembered
+
+
+class BackendBuilds:
+    """Finds and builds backends for models on one device. To be used from one event loop.
+
+    on_ready: is called on the event loop with a model and what it can run on from now; it must return at once.
+    builder: the command of the process that builds.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        registry_dir: Path,
+        datasets_dir: Path,
+        weights_dir: Path,
+        device: torch.device,
+        policy: Policy,
+        on_ready: Callable[[LoadedModel, Backend], None],
+        limits: BuildLimits | None = None,
+        builder: Sequence[str] = BUILDER,
+    ) -> None:
+        self._registry = registry
+        self._directories = {"registry": registry_dir, "datasets": datasets_dir, "weights": weights_dir}
+        self._device = device
+        self._policy = policy
+        self._on_ready = on_ready
+        self._limits = limits or BuildLimits()
+        self._builder = tuple(builder)
+        self._running: dict[str, asyncio.Task[None]] = {}  # by the model's digest
+        self._tried: set[str] = set()  # keys of what this process asked for
+        self._one_at_a_time = asyncio.Lock()
+        self._has_said_why_not = False
+
+    def start(self, loaded: LoadedModel) -> None:
+        """Looks for faster backends of a model that was loaded just now and runs eagerly. Returns at once."""
+        digest = loaded.source.digest
+        if digest in self._running:
+            return
+        task = asyncio.create_task(self._make_ready(loaded), name=f"backends of {loaded.source.reference}")
+        self._running[digest] = task
+        task.add_done_callback(lambda _: self._running.pop(digest, None))
+
+    async def stored(self, loaded: LoadedModel, precision: PrecisionChoice = "auto") -> Backend | None:
+        """The fastest that is built already, for instance in float32 for one who insists on it; None: stay eager.
+
+        The model must still have its eager network. Raises ModelsError.
+        """
+        chosen = await asyncio.to_thread(self._choose, loaded, precision)
+        return chosen.backend if chosen else None
+
+    async def idle(self) -> None:
+        """Waits until nothing is looked for or built."""
+        while self._running:
+            await asyncio.wait(list(self._running.values()))
+
+    async def close(self) -> None:
+        """Ends what is being built; it begins anew at the next start."""
+        for task in list(self._running.values()):
+            task.cancel()
+        await self.idle()
+
+    async def _make_ready(self, loaded: LoadedModel) -> None:
+        try:
+            await self._find_and_build(loaded)
+        except (ModelsError, OSError) as error:
+            log.warning("%s stays eager: %s", loaded.source.reference, error)
+        except Exception:  # the boundary of a background task: the model serves on
+            log.exception("%s stays eager: looking for a faster backend broke", loaded.source.reference)
+
+    async def _find_and_build(self, loaded: LoadedModel) -> None:
+        eager = loaded.predictor.backend
+        if not isinstance(eager, EagerBackend) or not can_be_built(eager):
+            return
+        self._say_why_not()
+        found = await asyncio.to_thread(self._exports_of, loaded.source)
+        wanted = await asyncio.to_thread(candidates, self._device, self._policy, weights=found.weights)
+        current = await self._take_best(loaded, eager, found, current=None)
+        for candidate in wanted:
+            if await asyncio.to_thread(self._is_to_be_built, found, candidate, loaded.source):
+                await self._build(loaded.source, found, candidate)
+                current = await self._take_best(loaded, eager, found, current=current)
+
+    async def _take_best(
+        self, loaded: LoadedModel, eager: EagerBackend, found: ModelExports, *, current: ExportReport | None
+    ) -> ExportReport | None:
+        """Tells of the fastest stored backend if it is another than before, and returns its report."""
+        chosen = await asyncio.to_thread(
+            choose, found.exports, eager, loaded.predictor.preset, self._policy, weights=found.weights
+        )
+        if chosen is None or (current and chosen.report.identity == current.identity):
+            return current
+        log.info("%s runs on %s in %s now", loaded.source.reference, chosen.backend.name, chosen.backend.precision)
+        self._on_ready(loaded, chosen.backend)
+        return chosen.report
+
+    def _choose(self, loaded: LoadedModel, precision: PrecisionChoice) -> Chosen | None:
+        """In a thread."""
+        eager = loaded.predictor.backend
+        if not isinstance(eager, EagerBackend):
+            return None
+        policy = Policy(backend=self._policy.backend, precision=precision)
+        found = self._exports_of(loaded.source)
+        return choose(found.exports, eager, loaded.predictor.preset, policy, weights=found.weights)
+
+    def _exports_of(self, source: ModelSource) -> ModelExports:
+        return exports_of(self._registry, self._directories["weights"], name=source.name, version=source.version)
+
+    def _is_to_be_built(self, found: ModelExports, candidate: Candidate, source: ModelSource) -> bool:
+        """Whether nobody tried, and this process did not either."""
+        report = found.exports.find(candidate.identity)
+        if report is not None and report.status != "verified":
+            log.info("%s is not built for %s: it %s before", candidate.identity.key, source.reference, report.status)
+        return report is None and candidate.identity.key not in self._tried
+
+    async def _build(self, source: ModelSource, found: ModelExports, candidate: Candidate) -> None:
+        key = candidate.identity.key
+        self._tried.add(key)
+        try:
+            async with self._one_at_a_time:
+                await self._run_builder(source, candidate)
+            report = await asyncio.to_thread(found.exports.find, candidate.identity)
+            if report is None:
+                raise _BuildFailed("the builder left no report", is_remembered=False)
+        except _BuildFailed as failure:
+            log.warning("%s of %s was not built: %s", key, source.reference, failure)
+            if failure.is_remembered:
+                await asyncio.to_thread(_remember, found, candidate, str(failure))
+            return
+        if report.status == "verified":
+            log.info("built %s of %s in %.0f s", key, source.reference, report.build_s or 0)
+        else:
+            log.warning("%s of %s is not used: %s: %s", key, source.reference, report.status, report.reason)
+
+    async def _run_builder(self, source: ModelSource, candidate: Candidate) -> None:
+        """Raises _BuildFailed."""
+        process = await asyncio.create_subprocess_exec(
+            *self._builder,
+            *self._arguments(source, candidate),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=_environment(),
+            process_group=0,
+        )
+        assert process.stdout is not None
+        words = _LastWords()
+        reading: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.timeout(None) as limit:
+                ends_in_s = self._limits.time_s
+                reading = asyncio.create_task(words.read(process.stdout, lambda: _end_in(limit, ends_in_s)))
+                code = await process.wait()
+        except TimeoutError as error:
+            msg = f"it took longer than {self._limits.time_s:g} s and was killed"
+            raise _BuildFailed(msg, is_remembered=True) from error
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and the C++ compilers that it started
+            await process.wait()
+            if reading is not None:
+                await asyncio.wait([reading])
+        if code < 0:
+            raise _BuildFailed(f"it was killed by {signal.Signals(-code).name}. {words}", is_remembered=True)
+        if code:
+            msg = f"it ended with exit code {code}. {words}"
+            raise _BuildFailed(msg, is_remembered=code != EXIT_NOTHING_BUILT)
+
+    def _arguments(self, source: ModelSource, candidate: Candidate) -> list[str]:
+        values: dict[str, object] = {
+            **self._directories,
+            "name": source.name,
+            "backend": candidate.identity.backend,
+            "precision": self._policy.precision,
+            "device": self._device,
+            "threads": candidate.identity.threads,
+            "memory-bytes": self._limits.memory_bytes if self._device.type == "cpu" else 0,
+            "parent": os.getpid(),
+        }
+        if source.version is not None:
+            values["version"] = source.version
+        return [f"--{name}={value}" for name, value in values.items()]
+
+    def _say_why_not(self) -> None:
+        if not self._has_said_why_not:
+            self._has_said_why_not = True
+            for name, reason in why_not(self._device, self._policy):
+                log.info("no %s backends are built: %s", name, reason)
+
+
+class _LastWords:
+    """What a process said last."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+
+    def __str__(self) -> str:
+        text = self._tail.decode(errors="replace").replace(STARTED, "").strip()
+        return f"Its last words: {text}" if text else "It said nothing."
+
+    async def read(self, stream: asyncio.StreamReader, on_start: Callable[[], None]) -> None:
+        """Reads to the end; tells when the line STARTED has come."""
+        has_started = False
+        while chunk := await stream.read(_LAST_WORDS_BYTES):
+            seen = self._tail + chunk
+            if not has_started and STARTED.encode() in seen:
+                has_started = True
+                on_start()
+            self._tail = seen[-_LAST_WORDS_BYTES:]
+
+
+def _end_in(limit: asyncio.Timeout, seconds: float) -> None:
+    with suppress(RuntimeError):  # the process has ended already
+        limit.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
+def _environment() -> dict[str, str]:
+    search_path = os.pathsep.join(filter(None, [str(PROJECT_DIR), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": search_path, "PYTHONUNBUFFERED": "1"}
+
+
+def _remember(found: ModelExports, candidate: Candidate, reason: str) -> None:
+    """Writes down that building failed; a version that was deleted meanwhile needs no note."""
+    report = ExportReport(identity=candidate.identity, status="failed", reason=reason, created_at=datetime.now(UTC))
+    with suppress(FileNotFoundError):
+        found.exports.note_failure(report)

@@ -1,0 +1,186 @@
+"""`python -m app.inference.build_backend`: builds a network in another way than eager, and stores it with its figures.
+
+A process of its own, of low priority: a compiler takes a minute, a gigabyte, and may crash. One builds at a time,
+however many processes serve from the same home; who had to wait may find it done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from app.inference.exports_of import exports_dir, exports_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.predictor import AnyPredictor
+    from workers.datasets.store import DatasetStore
+
+STARTED: Final = "building starts"  # the line after which time is taken
+EXIT_NOTHING_BUILT: Final = 3  # the model is gone, or the disk full: no fault of what was to be built
+
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+_VERIFIED_ON = {"classification": 64, "segmentation": 12}  # pictures; a minute of eager float32 on a slow core
+_LEAST_NICE = 19
+
+log = logging.getLogger("app.inference.build_backend")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code: 0 if there is a report, whatever it says."""
+    parser = argparse.ArgumentParser(prog="python -m app.inference.build_backend", description=__doc__.splitlines()[0])
+    parser.add_argument("--registry", type=Path, required=True)
+    parser.add_argument("--datasets", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True, help="laid out like TORCH_HOME")
+    parser.add_argument("--name", required=True, help="a registered model, or pretrained weights of the catalogue")
+    parser.add_argument("--version", type=int, help="of a registered model")
+    parser.add_argument("--backend", required=True)
+    parser.add_argument("--precision", choices=["auto", "float32"], required=True)
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--threads", type=int, required=True, help="threads of the process that will serve")
+    parser.add_argument(
+        "--memory-bytes", type=int, required=True, help="most that this process may take; 0 is no limit"
+    )
+    parser.add_argument("--parent", type=int, required=True, help="process id to die with")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    _die_with(options.parent)
+    _be_modest(options.memory_bytes)
+    exports_dir(options.weights).mkdir(parents=True, exist_ok=True)
+    with _alone(exports_dir(options.weights) / ".lock"):
+        print(STARTED, flush=True)
+        return _build(options)
+
+
+def _build(options: argparse.Namespace) -> int:
+    import torch
+
+    from models.backends.building import build
+    from models.backends.choosing import Policy, candidates
+    from models.backends.eager import EagerBackend
+    from models.errors import ModelsError
+    from models.predictor import Predictor
+    from models.registry import Registry
+    from models.weights import find_pretrained
+    from workers.datasets.store import DatasetStore
+
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    registry = Registry(options.registry)
+    try:
+        found = exports_of(registry, options.weights, name=options.name, version=options.version)
+        policy = Policy(backend=options.backend, precision=options.precision)
+        wanted = candidates(device, policy, weights=found.weights)
+        missing = [each for each in wanted if found.exports.find(each.identity) is None]
+        if not missing:
+            return 0
+        found.exports.remove_leftovers()
+        if options.version is None:
+            pretrained = find_pretrained(options.name)
+            assert pretrained is not None
+            predictor = Predictor.from_pretrained(
+                *pretrained, weights_dir=options.weights, allow_download=False, device=device
+            )
+            views, source = _views(predictor, None, None)
+        else:
+            version = registry.get(options.name, options.version)
+            predictor = Predictor.from_version(registry, version, device)
+            views, source = _views(predictor, version.manifest.dataset, DatasetStore(options.datasets))
+        assert isinstance(predictor.backend, EagerBackend)
+        for candidate in missing:
+            build(
+                candidate,
+                found.exports,
+                predictor.backend,
+                task=predictor.task,
+                preset=predictor.preset,
+                views=views,
+                source=source,
+                now=lambda: datetime.now(UTC),
+            )
+    except (ModelsError, OSError) as error:
+        print(f"{type(error).__name__}: {error}")
+        return EXIT_NOTHING_BUILT
+    return 0
+
+
+def _views(
+    predictor: AnyPredictor, dataset: Any, datasets: DatasetStore | None
+) -> tuple[list[Tensor], Literal["dataset", "generated"]]:
+    """What to verify on: validation pictures of the data set it learned from; made-up ones where that is gone."""
+    from models.backends.views import natural_views
+
+    count = _VERIFIED_ON[predictor.task]
+    if dataset is not None and datasets is not None:
+        views = _dataset_views(predictor, f"{dataset.name}/{dataset.version}", dataset.fingerprint, datasets, count)
+        if views:
+            return views, "dataset"
+    return natural_views(predictor.preset, count), "generated"
+
+
+def _dataset_views(
+    predictor: AnyPredictor, reference: str, fingerprint: str, datasets: DatasetStore, count: int
+) -> list[Tensor]:
+    from models.errors import ModelsError
+    from models.images import decode_image
+    from models.predictors.classification import ClassSelection
+    from models.predictors.segmentation import SegmentationSelection
+    from workers.errors import WorkersError
+
+    selection = SegmentationSelection() if predictor.task == "segmentation" else ClassSelection()
+    views: list[Tensor] = []
+    try:
+        version = datasets.resolve(reference)
+        if version.info.fingerprint != fingerprint:
+            return []
+        images = datasets.images(version, "val") or datasets.images(version, "train")
+    except (ModelsError, WorkersError):
+        return []
+    step = max(1, len(images) // count)
+    for image in images[::step][:count]:
+        with suppress(ModelsError, OSError):  # others will do
+            decoded = decode_image((version.images_dir / image.path).read_bytes())
+            views += predictor.prepare(decoded, selection)
+    return views
+
+
+def _die_with(parent: int) -> None:
+    """Asks the kernel to kill this process when its parent ends, however it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the kernel was asked
+        sys.exit(EXIT_NOTHING_BUILT)
+
+
+def _be_modest(memory_bytes: int) -> None:
+    """Lets all others go first, keeps to that much memory, and is the first to go when the machine has none left."""
+    import resource
+
+    os.nice(_LEAST_NICE)
+    if memory_bytes:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))  # what it allocates, not what it maps
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Waits until no other process builds."""
+    with lock.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Builds a network for this machine, holds it against eager float32, measures both, and stores it with the figures."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Literal
+
+from torch import Tensor
+
+from models.backends.choosing import Candidate
+from models.backends.eager import EagerBackend
+from models.backends.exports import Exports
+from models.backends.report import Agreement, ExportReport, ExportStatus, Speed
+from models.backends.verification import check, compare, measure
+from models.backends.views import ViewSize
+from models.errors import BackendError, BackendRefused
+from models.manifest import AnyPreset, Task
+
+log = logging.getLogger(__name__)
+
+_LONGEST_REASON = 2000  # a compiler's words can be pages
+
+
+def build(
+    candidate: Candidate,
+    exports: Exports,
+    eager: EagerBackend,
+    *,
+    task: Task,
+    preset: AnyPreset,
+    views: Sequence[Tensor],
+    source: Literal["dataset", "generated"],
+    now: Callable[[], datetime],
+) -> ExportReport:
+    """Builds `candidate` and says what came of it, on disk too; a failure is remembered like a success.
+
+    eager: in float32. views: uint8 [C, h, w], to verify on.
+    Raises OSError if the disk is full or the version was deleted meanwhile: then nothing is left behind.
+    """
+    identity, compiler = candidate.identity, candidate.compiler
+    size = ViewSize.of(preset)
+    status: ExportStatus = "verified"
+    reason: str | None = None
+    agreement: Agreement | None = None
+    speeds: tuple[Speed, ...] = ()
+    build_s: float | None = None
+    with exports.new_directory() as directory:
+        try:
+            began = time.monotonic()
+            compiler.build(eager, size, directory, precision=identity.precision)
+            build_s = time.monotonic() - began
+            built = compiler.load(eager, size, directory, precision=identity.precision)
+            agreement = compare(task, eager, built, views, source=source)
+            speeds = measure(eager, built, views, device=eager.device)
+            check(agreement, identity.precision)
+        except OSError:
+            raise
+        except Exception as error:  # a compiler breaks with anything
+            status = "refused" if isinstance(error, BackendRefused) else "failed"
+            reason = (str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}")[
+                :_LONGEST_REASON
+            ]
+            for path in directory.iterdir():
+                path.unlink()
+        return exports.publish(
+            directory,
+            ExportReport(
+                identity=identity,
+                status=status,
+                reason=reason,
+                agreement=agreement,
+                speeds=speeds,
+                build_s=build_s,
+                created_at=now(),
+            ),
+        )

@@ -1,0 +1,124 @@
+"""Which ways to run a network a machine has, and which of those that were built and verified is the fastest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import torch
+
+from models.backends.aot_inductor import AotInductor
+from models.backends.backend import Backend, BackendName, Precision
+from models.backends.compiler import Compiler
+from models.backends.eager import EagerBackend
+from models.backends.eager_bfloat16 import EagerBfloat16
+from models.backends.exports import Exports
+from models.backends.graphs import DetectionGraph
+from models.backends.machine import best_precision, describe_libraries, describe_machine
+from models.backends.openvino import OpenVino
+from models.backends.report import ExportIdentity, ExportReport
+from models.backends.views import ViewSize
+from models.errors import BackendUnavailable
+from models.manifest import AnyPreset
+
+log = logging.getLogger(__name__)
+
+COMPILERS: Final[tuple[Compiler, ...]] = (EagerBfloat16(), OpenVino(), AotInductor())  # the quickest to build first
+
+BackendChoice = Literal["auto", "eager", "aot_inductor", "openvino"]
+PrecisionChoice = Literal["auto", "float32"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """What an operator wants."""
+
+    backend: BackendChoice = "auto"  # eager: nothing is built
+    precision: PrecisionChoice = "auto"  # auto: bfloat16 where the device has it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A way to run one network on this machine, built or not."""
+
+    compiler: Compiler
+    identity: ExportIdentity
+
+
+def can_be_built(eager: EagerBackend) -> bool:
+    """Whether there are other ways to run it: detectors have none yet."""
+    return not isinstance(eager.graph, DetectionGraph)
+
+
+def candidates(device: torch.device, policy: Policy, *, weights: str) -> list[Candidate]:
+    """What can be built here for the weights of that digest, for as many threads as PyTorch is set to."""
+    precision = _precision(device, policy)
+    return [
+        Candidate(compiler=compiler, identity=identify(compiler, precision, device, weights=weights))
+        for compiler in _wanted(policy)
+        if compiler.why_not(device, precision) is None
+    ]
+
+
+def why_not(device: torch.device, policy: Policy) -> Iterator[tuple[BackendName, str]]:
+    """What cannot be built here, and why: to be told, not to be tried."""
+    precision = _precision(device, policy)
+    for compiler in _wanted(policy):
+        reason = compiler.why_not(device, precision)
+        if reason and not isinstance(compiler, EagerBfloat16):
+            yield compiler.name, reason
+
+
+def identify(compiler: Compiler, precision: Precision, device: torch.device, *, weights: str) -> ExportIdentity:
+    """All that what `compiler` would build here depends on."""
+    return ExportIdentity(
+        backend=compiler.name,
+        precision=precision,
+        device=device.type,
+        threads=torch.get_num_threads(),
+        weights=weights,
+        libraries=describe_libraries(*compiler.libraries),
+        machine=describe_machine(device),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A network that is ready to run, and what is known of it."""
+
+    backend: Backend
+    report: ExportReport
+
+
+def choose(exports: Exports, eager: EagerBackend, preset: AnyPreset, policy: Policy, *, weights: str) -> Chosen | None:
+    """The fastest of what is stored, verified and faster than eager; None: stay eager.
+
+    A backend that the policy names is taken although eager be faster. What cannot be loaded is logged and left out.
+    """
+    if not can_be_built(eager):
+        return None
+    found = [(exports.find(each.identity), each) for each in candidates(eager.device, policy, weights=weights)]
+    verified = [(report, each) for report, each in found if report is not None and report.status == "verified"]
+    for report, each in sorted(verified, key=lambda pair: pair[0].seconds_an_image):
+        if policy.backend == "auto" and report.seconds_an_image >= report.eager_seconds_an_image:
+            return None
+        try:
+            directory = exports.check_files(report)
+            backend = each.compiler.load(eager, ViewSize.of(preset), directory, precision=each.identity.precision)
+        except BackendUnavailable as error:
+            log.warning("%s is left out: %s %s", each.identity.key, error, error.hint or "")
+        else:
+            return Chosen(backend=backend, report=report)
+    return None
+
+
+def _wanted(policy: Policy) -> Iterator[Compiler]:
+    for compiler in COMPILERS:
+        if policy.backend in ("auto", compiler.name):
+            yield compiler
+
+
+def _precision(device: torch.device, policy: Policy) -> Precision:
+    return best_precision(device) if policy.precision == "auto" else "float32"

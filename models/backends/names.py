@@ -1,0 +1,8 @@
+"""What backends and precisions are called. No torch here: clients read them too."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+BackendName = Literal["eager", "aot_inductor", "openvino", "cuda_graphs"]
+Precision = Literal["float32", "bfloat16"]

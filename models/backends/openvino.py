@@ -1,0 +1,115 @@
+"""Intel's inference runtime, for x86 and Arm processors: the extra `fovea[openvino]` (Apache-2.0).
+
+Its Python package reports to its maker as soon as it is imported, by the distribution `openvino-telemetry`, unless that
+is not there: then it works with a stub of its own. `_openvino` keeps it away. Networks are stored in OpenVINO's own
+format and compiled when they are loaded, which takes a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import queue
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.backends.backend import BackendName, Precision
+from models.backends.compiler import export
+from models.backends.eager import EagerBackend
+from models.backends.views import LARGEST_BATCH, ViewSize
+from models.errors import BackendUnavailable
+
+_FILE = "network.xml"
+_TELEMETRY = "openvino_telemetry"
+
+
+class OpenVino:
+    """Converts exported networks."""
+
+    name: BackendName = "openvino"
+    libraries: tuple[str, ...] = ("openvino",)
+
+    def why_not(self, device: torch.device, precision: Precision) -> str | None:  # noqa: ARG002
+        """See Compiler.why_not."""
+        if device.type != "cpu":
+            return f"here OpenVINO serves CPUs, not {device.type}"
+        if importlib.util.find_spec("openvino") is None:
+            return "OpenVINO is not installed: pip install 'fovea[openvino]'"
+        return None
+
+    def build(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> None:  # noqa: ARG002
+        """See Compiler.build. Weights are stored in float32 whatever the network will compute in."""
+        openvino = _openvino()
+        model = openvino.convert_model(export(eager, size, "float32"))
+        (network_input,) = model.inputs
+        sides = [-1 if side is None else side for side in (size.channels, size.height, size.width)]
+        model.reshape({network_input: openvino.PartialShape([openvino.Dimension(1, LARGEST_BATCH), *sides])})
+        openvino.save_model(model, directory / _FILE, compress_to_fp16=False)
+
+    def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> OpenVinoBackend:  # noqa: ARG002
+        """See Compiler.load."""
+        return OpenVinoBackend(directory, size, precision=precision, threads=torch.get_num_threads())
+
+
+class OpenVinoBackend:
+    """A network on the CPU. Calls wait for each other: each has all the threads."""
+
+    name: BackendName = "openvino"
+
+    def __init__(self, directory: Path, size: ViewSize, *, precision: Precision, threads: int) -> None:
+        """Raises BackendUnavailable."""
+        self.precision: Precision = precision
+        self._size = size
+        path = directory / _FILE
+        try:
+            core = _openvino().Core()
+            compiled = core.compile_model(
+                core.read_model(path),
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": "f32" if precision == "float32" else "bf16",
+                    "NUM_STREAMS": 1,  # one caller at a time: a second stream would halve what the first one gets
+                    "INFERENCE_NUM_THREADS": threads,
+                    "ENABLE_CPU_PINNING": False,  # processes beside it would be pinned to the same cores
+                },
+            )
+            self.size_bytes = path.with_suffix(".bin").stat().st_size
+        except (RuntimeError, OSError) as error:
+            raise BackendUnavailable(f"The network in {directory} cannot be loaded: {error}") from error
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._idle.put(compiled.create_infer_request())
+
+    def run(self, batch: Tensor) -> Any:
+        """See Backend.run. Several outputs come as a tuple."""
+        if not self._size.takes(batch):
+            msg = f"the network takes {self._size}, not {batch.dtype} {list(batch.shape)}"
+            raise ValueError(msg)
+        request = self._idle.get()
+        try:
+            found = request.infer([batch.contiguous().numpy()], share_inputs=True)  # the results are copied
+        finally:
+            self._idle.put(request)
+        outputs = tuple(torch.from_numpy(found[number]) for number in range(len(found)))
+        return outputs[0] if len(outputs) == 1 else outputs
+
+
+def _openvino() -> ModuleType:
+    """The package, with its telemetry out of reach.
+
+    Raises BackendUnavailable if it is not installed, or was imported by somebody else who let the telemetry in.
+    """
+    if sys.modules.get(_TELEMETRY) is not None:
+        raise BackendUnavailable("OpenVINO was imported with its telemetry before.", hint="Import it here only.")
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # Python's way to say: not installed
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendUnavailable(
+            "OpenVINO is not installed.", hint="pip install 'fovea[openvino]', or FOVEA_BACKEND=auto."
+        ) from error
+    module: ModuleType = openvino
+    return module

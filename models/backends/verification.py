@@ -1,0 +1,108 @@
+"""Whether a network computes the same another way, and how fast: both against eager float32 in the same process."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Literal
+
+import torch
+from torch import Tensor
+
+from models.backends.backend import Backend, Precision
+from models.backends.report import Agreement, Speed
+from models.errors import BackendRefused
+from models.manifest import Task
+
+BATCHES = (1, 4, 8)
+_ROUNDS = 5
+_LONGEST_S = 60.0  # of measuring one batch size; at least one round is measured
+
+# Most that a probability may differ, and least share of equal best categories.
+TOLERANCES: Final[dict[Precision, tuple[float, float]]] = {"float32": (0.002, 0.999), "bfloat16": (0.08, 0.98)}
+
+
+def compare(
+    task: Task,
+    eager: Backend,
+    other: Backend,
+    views: Sequence[Tensor],
+    *,
+    source: Literal["dataset", "generated"],
+) -> Agreement:
+    """How the answers for `views`, uint8 [C, h, w], compare. task: classification or segmentation.
+
+    Where eager's two best categories are nearer to each other than the tolerance, either is right. NaN differs by 1.
+    """
+    slack = TOLERANCES[other.precision][0]
+    same = total = 0
+    largest = 0.0
+    for batch in _batches(views):
+        expected, found = (_probabilities(task, backend.run(batch)) for backend in (eager, other))
+        largest = max(largest, float((expected - found).abs().nan_to_num(nan=1.0).max().clamp_max(1.0)))
+        best = expected.max(dim=1).values
+        chosen = expected.gather(1, found.argmax(dim=1, keepdim=True))[:, 0]
+        same += int((chosen >= best - slack).sum())
+        total += best.numel()
+    return Agreement(pictures=len(views), source=source, top1=same / total, largest_score_difference=largest)
+
+
+def check(agreement: Agreement, precision: Precision) -> None:
+    """Raises BackendRefused if the answers differ beyond tolerance."""
+    most, least = TOLERANCES[precision]
+    if agreement.largest_score_difference > most:
+        raise BackendRefused(
+            f"A score differs from eager float32 by {agreement.largest_score_difference:.2g}; {most:g} is the most."
+        )
+    if agreement.top1 < least:
+        raise BackendRefused(
+            f"The best category is that of eager float32 for {agreement.top1:.2%}; {least:.1%} must be."
+        )
+
+
+def measure(eager: Backend, other: Backend, views: Sequence[Tensor], *, device: torch.device) -> tuple[Speed, ...]:
+    """Images a second of both, in turn, for each of BATCHES. views: uint8 [C, h, w], repeated as need be."""
+    first = [view for view in views if view.shape == views[0].shape]
+    clock = time.process_time if device.type == "cpu" else time.perf_counter  # a server computes beside us
+    speeds = []
+    for size in BATCHES:
+        batch = torch.stack([first[number % len(first)] for number in range(size)])
+        seconds = _median_s((eager, other), batch, clock)
+        speeds.append(Speed(batch=size, eager_images_per_s=size / seconds[0], images_per_s=size / seconds[1]))
+    return tuple(speeds)
+
+
+def _median_s(backends: Sequence[Backend], batch: Tensor, clock: Callable[[], float]) -> list[float]:
+    times: list[list[float]] = [[] for _ in backends]
+    for backend in backends:
+        backend.run(batch)  # allocations, and what is made at a first call
+    ends = time.monotonic() + _LONGEST_S
+    for number in range(_ROUNDS):
+        if number and time.monotonic() > ends:
+            break
+        for backend, taken in zip(backends, times, strict=True):
+            began = clock()
+            backend.run(batch)
+            taken.append(clock() - began)
+    return [max(statistics.median(taken), 1e-9) for taken in times]
+
+
+def _batches(views: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Views of one size that lie side by side, as many at a time as are measured, by turns."""
+    sizes = itertools.cycle(BATCHES)
+    waiting: list[Tensor] = []
+    size = next(sizes)
+    for view in views:
+        if waiting and (len(waiting) == size or waiting[0].shape != view.shape):
+            yield torch.stack(waiting)
+            waiting, size = [], next(sizes)
+        waiting.append(view)
+    if waiting:
+        yield torch.stack(waiting)
+
+
+def _probabilities(task: Task, outputs: Tensor) -> Tensor:
+    """[B, K] of classification as it is; logits of segmentation, [B, K, h, w], as probabilities."""
+    return outputs.softmax(dim=1) if task == "segmentation" else outputs

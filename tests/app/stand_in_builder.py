@@ -1,0 +1,27 @@
+"""`python -m tests.app.stand_in_builder HOW ...`: a builder that does it right, wrong, or not at all."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+
+from app.inference.build_backend import STARTED, main
+
+how, *arguments = sys.argv[1:]
+if how in ("crash", "hang", "refuse"):
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    print("the compiler says something")
+    print(STARTED, flush=True)
+    if how == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if how == "hang":
+        signal.pause()
+    sys.exit(3)
+
+from models.backends import choosing  # noqa: E402 -- torch, seconds
+from tests.models.small_networks import StandIn  # noqa: E402
+
+choosing.COMPILERS = (StandIn(gain={"right": 1.0, "wrong": 0.9}[how]),)  # type: ignore[misc]
+sys.exit(main(arguments))

@@ -1,0 +1,90 @@
+"""Networks small enough to be compiled by a test, and a compiler that needs nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.backends.backend import Backend, BackendName, Precision
+from models.backends.eager import EagerBackend
+from models.backends.graphs import ClassificationGraph, SegmentationGraph
+from models.backends.views import ViewSize
+from models.manifest import IMAGENET_MEAN, IMAGENET_STD, Preset, ScalePreset
+
+PRESET = Preset(resize_px=96, crop_px=96, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+SCALE_PRESET = ScalePreset(shorter_px=48, longer_px=96)
+
+
+class _Classifier(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, width, 5, padding=2), nn.ReLU(), nn.Conv2d(width, width, 5, padding=2)
+        )
+        self.head = nn.Linear(width, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(images).mean(dim=(2, 3)))
+        return 8 * logits
+
+
+class _Segmenter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(3, 5, 3, stride=4, padding=1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        found = nn.functional.interpolate(self.features(images), size=images.shape[-2:], mode="bilinear")
+        return {"out": 8 * found}
+
+
+def small_classifier(*, width: int = 8, seed: int = 0) -> EagerBackend:
+    """Four categories of pictures of 96 px. width: channels of its layers; 64 take it tens of milliseconds."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return EagerBackend(ClassificationGraph(_Classifier(width), PRESET), "cpu")
+
+
+def small_segmenter() -> EagerBackend:
+    """Five categories, pictures of any size."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return EagerBackend(SegmentationGraph(_Segmenter(), SCALE_PRESET), "cpu")
+
+
+class StandIn:
+    """Stores one number: what the eager network's answers are multiplied by."""
+
+    name: BackendName = "openvino"
+    libraries: tuple[str, ...] = ()
+
+    def __init__(self, gain: float = 1.0) -> None:
+        self.gain = gain
+
+    def why_not(self, device: torch.device, precision: Precision) -> str | None:
+        return None
+
+    def build(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> None:
+        (directory / "gain.json").write_text(json.dumps(self.gain))
+
+    def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> Backend:
+        return Scaled(eager, gain=json.loads((directory / "gain.json").read_text()))
+
+
+class Scaled:
+    """Another backend whose answers are multiplied."""
+
+    name: BackendName = "openvino"
+    precision: Precision = "float32"
+    size_bytes = 4
+
+    def __init__(self, other: Backend, *, gain: float) -> None:
+        self._other = other
+        self._gain = gain
+
+    def run(self, batch: Tensor) -> Any:
+        return self._other.run(batch) * self._gain

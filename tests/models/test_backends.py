@@ -1,0 +1,381 @@
+"""Other ways to run a network compute what eager float32 does, and are used nowhere else than where they belong."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.backends import choosing, machine
+from models.backends.aot_inductor import find_compiler
+from models.backends.backend import Backend
+from models.backends.building import build
+from models.backends.choosing import Candidate, Policy, candidates, choose, why_not
+from models.backends.eager import EagerBackend
+from models.backends.exports import Exports
+from models.backends.graphs import DetectionGraph
+from models.backends.report import Agreement, ExportIdentity, ExportReport, Speed
+from models.backends.verification import check, compare
+from models.backends.views import natural_views
+from models.errors import BackendRefused
+from models.manifest import AnyPreset, Preset, Task
+from tests.models.small_networks import PRESET, SCALE_PRESET, Scaled, StandIn, small_classifier, small_segmenter
+
+CPU = torch.device("cpu")
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+needs_openvino = pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed: pip install 'fovea[openvino]'"
+)
+needs_compiler = pytest.mark.skipif(
+    find_compiler() is None, reason="no C++ compiler is installed: AOTInductor needs it"
+)
+
+
+@pytest.fixture
+def exports(tmp_path: Path) -> Exports:
+    """Nothing is built yet."""
+    return Exports(tmp_path / "exports")
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Leaves a single compiler, whose networks answer that many times as much."""
+
+    def put(gain: float) -> None:
+        monkeypatch.setattr(choosing, "COMPILERS", (StandIn(gain),))
+
+    put(1.0)
+    return put
+
+
+def built(
+    exports: Exports, eager: EagerBackend, policy: Policy, *, task: Task = "classification", preset: AnyPreset = PRESET
+) -> ExportReport:
+    """Builds the one candidate there is."""
+    (candidate,) = candidates(CPU, policy, weights="w")
+    return build(
+        candidate,
+        exports,
+        eager,
+        task=task,
+        preset=preset,
+        views=natural_views(preset, 7),
+        source="generated",
+        now=lambda: NOW,
+    )
+
+
+def report_of(candidate: Candidate, *, images_per_s: float, eager_images_per_s: float = 10.0) -> ExportReport:
+    speeds = (Speed(batch=1, images_per_s=images_per_s, eager_images_per_s=eager_images_per_s),)
+    return ExportReport(identity=candidate.identity, status="verified", speeds=speeds, created_at=NOW)
+
+
+def store(exports: Exports, report: ExportReport, *, gain: float = 1.0) -> None:
+    with exports.new_directory() as directory:
+        (directory / "gain.json").write_text(json.dumps(gain))
+        exports.publish(directory, report)
+
+
+@needs_openvino
+def test_openvino_computes_the_same_from_several_threads_and_again_after_a_restart(exports: Exports) -> None:
+    eager, policy = small_classifier(), Policy(backend="openvino")
+    report = built(exports, eager, policy)
+    assert (report.status, report.reason) == ("verified", None)
+    assert report.agreement is not None
+    assert report.agreement.largest_score_difference < 1e-4
+    assert [speed.batch for speed in report.speeds] == [1, 4, 8]
+    chosen = choose(exports, eager, PRESET, policy, weights="w")
+    assert chosen is not None
+    assert_same_from_threads(chosen.backend, eager)
+    assert_refuses_what_it_was_not_built_for(chosen.backend)
+
+
+@needs_openvino
+def test_openvino_segments_pictures_of_any_size(exports: Exports) -> None:
+    eager, policy = small_segmenter(), Policy(backend="openvino")
+    report = built(exports, eager, policy, task="segmentation", preset=SCALE_PRESET)
+    assert (report.status, report.reason) == ("verified", None)
+    chosen = choose(exports, eager, SCALE_PRESET, policy, weights="w")
+    assert chosen is not None
+    for height, width in ((48, 96), (80, 48), (33, 47)):
+        batch = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+        torch.testing.assert_close(chosen.backend.run(batch), eager.run(batch), atol=1e-4, rtol=1e-4)
+
+
+@needs_openvino
+def test_openvino_tells_nobody(tmp_path: Path) -> None:
+    code = f"""
+import sys
+def watch(event, arguments):
+    if event.startswith("socket.") and event != "socket.__new__":
+        raise SystemExit(f"{{event}} {{arguments}}")
+sys.addaudithook(watch)
+from pathlib import Path
+from models.backends.openvino import OpenVino
+from models.backends.views import ViewSize
+from tests.models.small_networks import PRESET, small_classifier
+eager, size = small_classifier(), ViewSize.of(PRESET)
+OpenVino().build(eager, size, Path({str(tmp_path)!r}), precision="float32")
+OpenVino().load(eager, size, Path({str(tmp_path)!r}), precision="float32")
+assert sys.modules["openvino_telemetry"] is None
+assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).resolve().parents[2],
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": "."},
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert not (tmp_path / "intel").exists()
+
+
+@needs_compiler
+def test_aot_inductor_computes_the_same_while_other_threads_go_on(exports: Exports) -> None:
+    eager, policy = small_classifier(width=48), Policy(backend="aot_inductor")
+    report = built(exports, eager, policy)
+    assert (report.status, report.reason) == ("verified", None)
+    directory = exports.directory(report.identity)
+    assert sorted(path.suffix for path in directory.iterdir()) == [".json", ".json", ".so"]
+    began = time.monotonic()
+    chosen = choose(exports, eager, PRESET, policy, weights="w")
+    assert chosen is not None
+    assert time.monotonic() - began < 5  # it was loaded, not compiled
+    assert_same_from_threads(chosen.backend, eager)
+    assert_refuses_what_it_was_not_built_for(chosen.backend)
+    assert_other_threads_go_on(chosen.backend)
+
+
+def assert_same_from_threads(backend: Backend, eager: Backend) -> None:
+    batches = [torch.randint(0, 256, (size, 3, 96, 96), dtype=torch.uint8) for size in (1, 2, 3, 8)]
+    found: dict[int, torch.Tensor] = {}
+
+    def run(number: int) -> None:
+        for _ in range(3):
+            found[number] = backend.run(batches[number])
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(batches))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, batch in enumerate(batches):
+        torch.testing.assert_close(found[number], eager.run(batch), atol=1e-4, rtol=1e-4)
+
+
+def assert_refuses_what_it_was_not_built_for(backend: Backend) -> None:
+    for batch in (
+        torch.zeros(1, 3, 96, 95, dtype=torch.uint8),
+        torch.zeros(1, 1, 96, 96, dtype=torch.uint8),
+        torch.zeros(1, 3, 96, 96),
+        torch.zeros(65, 3, 96, 96, dtype=torch.uint8),
+    ):
+        with pytest.raises(ValueError, match="takes"):
+            backend.run(batch)
+
+
+def assert_other_threads_go_on(backend: Backend) -> None:
+    """While it runs, this thread is never away for most of that time."""
+    batch = torch.zeros(64, 3, 96, 96, dtype=torch.uint8)
+    shares = []
+    for _ in range(5):
+        thread = threading.Thread(target=backend.run, args=(batch,))
+        began = before = time.perf_counter()
+        longest = 0.0
+        thread.start()
+        while thread.is_alive():
+            now = time.perf_counter()
+            longest, before = max(longest, now - before), now
+        shares.append(longest / (time.perf_counter() - began))
+    assert min(shares) < 0.5
+
+
+@pytest.mark.parametrize("gain", [0.9, float("nan")])
+def test_what_computes_something_else_is_refused_and_not_tried_again(
+    exports: Exports, stand_in: Callable[[float], None], gain: float
+) -> None:
+    stand_in(gain)
+    eager, policy = small_classifier(), Policy(backend="openvino")
+    report = built(exports, eager, policy)
+    assert report.status == "refused"
+    assert report.reason is not None
+    assert "differs from eager float32" in report.reason
+    assert report.files == {}
+    assert choose(exports, eager, PRESET, policy, weights="w") is None
+    (candidate,) = candidates(CPU, policy, weights="w")
+    assert exports.find(candidate.identity) == report
+
+
+def test_compiler_that_breaks_leaves_its_words(
+    exports: Exports, stand_in: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object, **__: object) -> None:
+        msg = "no rule to lower aten.weird"
+        raise NotImplementedError(msg)
+
+    monkeypatch.setattr(StandIn, "build", breaks)
+    report = built(exports, small_classifier(), Policy())
+    assert report.status == "failed"
+    assert report.reason == "NotImplementedError: no rule to lower aten.weird"
+
+
+def test_full_disk_leaves_nothing(
+    exports: Exports, stand_in: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(StandIn, "build", full)
+    with pytest.raises(OSError, match="No space left"):
+        built(exports, small_classifier(), Policy())
+    assert list(exports.root.iterdir()) == []
+
+
+def test_version_deleted_while_it_is_built_stays_deleted(tmp_path: Path, stand_in: Callable[[float], None]) -> None:
+    with pytest.raises(FileNotFoundError):
+        built(Exports(tmp_path / "gone" / "exports"), small_classifier(), Policy())
+    assert not (tmp_path / "gone").exists()
+
+
+def test_damaged_file_is_not_loaded(
+    exports: Exports, stand_in: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    eager, policy = small_classifier(), Policy(backend="openvino")
+    report = built(exports, eager, policy)
+    assert choose(exports, eager, PRESET, policy, weights="w") is not None
+    (exports.directory(report.identity) / "gain.json").write_text("1.5")
+    assert choose(exports, eager, PRESET, policy, weights="w") is None
+    assert "is not what was verified" in caplog.text
+
+
+def test_damaged_report_is_as_if_there_were_none(exports: Exports, stand_in: Callable[[float], None]) -> None:
+    report = built(exports, small_classifier(), Policy())
+    (exports.directory(report.identity) / "report.json").write_text("{")
+    assert exports.find(report.identity) is None
+    assert exports.reports() == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("threads", 3),
+        ("weights", "others"),
+        ("precision", "bfloat16"),
+        ("device", "cuda"),
+        ("libraries", {"torch": "2.0.0"}),
+        ("machine", {"processor": "aarch64"}),
+    ],
+)
+def test_built_for_another_is_not_found(
+    exports: Exports, stand_in: Callable[[float], None], field: str, value: object
+) -> None:
+    identity = built(exports, small_classifier(), Policy()).identity
+    assert exports.find(identity) is not None
+    other = ExportIdentity.model_validate({**identity.model_dump(), field: value})
+    assert other.key != identity.key
+    assert exports.find(other) is None
+
+
+def test_number_of_threads_is_part_of_what_is_built() -> None:
+    threads = torch.get_num_threads()
+    compiler = StandIn()
+    first = choosing.identify(compiler, "float32", CPU, weights="w")
+    try:
+        torch.set_num_threads(threads + 1)
+        second = choosing.identify(compiler, "float32", CPU, weights="w")
+    finally:
+        torch.set_num_threads(threads)
+    assert first.key != second.key
+
+
+def test_fastest_is_chosen_and_a_slower_one_than_eager_only_by_name(
+    exports: Exports, stand_in: Callable[[float], None]
+) -> None:
+    eager = small_classifier()
+    (candidate,) = candidates(CPU, Policy(), weights="w")
+    store(exports, report_of(candidate, images_per_s=9.0))
+    assert choose(exports, eager, PRESET, Policy(), weights="w") is None
+    assert choose(exports, eager, PRESET, Policy(backend="openvino"), weights="w") is not None
+    assert choose(exports, eager, PRESET, Policy(backend="eager"), weights="w") is None
+    store(exports, report_of(candidate, images_per_s=11.0))
+    chosen = choose(exports, eager, PRESET, Policy(), weights="w")
+    assert chosen is not None
+    assert chosen.report.seconds_an_image == pytest.approx(1 / 11)
+
+
+def test_bfloat16_is_taken_where_the_processor_has_it_and_nobody_insists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_processor_flags", lambda: {"avx512_bf16"})
+    monkeypatch.setattr(choosing, "COMPILERS", (choosing.EagerBfloat16(), StandIn()))
+    found = candidates(CPU, Policy(), weights="w")
+    assert [each.identity.key.rsplit("-", 1)[0] for each in found] == ["eager-bfloat16", "openvino-bfloat16"]
+    (insisted,) = candidates(CPU, Policy(precision="float32"), weights="w")
+    assert insisted.identity.precision == "float32"
+
+
+def test_eager_bfloat16_leaves_the_float32_network_as_it_is(exports: Exports, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_processor_flags", lambda: {"amx_bf16"})
+    monkeypatch.setattr(choosing, "COMPILERS", (choosing.EagerBfloat16(),))
+    eager = small_classifier()
+    report = built(exports, eager, Policy())
+    assert (report.status, report.reason) == ("verified", None)
+    chosen = choose(exports, eager, PRESET, Policy(backend="eager"), weights="w")
+    assert chosen is not None
+    assert chosen.backend.precision == "bfloat16"
+    assert chosen.backend.size_bytes * 2 == eager.size_bytes
+    assert {tensor.dtype for tensor in eager.graph.parameters()} == {torch.float32}
+
+
+def test_what_is_missing_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.backends.aot_inductor.find_compiler", lambda: None)
+    monkeypatch.setattr("models.backends.openvino.importlib.util.find_spec", lambda _: None)
+    assert candidates(CPU, Policy(), weights="w") == []
+    reasons = dict(why_not(CPU, Policy()))
+    assert "C++ compiler" in reasons["aot_inductor"]
+    assert "fovea[openvino]" in reasons["openvino"]
+
+
+def test_detectors_stay_eager(exports: Exports) -> None:
+    eager = EagerBackend(DetectionGraph(torch.nn.Identity(), SCALE_PRESET), "cpu")
+    assert not choosing.can_be_built(eager)
+    assert choose(exports, eager, SCALE_PRESET, Policy(), weights="w") is None
+
+
+def test_two_categories_that_are_equally_good_may_change_places() -> None:
+    eager = small_classifier()
+    agreement = compare("classification", eager, eager, natural_views(PRESET, 3), source="generated")
+    assert (agreement.top1, agreement.largest_score_difference, agreement.pictures) == (1.0, 0.0, 3)
+    scaled = compare("classification", eager, Scaled(eager, gain=1.001), natural_views(PRESET, 3), source="generated")
+    assert scaled.top1 == 1.0
+    assert 0 < scaled.largest_score_difference <= 0.001
+    check(scaled, "float32")
+
+
+def test_categories_that_change_places_are_refused() -> None:
+    agreement = Agreement(pictures=100, source="dataset", top1=0.97, largest_score_difference=0.0)
+    with pytest.raises(BackendRefused, match=r"97\.00%"):
+        check(agreement, "float32")
+
+
+def test_generated_pictures_are_smooth_like_photos_and_always_the_same() -> None:
+    views = natural_views(PRESET, 4)
+    assert [view.shape for view in views] == [torch.Size([3, 96, 96])] * 4
+    for view in views:
+        values = view.float()
+        steps = (values[..., 1:] - values[..., :-1]).abs().mean()
+        assert 5 < values.std()
+        assert steps < values.std()  # of noise they would be larger
+    assert all(torch.equal(a, b) for a, b in zip(views, natural_views(PRESET, 4), strict=True))
+    assert len({view.shape for view in natural_views(SCALE_PRESET, 3)}) == 3
+    grey = Preset(channels=1, resize_px=28, crop_px=28, mean=(0.5,), std=(0.5,))
+    assert natural_views(grey, 1)[0].shape == (1, 28, 28)
