@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.architectures.catalog import build
 from models.architectures.garment_classifier import garment_classifier
-from models.manifest import ManifestDraft
+from models.manifest import DatasetReference, ManifestDraft
 from models.registry import ModelVersion, Registry
 
 CATEGORIES = ("left", "right")
@@ -39,10 +39,19 @@ def compass_weights(*, gain: float = 2.0) -> dict[str, Tensor]:
 
 
 def publish_compass(
-    registry: Registry, name: str = "compass", *, gain: float = 2.0, report_dir: Path | None = None
+    registry: Registry,
+    name: str = "compass",
+    *,
+    gain: float = 2.0,
+    report_dir: Path | None = None,
+    dataset: DatasetReference | None = None,
 ) -> ModelVersion:
     """Publishes it as the next version of `name`."""
     draft = ManifestDraft(
-        architecture="garment_classifier", categories=CATEGORIES, preset=garment_classifier().preset, origin="uploaded"
+        architecture="garment_classifier",
+        categories=CATEGORIES,
+        preset=garment_classifier().preset,
+        origin="uploaded",
+        dataset=dataset,
     )
     return registry.publish(name, compass_weights(gain=gain), draft, now=datetime.now(UTC), report_dir=report_dir)

@@ -15,7 +15,7 @@ from models.backends.graphs import ClassificationGraph, SegmentationGraph
 from models.backends.views import ViewSize
 from models.manifest import IMAGENET_MEAN, IMAGENET_STD, Preset, ScalePreset
 
-PRESET = Preset(resize_px=96, crop_px=96, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+PRESET = Preset(resize_px=32, crop_px=32, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 SCALE_PRESET = ScalePreset(shorter_px=48, longer_px=96)
 
 
@@ -43,7 +43,7 @@ class _Segmenter(nn.Module):
 
 
 def small_classifier(*, width: int = 8, seed: int = 0) -> EagerBackend:
-    """Four categories of pictures of 96 px. width: channels of its layers; 64 take it tens of milliseconds."""
+    """Four categories of pictures of 32 px. width: channels of its layers; 64 take it tens of milliseconds."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return EagerBackend(ClassificationGraph(_Classifier(width), PRESET), "cpu")

@@ -1,0 +1,280 @@
+"""Backends are built beside the server, once for all processes; one that goes wrong leaves everything as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from app.inference.backend_builds import BackendBuilds, BuildLimits
+from app.inference.loaded_models import LoadedModel, LoadedModels
+from models.architectures import catalog
+from models.backends import choosing
+from models.backends.backend import Backend
+from models.backends.choosing import Policy
+from models.backends.exports import Exports
+from models.backends.report import ExportReport
+from models.manifest import DatasetReference
+from models.predictors.classification import ClassSelection
+from models.registry import Registry
+from tests.app.compass import publish_compass
+from tests.app.running_api import RunningApi
+from tests.builders import gradient_tensor
+from tests.models.small_networks import StandIn
+
+NAMED = Policy(backend="openvino")  # taken although it be slower: these networks take no time at all
+
+
+class Server:
+    """Part of an API process: its loaded models, and the backends that are built for them."""
+
+    def __init__(self, home: Path, how: str | None, *, policy: Policy = NAMED, **limits: float) -> None:
+        self.registry = Registry(home / "registry")
+        self.ready: list[Backend] = []
+        (home / "weights").mkdir(exist_ok=True)
+        self.models = LoadedModels(
+            self.registry,
+            architectures=frozenset(catalog.names()),
+            weights_dir=home / "weights",
+            allow_download=False,
+            device=torch.device("cpu"),
+            capacity=4,
+        )
+        stand_in = {} if how is None else {"builder": (sys.executable, "-m", "tests.app.stand_in_builder", how)}
+        self.builds = BackendBuilds(
+            self.registry,
+            registry_dir=home / "registry",
+            datasets_dir=home / "datasets",
+            weights_dir=home / "weights",
+            device=torch.device("cpu"),
+            policy=policy,
+            on_ready=self._swap,
+            limits=BuildLimits(**limits),  # type: ignore[arg-type]
+            **stand_in,  # type: ignore[arg-type]
+        )
+
+    def _swap(self, loaded: LoadedModel, backend: Backend) -> None:
+        loaded.predictor.backend = backend
+        self.ready.append(backend)
+
+    async def load(self, reference: str) -> LoadedModel:
+        """The model, with what there is built for it."""
+        loaded = await self.models.get(reference)
+        self.builds.start(loaded)
+        await self.builds.idle()
+        return loaded
+
+
+def with_server(work: Callable[[Server], Coroutine[Any, Any, None]], *args: Any, **options: Any) -> None:
+    async def run() -> None:
+        server = Server(*args, **options)
+        try:
+            await work(server)
+        finally:
+            await server.builds.close()
+            await server.models.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With a model, `one`, and one way to build it."""
+    monkeypatch.setattr(choosing, "COMPILERS", (StandIn(),))
+    publish_compass(Registry(tmp_path / "registry"), "one")
+    return tmp_path
+
+
+def report_of(home: Path) -> ExportReport:
+    (report,) = Exports(home / "registry" / "one" / "1" / "exports").reports()
+    return report
+
+
+def answers(loaded: LoadedModel) -> list[tuple[str, float]]:
+    (scores,) = loaded.predictor.predict([gradient_tensor()], ClassSelection())
+    return [(score.label, round(score.score, 4)) for score in scores]
+
+
+def test_model_is_swapped_when_its_backend_is_ready_and_built_once_for_all_processes(home: Path) -> None:
+    async def work(first: Server) -> None:
+        second = Server(home, "right")
+        loaded = await first.models.get("one")
+        before = answers(loaded)
+        first.builds.start(loaded)
+        first.builds.start(loaded)  # asked for again while it is built
+        other = await second.models.get("one")
+        second.builds.start(other)
+        assert answers(loaded) == before  # meanwhile it serves
+        await first.builds.idle()
+        await second.builds.idle()
+        for server, model in ((first, loaded), (second, other)):
+            assert [backend.name for backend in server.ready] == ["openvino"]
+            assert answers(model) == before
+        report = report_of(home)
+        assert report.status == "verified"
+        assert report.agreement is not None
+        assert report.agreement.source == "generated"
+        built_at = report.created_at
+        await second.builds.close()
+        await second.models.close()
+
+        restarted = Server(home, "crash")  # it would fail, were it asked to build
+        assert answers(await restarted.load("one")) == before
+        assert [backend.name for backend in restarted.ready] == ["openvino"]
+        assert report_of(home).created_at == built_at
+
+    with_server(work, home, "right")
+
+
+def test_wrong_network_is_refused_and_not_built_again(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def work(server: Server) -> None:
+        await server.load("one")
+        assert server.ready == []
+        assert report_of(home).status == "refused"
+        assert "differs from eager float32" in caplog.text
+        caplog.clear()
+        await Server(home, "crash").load("one")
+        assert caplog.text == ""
+
+    with_server(work, home, "wrong")
+
+
+@pytest.mark.parametrize(
+    ("how", "limits", "reason"),
+    [
+        ("crash", {}, "it was killed by SIGSEGV. Its last words: the compiler says something"),
+        ("hang", {"time_s": 0.5}, "it took longer than 0.5 s and was killed"),
+        ("right", {"memory_bytes": 2**25}, "it ended with exit code|it was killed"),
+    ],
+)
+def test_build_that_breaks_leaves_eager_and_is_not_tried_again(
+    home: Path, caplog: pytest.LogCaptureFixture, how: str, limits: dict[str, float], reason: str
+) -> None:
+    async def work(server: Server) -> None:
+        loaded = await server.load("one")
+        assert server.ready == []
+        assert loaded.predictor.backend.name == "eager"
+        assert answers(loaded)[0][0] in ("left", "right")
+        report = report_of(home)
+        assert report.status == "failed"
+        assert report.reason is not None
+        assert re.match(reason, report.reason)
+        assert f"was not built: {report.reason}" in caplog.text
+        await Server(home, "right").load("one")  # after a restart
+        assert report_of(home) == report
+
+    with_server(work, home, how, **limits)
+
+
+def test_what_is_not_the_networks_fault_is_tried_again_by_the_next_process_only(home: Path) -> None:
+    async def work(server: Server) -> None:
+        await server.load("one")
+        assert not (home / "registry" / "one" / "1" / "exports").exists()
+        server.builds._builder = (sys.executable, "-c", "raise SystemExit(1)")
+        await server.load("one")
+        assert not (home / "registry" / "one" / "1" / "exports").exists()
+
+    with_server(work, home, "refuse")
+
+
+def test_closing_ends_the_builder_and_remembers_nothing(home: Path) -> None:
+    async def work(server: Server) -> None:
+        loaded = await server.models.get("one")
+        pids: list[int] = []
+        started = asyncio.Event()
+        original = asyncio.create_subprocess_exec
+
+        async def noted(*args: Any, **options: Any) -> asyncio.subprocess.Process:
+            process = await original(*args, **options)
+            pids.append(process.pid)
+            started.set()
+            return process
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(asyncio, "create_subprocess_exec", noted)
+            server.builds.start(loaded)
+            await started.wait()
+        await server.builds.close()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pids[0], 0)
+        assert not (home / "registry" / "one" / "1" / "exports").exists()
+
+    with_server(work, home, "hang")
+
+
+def test_eager_by_choice_builds_nothing(home: Path) -> None:
+    async def work(server: Server) -> None:
+        await server.load("one")
+        assert server.ready == []
+
+    with_server(work, home, "crash", policy=Policy(backend="eager"))
+
+
+def test_absent_compilers_are_said_once(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    publish_compass(Registry(home / "registry"), "two")
+    caplog.set_level(logging.INFO)
+
+    async def work(server: Server) -> None:
+        for name in ("one", "two"):
+            await server.load(name)
+        assert server.ready == []
+        assert caplog.text.count("no openvino backends are built: it is not there") == 1
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(StandIn, "why_not", lambda *_: "it is not there")
+        with_server(work, home, "crash")
+
+
+def test_request_that_insists_on_float32_gets_what_is_stored(home: Path) -> None:
+    async def work(server: Server) -> None:
+        loaded = await server.models.get("one")
+        assert await server.builds.stored(loaded, "float32") is None
+        await Server(home, "right").load("one")
+        found = await server.builds.stored(loaded, "float32")
+        assert found is not None
+        assert found.precision == "float32"
+
+    with_server(work, home, "right")
+
+
+def test_model_deleted_while_it_is_built_is_no_error(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def work(server: Server) -> None:
+        loaded = await server.models.get("one")
+        server.registry.delete_version("one", 1)
+        server.builds.start(loaded)
+        await server.builds.idle()
+        assert "one/1 stays eager" in caplog.text
+        assert not (home / "registry" / "one").exists()
+
+    with_server(work, home, "right")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed: pip install 'fovea[openvino]'"
+)
+def test_version_shows_what_was_built_from_it_with_real_pictures(shades: RunningApi) -> None:
+    """The real builder, on the pictures that the model says it learned from."""
+    registry, home = shades.services.registry, shades.home
+    dataset = shades.services.datasets.resolve("shades").info.reference
+    version = publish_compass(registry, "one", dataset=dataset)
+
+    async def work(server: Server) -> None:
+        await server.load("one")
+        assert [backend.name for backend in server.ready] == ["openvino"]
+
+    with_server(work, home, None)
+    answer = shades.http.get("/v1/models/one/versions/1").json()
+    (export,) = answer["exports"]
+    assert (export["status"], export["identity"]["backend"]) == ("verified", "openvino")
+    assert export["agreement"]["source"] == "dataset"
+    assert [speed["batch"] for speed in export["speeds"]] == [1, 4, 8]
+    assert version.manifest.dataset == DatasetReference.model_validate(answer["manifest"]["dataset"])
