@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ import torch
 
 from app.inference.build_backend import EXIT_NOTHING_BUILT, STARTED
 from app.inference.exports_of import ModelExports, exports_of
-from app.inference.loaded_models import LoadedModel, ModelSource
+from app.inference.loaded_models import LoadedModel
+from app.inference.model_source import ModelSource
 from models.backends.backend import Backend
 from models.backends.choosing import (
     Candidate,
@@ -35,7 +37,7 @@ from models.backends.choosing import (
     why_not,
 )
 from models.backends.eager import EagerBackend
-from models.backends.report import ExportReport
+from models.backends.report import ExportIdentity, ExportReport
 from models.errors import ModelsError
 from models.registry import Registry
 
@@ -99,7 +101,8 @@ class BackendBuilds:
         digest = loaded.source.digest
         if digest in self._running:
             return
-        task = asyncio.create_task(self._make_ready(loaded), name=f"backends of {loaded.source.reference}")
+        work = self._make_ready(loaded.source, weakref.ref(loaded))  # it may leave memory while others are built
+        task = asyncio.create_task(work, name=f"backends of {loaded.source.reference}")
         self._running[digest] = task
         task.add_done_callback(lambda _: self._running.pop(digest, None))
 
@@ -122,39 +125,48 @@ class BackendBuilds:
             task.cancel()
         await self.idle()
 
-    async def _make_ready(self, loaded: LoadedModel) -> None:
+    async def _make_ready(self, source: ModelSource, model: weakref.ref[LoadedModel]) -> None:
         try:
-            await self._find_and_build(loaded)
+            await self._find_and_build(source, model)
         except (ModelsError, OSError) as error:
-            log.warning("%s stays eager: %s", loaded.source.reference, error)
+            log.warning("%s stays eager: %s", source.reference, error)
         except Exception:  # the boundary of a background task: the model serves on
-            log.exception("%s stays eager: looking for a faster backend broke", loaded.source.reference)
+            log.exception("%s stays eager: looking for a faster backend broke", source.reference)
 
-    async def _find_and_build(self, loaded: LoadedModel) -> None:
-        eager = loaded.predictor.backend
-        if not isinstance(eager, EagerBackend) or not can_be_built(eager):
+    async def _find_and_build(self, source: ModelSource, model: weakref.ref[LoadedModel]) -> None:
+        eager = _eager_network(model)  # kept until all is built: each is held against it
+        if eager is None or not can_be_built(eager):
             return
         self._say_why_not()
-        found = await asyncio.to_thread(self._exports_of, loaded.source)
+        found = await asyncio.to_thread(self._exports_of, source)
         wanted = await asyncio.to_thread(candidates, self._device, self._policy, weights=found.weights)
-        current = await self._take_best(loaded, eager, found, current=None)
+        current = await self._take_best(model, eager, found, current=None)
         for candidate in wanted:
-            if await asyncio.to_thread(self._is_to_be_built, found, candidate, loaded.source):
-                await self._build(loaded.source, found, candidate)
-                current = await self._take_best(loaded, eager, found, current=current)
+            if model() is not None and await asyncio.to_thread(self._is_to_be_built, found, candidate, source):
+                await self._build(source, found, candidate)
+                current = await self._take_best(model, eager, found, current=current)
 
     async def _take_best(
-        self, loaded: LoadedModel, eager: EagerBackend, found: ModelExports, *, current: ExportReport | None
-    ) -> ExportReport | None:
-        """Tells of the fastest stored backend if it is another than before, and returns its report."""
-        chosen = await asyncio.to_thread(
-            choose, found.exports, eager, loaded.predictor.preset, self._policy, weights=found.weights
-        )
-        if chosen is None or (current and chosen.report.identity == current.identity):
+        self,
+        model: weakref.ref[LoadedModel],
+        eager: EagerBackend,
+        found: ModelExports,
+        *,
+        current: ExportIdentity | None,
+    ) -> ExportIdentity | None:
+        """Tells of the fastest stored backend if it is another than `current`, and returns which it is."""
+        loaded = model()
+        if loaded is None:
             return current
-        log.info("%s runs on %s in %s now", loaded.source.reference, chosen.backend.name, chosen.backend.precision)
-        self._on_ready(loaded, chosen.backend)
-        return chosen.report
+        preset = loaded.predictor.preset
+        best = await asyncio.to_thread(
+            choose, found.exports, eager, preset, self._policy, weights=found.weights, current=current
+        )
+        if best is None:
+            return current
+        log.info("%s runs on %s in %s now", loaded.source.reference, best.backend.name, best.backend.precision)
+        self._on_ready(loaded, best.backend)
+        return best.report.identity
 
     def _choose(self, loaded: LoadedModel, precision: PrecisionChoice) -> Chosen | None:
         """In a thread."""
@@ -269,6 +281,11 @@ class _LastWords:
                 has_started = True
                 on_start()
             self._tail = seen[-_LAST_WORDS_BYTES:]
+
+
+def _eager_network(model: weakref.ref[LoadedModel]) -> EagerBackend | None:
+    loaded = model()
+    return loaded.predictor.backend if loaded and isinstance(loaded.predictor.backend, EagerBackend) else None
 
 
 def _end_in(limit: asyncio.Timeout, seconds: float) -> None:

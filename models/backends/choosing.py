@@ -19,7 +19,7 @@ from models.backends.graphs import DetectionGraph
 from models.backends.machine import best_precision, describe_libraries, describe_machine
 from models.backends.openvino import OpenVino
 from models.backends.report import ExportIdentity, ExportReport
-from models.backends.views import ViewSize
+from models.backends.views import ViewSize, natural_views
 from models.errors import BackendUnavailable
 from models.manifest import AnyPreset
 
@@ -92,10 +92,19 @@ class Chosen:
     report: ExportReport
 
 
-def choose(exports: Exports, eager: EagerBackend, preset: AnyPreset, policy: Policy, *, weights: str) -> Chosen | None:
+def choose(
+    exports: Exports,
+    eager: EagerBackend,
+    preset: AnyPreset,
+    policy: Policy,
+    *,
+    weights: str,
+    current: ExportIdentity | None = None,
+) -> Chosen | None:
     """The fastest of what is stored, verified and faster than eager; None: stay eager.
 
-    A backend that the policy names is taken although eager be faster. What cannot be loaded is logged and left out.
+    A backend that the policy names is taken although eager be faster. What cannot be loaded, or fails at a first batch,
+    is logged and left out. current: what runs already; None is returned too if nothing stored is faster than it.
     """
     if not can_be_built(eager):
         return None
@@ -104,11 +113,14 @@ def choose(exports: Exports, eager: EagerBackend, preset: AnyPreset, policy: Pol
     for report, each in sorted(verified, key=lambda pair: pair[0].seconds_an_image):
         if policy.backend == "auto" and report.seconds_an_image >= report.eager_seconds_an_image:
             return None
+        if each.identity == current:
+            return None
         try:
             directory = exports.check_files(report)
             backend = each.compiler.load(eager, ViewSize.of(preset), directory, precision=each.identity.precision)
-        except BackendUnavailable as error:
-            log.warning("%s is left out: %s %s", each.identity.key, error, error.hint or "")
+            backend.run(natural_views(preset, 1)[0][None])  # the first one is slow, and fails if any
+        except (BackendUnavailable, RuntimeError) as error:
+            log.warning("%s is left out: %s %s", each.identity.key, error, getattr(error, "hint", None) or "")
         else:
             return Chosen(backend=backend, report=report)
     return None

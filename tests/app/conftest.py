@@ -25,7 +25,13 @@ def start_api(tmp_path: Path, redis_url: str) -> Iterator[StartApi]:
     with ExitStack() as stack:
 
         def start(**changes: Any) -> RunningApi:
-            values = {"home": tmp_path / "home", "redis_url": redis_url, "device": "cpu", "offline": True}
+            values = {
+                "home": tmp_path / "home",
+                "redis_url": redis_url,
+                "device": "cpu",
+                "offline": True,
+                "backend": "eager",
+            }
             settings = ApiSettings(_env_file=None, **{**values, **changes})
             return stack.enter_context(running_api(settings))
 

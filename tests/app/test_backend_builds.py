@@ -17,6 +17,7 @@ import torch
 
 from app.inference.backend_builds import BackendBuilds, BuildLimits
 from app.inference.loaded_models import LoadedModel, LoadedModels
+from app.inference.model_source import ModelFinder
 from models.architectures import catalog
 from models.backends import choosing
 from models.backends.backend import Backend
@@ -41,14 +42,14 @@ class Server:
         self.registry = Registry(home / "registry")
         self.ready: list[Backend] = []
         (home / "weights").mkdir(exist_ok=True)
-        self.models = LoadedModels(
+        finder = ModelFinder(
             self.registry,
             architectures=frozenset(catalog.names()),
             weights_dir=home / "weights",
             allow_download=False,
             device=torch.device("cpu"),
-            capacity=4,
         )
+        self.models = LoadedModels(finder, budget_bytes=10**9)
         stand_in = {} if how is None else {"builder": (sys.executable, "-m", "tests.app.stand_in_builder", how)}
         self.builds = BackendBuilds(
             self.registry,
