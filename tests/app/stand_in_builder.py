@@ -23,5 +23,14 @@ if how in ("crash", "hang", "refuse"):
 from models.backends import choosing  # noqa: E402 -- torch, seconds
 from tests.models.small_networks import StandIn  # noqa: E402
 
-choosing.COMPILERS = (StandIn(gain={"right": 1.0, "wrong": 0.9}[how]),)  # type: ignore[misc]
+
+class Greedy(StandIn):
+    """Wants more memory than there is."""
+
+    def build(self, *_: object, **__: object) -> None:
+        bytearray(2**36)
+
+
+made = {"right": StandIn(), "wrong": StandIn(gain=0.9), "greedy": Greedy()}
+choosing.COMPILERS = (made[how],)  # type: ignore[misc]
 sys.exit(main(arguments))

@@ -154,7 +154,6 @@ def test_wrong_network_is_refused_and_not_built_again(home: Path, caplog: pytest
     [
         ("crash", {}, "it was killed by SIGSEGV. Its last words: the compiler says something"),
         ("hang", {"time_s": 0.5}, "it took longer than 0.5 s and was killed"),
-        ("right", {"memory_bytes": 2**25}, "it ended with exit code|it was killed"),
     ],
 )
 def test_build_that_breaks_leaves_eager_and_is_not_tried_again(
@@ -174,6 +173,16 @@ def test_build_that_breaks_leaves_eager_and_is_not_tried_again(
         assert report_of(home) == report
 
     with_server(work, home, how, **limits)
+
+
+def test_build_that_wants_too_much_memory_fails_alone(home: Path) -> None:
+    async def work(server: Server) -> None:
+        await server.load("one")
+        assert server.ready == []
+        report = report_of(home)
+        assert (report.status, report.reason) == ("failed", "MemoryError: ")
+
+    with_server(work, home, "greedy", memory_bytes=4 * 2**30)
 
 
 def test_what_is_not_the_networks_fault_is_tried_again_by_the_next_process_only(home: Path) -> None:

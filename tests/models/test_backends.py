@@ -32,6 +32,7 @@ from tests.models.small_networks import PRESET, SCALE_PRESET, Scaled, StandIn, s
 
 CPU = torch.device("cpu")
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
+ROOT = Path(__file__).resolve().parents[2]
 needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed: pip install 'fovea[openvino]'"
 )
@@ -134,7 +135,7 @@ assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).resolve().parents[2],
+        cwd=ROOT,
         env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": "."},
     )
     assert ended.returncode == 0, ended.stderr
