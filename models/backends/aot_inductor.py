@@ -144,7 +144,7 @@ def _unpack(package: Path, directory: Path) -> None:
 
 
 def _let_go(library: ctypes.CDLL, container: c_void_p) -> None:
-    """Frees the weights, and the library with its copy of them."""
+    """Frees the weights. The library may stay mapped (GNU's unique symbols): as pages of a file, free to be dropped."""
     library.AOTInductorModelContainerDelete(container)
     _ctypes.dlclose(library._handle)  # noqa: SLF001 -- ctypes has no other way
 

@@ -48,7 +48,9 @@ def api(start_api: StartApi) -> RunningApi:
 def compass(tmp_path_factory: pytest.TempPathFactory, session_redis: RedisServer) -> Iterator[RunningApi]:
     """An API with a model whose answers are known and the data set `shades`, shared by tests that change nothing."""
     home = tmp_path_factory.mktemp("compass")
-    settings = ApiSettings(_env_file=None, home=home, redis_url=session_redis.url, device="cpu", offline=True)
+    settings = ApiSettings(
+        _env_file=None, home=home, redis_url=session_redis.url, device="cpu", offline=True, backend="eager"
+    )
     with running_api(settings) as api:
         publish_compass(api.services.registry)
         post_shades(api)
@@ -60,7 +62,13 @@ def finders(tmp_path_factory: pytest.TempPathFactory, session_redis: RedisServer
     """An API with detectors and a segmentation network whose answers are known, for tests that change nothing."""
     home = tmp_path_factory.mktemp("finders")
     settings = ApiSettings(
-        _env_file=None, home=home, redis_url=session_redis.url, device="cpu", offline=True, max_image_pixels=4_000_000
+        _env_file=None,
+        home=home,
+        redis_url=session_redis.url,
+        device="cpu",
+        offline=True,
+        backend="eager",
+        max_image_pixels=4_000_000,
     )
     with finders_api(settings) as api:
         yield api
