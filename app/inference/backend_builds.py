@@ -52,7 +52,7 @@ _LAST_WORDS_BYTES = 2000
 class BuildLimits:
     """What one build may take."""
 
-    time_s: float = 1800.0  # a large network on a busy core; waiting for others is not counted
+    time_s: float = 7200.0  # a large network on a busy machine; waiting for another build is not counted
     memory_bytes: int = 8 * 1024**3  # on a CPU; 0 is no limit
 
 

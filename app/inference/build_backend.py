@@ -32,7 +32,7 @@ EXIT_NOTHING_BUILT: Final = 3  # the model is gone, or the disk full: no fault o
 
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _VERIFIED_ON = {"classification": 64, "segmentation": 12}  # pictures; a minute of eager float32 on a slow core
-_LEAST_NICE = 19
+_NICENESS = 10  # a tenth of what others get; with 19 a busy server would stop it altogether
 
 log = logging.getLogger("app.inference.build_backend")
 
@@ -167,7 +167,7 @@ def _be_modest(memory_bytes: int) -> None:
     """Lets all others go first, keeps to that much memory, and is the first to go when the machine has none left."""
     import resource
 
-    os.nice(_LEAST_NICE)
+    os.nice(_NICENESS)
     if memory_bytes:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))  # what it allocates, not what it maps
     with suppress(OSError):

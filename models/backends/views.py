@@ -68,4 +68,5 @@ def _natural(height: int, width: int, channels: int, random: torch.Generator) ->
     colours = torch.einsum("ck,khw->chw", torch.tensor(_OPPOSED_COLOURS), planes)[:channels]
     contrast, brightness = torch.rand(2, generator=random).tolist()
     pixels = 90 + 80 * brightness + colours * (20 + 40 * contrast)
-    return pixels.round().clamp(0, 255).to(torch.uint8)
+    view: Tensor = pixels.round().clamp(0, 255).to(torch.uint8)
+    return view

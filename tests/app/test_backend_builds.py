@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import importlib.util
 import logging
 import os
 import re
+import subprocess
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
-from app.inference.backend_builds import BackendBuilds, BuildLimits
+from app.inference.backend_builds import PROJECT_DIR, BackendBuilds, BuildLimits
 from app.inference.loaded_models import LoadedModel, LoadedModels
 from app.inference.model_source import ModelFinder
 from models.architectures import catalog
@@ -31,6 +34,7 @@ from tests.app.compass import publish_compass
 from tests.app.running_api import RunningApi
 from tests.builders import gradient_tensor
 from tests.models.small_networks import StandIn
+from tests.waiting import wait_until
 
 NAMED = Policy(backend="openvino")  # taken although it be slower: these networks take no time at all
 
@@ -60,7 +64,7 @@ class Server:
             policy=policy,
             on_ready=self._swap,
             limits=BuildLimits(**limits),  # type: ignore[arg-type]
-            **stand_in,  # type: ignore[arg-type]
+            **stand_in,
         )
 
     def _swap(self, loaded: LoadedModel, backend: Backend) -> None:
@@ -88,7 +92,16 @@ def with_server(work: Callable[[Server], Coroutine[Any, Any, None]], *args: Any,
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def one_thread() -> Iterator[None]:
+    """Builders compute on as many threads as this process: two that share a core with others wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Path:
     """With a model, `one`, and one way to build it."""
     monkeypatch.setattr(choosing, "COMPILERS", (StandIn(),))
     publish_compass(Registry(tmp_path / "registry"), "one")
@@ -221,6 +234,31 @@ def test_closing_ends_the_builder_and_remembers_nothing(home: Path) -> None:
     with_server(work, home, "hang")
 
 
+def test_builder_that_waits_for_another_ends_with_its_parent(tmp_path: Path) -> None:
+    lock = tmp_path / "exports" / ".lock"
+    lock.parent.mkdir()
+    arguments = [f"--{name}={tmp_path}" for name in ("registry", "datasets", "weights")]
+    arguments += ["--name=one", "--backend=openvino", "--precision=auto", "--device=cpu", "--threads=1"]
+    parent_code = (
+        "import os, subprocess, sys\n"
+        "command = [sys.executable, '-m', 'app.inference.build_backend', *sys.argv[1:]]\n"
+        "print(subprocess.Popen([*command, '--memory-bytes=0', f'--parent={os.getpid()}']).pid, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", parent_code, *arguments]
+    with lock.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with subprocess.Popen(
+            command, cwd=PROJECT_DIR, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as parent:
+            assert parent.stdout is not None
+            builder = psutil.Process(int(parent.stdout.readline()))
+            wait_until(lambda: any(opened.path == str(lock) for opened in builder.open_files()))
+            assert not any("libtorch" in mapped.path for mapped in builder.memory_maps())  # waiting costs little
+            parent.kill()
+        wait_until(lambda: not builder.is_running() or builder.status() == psutil.STATUS_ZOMBIE)
+
+
 def test_eager_by_choice_builds_nothing(home: Path) -> None:
     async def work(server: Server) -> None:
         await server.load("one")
@@ -271,7 +309,7 @@ def test_model_deleted_while_it_is_built_is_no_error(home: Path, caplog: pytest.
 @pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed: pip install 'fovea[openvino]'"
 )
-def test_version_shows_what_was_built_from_it_with_real_pictures(shades: RunningApi) -> None:
+def test_version_shows_what_was_built_from_it_with_real_pictures(shades: RunningApi, one_thread: None) -> None:
     """The real builder, on the pictures that the model says it learned from."""
     registry, home = shades.services.registry, shades.home
     dataset = shades.services.datasets.resolve("shades").info.reference

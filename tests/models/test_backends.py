@@ -21,6 +21,7 @@ from models.backends.backend import Backend
 from models.backends.building import build
 from models.backends.choosing import Candidate, Policy, candidates, choose, why_not
 from models.backends.eager import EagerBackend
+from models.backends.eager_bfloat16 import EagerBfloat16
 from models.backends.exports import Exports
 from models.backends.graphs import DetectionGraph
 from models.backends.report import Agreement, ExportIdentity, ExportReport, Speed
@@ -317,7 +318,7 @@ def test_fastest_is_chosen_and_a_slower_one_than_eager_only_by_name(
 
 def test_bfloat16_is_taken_where_the_processor_has_it_and_nobody_insists(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_processor_flags", lambda: {"avx512_bf16"})
-    monkeypatch.setattr(choosing, "COMPILERS", (choosing.EagerBfloat16(), StandIn()))
+    monkeypatch.setattr(choosing, "COMPILERS", (EagerBfloat16(), StandIn()))
     found = candidates(CPU, Policy(), weights="w")
     assert [each.identity.key.rsplit("-", 1)[0] for each in found] == ["eager-bfloat16", "openvino-bfloat16"]
     (insisted,) = candidates(CPU, Policy(precision="float32"), weights="w")
@@ -326,7 +327,7 @@ def test_bfloat16_is_taken_where_the_processor_has_it_and_nobody_insists(monkeyp
 
 def test_eager_bfloat16_leaves_the_float32_network_as_it_is(exports: Exports, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_processor_flags", lambda: {"amx_bf16"})
-    monkeypatch.setattr(choosing, "COMPILERS", (choosing.EagerBfloat16(),))
+    monkeypatch.setattr(choosing, "COMPILERS", (EagerBfloat16(),))
     eager = small_classifier()
     report = built(exports, eager, Policy())
     assert (report.status, report.reason) == ("verified", None)
