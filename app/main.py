@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from fastapi import FastAPI
 from starlette.types import Scope
 
+from app.inference.backend_builds import BackendBuilds
 from app.inference.devices import choose_device, half_of_memory
 from app.inference.engine import Engine
 from app.inference.image_urls import ImageUrls
@@ -44,6 +45,7 @@ from app.settings import ApiSettings
 from app.spool import Spool
 from app.version import fovea_version
 from models.architectures import catalog
+from models.backends.choosing import Policy
 from models.registry import Registry
 from workers.datasets.store import DatasetStore
 from workers.errors import StoreUnavailable
@@ -151,6 +153,16 @@ def _open(settings: ApiSettings, instruments: Instruments) -> Services:
         pinned=settings.pin,
         lookup_every_s=_LOOKUP_EVERY_S,
     )
+    builds = BackendBuilds(
+        registry,
+        registry_dir=settings.registry_dir,
+        datasets_dir=settings.datasets_dir,
+        weights_dir=settings.weights_dir,
+        device=device,
+        policy=Policy(backend=settings.backend, precision=settings.precision),
+        on_ready=models_in_memory.adopt,
+    )
+    models_in_memory.on_load = builds.start
     statistics = Statistics(now=lambda: datetime.now(UTC))
     engine = Engine(
         models_in_memory,
@@ -171,6 +183,7 @@ def _open(settings: ApiSettings, instruments: Instruments) -> Services:
         send=send,
         idempotency=IdempotencyStore(settings.redis_url),
         engine=engine,
+        builds=builds,
         image_urls=ImageUrls(
             settings.image_url_hosts, max_bytes=settings.max_image_bytes, timeout_s=settings.image_url_timeout_s
         ),
@@ -205,6 +218,7 @@ async def _preload(services: Services, reference: str) -> None:
 
 
 async def _close(services: Services) -> None:
+    await services.builds.close()
     await services.engine.close()
     await services.image_urls.close()
     services.intake.shutdown(wait=False, cancel_futures=True)

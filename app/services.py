@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from app.inference.backend_builds import BackendBuilds
 from app.inference.engine import Engine
 from app.inference.image_urls import ImageUrls
 from app.inference.statistics import Statistics
@@ -33,6 +34,7 @@ class Services:
     send: Callable[[str, str], None]  # job id, request id: offers the job to the workers
     idempotency: IdempotencyStore
     engine: Engine
+    builds: BackendBuilds
     image_urls: ImageUrls
     metrics: Exposition
     spool: Spool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,12 @@ from tests.redis_server import RedisServer
 
 
 def pytest_sessionstart() -> None:
-    """A suite that was started in the background ignores Ctrl-C, and so would every process that it starts."""
+    """A suite that was started in the background ignores Ctrl-C, and so would every process that it starts.
+
+    Servers build nothing beside the tests; those of building say what they want themselves.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["FOVEA_BACKEND"] = "eager"
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ from app.inference.lane import Lane, Priority, Ran
 from app.inference.loaded_models import LoadedModel, LoadedModels
 from app.inference.model_source import ModelSource
 from app.inference.observer import Observer, Outcome
+from models.backends.choosing import PrecisionChoice
 from models.errors import ImageError, ImageTooLarge
 from models.images import decode_image, encode_image, read_image_size
 from models.manifest import Task
@@ -112,6 +113,7 @@ class Engine:
         *,
         timeout_s: float,
         priority: Priority = "interactive",
+        precision: PrecisionChoice = "auto",
     ) -> Answer[Prediction]:
         """The prediction for each image; an image that cannot be used has its error instead.
 
@@ -126,7 +128,7 @@ class Engine:
             count = await _run(self._decoders, _count_views, images, selection) if selection.is_tiled else len(images)
             self._admission.admit(count, priority, timeout_s)
             views = count
-            model = await self._model(reference, began_at + timeout_s)
+            model = await self._model(reference, precision, began_at + timeout_s)
             _check(model, selection)
             answer = await self._predict(model, images, selection, priority, began_at, timeout_s)
             outcome = "ok"
@@ -157,10 +159,10 @@ class Engine:
         self._lane.close()
         await self.models.close()
 
-    async def _model(self, reference: str, deadline: float) -> LoadedModel:
+    async def _model(self, reference: str, precision: PrecisionChoice, deadline: float) -> LoadedModel:
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                return await self.models.get(reference)
+                return await self.models.get(reference, precision)
         except TimeoutError as error:
             raise ModelLoading(f"{reference} is still being loaded.", hint="Ask again: loading goes on.") from error
 

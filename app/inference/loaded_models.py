@@ -17,7 +17,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import torch
@@ -25,6 +25,8 @@ import torch
 from app.inference.errors import OutOfDeviceMemory
 from app.inference.model_source import ModelFinder, ModelSource
 from app.inference.warm_up import warm_up
+from models.backends.backend import Backend
+from models.backends.choosing import PrecisionChoice
 from models.errors import ModelsError, WeightsUnavailable
 from models.predictor import AnyPredictor, largest_batch
 
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _UNAVAILABLE_FOR_S = 30.0  # a host that did not answer is not asked again for every request
 _MOST_REFERENCES = 10_000
+_EXACT = " float32"  # at the end of the digest of a model that is kept in float32 beside a faster one
 
 
 @dataclass(eq=False, kw_only=True)
@@ -60,14 +63,13 @@ class LoadedModels:
         budget_bytes: int,
         pinned: Sequence[str] = (),
         lookup_every_s: float = 0.0,
-        on_load: Callable[[LoadedModel], None] = lambda _: None,
     ) -> None:
         """pinned: references whose models never go. lookup_every_s: how long a lookup holds."""
+        self.on_load: Callable[[LoadedModel], None] = lambda _: None  # is told of every model that was loaded
         self._finder = finder
         self.budget_bytes = budget_bytes
         self._pinned = frozenset(pinned)
         self._lookup_every_s = lookup_every_s
-        self._on_load = on_load
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # by digest, least recently used first
         self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
         self._lookups: dict[str, tuple[ModelSource, float]] = {}
@@ -89,13 +91,16 @@ class LoadedModels:
         """The least recently used first."""
         return list(self._loaded.values())
 
-    async def get(self, reference: str) -> LoadedModel:
+    async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
         """The model that `reference` means, loaded if need be; while it is loaded again, the one it meant before.
 
+        precision: with `float32`, a model that runs in less is loaded a second time.
         Whoever gives up waiting does not stop the loading. Raises ModelsError, OutOfDeviceMemory.
         """
         source = await self._find(reference)
         loaded = self._loaded.get(source.digest)
+        if precision == "float32" and loaded is not None and loaded.predictor.backend.precision != precision:
+            return await self._get_exact(source)
         if loaded is None:
             loading = self._load_once(source, is_pinned=reference in self._pinned)
             before = self._loaded.get(self._answering.get(reference, ""))
@@ -105,6 +110,22 @@ class LoadedModels:
             self._loaded.move_to_end(loaded.source.digest)
         loaded.last_used_at = datetime.now(UTC)
         return loaded
+
+    async def _get_exact(self, source: ModelSource) -> LoadedModel:
+        exact = replace(source, digest=f"{source.digest}{_EXACT}")
+        loaded = self._loaded.get(exact.digest)
+        if loaded is None:
+            loaded = await asyncio.shield(self._load_once(exact, is_pinned=False))
+        if exact.digest in self._loaded:
+            self._loaded.move_to_end(exact.digest)
+        loaded.last_used_at = datetime.now(UTC)
+        return loaded
+
+    def adopt(self, model: LoadedModel, backend: Backend) -> None:
+        """The model runs so from now on; which batches suit it then is measured beside."""
+        model.predictor.backend = backend
+        measuring = asyncio.get_running_loop().run_in_executor(self._loader, warm_up, model.predictor)
+        measuring.add_done_callback(lambda done: _note_best_batch(model, done))
 
     async def load(self, reference: str) -> LoadedModel:
         """The model that `reference` means right now, in memory. Raises ModelsError, OutOfDeviceMemory."""
@@ -183,7 +204,8 @@ class LoadedModels:
             time.monotonic() - started_at,
             loaded.best_batch,
         )
-        self._on_load(loaded)
+        if not source.digest.endswith(_EXACT):
+            self.on_load(loaded)
         return loaded
 
     def _make_room(self, source: ModelSource) -> None:
@@ -220,6 +242,23 @@ def _load_now(source: ModelSource) -> LoadedModel:
             f"{source.reference} does not fit into the device's memory.",
             hint="Lower FOVEA_MODEL_MEMORY, so that other models leave, or serve on another device.",
         ) from error
+
+
+def _note_best_batch(model: LoadedModel, measuring: asyncio.Future[int]) -> None:
+    if measuring.cancelled():
+        return
+    if error := measuring.exception():
+        log.warning("the best batch of %s was not measured anew: %s", model.source.reference, error)
+        return
+    model.best_batch = measuring.result()
+    backend = model.predictor.backend
+    log.info(
+        "%s runs on %s in %s, batches of up to %d",
+        model.source.reference,
+        backend.name,
+        backend.precision,
+        model.best_batch,
+    )
 
 
 def _return_memory_soon(loop: asyncio.AbstractEventLoop) -> None:

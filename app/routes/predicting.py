@@ -23,6 +23,7 @@ from app.routes.posted_images import PostedImage, read_images
 from app.schemas.predict import ImageInfo, ImagePrediction, Timing, UsedModel
 from app.server_timing import server_timing
 from app.services import Services
+from models.backends.choosing import PrecisionChoice
 from models.predictor import Selection
 
 Prediction = TypeVar("Prediction")
@@ -51,6 +52,7 @@ class Caller:
     engine: Engine
     timeout_s: float
     priority: Priority
+    precision: PrecisionChoice
 
 
 def get_caller(
@@ -69,11 +71,22 @@ def get_caller(
         Priority,
         Header(description="`bulk` goes to the network after everybody who is `interactive`, and is refused earlier."),
     ] = "interactive",
+    precision: Annotated[
+        PrecisionChoice,
+        Query(description="`float32` insists on it where the model runs in less; the first such request loads it."),
+    ] = "auto",
 ) -> Caller:
     """For routes to depend on."""
     allowed_s = services.settings.request_timeout_s
     timeout_s = allowed_s if x_request_timeout is None else min(x_request_timeout, allowed_s)
-    return Caller(request=request, services=services, engine=engine, timeout_s=timeout_s, priority=x_priority)
+    return Caller(
+        request=request,
+        services=services,
+        engine=engine,
+        timeout_s=timeout_s,
+        priority=x_priority,
+        precision=precision,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,6 +138,7 @@ async def answer_prediction(
             selection,
             timeout_s=caller.timeout_s,
             priority=caller.priority,
+            precision=caller.precision,
         ),
     )
     if drawn_as is not None:

@@ -25,13 +25,7 @@ def start_api(tmp_path: Path, redis_url: str) -> Iterator[StartApi]:
     with ExitStack() as stack:
 
         def start(**changes: Any) -> RunningApi:
-            values = {
-                "home": tmp_path / "home",
-                "redis_url": redis_url,
-                "device": "cpu",
-                "offline": True,
-                "backend": "eager",
-            }
+            values = {"home": tmp_path / "home", "redis_url": redis_url, "device": "cpu", "offline": True}
             settings = ApiSettings(_env_file=None, **{**values, **changes})
             return stack.enter_context(running_api(settings))
 
@@ -48,9 +42,7 @@ def api(start_api: StartApi) -> RunningApi:
 def compass(tmp_path_factory: pytest.TempPathFactory, session_redis: RedisServer) -> Iterator[RunningApi]:
     """An API with a model whose answers are known and the data set `shades`, shared by tests that change nothing."""
     home = tmp_path_factory.mktemp("compass")
-    settings = ApiSettings(
-        _env_file=None, home=home, redis_url=session_redis.url, device="cpu", offline=True, backend="eager"
-    )
+    settings = ApiSettings(_env_file=None, home=home, redis_url=session_redis.url, device="cpu", offline=True)
     with running_api(settings) as api:
         publish_compass(api.services.registry)
         post_shades(api)
@@ -67,7 +59,6 @@ def finders(tmp_path_factory: pytest.TempPathFactory, session_redis: RedisServer
         redis_url=session_redis.url,
         device="cpu",
         offline=True,
-        backend="eager",
         max_image_pixels=4_000_000,
     )
     with finders_api(settings) as api:

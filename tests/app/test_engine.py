@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from app.inference.loaded_models import LoadedModels
 from app.inference.model_source import ModelFinder, ModelSource
 from app.inference.observer import Observer
 from models.architectures import catalog
+from models.backends.eager import EagerBackend
+from models.backends.graphs import ClassificationGraph
 from models.errors import ModelsError, TooManyTiles, UnknownVersion, WeightsUnavailable
 from models.predictor import AnyPredictor, Predictor
 from models.predictors.classification import Classifier, ClassSelection
@@ -208,6 +211,25 @@ def test_moved_alias_is_answered_by_the_old_version_until_the_new_one_is_loaded(
         loading.go_on.set()
         await engine.models.load("one")
         assert await version_that_answers(engine) == 2
+
+    with_engine(tmp_path, work)
+
+
+def test_float32_is_had_by_who_insists_and_a_faster_backend_by_all_others(registry: Registry, tmp_path: Path) -> None:
+    async def work(engine: Engine) -> None:
+        model = await engine.models.get("one")
+        graph = ClassificationGraph(deepcopy(model.predictor.module), model.predictor.preset)
+        engine.models.adopt(model, EagerBackend(graph, "cpu", "bfloat16"))
+
+        fast = await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        exact = await engine.predict("one", [pictures.png()], ALL, timeout_s=30, precision="float32")
+
+        assert (fast.precision, exact.precision) == ("bfloat16", "float32")
+        assert [loaded.predictor.backend.precision for loaded in engine.models.all()] == ["bfloat16", "float32"]
+        assert isinstance(fast.images[0], ImageAnswer)
+        assert isinstance(exact.images[0], ImageAnswer)
+        assert fast.images[0].prediction[0].score != exact.images[0].prediction[0].score
+        assert fast.images[0].prediction[0].score == pytest.approx(exact.images[0].prediction[0].score, abs=0.02)
 
     with_engine(tmp_path, work)
 
