@@ -19,7 +19,7 @@ from benchmarks.serving.peers.variables import environment
 from benchmarks.serving.processes import Child, Unfit, child
 
 # How Fovea is started: the one place to change when it learns more.
-FOVEA_COMMAND: Final = ("-m", "app.cli", "serve")
+FOVEA_COMMAND: Final = ("-m", "app.cli", "serve", "--processes", str(cores()))
 FOVEA_ENV: Final[dict[str, str]] = {
     "FOVEA_OFFLINE": "true",
     "FOVEA_LOG_LEVEL": "WARNING",
@@ -29,8 +29,8 @@ FOVEA_ENV: Final[dict[str, str]] = {
 FOVEA_OVERLOAD_ENV: Final[dict[str, str]] = {"FOVEA_MAX_PENDING_IMAGES": "256"}  # the default
 MODELS_IN_MEMORY: Final = 5
 FOVEA_MANY_MODELS_ENV: Final[dict[str, str]] = {"FOVEA_MODEL_MEMORY": "246MiB"}  # five resnet18 of 45 MiB, not six
-# How long a server is let run until it has stored its backends; 0: it stores none yet.
-BACKENDS_STORED_WITHIN_S: Final = 0.0
+# How long a server is let run until it has stored its backends; 0: it stores none.
+BACKENDS_STORED_WITHIN_S: Final = 400.0
 
 FOVEA: Final = "Fovea"
 NAIVE: Final = "naive FastAPI"
