@@ -17,7 +17,7 @@ SCORE_THRESHOLD = 0.01
 IOU_THRESHOLD = 0.7  # little is suppressed here: models.detection_outputs decides
 MAX_CANDIDATES = 1000  # that go into non-maximum suppression
 MAX_DETECTIONS = 300
-_SMALLEST_SIDE_PX = 1e-2
+SMALLEST_SIDE_PX = 1e-2
 
 
 def as_batch(images: Sequence[Tensor], *, multiple_px: int) -> Tensor:
@@ -51,7 +51,7 @@ def best_detections(boxes: Tensor, scores: Tensor, *, height: int, width: int) -
     of_box, category = candidates[order].unbind(1)
     chosen = boxes[of_box] if boxes.dim() == 2 else boxes[of_box, category]
     chosen = clip_boxes_to_image(chosen, (height, width))
-    visible = ((chosen[:, 2:] - chosen[:, :2]) > _SMALLEST_SIDE_PX).all(1).nonzero().flatten()
+    visible = ((chosen[:, 2:] - chosen[:, :2]) > SMALLEST_SIDE_PX).all(1).nonzero().flatten()
     kept = visible[batched_nms(chosen[visible], values[visible], category[visible], IOU_THRESHOLD)[:MAX_DETECTIONS]]
     return {"boxes": chosen[kept], "labels": category[kept] + 1, "scores": values[kept]}
 

@@ -91,10 +91,9 @@ class YoloModern(nn.Module):
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """images: float32 [3, h, w] in [0, 1] each. Losses of `targets` in training mode, else detections."""
-        maps = self.neck(list(self.backbone(as_batch(images, multiple_px=STRIDES[-1])).values()))
-        answers = [head(one) for head, one in zip(self.heads, maps, strict=True)]
-        logits, distances = (torch.cat(parts, dim=1).float() for parts in zip(*answers, strict=True))
-        centres, strides = _cells(maps)  # [A, 2], [A]
+        batch = as_batch(images, multiple_px=STRIDES[-1])
+        logits, distances = self.answer(batch)
+        centres, strides = cells(*batch.shape[-2:], device=batch.device)  # [A, 2], [A]
         boxes = boxes_from_distances(distances, centres, strides)  # [B, A, 4]
         if self.training:
             return _losses(logits, boxes, centres, strides, check_targets(images, targets))
@@ -102,6 +101,13 @@ class YoloModern(nn.Module):
             best_detections(of_boxes, of_logits.sigmoid(), height=image.shape[-2], width=image.shape[-1])
             for of_boxes, of_logits, image in zip(boxes, logits, images, strict=True)
         ]
+
+    def answer(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, float32 [B, A, K], and distances in strides, [B, A, 4], of a normalised batch, [B, 3, H, W]."""
+        maps = self.neck(list(self.backbone(batch).values()))
+        answers = [head(one) for head, one in zip(self.heads, maps, strict=True)]
+        logits, distances = (torch.cat(parts, dim=1).float() for parts in zip(*answers, strict=True))
+        return logits, distances
 
 
 def boxes_from_distances(distances: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
@@ -116,15 +122,14 @@ def quality_focal_loss(logits: Tensor, quality: Tensor) -> Tensor:
     return difference * functional.binary_cross_entropy_with_logits(logits, quality, reduction="none")
 
 
-def _cells(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Centres of all cells, float32 [A, 2] xy px, and their strides, float32 [A] px."""
+def cells(height: int, width: int, *, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Centres of all cells of an H x W batch, float32 [A, 2] xy px, and their strides, float32 [A] px."""
     centres, strides = [], []
-    for one, stride in zip(maps, STRIDES, strict=True):
-        height, width = one.shape[-2:]
-        y = (torch.arange(height, device=one.device, dtype=torch.float32) + 0.5) * stride
-        x = (torch.arange(width, device=one.device, dtype=torch.float32) + 0.5) * stride
+    for stride in STRIDES:
+        y = (torch.arange(height // stride, device=device, dtype=torch.float32) + 0.5) * stride
+        x = (torch.arange(width // stride, device=device, dtype=torch.float32) + 0.5) * stride
         centres.append(torch.cartesian_prod(y, x).flip(1))
-        strides.append(centres[-1].new_full((height * width,), stride))
+        strides.append(centres[-1].new_full((len(centres[-1]),), stride))
     return torch.cat(centres), torch.cat(strides)
 
 

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from models.backends.detection.split import split
 from models.manifest import AnyPreset
 from models.presets import normalise
 
@@ -44,14 +45,20 @@ class SegmentationGraph(nn.Module):
 
 
 class DetectionGraph(nn.Module):
-    """Gives torchvision's dict for every picture; these networks normalise by themselves."""
+    """Gives torchvision's dict for every picture; these networks normalise by themselves.
+
+    What can be taken apart runs so, see models.backends.detection: `split` says how, None that the module runs whole.
+    """
 
     def __init__(self, module: nn.Module, preset: AnyPreset) -> None:  # noqa: ARG002 - all graphs are made alike
         super().__init__()
         self.module = module
+        self.split = split(module)
 
     def forward(self, batch: Tensor) -> list[dict[str, Tensor]]:
         """batch: uint8 [B, C, h, w]."""
+        if self.split is not None:
+            return self.split.detect(batch, self.split.networks)
         return cast("list[dict[str, Tensor]]", self.module(list(batch.to(torch.float32).div_(255))))
 
 

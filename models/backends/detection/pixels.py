@@ -1,0 +1,35 @@
+"""What detectors do to pixels before their first layer: torchvision's `GeneralizedRCNNTransform` of a whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pixels:
+    """How a batch becomes a network's input."""
+
+    mean: Sequence[float]  # of values in [0, 1], a channel
+    std: Sequence[float]
+    multiple_px: int  # of which height and width are, by zeros to the right and below
+
+    def prepare(self, batch: Tensor, dtype: torch.dtype) -> Tensor:
+        """uint8 [B, 3, h, w] as `dtype` [B, 3, H, W], channels last, with the arithmetic of torchvision."""
+        scaled = batch.to(torch.float32, memory_format=torch.channels_last) / 255
+        mean, std = (scaled.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        height, width = self.padded(*batch.shape[-2:])
+        missing = (0, width - batch.shape[-1], 0, height - batch.shape[-2])
+        normalised = (scaled - mean) / std
+        if any(missing):
+            normalised = functional.pad(normalised, missing)
+        return normalised.to(dtype, memory_format=torch.channels_last)
+
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the network's input, px."""
+        rows, columns = (-(-side // self.multiple_px) * self.multiple_px for side in (height, width))
+        return rows, columns

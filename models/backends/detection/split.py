@@ -1,0 +1,29 @@
+"""Which networks are taken apart, and into what."""
+
+from __future__ import annotations
+
+from torch import nn
+from torchvision.models.detection.fcos import FCOS
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.retinanet import RetinaNet
+from torchvision.models.detection.ssd import SSD
+
+from models.architectures.yolo_modern import YoloModern
+from models.backends.detection.parts import SplitDetector
+from models.backends.detection.sigmoid_heads import SplitSigmoid
+from models.backends.detection.ssd import SplitSSD
+from models.backends.detection.two_stage import SplitTwoStage
+from models.backends.detection.yolo import SplitYolo
+
+
+def split(module: nn.Module) -> SplitDetector | None:
+    """The detector taken apart, on the same weights; None if it can only be run as it is."""
+    if isinstance(module, SSD):
+        return SplitSSD(module)
+    if isinstance(module, RetinaNet | FCOS):
+        return SplitSigmoid(module)
+    if isinstance(module, GeneralizedRCNN):
+        return SplitTwoStage(module)
+    if isinstance(module, YoloModern):
+        return SplitYolo(module)
+    return None

@@ -1,0 +1,69 @@
+"""Our `yolo`, the modern one: a sigmoid for every category at every cell of three grids.
+
+B images, A cells, K categories, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
+
+from models.architectures import detector_parts
+from models.architectures.yolo_modern import STRIDES, YoloModern, boxes_from_distances, cells
+from models.backends.detection.candidates import best_of_groups, suppressed
+from models.backends.detection.grids import SIZES_KEPT
+from models.backends.detection.parts import Detections, Network, Part
+from models.backends.detection.pixels import Pixels
+from models.backends.detection.sigmoid_heads import candidates
+from models.backends.detection.ssd import pixel_part
+from models.manifest import IMAGENET_MEAN, IMAGENET_STD
+
+
+class YoloNetwork(nn.Module):
+    """Pixels to logits, float32 [B, A, K], and distances to the sides of the boxes in strides, float32 [B, A, 4]."""
+
+    def __init__(self, module: YoloModern) -> None:
+        super().__init__()
+        self.module = module
+        self.pixels = Pixels(mean=IMAGENET_MEAN, std=IMAGENET_STD, multiple_px=STRIDES[-1])
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """batch: uint8 [B, 3, h, w]."""
+        return self.module.answer(self.pixels.prepare(batch, next(self.module.parameters()).dtype))
+
+
+class SplitYolo:
+    """See SplitDetector."""
+
+    def __init__(self, module: YoloModern) -> None:
+        self._network = YoloNetwork(module)
+        self._cells = lru_cache(maxsize=SIZES_KEPT)(cells)
+        self.networks: Mapping[str, nn.Module] = {"network": self._network}
+
+    def parts(self, height: int, width: int) -> tuple[Part, ...]:
+        """See SplitDetector."""
+        return (pixel_part(self._network, height, width),)
+
+    def detect(self, batch: Tensor, networks: Mapping[str, Network]) -> Detections:
+        """See SplitDetector. What is chosen is what `best_detections` does of one image."""
+        height, width = batch.shape[-2:]
+        logits, distances = networks["network"](batch)
+        centres, strides = self._cells(*self._network.pixels.padded(height, width), device=logits.device)
+        images, places, labels, scores = candidates(logits, threshold=detector_parts.SCORE_THRESHOLD)
+        best = best_of_groups(scores, images, count=len(batch), most=detector_parts.MAX_CANDIDATES)
+        images, places, labels, scores = images[best], places[best], labels[best] + 1, scores[best]
+        boxes = boxes_from_distances(distances[images, places], centres[places], strides[places])
+        boxes = clip_boxes_to_image(boxes, (height, width))
+        visible = ((boxes[:, 2:] - boxes[:, :2]) > detector_parts.SMALLEST_SIDE_PX).all(1).nonzero().flatten()
+        return suppressed(
+            boxes[visible],
+            scores[visible],
+            labels[visible],
+            images[visible],
+            count=len(batch),
+            iou_threshold=detector_parts.IOU_THRESHOLD,
+            most=detector_parts.MAX_DETECTIONS,
+        )
