@@ -52,8 +52,8 @@ class DetectionGraph(nn.Module):
 
     def __init__(self, module: nn.Module, preset: AnyPreset) -> None:  # noqa: ARG002 - all graphs are made alike
         super().__init__()
-        self.module = module
         self.split = split(module)
+        self.module = module if self.split is None else self.split.module
 
     def forward(self, batch: Tensor) -> list[dict[str, Tensor]]:
         """batch: uint8 [B, C, h, w]."""

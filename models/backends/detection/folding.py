@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ def folded(module: nn.Module) -> nn.Module:
     for part in list(copied.modules()):
         children = list(part.named_children())
         if isinstance(part, nn.Sequential):
-            pairs = list(zip(children, children[1:], strict=False))
+            pairs = list(pairwise(children))
         elif isinstance(part, _RESNETS):
             named = dict(children)
             pairs = [((f"conv{n}", named[f"conv{n}"]), (f"bn{n}", named[f"bn{n}"])) for n in "123" if f"bn{n}" in named]

@@ -39,7 +39,9 @@ class Grids:
         maps = [none.expand(1, 1, *size) for size in sizes]  # only their shapes are looked at
         generator = copy.copy(self._generator)  # it notes down a device, and threads may ask at once
         (anchors,) = generator(ImageList(none.expand(1, 3, height, width), [(height, width)]), maps)
-        places = [rows * columns * each for (rows, columns), each in zip(sizes, _anchors_a_place(generator), strict=True)]
+        places = [
+            rows * columns * each for (rows, columns), each in zip(sizes, _anchors_a_place(generator), strict=True)
+        ]
         counts = torch.tensor(places, device=device)
         levels = torch.arange(len(places), device=device).repeat_interleave(counts)
         return Grid(anchors=anchors, counts=tuple(places), levels=levels)

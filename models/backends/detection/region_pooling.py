@@ -1,7 +1,7 @@
 """RoIAlign (He et al. 2017) as sums of rows: every cell of a region is a weighted sum of the map's values around it.
 
-torchvision's kernel for CPUs goes region by region and channel by channel on one core; with the channels of a place side
-by side `embedding_bag` takes them at once, on all cores. The samples, their places and weights are torchvision's.
+torchvision's kernel for CPUs goes region by region and channel by channel on one core; with the channels of a place
+side by side `embedding_bag` takes them at once, on all cores. The samples, their places and weights are torchvision's.
 
 R regions, n cells a side, s samples a cell and side, C channels.
 """

@@ -46,7 +46,7 @@ class SplitSigmoid:
     """See SplitDetector."""
 
     def __init__(self, module: RetinaNet | FCOS) -> None:
-        self._module = module
+        self.module = module
         self._network = SigmoidNetwork(module)
         self._grids = Grids(module.backbone, module.anchor_generator)
         self.networks: Mapping[str, nn.Module] = {"network": self._network}
@@ -57,7 +57,7 @@ class SplitSigmoid:
 
     def detect(self, batch: Tensor, networks: Mapping[str, Network]) -> Detections:
         """See SplitDetector."""
-        module, (height, width) = self._module, batch.shape[-2:]
+        module, (height, width) = self.module, batch.shape[-2:]
         logits, codes, *nearness = networks["network"](batch)
         grid = self._grids.at(*self._network.pixels.padded(height, width), logits.device)
         images, places, labels, scores = candidates(logits, *nearness, threshold=module.score_thresh)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import nn
 from torchvision.models.detection.fcos import FCOS
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
@@ -9,21 +12,24 @@ from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.models.detection.ssd import SSD
 
 from models.architectures.yolo_modern import YoloModern
+from models.backends.detection.folding import folded
 from models.backends.detection.parts import SplitDetector
 from models.backends.detection.sigmoid_heads import SplitSigmoid
 from models.backends.detection.ssd import SplitSSD
 from models.backends.detection.two_stage import SplitTwoStage
 from models.backends.detection.yolo import SplitYolo
 
+_KINDS: tuple[tuple[tuple[type[nn.Module], ...], Callable[[Any], SplitDetector]], ...] = (
+    ((SSD,), SplitSSD),
+    ((RetinaNet, FCOS), SplitSigmoid),
+    ((GeneralizedRCNN,), SplitTwoStage),
+    ((YoloModern,), SplitYolo),
+)
+
 
 def split(module: nn.Module) -> SplitDetector | None:
-    """The detector taken apart, on the same weights; None if it can only be run as it is."""
-    if isinstance(module, SSD):
-        return SplitSSD(module)
-    if isinstance(module, RetinaNet | FCOS):
-        return SplitSigmoid(module)
-    if isinstance(module, GeneralizedRCNN):
-        return SplitTwoStage(module)
-    if isinstance(module, YoloModern):
-        return SplitYolo(module)
+    """A copy of the detector, folded and taken apart; None if it can only be run as it is."""
+    for types, taken_apart in _KINDS:
+        if isinstance(module, types):
+            return taken_apart(folded(module))
     return None

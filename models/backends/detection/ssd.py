@@ -37,7 +37,7 @@ class SplitSSD:
     """See SplitDetector."""
 
     def __init__(self, module: SSD) -> None:
-        self._module = module
+        self.module = module
         self._grids = Grids(module.backbone, module.anchor_generator)
         self.networks: Mapping[str, nn.Module] = {"network": SSDNetwork(module)}
 
@@ -47,7 +47,7 @@ class SplitSSD:
 
     def detect(self, batch: Tensor, networks: Mapping[str, Network]) -> Detections:
         """See SplitDetector."""
-        module, (height, width) = self._module, batch.shape[-2:]
+        module, (height, width) = self.module, batch.shape[-2:]
         scores, codes = networks["network"](batch)
         anchors = self._grids.at(height, width, scores.device).anchors
         images, places, categories = (scores > module.score_thresh).nonzero().unbind(1)  # [C]

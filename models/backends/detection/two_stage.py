@@ -61,7 +61,7 @@ class SplitTwoStage:
     """See SplitDetector."""
 
     def __init__(self, module: GeneralizedRCNN) -> None:
-        self._module = module
+        self.module = module
         self._pixels = (network := ProposalNetwork(module)).pixels
         self._grids = Grids(module.backbone, module.rpn.anchor_generator)
         heads = module.roi_heads
@@ -75,8 +75,8 @@ class SplitTwoStage:
     def parts(self, height: int, width: int) -> tuple[Part, ...]:
         """See SplitDetector."""
         cells = self._poolings["box_roi_pool"].cells
-        examples = (torch.zeros(2, self._module.backbone.out_channels, cells, cells),)
-        most = 32 * self._module.rpn.post_nms_top_n()
+        examples = (torch.zeros(2, self.module.backbone.out_channels, cells, cells),)
+        most = 32 * self.module.rpn.post_nms_top_n()
         return (
             pixel_part(self.networks["network"], height, width),
             Part(name="box_head", module=self.networks["box_head"], examples=examples, most_rows=most),
@@ -87,14 +87,14 @@ class SplitTwoStage:
         size = batch.shape[-2:]
         objectness, codes, *maps = networks["network"](batch)
         grid = self._grids.at(*self._pixels.padded(*size), objectness.device)
-        regions, images = propose(self._module.rpn, objectness, codes, grid, size=tuple(size))
+        regions, images = propose(self.module.rpn, objectness, codes, grid, size=tuple(size))
         pooled = self._pool("box_roi_pool", maps, regions, images, size)
         scores, codes = networks["box_head"](pooled)
         found = self._boxes(scores, codes, regions, images, size, count=len(batch))
         self._add_masks(found, maps, size)
         self._add_keypoints(found, maps, size)
         sizes = [tuple(size)] * len(found)
-        detections: Detections = self._module.transform.postprocess(found, sizes, sizes)  # pastes masks
+        detections: Detections = self.module.transform.postprocess(found, sizes, sizes)  # pastes masks
         return detections
 
     def _pool(self, name: str, maps: list[Tensor], regions: Tensor, images: Tensor, size: torch.Size) -> Tensor:
@@ -104,7 +104,7 @@ class SplitTwoStage:
         self, scores: Tensor, codes: Tensor, regions: Tensor, images: Tensor, size: torch.Size, *, count: int
     ) -> Detections:
         """scores: float32 [R, K]; codes: float32 [R, K, 4]; regions: float32 [R, 4]; images: int64 [R]."""
-        heads = self._module.roi_heads
+        heads = self.module.roi_heads
         is_candidate = scores > heads.score_thresh
         is_candidate[:, 0] = False
         places, labels = is_candidate.nonzero().unbind(1)
@@ -123,7 +123,7 @@ class SplitTwoStage:
         )
 
     def _add_masks(self, found: Detections, maps: list[Tensor], size: torch.Size) -> None:
-        heads = self._module.roi_heads
+        heads = self.module.roi_heads
         if not heads.has_mask():
             return
         pooled = self._pool("mask_roi_pool", maps, *_together(found), size)
@@ -132,7 +132,7 @@ class SplitTwoStage:
             one["masks"] = masks
 
     def _add_keypoints(self, found: Detections, maps: list[Tensor], size: torch.Size) -> None:
-        heads = self._module.roi_heads
+        heads = self.module.roi_heads
         if not heads.has_keypoint():
             return
         pooled = self._pool("keypoint_roi_pool", maps, *_together(found), size)

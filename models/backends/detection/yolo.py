@@ -39,6 +39,7 @@ class SplitYolo:
     """See SplitDetector."""
 
     def __init__(self, module: YoloModern) -> None:
+        self.module = module
         self._network = YoloNetwork(module)
         self._cells = lru_cache(maxsize=SIZES_KEPT)(cells)
         self.networks: Mapping[str, nn.Module] = {"network": self._network}
