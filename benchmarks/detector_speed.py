@@ -58,7 +58,7 @@ def _measure(name: str, options: argparse.Namespace, clock: Callable[[], float],
     whole = build(name, num_categories=len(architecture.categories)).eval().requires_grad_(False)
     detector = split(whole)
     assert detector is not None, f"{name} runs whole"
-    detector.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    detector.module.to(memory_format=torch.channels_last)
     height, width = scaled_size(architecture.scale_preset, *_SIDES)
     compiled = {
         compiler: {part.name: _COMPILERS[compiler](part, home) for part in detector.parts(height, width)}
@@ -66,7 +66,8 @@ def _measure(name: str, options: argparse.Namespace, clock: Callable[[], float],
     }
     spent: defaultdict[str, float] = defaultdict(float)
     ways: dict[str, Way] = {"torchvision eager": lambda batch: whole(list(batch.float() / 255))}
-    for label, networks in {"ours eager": detector.networks, **compiled}.items():
+    everything: dict[str, Mapping[str, Network]] = {"ours eager": detector.networks, **compiled}
+    for label, networks in everything.items():
         ways[label] = _taken_apart(detector, networks, label, spent, clock)
     for count in options.batches:
         batch = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)

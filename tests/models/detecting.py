@@ -31,7 +31,7 @@ def smooth_pictures(count: int, height: int, width: int, *, seed: int = 0) -> Te
 @torch.no_grad()
 def that_detects(module: nn.Module, height: int, width: int) -> nn.Module:
     """`module`, with statistics of pictures of that size and last layers that disagree about them."""
-    pictures = list(smooth_pictures(1, height, width, seed=9).float() / 255)
+    pictures = list(smooth_pictures(2, height, width, seed=9).float() / 255)
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
     module.eval()
     for norm in norms:
@@ -47,7 +47,7 @@ def that_detects(module: nn.Module, height: int, width: int) -> nn.Module:
         and (spread := next((_SPREADS[key] for key in _SPREADS if key in name), None)) is not None
         and not (isinstance(part, nn.Conv2d) and part.groups > 1)
     ]
-    module(pictures)
+    module(pictures[:1])
     for hook in hooks:
         hook.remove()
     return module

@@ -56,7 +56,7 @@ def _built(name: str, *, image_size_px: int | None = None) -> nn.Module:
 
 
 def _apart(module: nn.Module) -> SplitDetector:
-    detector = split(module.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    detector = split(module.to(memory_format=torch.channels_last))
     assert detector is not None
     return detector
 

@@ -24,7 +24,7 @@ def best_of_groups(scores: Tensor, groups: Tensor, *, count: int, most: int) -> 
     return torch.cat(
         [
             members if len(members) <= most else members[scores[members].topk(most).indices]
-            for members in order.split(sizes.tolist())
+            for members in torch.split(order, sizes.tolist())
         ]
     )
 
@@ -40,7 +40,7 @@ def suppressed(
     """
     sizes = images.bincount(minlength=count).tolist()
     detections = []
-    for of_image in zip(*(tensor.split(sizes) for tensor in (boxes, scores, labels)), strict=True):
+    for of_image in zip(*(torch.split(tensor, sizes) for tensor in (boxes, scores, labels)), strict=True):
         kept = batched_nms(*of_image, iou_threshold)[:most]
         chosen = (tensor[kept] for tensor in of_image)
         detections.append(dict(zip(("boxes", "scores", "labels"), chosen, strict=True)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -12,10 +13,11 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 _RESNETS = (ResNet, IntermediateLayerGetter, BasicBlock, Bottleneck)
 
 
-def folded(module: nn.Module) -> nn.Module:
+def folded(module: ModuleT) -> ModuleT:
     """A copy of `module` in evaluation mode whose convolutions do what the normalization after them did.
 
     The pairs are those of a `Sequential`, and `conv1` and `bn1`, … of torchvision's residual networks: in other modules

@@ -40,7 +40,7 @@ def propose(
 def _best_of_levels(objectness: Tensor, counts: tuple[int, ...], most: int) -> Tensor:
     """Positions of the `most` best anchors of each level, int64 [B, P]."""
     chosen, start = [], 0
-    for of_level in objectness.split(counts, dim=1):
+    for of_level in torch.split(objectness, list(counts), dim=1):
         chosen.append(of_level.topk(min(most, of_level.shape[1]), dim=1).indices + start)
         start += of_level.shape[1]
     return torch.cat(chosen, dim=1)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import nn
 from torchvision.models.detection.fcos import FCOS
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
@@ -19,17 +16,15 @@ from models.backends.detection.ssd import SplitSSD
 from models.backends.detection.two_stage import SplitTwoStage
 from models.backends.detection.yolo import SplitYolo
 
-_KINDS: tuple[tuple[tuple[type[nn.Module], ...], Callable[[Any], SplitDetector]], ...] = (
-    ((SSD,), SplitSSD),
-    ((RetinaNet, FCOS), SplitSigmoid),
-    ((GeneralizedRCNN,), SplitTwoStage),
-    ((YoloModern,), SplitYolo),
-)
-
 
 def split(module: nn.Module) -> SplitDetector | None:
     """A copy of the detector, folded and taken apart; None if it can only be run as it is."""
-    for types, taken_apart in _KINDS:
-        if isinstance(module, types):
-            return taken_apart(folded(module))
+    if isinstance(module, SSD):
+        return SplitSSD(folded(module))
+    if isinstance(module, RetinaNet | FCOS):
+        return SplitSigmoid(folded(module))
+    if isinstance(module, GeneralizedRCNN):
+        return SplitTwoStage(folded(module))
+    if isinstance(module, YoloModern):
+        return SplitYolo(folded(module))
     return None

@@ -84,24 +84,24 @@ class SplitTwoStage:
 
     def detect(self, batch: Tensor, networks: Mapping[str, Network]) -> Detections:
         """See SplitDetector."""
-        size = batch.shape[-2:]
+        size: tuple[int, int] = (batch.shape[-2], batch.shape[-1])
         objectness, codes, *maps = networks["network"](batch)
         grid = self._grids.at(*self._pixels.padded(*size), objectness.device)
-        regions, images = propose(self.module.rpn, objectness, codes, grid, size=tuple(size))
+        regions, images = propose(self.module.rpn, objectness, codes, grid, size=size)
         pooled = self._pool("box_roi_pool", maps, regions, images, size)
         scores, codes = networks["box_head"](pooled)
         found = self._boxes(scores, codes, regions, images, size, count=len(batch))
         self._add_masks(found, maps, size)
         self._add_keypoints(found, maps, size)
-        sizes = [tuple(size)] * len(found)
+        sizes = [size] * len(found)
         detections: Detections = self.module.transform.postprocess(found, sizes, sizes)  # pastes masks
         return detections
 
-    def _pool(self, name: str, maps: list[Tensor], regions: Tensor, images: Tensor, size: torch.Size) -> Tensor:
+    def _pool(self, name: str, maps: list[Tensor], regions: Tensor, images: Tensor, size: tuple[int, int]) -> Tensor:
         return self._poolings[name].pool(maps, regions, images, height=self._pixels.padded(*size)[0])
 
     def _boxes(
-        self, scores: Tensor, codes: Tensor, regions: Tensor, images: Tensor, size: torch.Size, *, count: int
+        self, scores: Tensor, codes: Tensor, regions: Tensor, images: Tensor, size: tuple[int, int], *, count: int
     ) -> Detections:
         """scores: float32 [R, K]; codes: float32 [R, K, 4]; regions: float32 [R, 4]; images: int64 [R]."""
         heads = self.module.roi_heads
@@ -109,7 +109,7 @@ class SplitTwoStage:
         is_candidate[:, 0] = False
         places, labels = is_candidate.nonzero().unbind(1)
         boxes = heads.box_coder.decode_single(codes[places, labels], regions[places])
-        boxes = clip_boxes_to_image(boxes, tuple(size))
+        boxes = clip_boxes_to_image(boxes, size)
         visible = ((boxes[:, 2:] - boxes[:, :2]) >= _SMALLEST_SIDE_PX).all(1).nonzero().flatten()
         places, labels = places[visible], labels[visible]
         return suppressed(
@@ -122,7 +122,7 @@ class SplitTwoStage:
             most=heads.detections_per_img,
         )
 
-    def _add_masks(self, found: Detections, maps: list[Tensor], size: torch.Size) -> None:
+    def _add_masks(self, found: Detections, maps: list[Tensor], size: tuple[int, int]) -> None:
         heads = self.module.roi_heads
         if not heads.has_mask():
             return
@@ -131,7 +131,7 @@ class SplitTwoStage:
         for one, masks in zip(found, maskrcnn_inference(logits, [one["labels"] for one in found]), strict=True):
             one["masks"] = masks
 
-    def _add_keypoints(self, found: Detections, maps: list[Tensor], size: torch.Size) -> None:
+    def _add_keypoints(self, found: Detections, maps: list[Tensor], size: tuple[int, int]) -> None:
         heads = self.module.roi_heads
         if not heads.has_keypoint():
             return
