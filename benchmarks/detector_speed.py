@@ -29,6 +29,7 @@ _SIDES = (480, 640)  # px, of the pictures
 _DETECTORS = ["ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_resnet50_fpn"]
 Way = Callable[[Tensor], object]
 Seconds = Mapping[str, list[float]]
+Spent = defaultdict[str, defaultdict[str, float]]  # seconds by way and network
 
 
 def main() -> None:
@@ -45,8 +46,8 @@ def main() -> None:
     clock = time.process_time if options.cpu_time else time.perf_counter
     what = "CPU time" if options.cpu_time else "wall clock"
     print(f"torch {torch.__version__}, {options.threads} threads, {options.rounds} rounds, {what}\n")
-    print("| detector | batch | way | images/s | x torchvision | networks ms | around ms |")
-    print("|---|---|---|---|---|---|---|")
+    print("| detector | batch | way | images/s | x torchvision | where the time goes, ms |")
+    print("|---|---|---|---|---|---|")
     for name in options.detectors:
         with tempfile.TemporaryDirectory(prefix="fovea-speed-") as home:
             _measure(name, options, clock, Path(home))
@@ -64,14 +65,15 @@ def _measure(name: str, options: argparse.Namespace, clock: Callable[[], float],
         compiler: {part.name: _COMPILERS[compiler](part, home) for part in detector.parts(height, width)}
         for compiler in options.compilers
     }
-    spent: defaultdict[str, float] = defaultdict(float)
+    spent: Spent = defaultdict(lambda: defaultdict(float))
     ways: dict[str, Way] = {"torchvision eager": lambda batch: whole(list(batch.float() / 255))}
     everything: dict[str, Mapping[str, Network]] = {"ours eager": detector.networks, **compiled}
     for label, networks in everything.items():
-        ways[label] = _taken_apart(detector, networks, label, spent, clock)
+        ways[label] = _taken_apart(detector, networks, spent[label], clock)
     for count in options.batches:
         batch = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
-        spent.clear()
+        for of_way in spent.values():
+            of_way.clear()
         seconds = _in_turn(ways, batch, options.rounds, clock)
         _print_rows(name, count, seconds, spent)
 
@@ -91,34 +93,34 @@ def _in_turn(ways: Mapping[str, Way], batch: Tensor, rounds: int, clock: Callabl
 def _taken_apart(
     detector: SplitDetector,
     networks: Mapping[str, Network],
-    label: str,
     spent: defaultdict[str, float],
     clock: Callable[[], float],
 ) -> Way:
-    """The detector with these networks, whose time is added to `spent[label]`."""
+    """The detector with these networks, whose time is added to `spent` under its name."""
 
-    def timed(network: Network) -> Network:
+    def timed(name: str, network: Network) -> Network:
         def run(batch: Tensor) -> tuple[Tensor, ...]:
             began = clock()
             answers = network(batch)
-            spent[label] += clock() - began
+            spent[name] += clock() - began
             return answers
 
         return run
 
-    clocked = {name: timed(network) for name, network in networks.items()}
+    clocked = {name: timed(name, network) for name, network in networks.items()}
     return lambda batch: detector.detect(batch, clocked)
 
 
-def _print_rows(name: str, count: int, seconds: Seconds, spent: Mapping[str, float]) -> None:
+def _print_rows(name: str, count: int, seconds: Seconds, spent: Spent) -> None:
     base = seconds["torchvision eager"]
     for label, taken in seconds.items():
         ratio = statistics.median(before / after for before, after in zip(base, taken, strict=True))
-        inside = 1000 * spent[label] / (len(taken) + 1) if label in spent else None  # the first round is in it
-        around = "" if inside is None else f"{max(0.0, 1000 * statistics.mean(taken) - inside):.1f}"
-        shown = "" if inside is None else f"{inside:.1f}"
         rate = count / statistics.median(taken)
-        print(f"| `{name}` | {count} | {label} | {rate:.2f} | {ratio:.2f} | {shown} | {around} |", flush=True)
+        inside = {part: 1000 * total / (len(taken) + 1) for part, total in spent[label].items()}  # of all rounds
+        if inside:
+            inside["around"] = max(0.0, 1000 * statistics.mean(taken) - sum(inside.values()))
+        where = ", ".join(f"{part} {ms:.1f}" for part, ms in inside.items())
+        print(f"| `{name}` | {count} | {label} | {rate:.2f} | {ratio:.2f} | {where} |", flush=True)
 
 
 def _exported(part: Part) -> ExportedProgram:

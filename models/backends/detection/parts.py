@@ -25,8 +25,11 @@ class Part:
 class SplitDetector(Protocol):
     """A detector's networks and what stands around them. May be called by several threads at once."""
 
-    module: nn.Module  # the whole, which can still be called as it was
-    networks: Mapping[str, nn.Module]  # parts of it, on the same weights
+    networks: Mapping[str, nn.Module]  # parts of `module`, on the same weights
+
+    @property
+    def module(self) -> nn.Module:
+        """The whole, which can still be called as it was."""
 
     def parts(self, height: int, width: int) -> tuple[Part, ...]:
         """The networks for views of that size, px, each to be compiled for itself; those without a size come last."""
