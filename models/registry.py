@@ -263,8 +263,7 @@ class Registry:
 
         manifest, path = version.manifest, version.state_dict_path
         try:
-            if path.stat().st_size != manifest.size_bytes or (verify and _sha256(path) != manifest.sha256):
-                raise _corrupt(f"The weights of {manifest.reference} are not those that were published.")
+            _check_weights(manifest, path, verify=verify)
             return read_state_dict(path)
         except FileNotFoundError as error:
             raise _corrupt(f"The weights of {manifest.reference} are gone.") from error
@@ -342,6 +341,18 @@ def _pick(aliases: Mapping[str, int], alias: str, name: str) -> int:
 def _listed(numbers: Sequence[int]) -> str:
     shown = ", ".join(str(number) for number in numbers[-10:])
     return f"… {shown}" if len(numbers) > 10 else shown
+
+
+def _check_weights(manifest: Manifest, path: Path, *, verify: bool) -> None:
+    """Raises CorruptVersion, FileNotFoundError. verify: read them all for their digest, not only their size."""
+    size_bytes = path.stat().st_size
+    if size_bytes != manifest.size_bytes:
+        differs = f"{size_bytes} bytes instead of {manifest.size_bytes}"
+    elif verify and (digest := _sha256(path)) != manifest.sha256:
+        differs = f"sha256 {digest} instead of {manifest.sha256}"
+    else:
+        return
+    raise _corrupt(f"The weights of {manifest.reference} are not those that were published: {differs}.")
 
 
 def _corrupt(message: str) -> CorruptVersion:
