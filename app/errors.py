@@ -126,6 +126,7 @@ KINDS: dict[type[Exception], Kind] = {
     IdempotencyMismatch: Kind(422, "idempotency_mismatch", "The Idempotency-Key belongs to another request"),
     inference.EngineFull: Kind(503, "engine_full", "Too many images wait already", retry_after_s=1),
     inference.ModelLoading: Kind(503, "model_loading", "The model is still being loaded", retry_after_s=2),
+    inference.EngineRestarting: Kind(503, "engine_restarting", "The engine is being started again", retry_after_s=2),
     inference.DeadlineExceeded: Kind(504, "deadline_exceeded", "The prediction was not ready in time"),
     inference.OutOfDeviceMemory: Kind(507, "out_of_device_memory", "The device is out of memory"),
     inference.WrongTask: Kind(422, "wrong_task", "The model does something else"),

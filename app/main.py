@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,12 +12,9 @@ from datetime import UTC, datetime
 from fastapi import FastAPI
 from starlette.types import Scope
 
-from app.inference.backend_builds import BackendBuilds
-from app.inference.devices import choose_device, half_of_memory
-from app.inference.engine import Engine
+from app.engine_setup import engine_connection, make_engine
+from app.inference.engine_process.connection import EngineConnection
 from app.inference.image_urls import ImageUrls
-from app.inference.loaded_models import LoadedModels
-from app.inference.model_source import ModelFinder
 from app.inference.statistics import Statistics
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Instruments
@@ -45,7 +41,6 @@ from app.settings import ApiSettings
 from app.spool import Spool
 from app.version import fovea_version
 from models.architectures import catalog
-from models.backends.choosing import Policy
 from models.registry import Registry
 from workers.datasets.store import DatasetStore
 from workers.errors import StoreUnavailable
@@ -57,7 +52,6 @@ from workers.queue import enqueue, make_celery
 log = logging.getLogger(__name__)
 
 _INTAKE_THREADS = 2
-_LOOKUP_EVERY_S = 0.1  # what a worker publishes or promotes is seen this much later at most
 _DESCRIPTION = """Post pictures, get labels, boxes and masks. Post a zip of your own photos, get a fine-tuned model:
 measured, versioned and live.
 
@@ -106,27 +100,30 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services = await asyncio.to_thread(_open, settings, instruments)
-        app.state.services = services
-        beside = [asyncio.create_task(_preload(services, reference)) for reference in sorted(services.preloading)]
-        if instruments.shared is not None:
-            beside.append(asyncio.create_task(services.metrics.keep_others_informed()))
-        try:
-            yield
-        finally:
-            for task in beside:
-                task.cancel()
-            await _close(services)
+        async with engine_connection(settings) as connection:
+            services = await asyncio.to_thread(_open, settings, instruments, connection)
+            app.state.services = services
+            beside: list[asyncio.Task[None]] = []
+            try:
+                if connection is not None:
+                    await connection.open()
+                beside += (asyncio.create_task(_preload(services, name)) for name in sorted(services.preloading))
+                if instruments.shared is not None:
+                    beside.append(asyncio.create_task(services.metrics.keep_others_informed()))
+                yield
+            finally:
+                for task in beside:
+                    task.cancel()
+                await _close(services)
 
     return lifespan
 
 
-def _open(settings: ApiSettings, instruments: Instruments) -> Services:
+def _open(settings: ApiSettings, instruments: Instruments, connection: EngineConnection | None) -> Services:
     settings = settings.model_copy(update={"home": settings.home.resolve()})
     for directory in (settings.datasets_dir, settings.runs_dir, settings.registry_dir, settings.weights_dir):
         directory.mkdir(parents=True, exist_ok=True)
-    architectures_known = frozenset(catalog.names())
-    registry = Registry(settings.registry_dir, reserved_names=architectures_known)
+    registry = Registry(settings.registry_dir, reserved_names=frozenset(catalog.names()))
     store = DatasetStore(settings.datasets_dir)
     if removed := store.remove_leftovers() + registry.remove_leftovers():
         log.info("removed %d unfinished data set(s) and model version(s) of processes that died", removed)
@@ -139,39 +136,9 @@ def _open(settings: ApiSettings, instruments: Instruments) -> Services:
             with lines_about(job_id=job_id, request_id=request_id):
                 log.warning("job %s is stored but was not sent; a worker's sweep will find it: %s", job_id, error)
 
-    device = choose_device(settings.device)
-    finder = ModelFinder(
-        registry,
-        architectures=architectures_known,
-        weights_dir=settings.weights_dir,
-        allow_download=not settings.offline,
-        device=device,
-    )
-    models_in_memory = LoadedModels(
-        finder,
-        budget_bytes=settings.model_memory or half_of_memory(device) // settings.processes,
-        pinned=settings.pin,
-        lookup_every_s=_LOOKUP_EVERY_S,
-    )
-    builds = BackendBuilds(
-        registry,
-        registry_dir=settings.registry_dir,
-        datasets_dir=settings.datasets_dir,
-        weights_dir=settings.weights_dir,
-        device=device,
-        policy=Policy(backend=settings.backend, precision=settings.precision),
-        on_ready=models_in_memory.adopt,
-    )
-    models_in_memory.on_load = builds.start
     statistics = Statistics(now=lambda: datetime.now(UTC))
-    engine = Engine(
-        models_in_memory,
-        decode_threads=settings.decode_threads or max(1, (os.cpu_count() or 1) // settings.processes),
-        max_pending_images=settings.max_pending_images,
-        max_image_bytes=settings.max_image_bytes,
-        max_image_pixels=settings.max_image_pixels,
-        observers=(statistics, instruments.predictions),
-    )
+    observers = (statistics, instruments.predictions)
+    engine, builds = make_engine(settings, registry, connection=connection, observers=observers)
     job_store = JobStore(settings.redis_url, settings.runs_dir, lease_s=settings.lease_s)
     services = Services(
         settings=settings,
@@ -218,7 +185,8 @@ async def _preload(services: Services, reference: str) -> None:
 
 
 async def _close(services: Services) -> None:
-    await services.builds.close()
+    if services.builds is not None:
+        await services.builds.close()
     await services.engine.close()
     await services.image_urls.close()
     services.intake.shutdown(wait=False, cancel_futures=True)

@@ -34,7 +34,7 @@ class Services:
     send: Callable[[str, str], None]  # job id, request id: offers the job to the workers
     idempotency: IdempotencyStore
     engine: Engine
-    builds: BackendBuilds
+    builds: BackendBuilds | None  # None: the engine process has them
     image_urls: ImageUrls
     metrics: Exposition
     spool: Spool

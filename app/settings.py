@@ -31,6 +31,15 @@ class ApiSettings(WorkerSettings):
         "serves the most pictures on CPUs.",
     )
 
+    engine: Literal["auto", "thread", "process"] = Field(
+        "auto",
+        description="Where models live: in a thread of every server, or in one process for all; `auto` is the process "
+        "for several servers on a GPU.",
+    )
+    engine_socket: str = Field(
+        "", description="Socket of an engine process that is there already; `fovea serve` sets it for its servers."
+    )
+
     max_body_bytes: int = Field(
         64 * MEBIBYTE, ge=1024, description="Largest request body, bytes, other than uploads of data sets and weights."
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +19,7 @@ from app.cli.model_flags import given_values
 from app.cli.settings_command import settings_command, settings_of
 from app.local_stack import StackError
 from app.local_stack.address import check_port
+from app.local_stack.engine_process import EngineProcess, is_own_engine_wanted
 from app.local_stack.replicas import REPLICA, Replicas, replica_environment, replica_socket
 from app.local_stack.stack import child_environment
 from app.settings import ApiSettings
@@ -70,10 +73,23 @@ def _serve_many(settings: ApiSettings, flags: dict[str, Any]) -> None:
     from app.metrics.shared_values import DIRECTORY_VARIABLE, forget_process
 
     with TemporaryDirectory(prefix="fovea-metrics-") as directory:
-        replicas = Replicas(
+        replicas = partial(
+            Replicas,
             [sys.executable, "-m", "app.cli", "serve"],
             count=settings.processes,
-            env={**replica_environment(env, count=settings.processes), DIRECTORY_VARIABLE: directory},
             on_death=partial(forget_process, Path(directory)),
         )
-        asyncio.run(replicas.run(settings.host, settings.port))
+        env = {**replica_environment(env, count=settings.processes), DIRECTORY_VARIABLE: directory}
+        asyncio.run(_run_many(settings, replicas, env))
+
+
+async def _run_many(settings: ApiSettings, replicas: Callable[..., Replicas], env: dict[str, str]) -> None:
+    async with AsyncExitStack() as stack:
+        if settings.engine_socket:
+            chosen = {}
+        elif is_own_engine_wanted(settings):
+            process = await stack.enter_async_context(EngineProcess(settings))
+            chosen = {"FOVEA_ENGINE_SOCKET": str(process.path)}
+        else:
+            chosen = {"FOVEA_ENGINE": "thread"}
+        await replicas(env={**env, **chosen}).run(settings.host, settings.port)

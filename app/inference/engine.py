@@ -20,6 +20,7 @@ from torch import Tensor
 
 from app.inference.admission import Admission
 from app.inference.answers import Answer, ImageAnswer, Times
+from app.inference.device_access import MakeLane, ModelMemory
 from app.inference.errors import (
     DeadlineExceeded,
     EngineFull,
@@ -29,7 +30,7 @@ from app.inference.errors import (
     WrongTask,
 )
 from app.inference.lane import Lane, Priority, Ran
-from app.inference.loaded_models import LoadedModel, LoadedModels
+from app.inference.loaded_models import LoadedModel
 from app.inference.model_source import ModelSource
 from app.inference.observer import Observer, Outcome
 from models.backends.choosing import PrecisionChoice
@@ -69,15 +70,16 @@ class Engine:
 
     def __init__(
         self,
-        models: LoadedModels,
+        models: ModelMemory,
         *,
         decode_threads: int,
         max_pending_images: int,
         max_image_bytes: int,
         max_image_pixels: int,
         observers: Sequence[Observer] = (),
+        make_lane: MakeLane = Lane,
     ) -> None:
-        """max_pending_images: each tile of a large picture counts as one."""
+        """max_pending_images: each tile of a large picture counts as one. make_lane: to where `models` are."""
         self.models = models
         self.decode_threads = decode_threads
         self._admission = Admission(max_pending_images)
@@ -85,7 +87,7 @@ class Engine:
         self._max_image_pixels = max_image_pixels
         self._observers = observers
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
-        self._lane = Lane(observers=observers, after_batch=self._admission.note)
+        self._lane = make_lane(observers=observers, after_batch=self._admission.note)
 
     @property
     def pending_images(self) -> int:
@@ -118,7 +120,8 @@ class Engine:
         """The prediction for each image; an image that cannot be used has its error instead.
 
         images: files as they were sent, or pictures that are decoded already, uint8 [3, H, W].
-        Raises EngineFull, ModelLoading, DeadlineExceeded, OutOfDeviceMemory, WrongTask, UnknownCategory, ModelsError.
+        Raises EngineFull, EngineRestarting, ModelLoading, DeadlineExceeded, OutOfDeviceMemory, WrongTask,
+        UnknownCategory, ModelsError.
         """
         began_at = time.monotonic()
         model: LoadedModel | None = None
@@ -232,11 +235,11 @@ class Engine:
     def _prepare(
         self, predictor: AnyPredictor, image: bytes | Tensor, selection: Selection[Any]
     ) -> _Prepared | ImageError:
-        """In the decode pool."""
+        """In the decode pool. Raises EngineFull."""
         began_at = time.perf_counter()
         try:
             pixels = image if isinstance(image, Tensor) else self._decode(image)
-            views = predictor.prepare(pixels, selection)
+            views = [self._lane.place(view) for view in predictor.prepare(pixels, selection)]
         except ImageError as error:
             return error
         elapsed_s = time.perf_counter() - began_at

@@ -3,6 +3,7 @@
 InferenceError
  ├─ EngineFull            too many images wait already
  ├─ ModelLoading          the model was not in memory before the deadline
+ ├─ EngineRestarting      the process that has the device died, and is not back yet
  ├─ DeadlineExceeded      the prediction was not ready in time
  ├─ OutOfDeviceMemory     the model or its images do not fit on the device
  ├─ WrongTask             a model asked for what it does not do
@@ -30,6 +31,10 @@ class EngineFull(InferenceError):
 
 class ModelLoading(InferenceError):
     """The model is still being loaded."""
+
+
+class EngineRestarting(InferenceError):
+    """The process that has the device died, and is being started again."""
 
 
 class DeadlineExceeded(InferenceError):

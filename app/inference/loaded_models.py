@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 _UNAVAILABLE_FOR_S = 30.0  # a host that did not answer is not asked again for every request
 _MOST_REFERENCES = 10_000
-_EXACT = " float32"  # at the end of the digest of a model that is kept in float32 beside a faster one
+EXACT = " float32"  # at the end of the digest of a model that is kept in float32 beside a faster one
 
 
 @dataclass(eq=False, kw_only=True)
@@ -76,11 +76,17 @@ class LoadedModels:
         self._answering: dict[str, str] = {}  # the digest that a reference was last answered with
         self._unavailable: dict[str, tuple[WeightsUnavailable, float]] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self.on_change: Callable[[], None] = lambda: None  # a model came, went, or runs in another way
 
     @property
     def device(self) -> torch.device:
         """Where they are."""
         return self._finder.device
+
+    @property
+    def is_reachable(self) -> bool:
+        """They are in this process."""
+        return True
 
     @property
     def size_bytes(self) -> int:
@@ -90,6 +96,14 @@ class LoadedModels:
     def all(self) -> list[LoadedModel]:
         """The least recently used first."""
         return list(self._loaded.values())
+
+    def find(self, digest: str) -> LoadedModel | None:
+        """The model with that digest if it is in memory, as used just now."""
+        model = self._loaded.get(digest)
+        if model is not None:
+            self._loaded.move_to_end(digest)
+            model.last_used_at = datetime.now(UTC)
+        return model
 
     async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
         """The model that `reference` means, loaded if need be; while it is loaded again, the one it meant before.
@@ -112,7 +126,7 @@ class LoadedModels:
         return loaded
 
     async def _get_exact(self, source: ModelSource) -> LoadedModel:
-        exact = replace(source, digest=f"{source.digest}{_EXACT}")
+        exact = replace(source, digest=f"{source.digest}{EXACT}")
         loaded = self._loaded.get(exact.digest)
         if loaded is None:
             loaded = await asyncio.shield(self._load_once(exact, is_pinned=False))
@@ -124,8 +138,26 @@ class LoadedModels:
     def adopt(self, model: LoadedModel, backend: Backend) -> None:
         """The model runs so from now on; which batches suit it then is measured beside."""
         model.predictor.backend = backend
+        self.on_change()
         measuring = asyncio.get_running_loop().run_in_executor(self._loader, warm_up, model.predictor)
-        measuring.add_done_callback(lambda done: _note_best_batch(model, done))
+        measuring.add_done_callback(lambda done: self._note_best_batch(model, done))
+
+    def _note_best_batch(self, model: LoadedModel, measuring: asyncio.Future[int]) -> None:
+        if measuring.cancelled():
+            return
+        if error := measuring.exception():
+            log.warning("the best batch of %s was not measured anew: %s", model.source.reference, error)
+            return
+        model.best_batch = measuring.result()
+        self.on_change()
+        backend = model.predictor.backend
+        log.info(
+            "%s runs on %s in %s, batches of up to %d",
+            model.source.reference,
+            backend.name,
+            backend.precision,
+            model.best_batch,
+        )
 
     async def load(self, reference: str) -> LoadedModel:
         """The model that `reference` means right now, in memory. Raises ModelsError, OutOfDeviceMemory."""
@@ -204,8 +236,9 @@ class LoadedModels:
             time.monotonic() - started_at,
             loaded.best_batch,
         )
-        if not source.digest.endswith(_EXACT):
+        if not source.digest.endswith(EXACT):
             self.on_load(loaded)
+        self.on_change()
         return loaded
 
     def _make_room(self, source: ModelSource) -> None:
@@ -229,6 +262,7 @@ class LoadedModels:
         weakref.finalize(model, _return_memory_soon, loop)
         del self._loaded[model.source.digest]
         self._answering = {name: digest for name, digest in self._answering.items() if digest != model.source.digest}
+        self.on_change()
         log.info("unloaded %s: models may take %d MiB", model.source.reference, self.budget_bytes // 1024**2)
 
 
@@ -242,23 +276,6 @@ def _load_now(source: ModelSource) -> LoadedModel:
             f"{source.reference} does not fit into the device's memory.",
             hint="Lower FOVEA_MODEL_MEMORY, so that other models leave, or serve on another device.",
         ) from error
-
-
-def _note_best_batch(model: LoadedModel, measuring: asyncio.Future[int]) -> None:
-    if measuring.cancelled():
-        return
-    if error := measuring.exception():
-        log.warning("the best batch of %s was not measured anew: %s", model.source.reference, error)
-        return
-    model.best_batch = measuring.result()
-    backend = model.predictor.backend
-    log.info(
-        "%s runs on %s in %s, batches of up to %d",
-        model.source.reference,
-        backend.name,
-        backend.precision,
-        model.best_batch,
-    )
 
 
 def _return_memory_soon(loop: asyncio.AbstractEventLoop) -> None:

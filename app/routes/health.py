@@ -74,6 +74,8 @@ def _engine(services: Services) -> Check:
     if services.preloading:
         return Check(ok=False, detail=f"loading {', '.join(sorted(services.preloading))}")
     engine = services.engine
+    if not engine.models.is_reachable:
+        return Check(ok=False, detail="the engine process is being started again")
     return Check(ok=True, detail=f"{engine.pending_images} of {engine.max_pending_images} images pending")
 
 

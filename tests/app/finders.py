@@ -36,6 +36,23 @@ def png(width: int, height: int, *rectangles: Rectangle) -> bytes:
 @contextmanager
 def finders_api(settings: ApiSettings) -> Iterator[RunningApi]:
     """With the models `boxes`, `masks`, `points`, `painter`, and `compass`, which classifies."""
+    with pytest.MonkeyPatch.context() as patched, running_api(settings) as api:
+        patched.setattr(Predictor, "from_version", finders_from_version())
+        publish_finders(api.services.registry)
+        yield api
+
+
+def publish_finders(registry: Registry) -> None:
+    """Publishes the models of `finders_api`; what stands for their weights only `finders_from_version` loads."""
+    publish_compass(registry)
+    for name, (task, architecture) in _ARCHITECTURES.items():
+        preset = get_architecture(architecture).scale_preset
+        draft = ManifestDraft(task=task, architecture=architecture, categories=CATEGORIES, preset=preset)
+        registry.publish(name, {"weight": torch.zeros(1)}, draft, now=datetime.now(UTC))
+
+
+def finders_from_version() -> staticmethod[..., AnyPredictor]:
+    """In place of Predictor.from_version."""
     made: dict[str, AnyPredictor] = {
         "boxes": detector(),
         "masks": detector(masks=True),
@@ -49,11 +66,4 @@ def finders_api(settings: ApiSettings) -> Iterator[RunningApi]:
         known = made.get(name)
         return original(registry, version, device) if known is None else known
 
-    with pytest.MonkeyPatch.context() as patched, running_api(settings) as api:
-        patched.setattr(Predictor, "from_version", staticmethod(from_version))
-        publish_compass(api.services.registry)
-        for name, (task, architecture) in _ARCHITECTURES.items():
-            preset = get_architecture(architecture).scale_preset
-            draft = ManifestDraft(task=task, architecture=architecture, categories=CATEGORIES, preset=preset)
-            api.services.registry.publish(name, {"weight": torch.zeros(1)}, draft, now=datetime.now(UTC))
-        yield api
+    return staticmethod(from_version)

@@ -1,0 +1,107 @@
+"""How the engine is put together: with the models in this process, or with those of an engine process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from app.inference.backend_builds import BackendBuilds
+from app.inference.device_access import ModelMemory
+from app.inference.devices import choose_device, half_of_memory
+from app.inference.engine import Engine
+from app.inference.engine_process.connection import EngineConnection
+from app.inference.engine_process.remote_lane import RemoteLane
+from app.inference.engine_process.remote_models import RemoteModels
+from app.inference.loaded_models import LoadedModels
+from app.inference.model_source import ModelFinder
+from app.inference.observer import Observer
+from app.local_stack.engine_process import EngineProcess, is_own_engine_wanted
+from app.settings import ApiSettings
+from models.architectures import catalog
+from models.backends.choosing import Policy
+from models.registry import Registry
+
+LOOKUP_EVERY_S: Final = 0.1  # what a worker publishes or promotes is seen this much later at most
+_ARENA_BYTES_A_VIEW: Final = 4 * 1024**2  # a view of 800 x 1333 px, the largest preset of the catalogue; most are 0.15
+
+
+@asynccontextmanager
+async def engine_connection(settings: ApiSettings) -> AsyncIterator[EngineConnection | None]:
+    """A line to the engine process, not yet open; None if there is none.
+
+    The process is started and stopped here unless `engine_socket` names one. Raises ChildDied if it does not start.
+    """
+    if settings.engine_socket:
+        yield EngineConnection(Path(settings.engine_socket), arena_bytes=arena_bytes(settings))
+    elif await asyncio.to_thread(is_own_engine_wanted, settings):
+        async with EngineProcess(settings) as process:
+            yield EngineConnection(process.path, arena_bytes=arena_bytes(settings))
+    else:
+        yield None
+
+
+def make_engine(
+    settings: ApiSettings,
+    registry: Registry,
+    *,
+    connection: EngineConnection | None,
+    observers: Sequence[Observer],
+) -> tuple[Engine, BackendBuilds | None]:
+    """The engine of an HTTP process, and what builds faster backends of models that are in this process."""
+    models: ModelMemory
+    builds: BackendBuilds | None = None
+    if connection is None:
+        models, builds = open_models(settings, registry, lookup_every_s=LOOKUP_EVERY_S, sharers=settings.processes)
+    else:
+        models = RemoteModels(connection, device=choose_device(settings.device), lookup_every_s=LOOKUP_EVERY_S)
+    engine = partial(
+        Engine,
+        models,
+        decode_threads=settings.decode_threads or max(1, (os.cpu_count() or 1) // settings.processes),
+        max_pending_images=settings.max_pending_images,
+        max_image_bytes=settings.max_image_bytes,
+        max_image_pixels=settings.max_image_pixels,
+        observers=observers,
+    )
+    return (engine() if connection is None else engine(make_lane=partial(RemoteLane, connection))), builds
+
+
+def open_models(
+    settings: ApiSettings, registry: Registry, *, lookup_every_s: float, sharers: int
+) -> tuple[LoadedModels, BackendBuilds]:
+    """Models in the memory of this process, and what makes them faster. sharers: processes that load onto the device."""
+    device = choose_device(settings.device)
+    finder = ModelFinder(
+        registry,
+        architectures=frozenset(catalog.names()),
+        weights_dir=settings.weights_dir,
+        allow_download=not settings.offline,
+        device=device,
+    )
+    models = LoadedModels(
+        finder,
+        budget_bytes=settings.model_memory or half_of_memory(device) // sharers,
+        pinned=settings.pin,
+        lookup_every_s=lookup_every_s,
+    )
+    builds = BackendBuilds(
+        registry,
+        registry_dir=settings.registry_dir,
+        datasets_dir=settings.datasets_dir,
+        weights_dir=settings.weights_dir,
+        device=device,
+        policy=Policy(backend=settings.backend, precision=settings.precision),
+        on_ready=models.adopt,
+    )
+    models.on_load = builds.start
+    return models, builds
+
+
+def arena_bytes(settings: ApiSettings) -> int:
+    """Of the memory that a process shares with the engine process: taken page by page, as it is written."""
+    return settings.max_pending_images * _ARENA_BYTES_A_VIEW

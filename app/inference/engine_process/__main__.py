@@ -1,0 +1,69 @@
+"""`python -m app.inference.engine_process LISTENER READY`: two descriptors, and the settings as JSON on standard input.
+
+LISTENER is a listening Unix socket, READY a pipe that gets a byte when it is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+
+from app.engine_setup import arena_bytes, open_models
+from app.inference.engine_process.server import EngineServer
+from app.inference.lane import Lane
+from app.inference.loaded_models import LoadedModels
+from app.settings import ApiSettings
+from models.architectures import catalog
+from models.registry import Registry
+from workers.log_lines import configure_logging
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """The whole life of an engine process."""
+    listener, ready = (int(argument) for argument in sys.argv[1:])
+    settings = ApiSettings.model_validate_json(sys.stdin.buffer.read())
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    with socket.socket(fileno=listener) as listening:
+        asyncio.run(_serve(settings, listening, ready))
+
+
+async def _serve(settings: ApiSettings, listener: socket.socket, ready: int) -> None:
+    life = asyncio.current_task()
+    assert life is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, life.cancel)
+    registry = Registry(settings.registry_dir, reserved_names=frozenset(catalog.names()))
+    # each HTTP process remembers lookups for a while: remembered here too, they would be twice as old
+    models, builds = await asyncio.to_thread(open_models, settings, registry, lookup_every_s=0.0, sharers=1)
+    lane = Lane()
+    server = EngineServer(models, lane, arena_bytes=arena_bytes(settings))
+    preloading = [asyncio.create_task(_preload(models, reference)) for reference in {*settings.preload, *settings.pin}]
+    os.write(ready, b"!")
+    os.close(ready)
+    log.info("the engine process serves on %s", models.device)
+    try:
+        with suppress(asyncio.CancelledError):
+            await server.serve(listener)
+    finally:
+        for task in preloading:
+            task.cancel()
+        await builds.close()
+        lane.close()
+        await models.close()
+
+
+async def _preload(models: LoadedModels, reference: str) -> None:
+    """HTTP processes ask for these when they start; this is for an engine process that was started again."""
+    with suppress(Exception):  # the log has said it
+        await models.get(reference)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""The engine process as a child: started, started again when it dies, stopped; and whether one is wanted at all."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from app.local_stack.child import die_with_parent
+from app.local_stack.errors import ChildDied
+from app.local_stack.stack import code_environment
+from app.settings import ApiSettings
+
+log = logging.getLogger(__name__)
+
+ENGINE_PROGRAM = (sys.executable, "-m", "app.inference.engine_process")
+
+_SETTLED_S = 30.0  # who lived that long started well
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 15.0
+_START_S = 120.0
+_GRACE_S = 5.0
+_BACKLOG = 1024
+
+
+class EngineProcess:
+    """The engine process of a device. The socket is ours and outlives it: who connects meanwhile waits for the next."""
+
+    def __init__(self, settings: ApiSettings, *, program: Sequence[str] = ENGINE_PROGRAM) -> None:
+        self._program = program
+        self._settings = settings.model_copy(update={"home": settings.home.resolve()}).model_dump_json().encode()
+        self._directory = Path(tempfile.mkdtemp(prefix="fovea-engine-"))  # of mode 0700
+        self.path = self._directory / "socket"
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(self.path))
+        self._listener.listen(_BACKLOG)
+        self._running: subprocess.Popen[bytes] | None = None
+        self._waiter = ThreadPoolExecutor(1, thread_name_prefix="engine process")
+        self._keeping: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that runs now."""
+        return self._running.pid if self._running is not None and self._running.poll() is None else None
+
+    async def start(self) -> None:
+        """Returns when it is served; from then on it is started again whenever it dies.
+
+        To be called in a thread that lives as long as the engine process shall. Raises ChildDied.
+        """
+        ready, said = os.pipe()
+        try:
+            self._start(said)
+        finally:
+            os.close(said)
+        try:
+            async with asyncio.timeout(_START_S):
+                is_ready = await _read_byte(ready)
+        except TimeoutError:
+            is_ready = False
+        finally:
+            os.close(ready)
+        if not is_ready:
+            await self.stop()
+            raise ChildDied("The engine process did not start; its own lines say why.")
+        self._keeping = asyncio.create_task(self._keep(), name="engine process")
+
+    async def stop(self) -> None:
+        """Asks it to end, and kills it if it does not."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+        self._listener.close()
+        running = self._running
+        if running is not None:
+            with suppress(ProcessLookupError):
+                running.terminate()
+            ended = asyncio.get_running_loop().run_in_executor(None, running.wait)
+            await asyncio.wait([ended], timeout=_GRACE_S)
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+            await ended
+        self._waiter.shutdown(wait=False)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    async def __aenter__(self) -> EngineProcess:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def _start(self, ready: int) -> None:
+        settings = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe would have to be fed
+        settings.write(self._settings)
+        settings.seek(0)
+        with settings:
+            self._running = subprocess.Popen(  # noqa: S603
+                [*self._program, str(self._listener.fileno()), str(ready)],
+                stdin=settings,
+                env=code_environment(),
+                pass_fds=(self._listener.fileno(), ready),
+                process_group=0,  # Ctrl-C in a terminal goes to the parent alone
+                preexec_fn=die_with_parent(),  # noqa: PLW1509
+            )
+
+    async def _keep(self) -> None:
+        wait_s = _FIRST_WAIT_S
+        while True:
+            assert self._running is not None
+            started_at = time.monotonic()
+            code = await asyncio.get_running_loop().run_in_executor(self._waiter, self._running.wait)
+            wait_s = _FIRST_WAIT_S if time.monotonic() - started_at > _SETTLED_S else min(_LONGEST_WAIT_S, 2 * wait_s)
+            log.warning(
+                "the engine process (%d) died with code %d: started again in %.1f s", self._running.pid, code, wait_s
+            )
+            await asyncio.sleep(wait_s)
+            nobody = os.open(os.devnull, os.O_WRONLY)
+            try:
+                self._start(nobody)
+            finally:
+                os.close(nobody)
+
+
+def is_own_engine_wanted(settings: ApiSettings) -> bool:
+    """Whether the models are to live in a process of their own, by FOVEA_ENGINE.
+
+    `auto` is that where several HTTP processes share a GPU: each would have its own copy of every model there, and
+    batches of its own. Raises ChildDied where there can be none.
+    """
+    if settings.engine == "process" and not hasattr(os, "memfd_create"):
+        raise ChildDied("FOVEA_ENGINE is 'process', and that needs Linux.", hint="Use 'thread'.")
+    if settings.engine != "auto":
+        return settings.engine == "process"
+    return settings.processes > 1 and hasattr(os, "memfd_create") and _serves_on_cuda(settings.device)
+
+
+def _serves_on_cuda(device: str) -> bool:
+    if device != "auto":
+        return device.startswith("cuda")
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    # in a process of its own: torch is large, and who only starts others needs none
+    code = "from app.inference.devices import choose_device; print(choose_device('auto').type)"
+    asked = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code], env=code_environment(), capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip() == "cuda"
+
+
+async def _read_byte(descriptor: int) -> bool:
+    """False if the other end closed it instead."""
+    loop = asyncio.get_running_loop()
+    is_readable = asyncio.Event()
+    loop.add_reader(descriptor, is_readable.set)
+    try:
+        await is_readable.wait()
+        return bool(os.read(descriptor, 1))
+    finally:
+        loop.remove_reader(descriptor)

@@ -1,0 +1,11 @@
+"""An engine process that has the detectors and the segmentation network of `finders.py`."""
+
+from __future__ import annotations
+
+from app.inference.engine_process.__main__ import main
+from models.predictor import Predictor
+from tests.app.finders import finders_from_version
+
+if __name__ == "__main__":
+    Predictor.from_version = finders_from_version()  # type: ignore[method-assign, assignment]
+    main()
