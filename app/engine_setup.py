@@ -74,7 +74,7 @@ def make_engine(
 def open_models(
     settings: ApiSettings, registry: Registry, *, lookup_every_s: float, sharers: int
 ) -> tuple[LoadedModels, BackendBuilds]:
-    """Models in the memory of this process, and what makes them faster. sharers: processes that load onto the device."""
+    """Models in this process, and what makes them faster. sharers: processes that load models onto the device."""
     device = choose_device(settings.device)
     finder = ModelFinder(
         registry,

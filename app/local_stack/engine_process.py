@@ -41,14 +41,17 @@ class EngineProcess:
     def __init__(self, settings: ApiSettings, *, program: Sequence[str] = ENGINE_PROGRAM) -> None:
         self._program = program
         self._settings = settings.model_copy(update={"home": settings.home.resolve()}).model_dump_json().encode()
-        self._directory = Path(tempfile.mkdtemp(prefix="fovea-engine-"))  # of mode 0700
-        self.path = self._directory / "socket"
+        self._directory: Path | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(self.path))
-        self._listener.listen(_BACKLOG)
         self._running: subprocess.Popen[bytes] | None = None
         self._waiter = ThreadPoolExecutor(1, thread_name_prefix="engine process")
         self._keeping: asyncio.Task[None] | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it is connected to, once it was started."""
+        assert self._directory is not None
+        return self._directory / "socket"
 
     @property
     def pid(self) -> int | None:
@@ -60,21 +63,25 @@ class EngineProcess:
 
         To be called in a thread that lives as long as the engine process shall. Raises ChildDied.
         """
+        self._directory = Path(tempfile.mkdtemp(prefix="fovea-engine-"))  # of mode 0700
+        self._listener.bind(str(self.path))
+        self._listener.listen(_BACKLOG)
         ready, said = os.pipe()
         try:
-            self._start(said)
-        finally:
-            os.close(said)
-        try:
+            try:
+                self._start(said)
+            finally:
+                os.close(said)
             async with asyncio.timeout(_START_S):
-                is_ready = await _read_byte(ready)
-        except TimeoutError:
-            is_ready = False
+                await _read_byte(ready)
+        except (EOFError, TimeoutError) as error:
+            await self.stop()
+            raise ChildDied("The engine process did not start; its own lines say why.") from error
+        except BaseException:
+            await self.stop()
+            raise
         finally:
             os.close(ready)
-        if not is_ready:
-            await self.stop()
-            raise ChildDied("The engine process did not start; its own lines say why.")
         self._keeping = asyncio.create_task(self._keep(), name="engine process")
 
     async def stop(self) -> None:
@@ -92,7 +99,8 @@ class EngineProcess:
                 os.killpg(running.pid, signal.SIGKILL)
             await ended
         self._waiter.shutdown(wait=False)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     async def __aenter__(self) -> EngineProcess:
         await self.start()
@@ -128,11 +136,14 @@ class EngineProcess:
                 "the engine process (%d) died with code %d: started again in %.1f s", self._running.pid, code, wait_s
             )
             await asyncio.sleep(wait_s)
-            nobody = os.open(os.devnull, os.O_WRONLY)
+            self._start_again()
+
+    def _start_again(self) -> None:
+        with Path(os.devnull).open("wb") as nobody:
             try:
-                self._start(nobody)
-            finally:
-                os.close(nobody)
+                self._start(nobody.fileno())
+            except OSError as error:
+                log.warning("the engine process cannot be started: %s", error)
 
 
 def is_own_engine_wanted(settings: ApiSettings) -> bool:
@@ -163,13 +174,14 @@ def _serves_on_cuda(device: str) -> bool:
     return asked.stdout.strip() == "cuda"
 
 
-async def _read_byte(descriptor: int) -> bool:
-    """False if the other end closed it instead."""
+async def _read_byte(descriptor: int) -> None:
+    """Raises EOFError if the other end closed it instead."""
     loop = asyncio.get_running_loop()
     is_readable = asyncio.Event()
     loop.add_reader(descriptor, is_readable.set)
     try:
         await is_readable.wait()
-        return bool(os.read(descriptor, 1))
+        if not os.read(descriptor, 1):
+            raise EOFError
     finally:
         loop.remove_reader(descriptor)

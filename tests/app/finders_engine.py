@@ -7,5 +7,5 @@ from models.predictor import Predictor
 from tests.app.finders import finders_from_version
 
 if __name__ == "__main__":
-    Predictor.from_version = finders_from_version()  # type: ignore[method-assign, assignment]
+    Predictor.from_version = finders_from_version()  # type: ignore[method-assign]
     main()

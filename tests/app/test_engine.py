@@ -17,7 +17,7 @@ from PIL import Image
 from app.inference.answers import ImageAnswer
 from app.inference.engine import Engine
 from app.inference.errors import DeadlineExceeded, EngineFull, ModelLoading, OutOfDeviceMemory, WrongTask
-from app.inference.lane import Priority
+from app.inference.lane import Lane, Priority
 from app.inference.loaded_models import LoadedModels
 from app.inference.model_source import ModelFinder, ModelSource
 from app.inference.observer import Observer
@@ -86,6 +86,7 @@ def hold_lane(engine: Engine) -> threading.Event:
     """The device is busy until the event is set."""
     release = threading.Event()
     lane = engine._lane
+    assert isinstance(lane, Lane)
     lane._is_busy = True
 
     async def wait() -> None:

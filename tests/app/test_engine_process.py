@@ -11,11 +11,12 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 
@@ -48,11 +49,13 @@ from tests.app.compass import publish_compass
 from tests.app.finders import finders_from_version, png, publish_finders
 from tests.app.running_api import running_api
 from tests.cli.processes import running_below
+from tests.redis_server import free_port
 from tests.waiting import wait_until
 
 VIEW = torch.arange(28 * 28, dtype=torch.int64).to(torch.uint8).view(1, 28, 28)
 SCENE = png(300, 200, ("red", 20, 30, 90, 110), ("blue", 150, 20, 280, 180))
 ALL = ClassSelection()
+PNG = {"Content-Type": "image/png"}
 
 
 @pytest.fixture(scope="module")
@@ -512,10 +515,45 @@ def test_killed_engine_process_is_started_again_and_every_request_is_answered(tm
 
 def engine_process_below() -> int:
     """The engine process that serves; 0 while there is none."""
-    for pid in running_below(os.getpid()):
-        if b"app.inference.engine_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return pid
-    return 0
+    return next(iter(processes_below(os.getpid(), b"app.inference.engine_process")), 0)
+
+
+def processes_below(ancestor: int, name: bytes) -> list[int]:
+    """Those with `name` in their command line."""
+    return [pid for pid in running_below(ancestor) if name in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_servers_of_one_port_share_one_engine_process(tmp_path: Path, redis_url: str) -> None:
+    publish_compass(Registry(tmp_path / "registry"))
+    port = free_port()
+    flags = {"processes": 2, "engine": "process", "port": port, "home": tmp_path, "device": "cpu"}
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "serve", *(f"--{name}={value}" for name, value in flags.items())],
+        env={**code_environment(), "FOVEA_REDIS_URL": redis_url},
+    )
+    url = f"http://127.0.0.1:{port}"
+    seen: dict[str, list[str]] = {}  # of each server, by its start: the models in memory
+
+    def look() -> bool:
+        with suppress(httpx.TransportError):  # every request has a connection of its own
+            system = httpx.get(f"{url}/v1/system", timeout=60, trust_env=False).json()
+            loaded = [model["reference"] for model in system["engine"]["loaded_models"]]
+            seen[system["started_at"]] = loaded
+        return len(seen) == 2
+
+    try:
+        wait_until(look)
+        asked = httpx.post(
+            f"{url}/v1/classify?model=compass", content=pictures.png(), headers=PNG, timeout=60, trust_env=False
+        )
+        assert asked.status_code == 200
+        wait_until(lambda: look() and list(seen.values()) == [["compass/1"], ["compass/1"]])
+        assert len(processes_below(serving.pid, b"app.inference.engine_process")) == 1
+    finally:
+        below = running_below(serving.pid)
+        serving.terminate()
+        assert serving.wait(30) == 0
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
 
 
 def test_engine_process_that_does_not_start_is_an_error_at_once(tmp_path: Path) -> None:

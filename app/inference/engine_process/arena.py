@@ -81,8 +81,9 @@ class Arena:
         weakref.finalize(
             memory, self.free, offset
         ).atexit = False  # PyTorch keeps `memory` while any view of it is left
-        placed = torch.from_numpy(memory).view(tensor.shape)
-        return placed.copy_(tensor)
+        # by one thread: PyTorch's copy_ would wait for several that share what cores there are
+        np.copyto(memory.reshape(tensor.shape), tensor.numpy())
+        return torch.from_numpy(memory).view(tensor.shape)
 
     def offset_of(self, tensor: Tensor) -> int | None:
         """Where a contiguous tensor lies in here; None if elsewhere."""

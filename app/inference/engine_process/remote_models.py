@@ -33,7 +33,7 @@ class RemoteModels:
         self._lookup_every_s = lookup_every_s
         self._budget_bytes = 0
         self._described: dict[str, LoadedModel] = {}  # by digest
-        self._loaded: list[str] = []  # digests, the least recently used first
+        self._loaded: list[LoadedModel] = []  # the least recently used first; replaced, never changed
         self._lookups: dict[tuple[str, PrecisionChoice], tuple[LoadedModel, float]] = {}
         connection.on_models = self._note
         connection.on_lost = self._forget
@@ -60,7 +60,7 @@ class RemoteModels:
 
     def all(self) -> list[LoadedModel]:
         """What the engine last told of."""
-        return [self._described[digest] for digest in self._loaded]
+        return list(self._loaded)
 
     async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
         """See LoadedModels.get. Raises EngineRestarting besides."""
@@ -110,14 +110,12 @@ class RemoteModels:
     def _note(self, message: Message) -> None:
         """All that is loaded, whenever that changes."""
         self._budget_bytes = message["budget_bytes"]
-        for entry in message["models"]:
-            self._update(entry)
-        self._loaded = [entry["digest"] for entry in message["models"]]
-        self._described = {digest: self._described[digest] for digest in self._loaded}
+        self._loaded = [self._update(entry) for entry in message["models"]]
+        self._described = {model.source.digest: model for model in self._loaded}
 
     def _forget(self) -> None:
         """The next engine has nothing in memory."""
-        self._loaded.clear()
+        self._loaded = []
         self._described.clear()
         self._lookups.clear()
 

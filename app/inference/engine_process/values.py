@@ -41,8 +41,7 @@ class Packed:
     def write(self, memory: Bytes) -> None:
         """Writes the tensors, uint8 [size_bytes]."""
         for offset, tensor in self._tensors:
-            target = torch.from_numpy(memory[offset : offset + tensor.nbytes])
-            target.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+            np.copyto(memory[offset : offset + tensor.nbytes], tensor.reshape(-1).view(torch.uint8).numpy())
 
     def _pack(self, value: Any) -> Any:
         match value:
