@@ -95,7 +95,7 @@ async def compare(home: Path) -> None:
 
 
 if __name__ == "__main__":
-    Predictor.from_version = staticmethod(corner)  # type: ignore[method-assign]
+    Predictor.from_version = staticmethod(corner)  # type: ignore[method-assign, assignment]
     if sys.argv[1:2] == ["engine"]:
         del sys.argv[1]
         run_engine()

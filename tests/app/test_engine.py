@@ -220,6 +220,7 @@ def test_float32_is_had_by_who_insists_and_a_faster_backend_by_all_others(regist
     async def work(engine: Engine) -> None:
         model = await engine.models.get("one")
         graph = ClassificationGraph(deepcopy(model.predictor.module), model.predictor.preset)
+        assert isinstance(engine.models, LoadedModels)
         engine.models.adopt(model, EagerBackend(graph, "cpu", "bfloat16"))
 
         fast = await engine.predict("one", [pictures.png()], ALL, timeout_s=30)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ from app.local_stack.errors import ChildDied
 from app.local_stack.stack import code_environment
 from app.settings import ApiSettings
 from models.architectures import catalog
+from models.backends.eager import EagerBackend
+from models.backends.graphs import ClassificationGraph
 from models.errors import UnknownModel
 from models.predictor import Predictor
 from models.predictors.classification import Classifier, ClassSelection
@@ -361,6 +364,25 @@ def test_model_that_left_before_its_view_came_is_loaded_again(home: Path) -> Non
             await until(lambda: not models.all())
             await lane.submit(model, VIEW, ALL, "interactive")
             assert [one.source.reference for one in models.all()] == ["compass/1"]
+
+    with_served(home, work)
+
+
+def test_who_insists_on_float32_gets_it_also_when_the_model_left_meanwhile(home: Path) -> None:
+    async def work(served: Served) -> None:
+        async with served.client() as (models, lane):
+            await models.get("compass")
+            (loaded,) = served.models.all()
+            graph = ClassificationGraph(deepcopy(loaded.predictor.module), loaded.predictor.preset)
+            served.models.adopt(loaded, EagerBackend(graph, "cpu", "bfloat16"))
+            model, exact = await models.get("compass"), await models.get("compass", "float32")
+            await until(lambda: len(models.all()) == 2)
+            assert [one.predictor.backend.precision for one in (model, exact)] == ["bfloat16", "float32"]
+            ran = [await lane.submit(one, VIEW, ALL, "interactive") for one in (model, exact)]
+            assert [one.precision for one in ran] == ["bfloat16", "float32"]
+            served.models._drop(served.models.all()[1])
+            again = await lane.submit(exact, VIEW, ALL, "interactive")
+            assert again.precision == "float32"
 
     with_served(home, work)
 

@@ -5,6 +5,7 @@ What JSON has no word for is an object of one key, which names its kind.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
@@ -97,14 +98,15 @@ def _tensor(memory: Tensor, name: str, shape: list[int], offset: int) -> Tensor:
 
 
 @lru_cache(1024)
-def pack_selection(selection: Selection[Any]) -> Any:
-    """A selection, as JSON takes it; most requests ask for what the one before asked for."""
-    return Packed(selection).structure
+def pack_selection(selection: Selection[Any]) -> str:
+    """A selection as text; most requests ask for what the one before asked for."""
+    return json.dumps(Packed(selection).structure)
 
 
-def unpack_selection(structure: Any) -> Selection[Any]:
+@lru_cache(1024)
+def unpack_selection(text: str) -> Selection[Any]:
     """The selection."""
-    selection: Selection[Any] = unpack(structure, np.empty(0, np.uint8))
+    selection: Selection[Any] = unpack(json.loads(text), np.empty(0, np.uint8))
     return selection
 
 
