@@ -27,6 +27,7 @@ from models.backends.choosing import Policy
 from models.registry import Registry
 
 LOOKUP_EVERY_S: Final = 0.1  # what a worker publishes or promotes is seen this much later at most
+_LEAST_ARENA_BYTES: Final = 1024**3  # a view of 8192 px squared, the largest preset there can be, takes a fifth of it
 _ARENA_BYTES_A_VIEW: Final = 4 * 1024**2  # a view of 800 x 1333 px, the largest preset of the catalogue; most are 0.15
 
 
@@ -104,4 +105,4 @@ def open_models(
 
 def arena_bytes(settings: ApiSettings) -> int:
     """Of the memory that a process shares with the engine process: taken page by page, as it is written."""
-    return settings.max_pending_images * _ARENA_BYTES_A_VIEW
+    return max(_LEAST_ARENA_BYTES, settings.max_pending_images * _ARENA_BYTES_A_VIEW)

@@ -34,7 +34,10 @@ def half_of_memory(device: torch.device) -> int:
 
 
 def describe_devices() -> list[Device]:
-    """Every device of this machine that torch can use. A GPU is asked for its memory: not for the event loop."""
+    """Every device of this machine that torch can use. A GPU is asked for its memory: not for the event loop.
+
+    One that this process does not use is not asked: that would take hundreds of megabytes of it.
+    """
     memory = describe_memory()
     found = [
         Device(
@@ -45,6 +48,9 @@ def describe_devices() -> list[Device]:
         )
     ]
     for index in range(torch.cuda.device_count()):
+        if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            found.append(Device(name=f"cuda:{index}", description="CUDA GPU, used by other processes if at all"))
+            continue
         free_bytes, total_bytes = torch.cuda.mem_get_info(index)
         found.append(
             Device(

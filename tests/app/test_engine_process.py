@@ -477,6 +477,7 @@ def test_view_whose_engine_dies_twice_is_refused_and_the_others_go_on(home: Path
             assert refused.value.retry_after_s == 2
             assert connections == 2
             connection.close()
+            assert not connection.is_open
             dying.cancel()
             await asyncio.gather(dying, return_exceptions=True)
 

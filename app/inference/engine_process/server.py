@@ -76,9 +76,10 @@ class EngineServer:
             link.close()
             return
         session = _Session(self._models, self._lane, views=views, outputs=arena, on_end=self._sessions.discard)
-        self._sessions.add(session)
         await asyncio.get_running_loop().connect_accepted_socket(lambda: session.wire, sock=link)
-        session.tell_models()
+        if not session.is_over:
+            self._sessions.add(session)
+            session.tell_models()
 
     def _tell_models(self) -> None:
         for session in self._sessions:
@@ -107,7 +108,7 @@ class _Session:
         self._looked_at: dict[int, weakref.ref[Bytes]] = {}  # views, by question
         self._held: Counter[LoadedModel] = Counter()  # large outputs that are not finished
         self._described: set[str] = set()  # digests of models that the other end knows
-        self._is_over = False
+        self.is_over = False
         self._answers: list[Message] = []
         self._carried = bytearray()
 
@@ -169,7 +170,7 @@ class _Session:
         loading.add_done_callback(partial(self._submit_loaded, message))
 
     def _submit_loaded(self, message: Message, loading: asyncio.Future[LoadedModel]) -> None:
-        if self._is_over or loading.cancelled() or loading.exception() is not None:
+        if self.is_over or loading.cancelled() or loading.exception() is not None:
             self._answer_value(message["id"], loading)
             return
         model = loading.result()
@@ -208,7 +209,7 @@ class _Session:
             weakref.finalize(memory, _unless_closed, tell).atexit = False
 
     def _answer_output(self, number: int, model: LoadedModel, ran: Ran) -> None:
-        if self._is_over:
+        if self.is_over:
             self._lane.finished(model, 1)
             return
         if model.predictor.has_large_outputs:
@@ -287,7 +288,7 @@ class _Session:
 
     def _end(self) -> None:
         """The HTTP process is gone, or has done."""
-        self._is_over = True
+        self.is_over = True
         for asked in list(self._asked.values()):
             asked.cancel()
         for model, outputs in self._held.items():
