@@ -543,7 +543,12 @@ def engine_process_below() -> int:
 
 def processes_below(ancestor: int, name: bytes) -> list[int]:
     """Those with `name` in their command line."""
-    return [pid for pid in running_below(ancestor) if name in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = []
+    for pid in running_below(ancestor):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            if name in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 def test_servers_of_one_port_share_one_engine_process(tmp_path: Path, redis_url: str) -> None:
