@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from app.inference.errors import EngineFull
 from app.inference.lane import Priority
@@ -20,6 +22,7 @@ class Admission:
         self.most = most
         self.pending = 0
         self._view_s = 0.05  # between two views that leave while others wait; a guess until there were any
+        self._working = 0
         self._busy_since = 0.0
 
     def check(self, priority: Priority = "interactive") -> None:
@@ -34,9 +37,18 @@ class Admission:
                 hint="Send fewer images at a time, or ask for larger tiles.",
             )
         self._check(views, priority, timeout_s)
-        if self.pending == 0:
-            self._busy_since = time.monotonic()
         self.pending += views
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """While a request is decoded and predicted: loading its model tells nothing of how fast images go."""
+        if self._working == 0:
+            self._busy_since = time.monotonic()
+        self._working += 1
+        try:
+            yield
+        finally:
+            self._working -= 1
 
     def leave(self, views: int) -> None:
         """They were answered, or given up."""

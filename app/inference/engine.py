@@ -133,7 +133,11 @@ class Engine:
             views = count
             model = await self._model(reference, precision, began_at + timeout_s)
             _check(model, selection)
-            answer = await self._predict(model, images, selection, priority, began_at, timeout_s)
+            with self._admission.working():
+                answer = await self._predict(model, images, selection, priority, began_at, timeout_s)
+                if precision == "float32" and answer.precision != precision:  # a faster backend came meanwhile
+                    model = await self._model(reference, precision, began_at + timeout_s)
+                    answer = await self._predict(model, images, selection, priority, began_at, timeout_s)
             outcome = "ok"
             return answer
         except asyncio.CancelledError:
@@ -309,7 +313,9 @@ def _answer(
     return Answer(
         model=model.source,
         backend=ran[0].backend if ran else backend.name,
-        precision=ran[0].precision if ran else backend.precision,
+        precision=next((view.precision for view in ran if view.precision != "float32"), "float32")
+        if ran
+        else backend.precision,
         images=[entry.answer if isinstance(entry, _Finished) else entry for entry in entries],
         times=times,
     )

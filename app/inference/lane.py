@@ -156,7 +156,12 @@ class Lane:
             for waiting in batch:
                 waiting.done.cancel()
             return
-        outcome = running.result()
+        try:
+            self._hand_out(batch, running.result(), started_at)
+        finally:  # whatever broke, the device goes on
+            self._start()
+
+    def _hand_out(self, batch: list[_Waiting], outcome: _Outcome, started_at: float) -> None:
         elapsed_s = time.perf_counter() - started_at
         model = batch[0].model
         given_up = 0
@@ -175,13 +180,12 @@ class Lane:
                     inference_s=elapsed_s,
                 )
                 waiting.done.set_result(ran)
-        if given_up:
-            self.finished(model, given_up)
+        if given_up and model.predictor.has_large_outputs:
+            self._unfinished -= given_up
         self._after_batch(len(batch))
         waits = [started_at - waiting.since for waiting in batch]
         for observer in self._observers:
             observer.batch_predicted(model.source, backend=outcome.backend, queue_s=waits, inference_s=elapsed_s)
-        self._start()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,7 +206,9 @@ def _outputs(predictor: AnyPredictor, batch: Sequence[_Waiting]) -> list[Any]:
     """Where memory does not suffice, halves are tried, down to one view."""
     try:
         views = torch.stack([waiting.view for waiting in batch])
-        return list(predictor.predict_prepared(views, [waiting.selection for waiting in batch]))
+        outputs = list(predictor.predict_prepared(views, [waiting.selection for waiting in batch]))
+        assert len(outputs) == len(batch), f"{len(outputs)} outputs for {len(batch)} views"
+        return outputs
     except Exception as error:
         if not is_out_of_memory(error):
             return [error] * len(batch)

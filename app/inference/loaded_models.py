@@ -27,12 +27,13 @@ from app.inference.model_source import ModelFinder, ModelSource
 from app.inference.warm_up import warm_up
 from models.backends.backend import Backend
 from models.backends.choosing import PrecisionChoice
-from models.errors import ModelsError, WeightsUnavailable
+from models.errors import ModelsError
 from models.predictor import AnyPredictor, largest_batch
 
 log = logging.getLogger(__name__)
 
-_UNAVAILABLE_FOR_S = 30.0  # a host that did not answer is not asked again for every request
+_FAILED_FOR_S = 30.0  # a host that did not answer, or a damaged file, is not tried again for every request
+_MOST_FAILED = 1000
 _MOST_REFERENCES = 10_000
 EXACT = " float32"  # at the end of the digest of a model that is kept in float32 beside a faster one
 
@@ -64,17 +65,17 @@ class LoadedModels:
         pinned: Sequence[str] = (),
         lookup_every_s: float = 0.0,
     ) -> None:
-        """pinned: references whose models never go. lookup_every_s: how long a lookup holds."""
+        """pinned: references; what they mean never goes. lookup_every_s: how long a lookup holds."""
         self.on_load: Callable[[LoadedModel], None] = lambda _: None  # is told of every model that was loaded
         self._finder = finder
         self.budget_bytes = budget_bytes
-        self._pinned = frozenset(pinned)
+        self._pins: dict[str, str] = dict.fromkeys(pinned, "")  # the digest that each reference means
         self._lookup_every_s = lookup_every_s
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # by digest, least recently used first
         self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
         self._lookups: dict[str, tuple[ModelSource, float]] = {}
-        self._answering: dict[str, str] = {}  # the digest that a reference was last answered with
-        self._unavailable: dict[str, tuple[WeightsUnavailable, float]] = {}
+        self._answering: dict[str, str] = {}  # the digest that a name or an alias was last answered with
+        self._failed: dict[str, tuple[ModelsError, float]] = {}  # by digest, with when to try again
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self.on_change: Callable[[], None] = lambda: None  # a model came, went, or runs in another way
 
@@ -113,14 +114,16 @@ class LoadedModels:
         """
         source = await self._find(reference)
         loaded = self._loaded.get(source.digest)
-        if precision == "float32" and loaded is not None and loaded.predictor.backend.precision != precision:
-            return await self._get_exact(source)
         if loaded is None:
-            loading = self._load_once(source, is_pinned=reference in self._pinned)
-            before = self._loaded.get(self._answering.get(reference, ""))
-            loaded = before if before is not None else await asyncio.shield(loading)
+            loading = self._load_once(source)
+            loaded = self._loaded.get(self._answering.get(reference, ""))
+            if loaded is None:
+                loaded = await asyncio.shield(loading)
+        if precision == "float32" and loaded.predictor.backend.precision != precision:
+            return await self._get_exact(loaded.source)
         if loaded.source.digest in self._loaded:  # it may have left while it was waited for
-            self._answering[reference] = loaded.source.digest
+            if "/" not in reference:  # what a number means never moves
+                self._answering[reference] = loaded.source.digest
             self._loaded.move_to_end(loaded.source.digest)
         loaded.last_used_at = datetime.now(UTC)
         return loaded
@@ -129,7 +132,7 @@ class LoadedModels:
         exact = replace(source, digest=f"{source.digest}{EXACT}")
         loaded = self._loaded.get(exact.digest)
         if loaded is None:
-            loaded = await asyncio.shield(self._load_once(exact, is_pinned=False))
+            loaded = await asyncio.shield(self._load_once(exact))
         if exact.digest in self._loaded:
             self._loaded.move_to_end(exact.digest)
         loaded.last_used_at = datetime.now(UTC)
@@ -165,11 +168,14 @@ class LoadedModels:
         source = await self._find(reference)
         loaded = self._loaded.get(source.digest)
         if loaded is None:
-            loaded = await asyncio.shield(self._load_once(source, is_pinned=reference in self._pinned))
+            loaded = await asyncio.shield(self._load_once(source))
         return loaded
 
     async def load_beside(self, name: str, version: int) -> None:
-        """Loads the version if another of the same model is in memory. What cannot be loaded is said in the log."""
+        """Loads the version if another of the same model is in memory. What cannot be loaded is said in the log.
+
+        The other one stays, were there room or not: it answers until the alias has moved.
+        """
         if any(model.source.name == name for model in self._loaded.values()):
             with contextlib.suppress(ModelsError, OutOfDeviceMemory):
                 await self.load(f"{name}/{version}")
@@ -177,10 +183,11 @@ class LoadedModels:
     async def unload(self, reference: str) -> bool:
         """Takes the model out of memory, pinned or not; whether it was there. Raises ModelsError."""
         source = await self._find(reference)
-        loaded = self._loaded.get(source.digest)
-        if loaded is not None:
-            self._drop(loaded)
-        return loaded is not None
+        loaded = [self._loaded.get(digest) for digest in (source.digest, f"{source.digest}{EXACT}")]
+        for model in loaded:
+            if model is not None:
+                self._drop(model)
+        return any(loaded)
 
     def forget_lookups(self) -> None:
         """To be called when names, versions or aliases were changed here: the next request sees it."""
@@ -200,35 +207,59 @@ class LoadedModels:
             if len(self._lookups) >= _MOST_REFERENCES:
                 self._lookups.clear()
             self._lookups[reference] = (source, time.monotonic() + self._lookup_every_s)
+            if self._pins.get(reference, source.digest) != source.digest:
+                self._pin(reference, source.digest)
         return source
 
-    def _load_once(self, source: ModelSource, *, is_pinned: bool) -> asyncio.Task[LoadedModel]:
+    def _pin(self, reference: str, digest: str) -> None:
+        """The pin goes from what the reference meant to what it means now."""
+        self._pins[reference] = digest
+        for model in self._loaded.values():
+            model.is_pinned = model.source.digest in self._pins.values()
+
+    async def _look_at_pins(self) -> None:
+        """An alias may have moved, or a version may be gone, while nobody asked for it."""
+        for reference in self._pins:
+            try:
+                await self._find(reference)
+            except ModelsError:
+                self._pin(reference, "")
+
+    def _load_once(self, source: ModelSource) -> asyncio.Task[LoadedModel]:
         task = self._loading.get(source.digest)
         if task is None:
-            task = asyncio.create_task(self._load(source, is_pinned=is_pinned), name=f"load {source.reference}")
+            task = asyncio.create_task(self._load(source), name=f"load {source.reference}")
             self._loading[source.digest] = task
             task.add_done_callback(lambda done: self._end_loading(source, done))
         return task
 
     def _end_loading(self, source: ModelSource, task: asyncio.Task[LoadedModel]) -> None:
         self._loading.pop(source.digest, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, ModelsError) and source.digest not in self._failed:
             log.warning("%s was not loaded: %s", source.reference, error)
+            if len(self._failed) >= _MOST_FAILED:
+                self._failed.clear()
+            self._failed[source.digest] = (error, time.monotonic() + _FAILED_FOR_S)
 
-    async def _load(self, source: ModelSource, *, is_pinned: bool) -> LoadedModel:
-        error, until = self._unavailable.get(source.digest, (None, 0.0))
-        if error is not None and time.monotonic() < until:
-            raise error
-        self._make_room(source)
+    async def _load(self, source: ModelSource) -> LoadedModel:
+        """Others leave only when the model is there: one that cannot be loaded costs nobody his place."""
+        failed, until = self._failed.get(source.digest, (None, 0.0))
+        if failed is not None and time.monotonic() < until:
+            raise failed.with_traceback(None)
+        self._failed.pop(source.digest, None)
+        await self._look_at_pins()
+        self._check_fits(source)
         started_at = time.monotonic()
+        loop = asyncio.get_running_loop()
         try:
-            loaded = await asyncio.get_running_loop().run_in_executor(self._loader, _load_now, source)
-        except WeightsUnavailable as unavailable:
-            self._unavailable[source.digest] = (unavailable, time.monotonic() + _UNAVAILABLE_FOR_S)
-            raise
-        self._unavailable.pop(source.digest, None)
-        loaded.is_pinned = is_pinned
-        self._make_room(source)
+            loaded = await loop.run_in_executor(self._loader, _load_now, source)
+        except OutOfDeviceMemory:
+            self._make_room(source.size_bytes, beside=source.name)
+            loaded = await loop.run_in_executor(self._loader, _load_now, source)
+        self._make_room(loaded.predictor.size_bytes, beside=source.name)
+        loaded.is_pinned = source.digest in self._pins.values()
         self._loaded[source.digest] = loaded
         log.info(
             "loaded %s in %.1f s, batches of up to %d",
@@ -241,19 +272,27 @@ class LoadedModels:
         self.on_change()
         return loaded
 
-    def _make_room(self, source: ModelSource) -> None:
-        """The least recently used go until the model fits. Raises OutOfDeviceMemory if it never will."""
-        pinned_bytes = sum(model.predictor.size_bytes for model in self._loaded.values() if model.is_pinned)
+    def _check_fits(self, source: ModelSource) -> None:
+        """Raises OutOfDeviceMemory if the model will never fit beside what is pinned."""
+        pinned = (model for model in self._loaded.values() if model.is_pinned)
+        pinned_bytes = sum(model.predictor.size_bytes for model in pinned)
         if pinned_bytes + source.size_bytes > self.budget_bytes:
             raise OutOfDeviceMemory(
                 f"{source.reference} takes {source.size_bytes} bytes, and of FOVEA_MODEL_MEMORY, {self.budget_bytes}, "
                 f"pinned models hold {pinned_bytes}.",
                 hint="Raise FOVEA_MODEL_MEMORY, or pin fewer models.",
             )
+
+    def _make_room(self, size_bytes: int, *, beside: str) -> None:
+        """The least recently used go until there is room.
+
+        beside: a model; the version of it that answers now stays, so that no request waits while versions change.
+        """
+        answering = set(self._answering.values())
         for model in self.all():
-            if self.size_bytes + source.size_bytes <= self.budget_bytes:
+            if self.size_bytes + size_bytes <= self.budget_bytes:
                 break
-            if not model.is_pinned:
+            if not model.is_pinned and not (model.source.name == beside and model.source.digest in answering):
                 self._drop(model)
 
     def _drop(self, model: LoadedModel) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from copy import deepcopy
+from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ from app.inference.observer import Observer
 from models.architectures import catalog
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph
-from models.errors import ModelsError, TooManyTiles, UnknownVersion, WeightsUnavailable
+from models.errors import CorruptVersion, ModelsError, TooManyTiles, UnknownVersion, WeightsUnavailable
 from models.predictor import AnyPredictor, Predictor
 from models.predictors.classification import Classifier, ClassSelection
 from models.predictors.detection import DetectionSelection
-from models.registry import Registry
+from models.registry import ModelVersion, Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.waiting import wait_until
@@ -183,6 +184,137 @@ def test_least_recently_used_model_goes_when_memory_is_short_and_pinned_ones_sta
     with_engine(tmp_path, work_with_pin, budget_bytes=room, pinned=["one"])
 
 
+def test_pin_moves_with_its_reference(registry: Registry, tmp_path: Path) -> None:
+    room = 2 * registry.resolve("one").manifest.size_bytes
+
+    async def work(engine: Engine) -> None:
+        for version in (1, 2, 3):
+            if version > 1:
+                publish_compass(registry, "one", gain=-2.0 * version)
+            registry.set_alias("one", "production", version)
+            await engine.models.load("one")
+            await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+            for other in ("two", "three"):
+                await engine.predict(other, [pictures.png()], ALL, timeout_s=30)
+            pinned = [model.source.reference for model in engine.models.all() if model.is_pinned]
+            assert pinned == [f"one/{version}"]
+            assert engine.models.size_bytes <= room
+
+    with_engine(tmp_path, work, budget_bytes=room, pinned=["one"])
+
+
+def test_pinned_version_that_was_deleted_leaves_when_memory_is_short(registry: Registry, tmp_path: Path) -> None:
+    room = 2 * registry.resolve("one").manifest.size_bytes
+
+    async def work(engine: Engine) -> None:
+        await engine.predict("one/1", [pictures.png()], ALL, timeout_s=30)
+        publish_compass(registry, "one", gain=-2.0)
+        registry.delete_version("one", 1)
+        for other in ("two", "three"):
+            await engine.predict(other, [pictures.png()], ALL, timeout_s=30)
+        assert [model.source.reference for model in engine.models.all()] == ["two/1", "three/1"]
+
+    with_engine(tmp_path, work, budget_bytes=room, pinned=["one/1"])
+
+
+def test_damaged_model_costs_nobody_its_place_and_is_not_read_again_at_once(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = registry.resolve("three")
+    version.state_dict_path.chmod(0o644)
+    with version.state_dict_path.open("r+b") as file:
+        file.seek(-1, SEEK_END)
+        file.write(b"\xaa")
+    room = 2 * version.manifest.size_bytes
+    loads: list[str] = []
+    original = Predictor.from_version
+
+    def noted(registry: Registry, version: ModelVersion, device: torch.device) -> AnyPredictor:
+        loads.append(version.manifest.name)
+        return original(registry, version, device)
+
+    monkeypatch.setattr(Predictor, "from_version", noted)
+
+    async def work(engine: Engine) -> None:
+        for _ in range(3):
+            for name in ("one", "two"):
+                await engine.predict(name, [pictures.png()], ALL, timeout_s=30)
+            with pytest.raises(CorruptVersion, match="sha256"):
+                await engine.predict("three", [pictures.png()], ALL, timeout_s=30)
+
+    with_engine(tmp_path, work, budget_bytes=room)
+    assert sorted(loads) == ["one", "three", "two"]
+
+
+def test_swap_without_room_for_both_versions_lets_nobody_wait(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_compass(registry, "one", gain=-2.0)
+    registry.set_alias("one", "production", 1)
+    room = registry.resolve("one").manifest.size_bytes * 3 // 2
+
+    async def work(engine: Engine) -> None:
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        loading = SlowLoading(monkeypatch)
+        moving = asyncio.create_task(engine.models.load_beside("one", 2))
+        await asyncio.to_thread(wait_until, lambda: loading.loads)
+        during = await engine.predict("one", [pictures.png()], ALL, timeout_s=5)
+        loading.go_on.set()
+        await moving
+        before = await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        registry.set_alias("one", "production", 2)
+        after = await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        assert [answer.model.version for answer in (during, before, after)] == [1, 1, 2]
+        assert loading.loads == 1
+        await engine.predict("two", [pictures.png()], ALL, timeout_s=30)
+        assert engine.models.size_bytes <= room
+
+    with_engine(tmp_path, work, budget_bytes=room)
+
+
+def test_long_load_says_nothing_of_how_fast_images_go(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading = SlowLoading(monkeypatch)
+    clock = {"ahead_s": 0.0}
+    real = time.monotonic
+    monkeypatch.setattr("app.inference.admission.time.monotonic", lambda: real() + clock["ahead_s"])
+
+    async def work(engine: Engine) -> None:
+        first = asyncio.create_task(engine.predict("one", [pictures.png()] * 4, ALL, timeout_s=300))
+        await asyncio.to_thread(wait_until, lambda: loading.loads)
+        clock["ahead_s"] = 100.0  # so long the load takes
+        loading.go_on.set()
+        await first
+        assert engine._admission._view_s < 5
+
+    with_engine(tmp_path, work)
+
+
+def test_observer_that_breaks_does_not_stop_the_device(registry: Registry, tmp_path: Path) -> None:
+    class Broken:
+        def image_prepared(self, model: ModelSource, *, seconds: float) -> None: ...
+
+        def batch_predicted(
+            self, model: ModelSource, *, backend: str, queue_s: Sequence[float], inference_s: float
+        ) -> None:
+            msg = "the disk is full"
+            raise OSError(msg)
+
+        def image_finished(self, model: ModelSource, *, seconds: float) -> None: ...
+
+        def request_ended(
+            self, reference: str, model: ModelSource | None, *, outcome: str, images: int, seconds: float
+        ) -> None: ...
+
+    async def work(engine: Engine) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        (await engine.models.get("one")).best_batch = 1
+        await engine.predict("one", [pictures.png()] * 3, ALL, timeout_s=30)
+
+    with_engine(tmp_path, work, observers=[Broken()])
+
+
 def test_model_that_never_fits_is_refused_and_the_others_stay(registry: Registry, tmp_path: Path) -> None:
     room = registry.resolve("one").manifest.size_bytes
 
@@ -242,6 +374,12 @@ def test_unloaded_model_is_loaded_again_when_asked(registry: Registry, tmp_path:
         await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
         assert await engine.models.unload("one")
         assert engine.models.all() == []
+        model = await engine.models.get("one")
+        graph = ClassificationGraph(deepcopy(model.predictor.module), model.predictor.preset)
+        engine.models.adopt(model, EagerBackend(graph, "cpu", "bfloat16"))  # type: ignore[attr-defined]
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=30, precision="float32")
+        assert await engine.models.unload("one")
+        assert engine.models.all() == []  # nor its float32 copy
         await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
 
     with_engine(tmp_path, work)
