@@ -25,6 +25,7 @@ from tests.waiting import wait_until
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 INFER = "/v2/models/compass/infer"
+LONG = 10**4200  # JSON may have it; two of them multiplied are too long for Python to write out
 
 
 def image(**changes: Any) -> dict[str, Any]:
@@ -153,12 +154,15 @@ def test_metadata_says_what_comes_out(finders: RunningApi, model: str) -> None:
         ({"shape": [0], "data": []}, "holds no image"),
         ({"shape": [1, 2]}, "cannot have the shape [1, 2] as BYTES"),
         ({"shape": [-1]}, "inputs.0.shape.0: Input should be greater than or equal to 0"),
+        ({"shape": [2**31]}, "inputs.0.shape.0: Input should be less than or equal to 2147483647"),
+        ({"datatype": "UINT8", "shape": [1, LONG, LONG, 3]}, "inputs.0.shape.1: Input should be less than"),
         ({"shape": "x"}, "inputs.0.shape"),
         ({"data": ["§"]}, "texts of base64"),
         ({"data": [7]}, "texts of base64"),
         ({"data": None}, "needs its elements"),
         ({"parameters": {"binary_data_size": 0}}, "and not both"),
         ({"parameters": {"binary_data_size": 5}}, "have 5 bytes of binary data, and 0 follow"),
+        ({"parameters": {"binary_data_size": LONG}}, "inputs.0.parameters.binary_data_size: Input should be less than"),
         ({"parameters": {"shared_memory_region": "r"}, "data": None}, "Shared memory is not served"),
         ({"datatype": "UINT8", "shape": [1, 2, 2]}, "cannot have the shape [1, 2, 2] as UINT8"),
         ({"datatype": "UINT8", "shape": [1, 2, 0, 3]}, "cannot have the shape [1, 2, 0, 3]"),
@@ -204,7 +208,7 @@ def test_bytes_that_do_not_fit_are_refused(
     assert_refused(ask_binary(compass, tensor, data), 400, words)
 
 
-@pytest.mark.parametrize("header", ["-1", "x", "999999", "1.5", "٣"])
+@pytest.mark.parametrize("header", ["-1", "x", "999999", "1.5", "٣", "1" * 5000])
 def test_header_length_that_cannot_be_is_refused(compass: RunningApi, header: str) -> None:
     text = json.dumps({"inputs": [image()]}).encode()
 
@@ -239,7 +243,10 @@ def test_body_that_is_no_request_is_refused(compass: RunningApi, body: bytes, wo
         ({"outputs": [{"name": "scores", "parameters": {"classification": -1}}]}, "classification"),
         ({"outputs": [{"name": "scores", "parameters": {"shared_memory_region": "r"}}]}, "Shared memory"),
         ({"parameters": {"timeout": -1}}, "parameters.timeout"),
+        ({"parameters": {"timeout": LONG}}, "parameters.timeout: Input should be less than"),
         ({"parameters": {"priority": "high"}}, "parameters.priority"),
+        ({"parameters": {"priority": LONG}}, "parameters.priority: Input should be less than"),
+        ({"outputs": [{"name": "scores", "parameters": {"classification": LONG}}]}, "classification: Input should be"),
         ({"parameters": {"score_threshold": 2}}, "parameters.score_threshold"),
     ],
 )

@@ -5,11 +5,16 @@ Source: KServe's Open Inference Protocol; Triton's binary data, classification, 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.detection_outputs import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD
+
+# JSON's whole numbers have any length, and Python raises where one of thousands of digits becomes text or a float
+MOST_OF_A_DIMENSION: Final = 2**31 - 1
+MOST_BINARY_BYTES: Final = 2**40
+MOST_UNSIGNED: Final = 2**64 - 1  # the protocol's uint64
 
 Text = Annotated[str, Field(max_length=1000)]
 
@@ -23,7 +28,9 @@ class Message(BaseModel):
 class InputParameters(Message):
     """Of an input tensor."""
 
-    binary_data_size: int | None = Field(None, ge=0, description="Its bytes behind the JSON; null: it is in `data`.")
+    binary_data_size: int | None = Field(
+        None, ge=0, le=MOST_BINARY_BYTES, description="Its bytes behind the JSON; null: it is in `data`."
+    )
     shared_memory_region: Text | None = None
 
 
@@ -32,7 +39,7 @@ class InputTensor(Message):
 
     name: Text
     datatype: Text
-    shape: tuple[Annotated[int, Field(ge=0)], ...] = Field(max_length=8)
+    shape: tuple[Annotated[int, Field(ge=0, le=MOST_OF_A_DIMENSION)], ...] = Field(max_length=8)
     parameters: InputParameters = InputParameters()
     data: list[Any] | None = Field(None, description="Flat or nested; elements of BYTES as base64.")
 
@@ -41,7 +48,9 @@ class OutputParameters(Message):
     """Of a requested output."""
 
     binary_data: bool | None = Field(None, description="Behind the JSON; null: as `binary_data_output` says.")
-    classification: int = Field(0, ge=0, description="So many of the best, as `score:index:label`; 0: the tensor.")
+    classification: int = Field(
+        0, ge=0, le=MOST_UNSIGNED, description="So many of the best, as `score:index:label`; 0: the tensor."
+    )
     shared_memory_region: Text | None = None
 
 
@@ -56,8 +65,12 @@ class RequestParameters(Message):
     """Of the whole request; the last three are Fovea's, for detectors."""
 
     binary_data_output: bool = False
-    priority: int = Field(0, ge=0, description="0, the default, and 1 are interactive; larger ones are bulk.")
-    timeout: int = Field(0, ge=0, description="Microseconds that the answer may take; 0: as the server is set.")
+    priority: int = Field(
+        0, ge=0, le=MOST_UNSIGNED, description="0, the default, and 1 are interactive; larger ones are bulk."
+    )
+    timeout: int = Field(
+        0, ge=0, le=MOST_UNSIGNED, description="Microseconds that the answer may take; 0: as the server is set."
+    )
     score_threshold: float = Field(SCORE_THRESHOLD, ge=0, le=1)
     iou_threshold: float = Field(IOU_THRESHOLD, ge=0, le=1)
     max_detections: int = Field(MAX_DETECTIONS, ge=1, le=10_000)

@@ -16,6 +16,7 @@ from app.protocols.open_inference.messages import InferRequest, InputTensor, Mes
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 IMAGE: Final = "image"  # the one input that every model has
 MOST_JSON_VALUES: Final = 2**22  # numbers take up to ten times their text in memory: more of them go as bytes
+_MOST_DIGITS: Final = 18  # of a count of bytes; Python refuses to read a number of thousands
 _WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}  # of zlib; deflate is zlib's format, RFC 9110, 8.4.1.2
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -59,7 +60,8 @@ def parse_infer(body: bytes, header_length: str | None) -> Body:
     """
     if header_length is None:
         return _split(body, len(body))
-    if not (header_length.isascii() and header_length.isdecimal()) or int(header_length) > len(body):
+    is_number = header_length.isascii() and header_length.isdecimal() and len(header_length) <= _MOST_DIGITS
+    if not is_number or int(header_length) > len(body):
         raise InvalidTensor(
             f"{HEADER_LENGTH} is {header_length[:100]!r}, and the body has {len(body)} bytes.",
             hint="It says how many of them are JSON.",
