@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Final
 
 from prometheus_client import generate_latest
@@ -12,6 +13,8 @@ from app.metrics.instruments import Instruments
 from app.metrics.job_families import JobFamilies
 from workers.errors import StoreUnavailable
 from workers.job_store import JobFigures, JobStore
+
+log = logging.getLogger(__name__)
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _LONGEST_READING_S: Final = 2.0  # of the job store; Prometheus itself gives up after 10 s
@@ -37,8 +40,11 @@ class Exposition:
         assert shared is not None
         try:
             while True:
-                await asyncio.to_thread(self._instruments.gauges.set_to, self._engine)
-                shared.write_out()
+                try:
+                    await asyncio.to_thread(self._instruments.gauges.set_to, self._engine)
+                    shared.write_out()
+                except Exception:  # the boundary of a background task: a second later it may go well
+                    log.exception("the other processes were not told of this one's metrics")
                 await asyncio.sleep(_WRITTEN_OUT_EVERY_S)
         finally:
             shared.write_out()

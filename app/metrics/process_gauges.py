@@ -6,6 +6,7 @@ memory does.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from typing import Final, Literal
 
@@ -49,16 +50,18 @@ class ProcessGauges:
             "fovea_device_memory_reserved_bytes", "GPU memory that torch keeps for the API, used or not.", "device"
         )
         self._shown: set[Labels] = set()
+        self._one_at_a_time = threading.Lock()
 
     def set_to(self, engine: Engine) -> None:
-        """Asks the system and the GPU: not for the event loop."""
-        self._processes.set(1)
-        self._build.labels(fovea_version()).set(1)
-        self._resident.set(describe_memory().process_bytes or 0)
-        self._pending.set(engine.pending_images)
-        self._most_pending.set(engine.max_pending_images)
-        self._set_models(engine)
-        self._set_device(engine.models.device)
+        """Asks the system and the GPU: not for the event loop. May be called in several threads at once."""
+        with self._one_at_a_time:
+            self._processes.set(1)
+            self._build.labels(fovea_version()).set(1)
+            self._resident.set(describe_memory().process_bytes or 0)
+            self._pending.set(engine.pending_images)
+            self._most_pending.set(engine.max_pending_images)
+            self._set_models(engine)
+            self._set_device(engine.models.device)
 
     def _set_models(self, engine: Engine) -> None:
         loaded = engine.models.all()
