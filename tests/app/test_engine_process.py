@@ -45,7 +45,7 @@ from models.errors import UnknownModel
 from models.predictor import Predictor
 from models.predictors.classification import Classifier, ClassSelection
 from models.predictors.detection import DetectionSelection
-from models.predictors.segmentation import SegmentationSelection
+from models.predictors.segmentation import SegmentationSelection, Segmenter
 from models.registry import Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
@@ -423,6 +423,27 @@ def test_large_outputs_are_not_made_faster_than_they_are_finished(home: Path, mo
             await until(lambda: session._outputs.used_bytes == 0)
         await until(lambda: not served.server._sessions)
         assert served.lane._unfinished == 0
+
+    with_served(home, work)
+
+
+@pytest.mark.parametrize("output", [object(), torch.zeros(2, device="meta")], ids=["no form", "no bytes"])
+def test_output_that_cannot_be_sent_is_an_error_and_the_lane_goes_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch, output: object
+) -> None:
+    monkeypatch.setattr(Predictor, "from_version", finders_from_version())
+
+    async def work(served: Served) -> None:
+        async with served.client() as (models, lane):
+            model = await models.get("painter")
+            view = torch.zeros(3, 160, 200, dtype=torch.uint8)
+            with monkeypatch.context() as broken:
+                broken.setattr(Segmenter, "predict_prepared", lambda _, batch, __: [output] * len(batch))
+                for _ in range(5):
+                    with pytest.raises(RuntimeError, match="In the engine process"):
+                        await lane.submit(model, view, SegmentationSelection(), "interactive")
+            assert served.lane._unfinished == 0
+            await lane.submit(model, view, SegmentationSelection(), "interactive")
 
     with_served(home, work)
 

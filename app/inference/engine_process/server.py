@@ -212,9 +212,14 @@ class _Session:
         if self.is_over:
             self._lane.finished(model, 1)
             return
+        try:
+            packed = Packed(ran.output)
+        except Exception as error:  # of our own; whoever waits must not wait for ever, nor the lane
+            self._lane.finished(model, 1)
+            self._answer_error(number, error)
+            return
         if model.predictor.has_large_outputs:
             self._held[model] += 1
-        packed = Packed(ran.output)
         answer: Message = {
             "id": number,
             "value": packed.structure,

@@ -35,14 +35,15 @@ class Packed:
     """A value, in two parts."""
 
     def __init__(self, value: object) -> None:
-        self._tensors: list[tuple[int, Tensor]] = []
+        """Raises whatever a value raises that has no form outside its process; `write` raises nothing then."""
+        self._tensors: list[tuple[int, Bytes]] = []
         self.size_bytes = 0  # of the tensors
         self.structure = self._pack(value)  # what JSON takes
 
     def write(self, memory: Bytes) -> None:
         """Writes the tensors, uint8 [size_bytes]."""
-        for offset, tensor in self._tensors:
-            np.copyto(memory[offset : offset + tensor.nbytes], tensor.reshape(-1).view(torch.uint8).numpy())
+        for offset, content in self._tensors:
+            np.copyto(memory[offset : offset + content.nbytes], content)
 
     def _pack(self, value: Any) -> Any:
         match value:
@@ -64,7 +65,7 @@ class Packed:
     def _add(self, tensor: Tensor) -> int:
         offset = self.size_bytes
         if tensor.nbytes:
-            self._tensors.append((offset, tensor))
+            self._tensors.append((offset, tensor.reshape(-1).view(torch.uint8).numpy()))
         self.size_bytes += -(-tensor.nbytes // ALIGNED_TO) * ALIGNED_TO
         return offset
 
