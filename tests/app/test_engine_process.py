@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -32,7 +33,7 @@ from app.inference.engine_process.remote_models import RemoteModels
 from app.inference.engine_process.server import EngineServer
 from app.inference.errors import EngineFull, EngineRestarting
 from app.inference.lane import Lane
-from app.inference.loaded_models import LoadedModels
+from app.inference.loaded_models import EXACT, LoadedModels
 from app.inference.model_source import ModelFinder
 from app.local_stack.engine_process import EngineProcess, is_own_engine_wanted
 from app.local_stack.errors import ChildDied
@@ -423,6 +424,52 @@ def test_large_outputs_are_not_made_faster_than_they_are_finished(home: Path, mo
             await until(lambda: session._outputs.used_bytes == 0)
         await until(lambda: not served.server._sessions)
         assert served.lane._unfinished == 0
+
+    with_served(home, work)
+
+
+def test_outputs_of_a_model_that_left_and_came_back_are_finished_one_for_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Predictor, "from_version", finders_from_version())
+
+    async def work(served: Served) -> None:
+        async with served.client() as (models, lane):
+            model = await models.get("painter")
+            view = torch.zeros(3, 160, 200, dtype=torch.uint8)
+            await lane.submit(model, view, SegmentationSelection(), "interactive")
+            first = weakref.ref(served.models.all()[0])
+            await served.models.unload("painter")
+            await lane.submit(model, view, SegmentationSelection(), "interactive")
+            assert first() is not served.models.all()[0]
+            assert served.lane._unfinished == 2
+            lane.finished(model, 2)
+            await until(lambda: served.lane._unfinished == 0)
+            (session,) = served.server._sessions
+            assert not session._held
+            lane.finished(model, 1)  # of an output that the engine before this one made
+            await lane.submit(model, view, SegmentationSelection(), "interactive")
+            assert served.lane._unfinished == 1
+        await until(lambda: not served.server._sessions)
+        assert served.lane._unfinished == 0
+
+    with_served(home, work)
+
+
+def test_outputs_of_a_model_that_is_another_than_was_asked_for_are_finished(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Predictor, "from_version", finders_from_version())
+
+    async def work(served: Served) -> None:
+        async with served.client() as (models, lane):
+            model = await models.get("painter")
+            model.source = replace(model.source, digest=f"{model.source.digest}{EXACT}")  # the one in memory does
+            view = torch.zeros(3, 160, 200, dtype=torch.uint8)
+            await lane.submit(model, view, SegmentationSelection(), "interactive")
+            assert [one.source.digest.endswith(EXACT) for one in served.models.all()] == [False]
+            lane.finished(model, 1)
+            await until(lambda: served.lane._unfinished == 0)
 
     with_served(home, work)
 

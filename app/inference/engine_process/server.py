@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import weakref
-from collections import Counter
+from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
@@ -106,7 +106,9 @@ class _Session:
         self.wire = Wire(self._on_message, self._end)
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._looked_at: dict[int, weakref.ref[Bytes]] = {}  # views, by question
-        self._held: Counter[LoadedModel] = Counter()  # large outputs that are not finished
+        # the model of every large output that is not finished, the oldest first, by the digest that was asked for:
+        # a model that left and came back is another one of the same digest
+        self._held: defaultdict[str, deque[LoadedModel]] = defaultdict(deque)
         self._described: set[str] = set()  # digests of models that the other end knows
         self.is_over = False
         self._answers: list[Message] = []
@@ -188,9 +190,9 @@ class _Session:
         ran = self._lane.submit(model, view, unpack_selection(message["selection"]), message["priority"])
         self._asked[number] = ran
         self._looked_at[number] = weakref.ref(memory)
-        ran.add_done_callback(partial(self._answer_ran, number, model))
+        ran.add_done_callback(partial(self._answer_ran, number, message["digest"], model))
 
-    def _answer_ran(self, number: int, model: LoadedModel, done: asyncio.Future[Ran]) -> None:
+    def _answer_ran(self, number: int, digest: str, model: LoadedModel, done: asyncio.Future[Ran]) -> None:
         del self._asked[number]
         memory = self._looked_at.pop(number)
         if done.cancelled():
@@ -198,7 +200,7 @@ class _Session:
         elif (error := done.exception()) is not None:
             self._answer_error(number, error)
         else:
-            self._answer_output(number, model, done.result())
+            self._answer_output(number, digest, model, done.result())
 
     def _answer_when_gone(self, number: int, memory: Bytes | None) -> None:
         """A view that was given up on its way through the network is still being read."""
@@ -208,7 +210,7 @@ class _Session:
             tell = partial(asyncio.get_running_loop().call_soon_threadsafe, self._answer, {"id": number})
             weakref.finalize(memory, _unless_closed, tell).atexit = False
 
-    def _answer_output(self, number: int, model: LoadedModel, ran: Ran) -> None:
+    def _answer_output(self, number: int, digest: str, model: LoadedModel, ran: Ran) -> None:
         if self.is_over:
             self._lane.finished(model, 1)
             return
@@ -219,7 +221,7 @@ class _Session:
             self._answer_error(number, error)
             return
         if model.predictor.has_large_outputs:
-            self._held[model] += 1
+            self._held[digest].append(model)
         answer: Message = {
             "id": number,
             "value": packed.structure,
@@ -260,12 +262,11 @@ class _Session:
             self.wire.send({"answers": answers}, carried)
 
     def _finish(self, digest: str, outputs: int) -> None:
-        model = next((model for model in self._held if model.source.digest == digest), None)
-        if model is not None:
-            self._held[model] -= outputs
-            if not self._held[model]:
-                del self._held[model]
-            self._lane.finished(model, outputs)
+        held = self._held.pop(digest, deque())
+        for _ in range(min(outputs, len(held))):
+            self._lane.finished(held.popleft(), 1)
+        if held:
+            self._held[digest] = held
 
     def _entry(self, model: LoadedModel) -> Message:
         """A model as `RemoteModels` reads it: described once."""
@@ -296,8 +297,9 @@ class _Session:
         self.is_over = True
         for asked in list(self._asked.values()):
             asked.cancel()
-        for model, outputs in self._held.items():
-            self._lane.finished(model, outputs)
+        for held in self._held.values():
+            for model in held:
+                self._lane.finished(model, 1)
         self._held.clear()
         self._outputs.close()
         self._on_end(self)
