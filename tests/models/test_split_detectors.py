@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign
@@ -16,6 +17,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from models.architectures.catalog import build, names
 from models.backends.detection.candidates import best_of_groups
 from models.backends.detection.folding import folded
+from models.backends.detection.grids import SIZES_KEPT, Grids
 from models.backends.detection.parts import Detections, SplitDetector
 from models.backends.detection.region_pooling import Pooling
 from models.backends.detection.split import split
@@ -212,6 +214,27 @@ def test_scale_of_the_maps_does_not_depend_on_the_first_picture() -> None:
     detector.detect(smooth_pictures(1, 40, 200), detector.networks)
 
     assert_same_detections(detector.detect(pictures, detector.networks), wanted)
+
+
+def test_sizes_of_maps_are_worked_out_once_although_their_anchors_are_not_kept() -> None:
+    meta_runs = []
+
+    class Backbone(nn.Conv2d):
+        def forward(self, batch: Tensor) -> Any:
+            meta_runs.append(tuple(batch.shape[-2:]))
+            return {"0": super().forward(batch)}
+
+    made = Grids(Backbone(3, 1, 1, stride=8), AnchorGenerator(((16,),), ((1.0,),)))
+    sizes = [(64, 8 * columns) for columns in range(1, 2 * SIZES_KEPT)]
+    cpu = torch.device("cpu")
+
+    first = [made.at(*size, cpu) for size in sizes]
+    again = [made.at(*size, cpu) for size in sizes]
+
+    assert meta_runs == sizes
+    assert [one.counts for one in again] == [(width,) for _, width in sizes]  # 8 rows of a column for 8 px
+    for before, after in zip(first, again, strict=True):
+        assert torch.equal(before.anchors, after.anchors)
 
 
 def test_best_of_groups_are_chosen_in_the_groups_that_have_too_many() -> None:

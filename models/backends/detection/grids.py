@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 SIZES_KEPT = 8  # of a picture: the anchors of 800 x 1333 px take 5 MB
+MAP_SIZES_KEPT = 1024  # a few numbers each, and a tenth of a second to work out
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,17 +25,17 @@ class Grid:
 
 
 class Grids:
-    """Grids of a network by the size of its input; the last few are kept."""
+    """Grids of a network by the size of its input. The last few are kept, and the sizes of the maps of many more."""
 
     def __init__(self, backbone: nn.Module, generator: nn.Module) -> None:
         """generator: torchvision's, of anchors or default boxes."""
-        self._backbone = backbone
         self._generator = generator
+        self._map_sizes = lru_cache(maxsize=MAP_SIZES_KEPT)(partial(map_sizes, backbone))
         self.at = lru_cache(maxsize=SIZES_KEPT)(self._make)
 
     def _make(self, height: int, width: int, device: torch.device) -> Grid:
         """The grid of an input of that size, px."""
-        sizes = map_sizes(self._backbone, height, width)
+        sizes = self._map_sizes(height, width)
         none = torch.empty(1, device=device)
         maps = [none.expand(1, 1, *size) for size in sizes]  # only their shapes are looked at
         generator = copy.copy(self._generator)  # it notes down a device, and threads may ask at once
@@ -47,13 +48,13 @@ class Grids:
         return Grid(anchors=anchors, counts=tuple(places), levels=levels)
 
 
-def map_sizes(backbone: nn.Module, height: int, width: int) -> list[tuple[int, int]]:
+def map_sizes(backbone: nn.Module, height: int, width: int) -> tuple[tuple[int, int], ...]:
     """Height and width of every map that the backbone makes of an input of that size; nothing is computed."""
     tensors = [*backbone.parameters(), *backbone.buffers()]
     empty = copy.deepcopy(backbone, {id(one): one.detach().to("meta") for one in tensors})
     with torch.no_grad():
         maps = empty(torch.empty(1, 3, height, width, device="meta", dtype=tensors[0].dtype))
-    return [(one.shape[-2], one.shape[-1]) for one in maps.values()]
+    return tuple((one.shape[-2], one.shape[-1]) for one in maps.values())
 
 
 def _anchors_a_place(generator: nn.Module) -> Sequence[int]:
