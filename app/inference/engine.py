@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from app.inference.admission import Admission
 from app.inference.answers import Answer, ImageAnswer, Times
+from app.inference.decode_pool import DecodePool
 from app.inference.device_access import MakeLane, ModelMemory
 from app.inference.errors import (
     DeadlineExceeded,
@@ -39,7 +39,6 @@ from models.images import decode_image, encode_image, read_image_size
 from models.manifest import Task
 from models.predictor import AnyPredictor, Selection
 
-Result = TypeVar("Result")
 Prediction = TypeVar("Prediction")
 
 _ASKED_BY: Final[dict[Task, str]] = {"classification": "classify", "detection": "detect", "segmentation": "segment"}
@@ -86,7 +85,7 @@ class Engine:
         self._max_image_bytes = max_image_bytes
         self._max_image_pixels = max_image_pixels
         self._observers = observers
-        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._decoders = DecodePool(decode_threads)
         self._lane = make_lane(observers=observers, after_batch=self._admission.note)
 
     @property
@@ -128,7 +127,9 @@ class Engine:
         outcome: Outcome = "failed"
         views = 0
         try:
-            count = await _run(self._decoders, _count_views, images, selection) if selection.is_tiled else len(images)
+            count = len(images)
+            if selection.is_tiled:  # headers only: whoever is refused hears of it at once
+                count = await self._decoders.run("finish", _count_views, images, selection)
             self._admission.admit(count, priority, timeout_s)
             views = count
             model = await self._model(reference, precision, began_at + timeout_s)
@@ -158,11 +159,11 @@ class Engine:
         self, data: bytes, annotate: Callable[[Tensor], Tensor], image_format: Literal["png", "jpeg"]
     ) -> bytes:
         """The image as `annotate` makes it, uint8 [3, H, W] both times, encoded. Raises ImageError."""
-        return await _run(self._decoders, _draw, data, annotate, image_format, self._max_image_pixels)
+        return await self._decoders.run("interactive", _draw, data, annotate, image_format, self._max_image_pixels)
 
     async def close(self) -> None:
         """Stops taking work; what runs ends by itself."""
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._decoders.close()
         self._lane.close()
         await self.models.close()
 
@@ -204,7 +205,7 @@ class Engine:
         priority: Priority,
     ) -> _Finished[Prediction] | ImageError | OutOfDeviceMemory:
         predictor = model.predictor
-        prepared = await _run(self._decoders, self._prepare, predictor, image, selection)
+        prepared = await self._decoders.run(priority, self._prepare, predictor, image, selection)
         if isinstance(prepared, ImageError):
             return prepared
         for observer in self._observers:
@@ -216,7 +217,7 @@ class Engine:
             if predictor.finishes_quickly:
                 answer = _finish(predictor, prepared, ran, selection)
             else:
-                answer = await _run(self._decoders, _finish, predictor, prepared, ran, selection)
+                answer = await self._decoders.run("finish", _finish, predictor, prepared, ran, selection)
         except OutOfDeviceMemory as error:
             return error
         finally:
@@ -262,10 +263,6 @@ class Engine:
     ) -> None:
         for observer in self._observers:
             observer.request_ended(reference, source, outcome=outcome, images=images, seconds=seconds)
-
-
-async def _run(pool: Executor, work: Callable[..., Result], *args: object) -> Result:
-    return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
 
 
 async def _together(work: Any) -> list[Any]:

@@ -567,6 +567,28 @@ def test_interactive_images_go_first_and_bulk_fills_their_batch(
     with_engine(tmp_path, work)
 
 
+def test_interactive_image_overtakes_bulk_ones_that_wait_to_be_decoded(registry: Registry, tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    async def ask(engine: Engine, priority: Priority) -> None:
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=30, priority=priority)
+        ended.append(priority)
+
+    async def work(engine: Engine) -> None:
+        model = await engine.models.get("one")
+        model.best_batch = 1
+        release = threading.Event()
+        held = asyncio.create_task(engine._decoders.run("finish", release.wait, 30))
+        bulk = [asyncio.create_task(ask(engine, "bulk")) for _ in range(4)]
+        interactive = asyncio.create_task(ask(engine, "interactive"))
+        await asyncio.to_thread(wait_until, lambda: engine._decoders.waiting == 5)
+        release.set()
+        await asyncio.gather(held, *bulk, interactive)
+        assert ended == ["interactive"] + ["bulk"] * 4
+
+    with_engine(tmp_path, work)
+
+
 def test_bulk_is_refused_while_there_is_room_for_interactive_requests(registry: Registry, tmp_path: Path) -> None:
     async def work(engine: Engine) -> None:
         await engine.models.get("one")

@@ -1,0 +1,95 @@
+"""The threads that decode and finish: what is most urgent goes first, whatever came before it.
+
+Every call adds itself to its line and one turn to the executor; whose turn it is, is decided only when a thread is
+free, by the thread itself. So no thread waits for the event loop between two calls, and no lock is needed beside the
+executor's: adding to a deque and taking from it are atomic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Final, Literal, TypeVar
+
+Urgency = Literal["finish", "interactive", "bulk"]
+_URGENCIES: Final[tuple[Urgency, ...]] = ("finish", "interactive", "bulk")
+
+Result = TypeVar("Result")
+
+
+class _Waiting:
+    """A call, until a thread takes it."""
+
+    __slots__ = ("done", "loop", "work")
+
+    def __init__(self, work: tuple[Any, ...], loop: asyncio.AbstractEventLoop) -> None:
+        self.work: tuple[Any, ...] | None = work  # a function and its arguments; None: given up
+        self.loop = loop
+        self.done: asyncio.Future[Any] = loop.create_future()
+
+
+class DecodePool:
+    """Runs calls in threads, by urgency and then in their order. To be used from one event loop."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._lines: dict[Urgency, deque[_Waiting]] = {urgency: deque() for urgency in _URGENCIES}
+
+    @property
+    def waiting(self) -> int:
+        """Calls that no thread has taken yet, those given up until their turn too."""
+        return sum(map(len, self._lines.values()))
+
+    async def run(self, urgency: Urgency, work: Callable[..., Result], *args: object) -> Result:
+        """What `work` returns or raises; cancelled before its turn, it never runs."""
+        waiting = _Waiting((work, *args), asyncio.get_running_loop())
+        self._lines[urgency].append(waiting)
+        self._threads.submit(self._take_turn)
+        try:
+            result: Result = await waiting.done
+        except asyncio.CancelledError:
+            waiting.work = None  # lets go of the picture; the turn passes in no time
+            raise
+        return result
+
+    def close(self) -> None:
+        """Takes no more, and gives up what waits; what runs ends by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        while (waiting := self._next()) is not None:
+            waiting.done.cancel()
+
+    def _next(self) -> _Waiting | None:
+        for line in self._lines.values():
+            with suppress(IndexError):
+                return line.popleft()
+        return None
+
+    def _take_turn(self) -> None:
+        """In a thread. There are as many turns as calls, so there is one left for it."""
+        waiting = self._next()
+        work = None if waiting is None else waiting.work
+        if waiting is None or work is None:  # closed; given up
+            return
+        waiting.work = None
+        function, *args = work
+        outcome: tuple[Any, BaseException | None]
+        try:
+            outcome = function(*args), None
+        except BaseException as error:  # whoever awaits it decides
+            outcome = None, error
+        del work, function, args
+        with suppress(RuntimeError):  # the loop was closed meanwhile: nobody awaits it
+            waiting.loop.call_soon_threadsafe(_settle, waiting.done, *outcome)
+        del waiting, outcome  # an error's traceback has this frame: it would hold the future, and that the error
+
+
+def _settle(done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(result)
+    else:
+        done.set_exception(error)

@@ -1,0 +1,119 @@
+"""The decode pool: the urgent first, as many at once as it has threads, and nothing that was given up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from app.inference.decode_pool import DecodePool, Urgency
+from tests.waiting import wait_until
+
+
+def with_pool(work: Callable[[DecodePool], Coroutine[Any, Any, None]], *, threads: int = 1) -> None:
+    async def run() -> None:
+        pool = DecodePool(threads)
+        try:
+            await work(pool)
+        finally:
+            pool.close()
+
+    asyncio.run(run())
+
+
+@asynccontextmanager
+async def busy(pool: DecodePool) -> AsyncIterator[None]:
+    """Its one thread is, until this ends."""
+    began, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        began.set()
+        assert release.wait(30)
+
+    held = asyncio.create_task(pool.run("finish", hold))
+    await asyncio.to_thread(began.wait, 30)
+    try:
+        yield
+    finally:
+        release.set()
+        await held
+
+
+async def asked(pool: DecodePool, calls: list[Coroutine[Any, Any, Any]]) -> list[asyncio.Task[Any]]:
+    """Tasks of them, all of which wait."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    await asyncio.to_thread(wait_until, lambda: pool.waiting == len(calls))
+    return tasks
+
+
+def test_urgent_calls_go_first_and_equals_in_their_order() -> None:
+    ran: list[str] = []
+    urgencies: list[Urgency] = ["bulk", "interactive", "finish", "bulk", "interactive", "finish"]
+
+    async def work(pool: DecodePool) -> None:
+        async with busy(pool):
+            calls = [pool.run(urgency, ran.append, f"{urgency} {at}") for at, urgency in enumerate(urgencies)]
+            tasks = await asked(pool, calls)
+        await asyncio.gather(*tasks)
+
+    with_pool(work)
+    assert ran == ["finish 2", "finish 5", "interactive 1", "interactive 4", "bulk 0", "bulk 3"]
+
+
+def test_all_threads_work_at_once() -> None:
+    meeting = threading.Barrier(3, timeout=30)
+
+    async def work(pool: DecodePool) -> None:
+        met = await asyncio.gather(*(pool.run("bulk", meeting.wait) for _ in range(6)))
+        assert sorted(met) == [0, 0, 1, 1, 2, 2]
+
+    with_pool(work, threads=3)
+
+
+def test_cancelled_call_never_runs() -> None:
+    ran: list[int] = []
+
+    async def work(pool: DecodePool) -> None:
+        async with busy(pool):
+            tasks = await asked(pool, [pool.run("interactive", ran.append, 1), pool.run("bulk", ran.append, 2)])
+            tasks[0].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await tasks[0]
+        await tasks[1]
+        assert pool.waiting == 0
+
+    with_pool(work)
+    assert ran == [2]
+
+
+def test_error_is_raised_where_the_call_is_awaited_and_the_thread_goes_on() -> None:
+    def fail() -> None:
+        msg = "no picture"
+        raise ValueError(msg)
+
+    async def work(pool: DecodePool) -> None:
+        with pytest.raises(ValueError, match="no picture"):
+            await pool.run("interactive", fail)
+        assert await pool.run("interactive", str.upper, "fine") == "FINE"
+
+    with_pool(work)
+
+
+def test_closed_pool_gives_up_what_waits_and_takes_no_more() -> None:
+    ran: list[int] = []
+
+    async def work(pool: DecodePool) -> None:
+        async with busy(pool):
+            (task,) = await asked(pool, [pool.run("bulk", ran.append, 1)])
+            pool.close()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            with pytest.raises(RuntimeError, match="shutdown"):
+                await pool.run("bulk", ran.append, 2)
+
+    with_pool(work)
+    assert ran == []
