@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
+
+from torch import Tensor
 
 from app.inference.errors import OutOfDeviceMemory
 from app.inference.model_source import ModelSource
@@ -33,6 +36,14 @@ class Times:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Drawing(Generic[Prediction]):
+    """How a picture is made of a request's one image and what was found on it."""
+
+    annotate: Callable[[Tensor, Prediction], Tensor]  # uint8 [3, H, W] both
+    image_format: Literal["png", "jpeg"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Answer(Generic[Prediction]):
     """One entry an image, in their order."""
 
@@ -41,3 +52,4 @@ class Answer(Generic[Prediction]):
     precision: Precision
     images: list[ImageAnswer[Prediction] | ImageError | OutOfDeviceMemory]
     times: Times
+    drawn: bytes | None = None  # the picture, encoded, where one was asked for

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from torch import Tensor
 
 from app.inference.admission import Admission
-from app.inference.answers import Answer, ImageAnswer, Times
+from app.inference.answers import Answer, Drawing, ImageAnswer, Times
 from app.inference.decode_pool import DecodePool
 from app.inference.device_access import MakeLane, ModelMemory
 from app.inference.errors import (
@@ -115,10 +115,12 @@ class Engine:
         timeout_s: float,
         priority: Priority = "interactive",
         precision: PrecisionChoice = "auto",
+        drawing: Drawing[Prediction] | None = None,
     ) -> Answer[Prediction]:
         """The prediction for each image; an image that cannot be used has its error instead.
 
         images: files as they were sent, or pictures that are decoded already, uint8 [3, H, W].
+        drawing: for one image; it is drawn in its place and before the deadline.
         Raises EngineFull, EngineRestarting, ModelLoading, DeadlineExceeded, OutOfDeviceMemory, WrongTask,
         UnknownCategory, ModelsError.
         """
@@ -135,10 +137,10 @@ class Engine:
             model = await self._model(reference, precision, began_at + timeout_s)
             _check(model, selection)
             with self._admission.working():
-                answer = await self._predict(model, images, selection, priority, began_at, timeout_s)
+                answer = await self._predict(model, images, selection, priority, began_at, timeout_s, drawing)
                 if precision == "float32" and answer.precision != precision:  # a faster backend came meanwhile
                     model = await self._model(reference, precision, began_at + timeout_s)
-                    answer = await self._predict(model, images, selection, priority, began_at, timeout_s)
+                    answer = await self._predict(model, images, selection, priority, began_at, timeout_s, drawing)
             outcome = "ok"
             return answer
         except asyncio.CancelledError:
@@ -154,12 +156,6 @@ class Engine:
             self._admission.leave(views)
             source = model.source if model else None
             self._tell_end(reference, source, outcome, len(images), time.monotonic() - began_at)
-
-    async def draw(
-        self, data: bytes, annotate: Callable[[Tensor], Tensor], image_format: Literal["png", "jpeg"]
-    ) -> bytes:
-        """The image as `annotate` makes it, uint8 [3, H, W] both times, encoded. Raises ImageError."""
-        return await self._decoders.run("interactive", _draw, data, annotate, image_format, self._max_image_pixels)
 
     async def close(self) -> None:
         """Stops taking work; what runs ends by itself."""
@@ -182,6 +178,7 @@ class Engine:
         priority: Priority,
         began_at: float,
         timeout_s: float,
+        drawing: Drawing[Prediction] | None,
     ) -> Answer[Prediction]:
         try:
             async with asyncio.timeout(began_at + timeout_s - time.monotonic()):
@@ -190,12 +187,16 @@ class Engine:
                 else:
                     work = (self._image(model, image, selection, priority) for image in images)
                     entries = await _together(work)
+                drawn: bytes | None = None
+                if drawing is not None and isinstance(entries[0], _Finished):
+                    prediction = entries[0].answer.prediction
+                    drawn = await self._decoders.run(priority, self._draw, images[0], prediction, drawing)
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"The prediction was not ready within {timeout_s:g} s.",
                 hint="Send fewer images at a time, or try later.",
             ) from error
-        return _answer(model, entries)
+        return _answer(model, entries, drawn)
 
     async def _image(
         self,
@@ -250,6 +251,11 @@ class Engine:
         elapsed_s = time.perf_counter() - began_at
         return _Prepared(width=pixels.shape[2], height=pixels.shape[1], views=views, elapsed_s=elapsed_s)
 
+    def _draw(self, image: bytes | Tensor, prediction: Prediction, drawing: Drawing[Prediction]) -> bytes:
+        """In the decode pool. Raises ImageError."""
+        pixels = image if isinstance(image, Tensor) else self._decode(image)
+        return encode_image(drawing.annotate(pixels, prediction), drawing.image_format)
+
     def _decode(self, data: bytes) -> Tensor:
         if len(data) > self._max_image_bytes:
             hint = "Send a smaller or more compressed image."
@@ -296,7 +302,9 @@ def _finish(
 
 
 def _answer(
-    model: LoadedModel, entries: Sequence[_Finished[Prediction] | ImageError | OutOfDeviceMemory]
+    model: LoadedModel,
+    entries: Sequence[_Finished[Prediction] | ImageError | OutOfDeviceMemory],
+    drawn: bytes | None,
 ) -> Answer[Prediction]:
     finished = [entry for entry in entries if isinstance(entry, _Finished)]
     ran = [view for entry in finished for view in entry.ran]
@@ -315,6 +323,7 @@ def _answer(
         else backend.precision,
         images=[entry.answer if isinstance(entry, _Finished) else entry for entry in entries],
         times=times,
+        drawn=drawn,
     )
 
 
@@ -333,9 +342,3 @@ def _check(model: LoadedModel, selection: Selection[Any]) -> None:
         shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
         raise UnknownCategory(f"{reference} has no category {', '.join(map(repr, unknown))}.", hint=f"It has {shown}.")
     predictor.check(selection)
-
-
-def _draw(
-    data: bytes, annotate: Callable[[Tensor], Tensor], image_format: Literal["png", "jpeg"], max_pixels: int
-) -> bytes:
-    return encode_image(annotate(decode_image(data, max_pixels=max_pixels)), image_format)

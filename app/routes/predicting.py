@@ -14,7 +14,7 @@ from torch import Tensor
 from app.dependencies import EngineDep, ServicesDep
 from app.disconnects import while_connected
 from app.errors import NotAcceptable
-from app.inference.answers import Answer
+from app.inference.answers import Answer, Drawing
 from app.inference.engine import Engine
 from app.inference.lane import Priority
 from app.problems import problem_of
@@ -97,7 +97,7 @@ class Presentation(Generic[Prediction]):
     entry: type[ImagePrediction]  # of `predictions`
     fields: Callable[[Prediction], dict[str, object]]  # of an entry that has no error
     annotate: Callable[[Tensor, Prediction], Tensor]
-    png: Callable[[Prediction], bytes | None] = lambda _: None  # what `Accept: image/png` gives, if not a drawing
+    png: Callable[[Prediction], bytes | None] | None = None  # what `Accept: image/png` gives, if not a drawing
 
 
 def predictions_documented(description: str) -> Documented:
@@ -119,6 +119,8 @@ async def answer_prediction(
     Raises NotAcceptable, what `read_images` and `Engine.predict` raise, and the first image's error if all have one.
     """
     drawn_as = _wanted_picture(caller.request.headers.get("accept", ""))
+    if drawn_as == "jpeg" and presentation.png is not None:
+        raise NotAcceptable("A map of indices would not survive as a JPEG.", hint="Accept: image/png.")
     caller.engine.check_room(caller.priority)  # who is refused anyway need not be read
     posted = await read_images(caller.request, caller.services)
     if drawn_as is not None and len(posted) != 1:
@@ -130,6 +132,9 @@ async def answer_prediction(
     if not good:
         assert posted[0].error is not None
         raise posted[0].error
+    drawing = None
+    if drawn_as is not None and presentation.png is None:
+        drawing = Drawing(annotate=presentation.annotate, image_format=drawn_as)
     answer = await while_connected(
         caller.request,
         caller.engine.predict(
@@ -139,10 +144,11 @@ async def answer_prediction(
             timeout_s=caller.timeout_s,
             priority=caller.priority,
             precision=caller.precision,
+            drawing=drawing,
         ),
     )
     if drawn_as is not None:
-        return await _picture(caller.engine, good[0], answer, presentation, drawn_as)
+        return _picture(answer, presentation, drawn_as)
     body = _response(caller.request, posted, answer, presentation)
     return json_answer(body, headers=server_timing(answer.times))
 
@@ -176,22 +182,13 @@ def _quality(accept: str, kind: str) -> float:
     return quality
 
 
-async def _picture(
-    engine: Engine,
-    image: PostedImage,
-    answer: Answer[Prediction],
-    presentation: Presentation[Prediction],
-    drawn_as: Literal["png", "jpeg"],
+def _picture(
+    answer: Answer[Prediction], presentation: Presentation[Prediction], drawn_as: Literal["png", "jpeg"]
 ) -> Response:
     (found,) = answer.images
     if isinstance(found, Exception):
         raise found
-    made = presentation.png(found.prediction)
-    if made is not None and drawn_as == "jpeg":
-        raise NotAcceptable("A map of indices would not survive as a JPEG.", hint="Accept: image/png.")
-    picture = made or await engine.draw(
-        image.data, lambda pixels: presentation.annotate(pixels, found.prediction), drawn_as
-    )
+    picture = answer.drawn if presentation.png is None else presentation.png(found.prediction)
     return Response(picture, media_type=f"image/{drawn_as}", headers=server_timing(answer.times))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -61,7 +62,7 @@ async def segment(
     selection = SegmentationSelection(
         score_threshold=score_threshold, categories=split_categories(categories), masks=masks
     )
-    return await answer_prediction(caller, model, selection, _SEGMENTS)
+    return await answer_prediction(caller, model, selection, _MAPS if masks == "png" else _SEGMENTS)
 
 
 def _fields(found: predictions.Segmentation) -> dict[str, object]:
@@ -86,5 +87,5 @@ _SEGMENTS: Final = Presentation(
     entry=ImageSegments,
     fields=_fields,
     annotate=_annotate,
-    png=lambda found: found.map_png,
 )
+_MAPS: Final = replace(_SEGMENTS, png=lambda found: found.map_png)

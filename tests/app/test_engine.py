@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from app.inference.answers import ImageAnswer
+from app.inference.answers import Drawing, ImageAnswer
 from app.inference.engine import Engine
 from app.inference.errors import DeadlineExceeded, EngineFull, ModelLoading, OutOfDeviceMemory, WrongTask
 from app.inference.lane import Lane, Priority
@@ -26,6 +26,7 @@ from models.architectures import catalog
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph
 from models.errors import CorruptVersion, ModelsError, TooManyTiles, UnknownVersion, WeightsUnavailable
+from models.predictions import ClassScore
 from models.predictor import AnyPredictor, Predictor
 from models.predictors.classification import Classifier, ClassSelection
 from models.predictors.detection import DetectionSelection
@@ -627,6 +628,35 @@ def test_who_stops_waiting_frees_the_place_and_is_never_predicted(
         release.set()
         await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
         assert sizes == [1]
+
+    with_engine(tmp_path, work)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "expired"])
+def test_picture_is_drawn_in_its_place_and_before_the_deadline(registry: Registry, tmp_path: Path, how: str) -> None:
+    began, release = threading.Event(), threading.Event()
+
+    def annotate(pixels: torch.Tensor, _: list[ClassScore]) -> torch.Tensor:
+        began.set()
+        assert release.wait(30)
+        return pixels
+
+    async def work(engine: Engine) -> None:
+        await engine.models.get("one")
+        drawing = Drawing(annotate=annotate, image_format="png")
+        timeout_s = 1.0 if how == "expired" else 30
+        asked = asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=timeout_s, drawing=drawing))
+        await asyncio.to_thread(began.wait, 30)
+        assert engine.pending_images == 1
+        if how == "cancelled":
+            asked.cancel()
+        with pytest.raises(asyncio.CancelledError if how == "cancelled" else DeadlineExceeded):
+            await asked
+        assert engine.pending_images == 0
+        release.set()
+        answer = await engine.predict("one", [pictures.png()], ALL, timeout_s=30, drawing=drawing)
+        assert answer.drawn is not None
+        assert answer.drawn.startswith(b"\x89PNG")
 
     with_engine(tmp_path, work)
 

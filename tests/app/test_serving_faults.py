@@ -110,6 +110,28 @@ def test_deadline_of_the_request_ends_it(compass_of_its_own: RunningApi, monkeyp
     assert api.services.engine.pending_images == 0
 
 
+def test_drawing_ends_with_the_deadline_and_with_its_client(
+    compass_of_its_own: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, engine, picture = compass_of_its_own, compass_of_its_own.services.engine, pictures.png()
+    release = threading.Event()
+    monkeypatch.setattr("app.inference.engine.encode_image", lambda *_: release.wait(60) and b"drawn")
+    try:
+        late = api.http.post(
+            "/v1/classify?model=compass",
+            content=picture,
+            headers={"Content-Type": "image/png", "Accept": "image/png", "X-Request-Timeout": "0.5"},
+        )
+        assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
+        with closing(socket.create_connection(("127.0.0.1", api.port))) as client:
+            head = post_head("/v1/classify?model=compass", content_length=len(picture))
+            client.sendall(head.replace(b"Host:", b"Accept: image/png\r\nHost:") + picture)
+            wait_until(lambda: engine.pending_images == 1)
+        wait_until(lambda: engine.pending_images == 0)
+    finally:
+        release.set()
+
+
 @pytest.mark.parametrize(
     ("header", "value"),
     [
