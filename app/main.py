@@ -21,6 +21,7 @@ from app.metrics.instruments import Instruments
 from app.metrics.shared_values import shared_directory
 from app.middleware import BodyLimitMiddleware, RequestMiddleware
 from app.openapi import complete_openapi
+from app.pending_bytes import PendingBytes
 from app.problems import install_problem_handlers
 from app.protocols import open_inference, torchserve
 from app.routes import (
@@ -90,7 +91,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     documentation.mount_assets(app)
     install_problem_handlers(app)
     complete_openapi(app)
-    app.add_middleware(BodyLimitMiddleware, limit_of=_body_limit(settings))
+    app.add_middleware(BodyLimitMiddleware, limit_of=_body_limit(settings), pending_of=_pending_bytes(settings))
     app.add_middleware(RequestMiddleware, count=instruments.http_requests.count)  # added last, so it is the outermost
     return app
 
@@ -205,3 +206,19 @@ def _body_limit(settings: ApiSettings) -> Callable[[Scope], int]:
         return settings.max_body_bytes
 
     return limit_of
+
+
+def _pending_bytes(settings: ApiSettings) -> Callable[[Scope], PendingBytes | None]:
+    """Routes that predict have one bound together: they keep a body in memory, where others have it on the disk."""
+    pending = PendingBytes(settings.max_pending_bytes)
+
+    def pending_of(scope: Scope) -> PendingBytes | None:
+        path: str = scope["path"]
+        is_predicting = (
+            path in ("/v1/classify", "/v1/detect", "/v1/segment")
+            or path.startswith("/predictions/")
+            or (path.startswith("/v2/models/") and path.endswith("/infer"))
+        )
+        return pending if is_predicting else None
+
+    return pending_of

@@ -16,6 +16,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import BodyTooLarge
+from app.inference.errors import EngineFull
+from app.pending_bytes import PendingBytes
 from app.problems import answer, instance_of
 
 access_log = logging.getLogger("fovea.access")
@@ -79,55 +81,79 @@ class RequestMiddleware:
 
 
 class BodyLimitMiddleware:
-    """Answers 413 as soon as a body is, or says it will be, larger than its route allows; the rest is not read."""
+    """Refuses a body as soon as it is, or says it will be, too large; the rest is not read.
 
-    def __init__(self, app: ASGIApp, limit_of: Callable[[Scope], int]) -> None:
+    413: larger than its route allows. 503: more than there is room for beside those of other requests.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limit_of: Callable[[Scope], int], pending_of: Callable[[Scope], PendingBytes | None]
+    ) -> None:
+        """pending_of: where bodies of this route are counted; None: nowhere."""
         self._app = app
         self._limit_of = limit_of
+        self._pending_of = pending_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit_bytes = self._limit_of(scope)
+        limit_bytes, pending = self._limit_of(scope), self._pending_of(scope)
         declared = _header(scope, b"content-length")
-        if declared.isdecimal() and int(declared) > limit_bytes:
-            await _refuse(scope, receive, send, limit_bytes)
+        declared_bytes = int(declared) if declared.isdecimal() else 0
+        try:
+            if declared_bytes > limit_bytes:
+                raise _too_large(limit_bytes)
+            if pending is not None:
+                pending.check(declared_bytes)
+        except (BodyTooLarge, EngineFull) as error:
+            await _refuse(scope, receive, send, error)
             return
         received_bytes = 0
-        is_exceeded = has_answered = False
+        refusal: BodyTooLarge | EngineFull | None = None
+        has_answered = False
 
         async def receive_within_limit() -> Message:
-            nonlocal received_bytes, is_exceeded
+            nonlocal received_bytes, refusal
             message = await receive()
-            received_bytes += len(message.get("body", b""))
-            if received_bytes > limit_bytes:
-                is_exceeded = True
-                raise _too_large(limit_bytes)
+            count = len(message.get("body", b""))
+            received_bytes += count
+            try:
+                if pending is not None:
+                    pending.take(count)
+                if received_bytes > limit_bytes:
+                    raise _too_large(limit_bytes)
+            except (BodyTooLarge, EngineFull) as error:
+                refusal = error
+                raise
             return message
 
-        async def send_unless_exceeded(message: Message) -> None:
+        async def send_unless_refused(message: Message) -> None:
             # whatever the route makes of the exception, the client hears of the limit
             nonlocal has_answered
-            if not is_exceeded or has_answered:
+            if refusal is None or has_answered:
                 has_answered = True
                 await send(message)
 
         try:
-            await self._app(scope, receive_within_limit, send_unless_exceeded)
-        except BodyTooLarge:
-            if has_answered:
+            await self._app(scope, receive_within_limit, send_unless_refused)
+        except (BodyTooLarge, EngineFull):
+            if has_answered or refusal is None:
                 raise
-        if is_exceeded and not has_answered:
-            await _refuse(scope, receive, send, limit_bytes)
+        finally:
+            if pending is not None:
+                pending.leave(received_bytes)
+        if refusal is not None and not has_answered:
+            # its traceback has what was read of the body, in a circle
+            await _refuse(scope, receive, send, refusal.with_traceback(None))
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, limit_bytes: int) -> None:
-    """Answers 413, then lets the client stop by itself for a moment.
+async def _refuse(scope: Scope, receive: Receive, send: Send, error: BodyTooLarge | EngineFull) -> None:
+    """Answers with the error, then lets the client stop by itself for a moment.
 
     A connection closed under a client that still sends is reset, and the answer is lost with it.
     """
-    response = answer(_too_large(limit_bytes), scope)
+    response = answer(error, scope)
     headers = [*response.raw_headers, (b"connection", b"close")]
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})

@@ -99,6 +99,12 @@ class ApiSettings(WorkerSettings):
         ge=1,
         description="Images accepted and not yet answered, tiles counted too; beyond that 503 with Retry-After.",
     )
+    max_pending_bytes: int = Field(
+        GIBIBYTE,
+        ge=1024,
+        description="Bytes of requests to predict that are read and not yet answered, as sent; beyond that 503 with "
+        "Retry-After.",
+    )
     request_timeout_s: float = Field(
         30.0,
         gt=0,
@@ -120,6 +126,12 @@ class ApiSettings(WorkerSettings):
             msg = (
                 f"max_images_per_request is {self.max_images_per_request} and max_pending_images is "
                 f"{self.max_pending_images}: a request of the full size could never be taken. Raise the second."
+            )
+            raise ValueError(msg)
+        if self.max_body_bytes > self.max_pending_bytes:
+            msg = (
+                f"max_body_bytes is {self.max_body_bytes} and max_pending_bytes is {self.max_pending_bytes}: a body of "
+                "the full size could never be taken. Raise the second."
             )
             raise ValueError(msg)
         return self

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import torch
 
+from app.settings import ApiSettings
 from models.predictors.classification import Classifier, ClassSelection
 from tests.app import pictures
 from tests.app.compass import publish_compass
@@ -167,6 +168,36 @@ def test_full_server_refuses_before_it_reads_the_body(
         assert answer.startswith(b"HTTP/1.1 503")
         assert b"retry-after: " in answer.lower()
     assert first.result().status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/classify?model=compass", "/v2/models/compass/infer", "/predictions/compass"])
+@pytest.mark.parametrize("is_declared", [True, False])
+def test_bodies_in_flight_are_bounded_together(start_api: StartApi, path: str, is_declared: bool) -> None:
+    api = start_api(max_body_bytes=80_000, max_pending_bytes=100_000)
+    publish_compass(api.services.registry)
+    large, headers = bytes(60_000), {"Content-Type": "image/png"}
+
+    def ask(size_bytes: int) -> httpx.Response:
+        body = large[:size_bytes]
+        return api.http.post(path, content=body if is_declared else iter([body]), headers=headers)
+
+    with closing(socket.create_connection(("127.0.0.1", api.port), timeout=60)) as first:
+        first.sendall(post_head(path, content_length=len(large) + 1) + large)
+        wait_until(lambda: ask(len(large)).status_code == 503)
+        refused = ask(len(large))
+        assert refused.status_code == 503
+        assert refused.headers["Retry-After"] == "1"
+        assert "100000 bytes" in refused.text
+        assert ask(10_000).status_code in (400, 415)  # there is room for it: it is read, and is no picture
+        assert api.http.post("/v1/jobs", content=large).status_code != 503  # it is kept by nobody
+        first.sendall(b"!")
+        assert first.recv(65536).split()[1] in (b"400", b"415")
+    assert ask(len(large)).status_code in (400, 415)
+
+
+def test_body_that_could_never_be_taken_is_refused_at_the_start() -> None:
+    with pytest.raises(ValueError, match="max_pending_bytes is 2000"):
+        ApiSettings(_env_file=None, max_body_bytes=4000, max_pending_bytes=2000)
 
 
 def test_client_that_sends_a_byte_now_and_then_holds_up_nobody(compass_of_its_own: RunningApi) -> None:
