@@ -2,6 +2,7 @@
 
 A model serves eagerly until its faster backend is ready. Each is built by a child process, one at a time; one that
 crashes, hangs or computes something else leaves the model as it is, and is written down so that it is not tried again.
+A model that leaves memory meanwhile is not held back, and not built if its turn has not come.
 """
 
 from __future__ import annotations
@@ -91,20 +92,20 @@ class BackendBuilds:
         self._on_ready = on_ready
         self._limits = limits or BuildLimits()
         self._builder = tuple(builder)
-        self._running: dict[str, asyncio.Task[None]] = {}  # by the model's digest
-        self._tried: set[str] = set()  # keys of what this process asked for
+        self._running: dict[weakref.ref[LoadedModel], asyncio.Task[None]] = {}
+        self._tried: set[tuple[str, str]] = set()  # digests of models, keys of what this process asked for
         self._one_at_a_time = asyncio.Lock()
         self._has_said_why_not = False
 
     def start(self, loaded: LoadedModel) -> None:
         """Looks for faster backends of a model that was loaded just now and runs eagerly. Returns at once."""
-        digest = loaded.source.digest
-        if digest in self._running:
+        model = weakref.ref(loaded)  # it may leave memory, and be loaded again, while others are built
+        if model in self._running:
             return
-        work = self._make_ready(loaded.source, weakref.ref(loaded))  # it may leave memory while others are built
+        work = self._make_ready(loaded.source, model)
         task = asyncio.create_task(work, name=f"backends of {loaded.source.reference}")
-        self._running[digest] = task
-        task.add_done_callback(lambda _: self._running.pop(digest, None))
+        self._running[model] = task
+        task.add_done_callback(lambda _: self._running.pop(model, None))
 
     async def stored(self, loaded: LoadedModel, precision: PrecisionChoice = "auto") -> Backend | None:
         """The fastest that is built already, for instance in float32 for one who insists on it; None: stay eager.
@@ -134,22 +135,25 @@ class BackendBuilds:
             log.exception("%s stays eager: looking for a faster backend broke", source.reference)
 
     async def _find_and_build(self, source: ModelSource, model: weakref.ref[LoadedModel]) -> None:
-        eager = _eager_network(model)  # kept until all is built: each is held against it
-        if eager is None or not can_be_built(eager):
+        eager = _eager_networks(model)
+        if not eager:
             return
         self._say_why_not()
         found = await asyncio.to_thread(self._exports_of, source)
         wanted = await asyncio.to_thread(candidates, self._device, self._policy, weights=found.weights)
+        missing = await asyncio.to_thread(_missing, found, wanted, source)
         current = await self._take_best(model, eager, found, current=None)
-        for candidate in wanted:
-            if model() is not None and await asyncio.to_thread(self._is_to_be_built, found, candidate, source):
+        for candidate in missing:
+            async with self._one_at_a_time:
+                if model() is None:  # it left while others were built
+                    return
                 await self._build(source, found, candidate)
-                current = await self._take_best(model, eager, found, current=current)
+            current = await self._take_best(model, eager, found, current=current)
 
     async def _take_best(
         self,
         model: weakref.ref[LoadedModel],
-        eager: EagerBackend,
+        eager: weakref.WeakKeyDictionary[LoadedModel, EagerBackend],
         found: ModelExports,
         *,
         current: ExportIdentity | None,
@@ -160,7 +164,7 @@ class BackendBuilds:
             return current
         preset = loaded.predictor.preset
         best = await asyncio.to_thread(
-            choose, found.exports, eager, preset, self._policy, weights=found.weights, current=current
+            choose, found.exports, eager[loaded], preset, self._policy, weights=found.weights, current=current
         )
         if best is None:
             return current
@@ -180,19 +184,16 @@ class BackendBuilds:
     def _exports_of(self, source: ModelSource) -> ModelExports:
         return exports_of(self._registry, self._directories["weights"], name=source.name, version=source.version)
 
-    def _is_to_be_built(self, found: ModelExports, candidate: Candidate, source: ModelSource) -> bool:
-        """Whether nobody tried, and this process did not either."""
-        report = found.exports.find(candidate.identity)
-        if report is not None and report.status != "verified":
-            log.info("%s is not built for %s: it %s before", candidate.identity.key, source.reference, report.status)
-        return report is None and candidate.identity.key not in self._tried
-
     async def _build(self, source: ModelSource, found: ModelExports, candidate: Candidate) -> None:
+        """Unless this process tried already, for the model as it was in memory before, or another process did."""
         key = candidate.identity.key
-        self._tried.add(key)
+        if (source.digest, key) in self._tried:
+            return
+        if await asyncio.to_thread(found.exports.find, candidate.identity) is not None:
+            return
+        self._tried.add((source.digest, key))
         try:
-            async with self._one_at_a_time:
-                await self._run_builder(source, candidate)
+            await self._run_builder(source, candidate)
             report = await asyncio.to_thread(found.exports.find, candidate.identity)
             if report is None:
                 raise _BuildFailed("the builder left no report", is_remembered=False)
@@ -283,9 +284,28 @@ class _LastWords:
             self._tail = seen[-_LAST_WORDS_BYTES:]
 
 
-def _eager_network(model: weakref.ref[LoadedModel]) -> EagerBackend | None:
+def _eager_networks(model: weakref.ref[LoadedModel]) -> weakref.WeakKeyDictionary[LoadedModel, EagerBackend]:
+    """That of the model, if there are other ways to run it. A swap does not end it; it leaves memory with the model."""
     loaded = model()
-    return loaded.predictor.backend if loaded and isinstance(loaded.predictor.backend, EagerBackend) else None
+    networks: weakref.WeakKeyDictionary[LoadedModel, EagerBackend] = weakref.WeakKeyDictionary()
+    if loaded is not None:
+        backend = loaded.predictor.backend
+        if isinstance(backend, EagerBackend) and can_be_built(backend):
+            networks[loaded] = backend
+    return networks
+
+
+def _missing(found: ModelExports, wanted: Sequence[Candidate], source: ModelSource) -> list[Candidate]:
+    """What nobody tried to build. Reads the disk: in a thread."""
+    missing = []
+    for candidate in wanted:
+        report = found.exports.find(candidate.identity)
+        if report is None:
+            missing.append(candidate)
+        elif report.status != "verified":
+            key = candidate.identity.key
+            log.info("%s is not built for %s: it %s before", key, source.reference, report.status)
+    return missing
 
 
 def _end_in(limit: asyncio.Timeout, seconds: float) -> None:

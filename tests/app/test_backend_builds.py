@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ import psutil
 import pytest
 import torch
 
+from app.inference import backend_builds
 from app.inference.backend_builds import PROJECT_DIR, BackendBuilds, BuildLimits
 from app.inference.loaded_models import LoadedModel, LoadedModels
 from app.inference.model_source import ModelFinder
 from models.architectures import catalog
 from models.backends import choosing
 from models.backends.backend import Backend
-from models.backends.choosing import Policy
+from models.backends.choosing import Chosen, Policy
+from models.backends.eager import EagerBackend
 from models.backends.exports import Exports
 from models.backends.report import ExportReport
 from models.manifest import DatasetReference
@@ -106,6 +109,35 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> P
     monkeypatch.setattr(choosing, "COMPILERS", (StandIn(),))
     publish_compass(Registry(tmp_path / "registry"), "one")
     return tmp_path
+
+
+class Builders:
+    """The processes that build: which were started, and a gate before them."""
+
+    def __init__(self) -> None:
+        self.built: list[str] = []  # references
+        self.pids: list[int] = []
+        self.has_asked = asyncio.Event()
+        self.has_started = asyncio.Event()
+        self.gate = asyncio.Event()
+        self._start = asyncio.create_subprocess_exec
+
+    async def start(self, *arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        given = dict(argument[2:].split("=", 1) for argument in arguments if argument.startswith("--"))
+        self.built.append(f"{given['name']}/{given['version']}")
+        self.has_asked.set()
+        await self.gate.wait()
+        process = await self._start(*arguments, **options)
+        self.pids.append(process.pid)
+        self.has_started.set()
+        return process
+
+
+@pytest.fixture
+def builders(monkeypatch: pytest.MonkeyPatch) -> Builders:
+    found = Builders()
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", found.start)
+    return found
 
 
 def report_of(home: Path) -> ExportReport:
@@ -209,29 +241,108 @@ def test_what_is_not_the_networks_fault_is_tried_again_by_the_next_process_only(
     with_server(work, home, "refuse")
 
 
-def test_closing_ends_the_builder_and_remembers_nothing(home: Path) -> None:
+def test_closing_ends_the_builder_and_remembers_nothing(home: Path, builders: Builders) -> None:
     async def work(server: Server) -> None:
+        builders.gate.set()
         loaded = await server.models.get("one")
-        pids: list[int] = []
-        started = asyncio.Event()
-        original = asyncio.create_subprocess_exec
-
-        async def noted(*args: Any, **options: Any) -> asyncio.subprocess.Process:
-            process = await original(*args, **options)
-            pids.append(process.pid)
-            started.set()
-            return process
-
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(asyncio, "create_subprocess_exec", noted)
-            server.builds.start(loaded)
-            await started.wait()
+        server.builds.start(loaded)
+        await builders.has_started.wait()
         await server.builds.close()
         with pytest.raises(ProcessLookupError):
-            os.kill(pids[0], 0)
+            os.kill(builders.pids[0], 0)
         assert not (home / "registry" / "one" / "1" / "exports").exists()
 
     with_server(work, home, "hang")
+
+
+def test_model_loaded_again_while_it_is_built_is_swapped_too(home: Path, builders: Builders) -> None:
+    async def work(server: Server) -> None:
+        server.models.on_load = server.builds.start
+        gone = await load_watched(server, "one")
+        await builders.has_asked.wait()
+        await server.models.unload("one")
+        async with asyncio.timeout(20):  # the thread that loaded it has it for a moment
+            await gone.wait()
+        again = await server.models.get("one")
+        builders.gate.set()
+        await server.builds.idle()
+        assert again.predictor.backend.name == "openvino"
+        assert len(server.ready) == 1
+        assert builders.built == ["one/1"]
+
+    with_server(work, home, "right")
+
+
+def test_each_backend_is_loaded_beside_the_eager_network_after_a_swap_too(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Second(StandIn):
+        libraries = ("pydantic",)
+
+    beside: list[Backend] = []
+
+    def noting(exports: Exports, eager: EagerBackend, *args: Any, **options: Any) -> Chosen | None:
+        beside.append(eager)
+        return choosing.choose(exports, eager, *args, **options)
+
+    monkeypatch.setattr(choosing, "COMPILERS", (StandIn(), Second()))
+    monkeypatch.setattr(backend_builds, "choose", noting)
+
+    async def work(server: Server) -> None:
+        loaded = await server.models.get("one")
+        eager = loaded.predictor.backend
+        server.builds.start(loaded)
+        await server.builds.idle()
+        assert [backend.name for backend in server.ready] == ["openvino"]
+        assert beside == [eager] * 3  # before anything is built, and after each
+
+    with_server(work, home, "right")
+
+
+def test_model_that_left_is_not_built_and_its_network_goes_with_it(home: Path, builders: Builders) -> None:
+    names = ["one", "two", "three", "four", "five"]
+    for number, name in enumerate(names[1:]):
+        publish_compass(Registry(home / "registry"), name, gain=3.0 + number)
+
+    async def work(server: Server) -> None:
+        server.models.on_load = server.builds.start
+        gone = [await load_watched(server, "one")]
+        server.models.budget_bytes = server.models.size_bytes * 5 // 2  # two of them
+        await builders.has_asked.wait()
+        gone += [await load_watched(server, name) for name in names[1:]]
+        async with asyncio.timeout(20):  # the looking for what is stored has them for a moment
+            for event in gone[:3]:
+                await event.wait()
+        assert [event.is_set() for event in gone] == [True, True, True, False, False]
+        builders.gate.set()
+        await server.builds.idle()
+        assert builders.built == ["one/1", "four/1", "five/1"]  # the first was under way
+        await server.models.get("two")
+        await server.builds.idle()
+        assert builders.built[3:] == ["two/1"]
+
+    with_server(work, home, "refuse")
+
+
+async def load_watched(server: Server, name: str) -> asyncio.Event:
+    """Loads the model. Returns what is set when its eager network has left memory."""
+    loaded = await server.models.get(name)
+    gone = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    weakref.finalize(loaded.predictor.backend, loop.call_soon_threadsafe, gone.set).atexit = False
+    return gone
+
+
+def test_version_with_the_weights_of_another_is_built_too(home: Path, builders: Builders) -> None:
+    publish_compass(Registry(home / "registry"), "one")
+
+    async def work(server: Server) -> None:
+        builders.gate.set()
+        for reference in ("one/1", "one/2", "one/1"):
+            await server.load(reference)
+        assert builders.built == ["one/1", "one/2"]
+
+    with_server(work, home, "refuse")
 
 
 def test_builder_that_waits_for_another_ends_with_its_parent(tmp_path: Path) -> None:
