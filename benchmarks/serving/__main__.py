@@ -133,7 +133,9 @@ def _measure(run: Run) -> None:
     if "generator" in options.only:
         measure_generator(pictures, seconds=short_s, logs=run.logs)
     loop = _loop(run, seconds=short_s)
-    store_backends(fovea, [MAIN_MODEL, *OTHER_MODELS], pictures, within_s=options.stored_within, logs=run.logs)
+    if options.only != ["generator"]:
+        classifiers = [name for name in (MAIN_MODEL, *OTHER_MODELS) if "ssdlite" not in name]  # detectors stay eager
+        store_backends(fovea, classifiers, pictures, within_s=options.stored_within, logs=run.logs)
     if "throughput" in options.only:
         others = peers(
             run.bench.python, architecture=MAIN_ARCHITECTURE, weights=run.bench.weights, backend=loop.backend

@@ -55,8 +55,7 @@ def store_backends(
     for model in models:
         if _is_settled(exports_of(fovea.home, model)):
             continue
-        verb = "detect" if "ssdlite" in model else "classify"
-        server = fovea.serving(model, verb=verb)
+        server = fovea.serving(model)
         with started(server, pictures[0], logs) as running:
             deadline = time.monotonic() + within_s
             while not _is_settled(exports_of(fovea.home, model)):
