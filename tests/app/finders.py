@@ -62,8 +62,8 @@ def finders_from_version() -> staticmethod[..., AnyPredictor]:
     original = Predictor.from_version
 
     def from_version(registry: Registry, version: Any, device: Any) -> AnyPredictor:
-        name = version.manifest.name
-        known = made.get(name)
-        return original(registry, version, device) if known is None else known
+        manifest = version.manifest
+        is_ours = manifest.name in made and manifest.parameters == 1  # other tests have models of these names too
+        return made[manifest.name] if is_ours else original(registry, version, device)
 
     return staticmethod(from_version)
