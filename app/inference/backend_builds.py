@@ -216,7 +216,7 @@ class BackendBuilds:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env=_environment(),
-            process_group=0,
+            start_new_session=True,  # a process group of its own; uvloop knows no other word for it
         )
         assert process.stdout is not None
         words = _LastWords()

@@ -33,7 +33,9 @@ from models.backends.report import ExportReport
 from models.manifest import DatasetReference
 from models.predictors.classification import ClassSelection
 from models.registry import Registry
+from tests.app import pictures
 from tests.app.compass import publish_compass
+from tests.app.conftest import StartApi
 from tests.app.running_api import RunningApi
 from tests.builders import gradient_tensor
 from tests.models.small_networks import StandIn
@@ -437,3 +439,18 @@ def test_version_shows_what_was_built_from_it_with_real_pictures(shades: Running
     assert export["agreement"]["source"] == "dataset"
     assert [speed["batch"] for speed in export["speeds"]] == [1, 4, 8]
     assert version.manifest.dataset == DatasetReference.model_validate(answer["manifest"]["dataset"])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
+def test_real_server_builds_and_swaps_beside_its_requests(start_api: StartApi) -> None:
+    """With the server's own event loop, which is uvloop's and starts processes in its own way."""
+    api = start_api(backend="openvino")
+    publish_compass(api.services.registry)
+    assert api.classify(pictures.png()).json()["model"]["backend"] == "eager"
+
+    wait_until(lambda: api.classify(pictures.png()).json()["model"]["backend"] == "openvino", interval_s=0.5)
+
+    answer = api.classify(pictures.png()).json()
+    assert answer["predictions"][0]["classes"][0]["label"] == "left"
+    exports = api.http.get("/v1/models/compass/versions/1").json()["exports"]
+    assert [export["status"] for export in exports] == ["verified"]
