@@ -13,8 +13,6 @@ from benchmarks.serving.load import closed_loop, run
 from benchmarks.serving.servers import FoveaStart, started
 from benchmarks.serving.tables import print_table, spread
 
-_QUIET_FOR_S = 5.0  # a backend counts as stored when its files no longer change for so long
-
 
 def measure_cold_start(
     fovea: FoveaStart, model: str, pictures: Sequence[bytes], *, rounds: int, stored_within_s: float, logs: Path
@@ -73,9 +71,8 @@ def exports_of(home: Path, model: str) -> Path:
 
 
 def _is_settled(exports: Path) -> bool:
-    """Whether there are files, and none has changed lately."""
-    changed = [path.stat().st_mtime for path in exports.rglob("*") if path.is_file()]
-    return bool(changed) and time.time() - max(changed) > _QUIET_FOR_S
+    """Whether something was built and verified, and nothing is being built. What is written still begins with a dot."""
+    return any(exports.glob("[!.]*/report.json")) and not any(exports.glob(".tmp-*"))
 
 
 def _start(fovea: FoveaStart, model: str, pictures: Sequence[bytes], logs: Path) -> float:
