@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final, Literal, TypeVar
 
+from app.inference.thread_priority import stand_back
+
 Urgency = Literal["finish", "interactive", "bulk"]
 _URGENCIES: Final[tuple[Urgency, ...]] = ("finish", "interactive", "bulk")
 
@@ -35,7 +37,7 @@ class DecodePool:
     """Runs calls in threads, by urgency and then in their order. To be used from one event loop."""
 
     def __init__(self, threads: int) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=stand_back)
         self._lines: dict[Urgency, deque[_Waiting]] = {urgency: deque() for urgency in _URGENCIES}
 
     @property

@@ -22,6 +22,7 @@ from torch import Tensor
 from app.inference.errors import OutOfDeviceMemory
 from app.inference.loaded_models import LoadedModel
 from app.inference.observer import Observer
+from app.inference.thread_priority import stand_back
 from models.backends.backend import BackendName, Precision
 from models.predictor import AnyPredictor, Selection
 
@@ -62,7 +63,7 @@ class Lane:
         """after_batch: is told how many views went through, on the event loop."""
         self._observers = observers
         self._after_batch = after_batch
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="infer")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="infer", initializer=stand_back)
         self._lines: dict[_Line, deque[_Waiting]] = {}
         self._numbers = count()
         self._is_busy = False
