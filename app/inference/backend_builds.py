@@ -29,9 +29,7 @@ from app.inference.model_source import ModelSource
 from models.backends.backend import Backend
 from models.backends.choosing import (
     Candidate,
-    Chosen,
     Policy,
-    PrecisionChoice,
     can_be_built,
     candidates,
     choose,
@@ -107,14 +105,6 @@ class BackendBuilds:
         self._running[model] = task
         task.add_done_callback(lambda _: self._running.pop(model, None))
 
-    async def stored(self, loaded: LoadedModel, precision: PrecisionChoice = "auto") -> Backend | None:
-        """The fastest that is built already, for instance in float32 for one who insists on it; None: stay eager.
-
-        The model must still have its eager network. Raises ModelsError.
-        """
-        chosen = await asyncio.to_thread(self._choose, loaded, precision)
-        return chosen.backend if chosen else None
-
     async def idle(self) -> None:
         """Waits until nothing is looked for or built."""
         while self._running:
@@ -171,15 +161,6 @@ class BackendBuilds:
         log.info("%s runs on %s in %s now", loaded.source.reference, best.backend.name, best.backend.precision)
         self._on_ready(loaded, best.backend)
         return best.report.identity
-
-    def _choose(self, loaded: LoadedModel, precision: PrecisionChoice) -> Chosen | None:
-        """In a thread."""
-        eager = loaded.predictor.backend
-        if not isinstance(eager, EagerBackend):
-            return None
-        policy = Policy(backend=self._policy.backend, precision=precision)
-        found = self._exports_of(loaded.source)
-        return choose(found.exports, eager, loaded.predictor.preset, policy, weights=found.weights)
 
     def _exports_of(self, source: ModelSource) -> ModelExports:
         return exports_of(self._registry, self._directories["weights"], name=source.name, version=source.version)

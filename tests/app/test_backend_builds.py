@@ -395,18 +395,6 @@ def test_absent_compilers_are_said_once(home: Path, caplog: pytest.LogCaptureFix
         with_server(work, home, "crash")
 
 
-def test_request_that_insists_on_float32_gets_what_is_stored(home: Path) -> None:
-    async def work(server: Server) -> None:
-        loaded = await server.models.get("one")
-        assert await server.builds.stored(loaded, "float32") is None
-        await Server(home, "right").load("one")
-        found = await server.builds.stored(loaded, "float32")
-        assert found is not None
-        assert found.precision == "float32"
-
-    with_server(work, home, "right")
-
-
 def test_model_deleted_while_it_is_built_is_no_error(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def work(server: Server) -> None:
         loaded = await server.models.get("one")
