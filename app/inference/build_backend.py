@@ -168,6 +168,8 @@ def _be_modest(memory_bytes: int) -> None:
     import resource
 
     os.nice(_NICENESS)
+    with suppress(OSError):  # Linux may weigh sessions instead of processes (sched(7)): this one is a session
+        Path("/proc/self/autogroup").write_text(str(_NICENESS), encoding="ascii")
     if memory_bytes:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))  # what it allocates, not what it maps
     with suppress(OSError):

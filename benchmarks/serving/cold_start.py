@@ -51,12 +51,10 @@ def store_backends(
     if not within_s:
         return False
     for model in models:
-        if _is_settled(exports_of(fovea.home, model)):
-            continue
         server = fovea.serving(model)
         with started(server, pictures[0], logs) as running:
             deadline = time.monotonic() + within_s
-            while not _is_settled(exports_of(fovea.home, model)):
+            while running.child.is_building() or not _is_settled(exports_of(fovea.home, model)):
                 if time.monotonic() > deadline:
                     print(f"{model}: no backend was stored within {within_s:.0f} s", file=sys.stderr)
                     return False

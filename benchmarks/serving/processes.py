@@ -23,6 +23,8 @@ from benchmarks.serving.load import HOST, OK
 MIB = 1024**2
 _ANSWERS_WITHIN_S = 300.0  # torch.compile takes minutes the first time
 _ENDS_WITHIN_S = 20.0
+_LOOKS, _LOOK_EVERY_S = 6, 0.5
+_BUILDER = "app.inference.build_backend"
 _NEVER = {400, 404, 405, 413, 415, 422}  # asking again would not help
 
 
@@ -42,6 +44,14 @@ class Child:
     def pss_mib(self) -> float:
         """Proportional set size of the process and all that it started."""
         return tree_pss_mib(self.process.pid)
+
+    def is_building(self) -> bool:
+        """Whether Fovea builds a backend, or did within the last seconds: one build follows another."""
+        for _ in range(_LOOKS):
+            if _has_child(self.process.pid, _BUILDER):
+                return True
+            time.sleep(_LOOK_EVERY_S)
+        return False
 
     def first_answer(self, path: str, content_type: str, body: bytes) -> tuple[float, dict[str, Any]]:
         """Asks until it answers 200: seconds from its start, and the answer.
@@ -123,6 +133,16 @@ def tree_pss_mib(pid: int) -> float:
                 if line.startswith("Pss:"):
                     total += int(line.split()[1]) * 1024
     return total / MIB
+
+
+def _has_child(pid: int, word: str) -> bool:
+    """Whether a process below has `word` on its command line."""
+    with suppress(psutil.NoSuchProcess):
+        for each in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if word in each.cmdline():
+                    return True
+    return False
 
 
 class PeakMemory:
