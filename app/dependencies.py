@@ -15,32 +15,32 @@ from workers.datasets.store import DatasetStore
 from workers.job_store import JobStore
 
 
-def get_services(request: Request) -> Services:
+async def get_services(request: Request) -> Services:
     """What the lifespan made."""
     return cast("Services", request.app.state.services)
 
 
-def get_registry(services: ServicesDep) -> Registry:
+async def get_registry(services: ServicesDep) -> Registry:
     return services.registry
 
 
-def get_datasets(services: ServicesDep) -> DatasetStore:
+async def get_datasets(services: ServicesDep) -> DatasetStore:
     return services.datasets
 
 
-def get_jobs(services: ServicesDep) -> JobStore:
+async def get_jobs(services: ServicesDep) -> JobStore:
     return services.jobs
 
 
-def get_engine(services: ServicesDep) -> Engine:
+async def get_engine(services: ServicesDep) -> Engine:
     return services.engine
 
 
-def get_settings(services: ServicesDep) -> ApiSettings:
+async def get_settings(services: ServicesDep) -> ApiSettings:
     return services.settings
 
 
-def get_idempotency(
+async def get_idempotency(
     request: Request,
     services: ServicesDep,
     idempotency_key: Annotated[

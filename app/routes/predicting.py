@@ -55,7 +55,7 @@ class Caller:
     precision: PrecisionChoice
 
 
-def get_caller(
+async def get_caller(
     request: Request,
     services: ServicesDep,
     engine: EngineDep,
