@@ -16,18 +16,23 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -
 
     Raises ClientDisconnect.
     """
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_client_gone(request))
+    task = asyncio.current_task()
+    assert task is not None
+    has_gone = False
+
+    async def watch() -> None:
+        nonlocal has_gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        has_gone = True
+        task.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
+        return await work
+    except asyncio.CancelledError:
+        if has_gone and task.uncancel() == 0:  # nobody else wants it to end
+            raise ClientDisconnect from None
+        raise
     finally:
-        working.cancel()
-        gone.cancel()
-
-
-async def _client_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()

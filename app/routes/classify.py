@@ -12,6 +12,7 @@ from app.routes.predicting import (
     Caller,
     CategoriesQuery,
     ModelQuery,
+    PredictRoute,
     Presentation,
     answer_prediction,
     get_caller,
@@ -23,7 +24,7 @@ from models.drawing import annotate_classes
 from models.predictions import ClassScore
 from models.predictors.classification import ClassSelection
 
-router = APIRouter(prefix="/v1", tags=["Predict"])
+router = APIRouter(prefix="/v1", tags=["Predict"], route_class=PredictRoute)
 
 
 @router.post(

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from fastapi import Header, Query, Request
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
 from torch import Tensor
 
-from app.dependencies import EngineDep, ServicesDep
+from app.dependencies import ServicesDep
 from app.disconnects import while_connected
 from app.errors import NotAcceptable
 from app.inference.answers import Answer, Drawing
-from app.inference.engine import Engine
 from app.inference.lane import Priority
 from app.problems import problem_of
 from app.routes.answers import Documented, file_part, json_answer, problems
@@ -31,6 +32,9 @@ Prediction = TypeVar("Prediction")
 _DRAWN: Final[dict[str, Literal["png", "jpeg"]]] = {"image/png": "png", "image/jpeg": "jpeg"}
 _ANSWERS: Final = ("application/json", *_DRAWN)  # the first of those that a client likes equally well
 
+_TERMS_HEADERS: Final = ("x-request-timeout", "x-priority")  # those that `get_caller` reads
+_MOST_QUERIES, _LONGEST_QUERY = 256, 1000  # that are remembered
+
 ModelQuery = Annotated[
     str,
     Query(
@@ -44,21 +48,26 @@ CategoriesQuery = Annotated[list[str] | None, Query(description="Only these; rep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Caller:
-    """The request, and what answers it."""
+class Terms:
+    """How a prediction is to be made, whatever it is of."""
 
-    request: Request
-    services: Services
-    engine: Engine
     timeout_s: float
     priority: Priority
     precision: PrecisionChoice
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """The request, and what answers it."""
+
+    request: Request
+    services: Services
+    terms: Terms
+
+
 async def get_caller(
     request: Request,
     services: ServicesDep,
-    engine: EngineDep,
     x_request_timeout: Annotated[
         float | None,
         Header(
@@ -82,10 +91,7 @@ async def get_caller(
     return Caller(
         request=request,
         services=services,
-        engine=engine,
-        timeout_s=timeout_s,
-        priority=x_priority,
-        precision=precision,
+        terms=Terms(timeout_s=timeout_s, priority=x_priority, precision=precision),
     )
 
 
@@ -111,6 +117,41 @@ def predictions_documented(description: str) -> Documented:
     }
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked(Generic[Prediction]):
+    """What a query and the headers that go with it ask for."""
+
+    model: str
+    selection: Selection[Prediction]
+    presentation: Presentation[Prediction]
+    terms: Terms
+
+
+class PredictRoute(APIRoute):
+    """A route that predicts. What it is asked for is worked out once a query: FastAPI takes longer than HTTP does."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's own at first, which ends in `answer_prediction`; later, for the same query, that alone."""
+        work_out = super().get_route_handler()
+        known: dict[tuple[str | bytes | None, ...], Asked[Any]] = {}
+
+        async def handle(request: Request) -> Response:
+            key = (request.scope["query_string"], *map(request.headers.get, _TERMS_HEADERS))
+            asked = known.get(key)
+            if asked is not None:
+                return await _answer(request, request.app.state.services, asked)
+            try:
+                return await work_out(request)
+            finally:
+                asked = getattr(request.state, "asked", None)
+                if asked is not None and sum(len(part or "") for part in key) < _LONGEST_QUERY:
+                    if len(known) >= _MOST_QUERIES:
+                        known.clear()
+                    known[key] = asked
+
+        return handle
+
+
 async def answer_prediction(
     caller: Caller, model: str, selection: Selection[Prediction], presentation: Presentation[Prediction]
 ) -> Response:
@@ -118,11 +159,18 @@ async def answer_prediction(
 
     Raises NotAcceptable, what `read_images` and `Engine.predict` raise, and the first image's error if all have one.
     """
-    drawn_as = _wanted_picture(caller.request.headers.get("accept", ""))
+    asked = Asked(model=model, selection=selection, presentation=presentation, terms=caller.terms)
+    caller.request.state.asked = asked
+    return await _answer(caller.request, caller.services, asked)
+
+
+async def _answer(request: Request, services: Services, asked: Asked[Prediction]) -> Response:
+    presentation, terms, engine = asked.presentation, asked.terms, services.engine
+    drawn_as = _wanted_picture(request.headers.get("accept", ""))
     if drawn_as == "jpeg" and presentation.png is not None:
         raise NotAcceptable("A map of indices would not survive as a JPEG.", hint="Accept: image/png.")
-    caller.engine.check_room(caller.priority)  # who is refused anyway need not be read
-    posted = await read_images(caller.request, caller.services)
+    engine.check_room(terms.priority)  # who is refused anyway need not be read
+    posted = await read_images(request, services)
     if drawn_as is not None and len(posted) != 1:
         raise NotAcceptable(
             f"A picture with the predictions drawn on it is made of one image, not of {len(posted)}.",
@@ -136,20 +184,20 @@ async def answer_prediction(
     if drawn_as is not None and presentation.png is None:
         drawing = Drawing(annotate=presentation.annotate, image_format=drawn_as)
     answer = await while_connected(
-        caller.request,
-        caller.engine.predict(
-            model,
+        request,
+        engine.predict(
+            asked.model,
             [image.data for image in good],
-            selection,
-            timeout_s=caller.timeout_s,
-            priority=caller.priority,
-            precision=caller.precision,
+            asked.selection,
+            timeout_s=terms.timeout_s,
+            priority=terms.priority,
+            precision=terms.precision,
             drawing=drawing,
         ),
     )
     if drawn_as is not None:
         return _picture(answer, presentation, drawn_as)
-    body = _response(caller.request, posted, answer, presentation)
+    body = _response(request, posted, answer, presentation)
     return json_answer(body, headers=server_timing(answer.times))
 
 
@@ -158,6 +206,7 @@ def split_categories(categories: list[str] | None) -> frozenset[str]:
     return frozenset(part.strip() for entry in categories or () for part in entry.split(",") if part.strip())
 
 
+@lru_cache(maxsize=_MOST_QUERIES)
 def _wanted_picture(accept: str) -> Literal["png", "jpeg"] | None:
     """The kind of picture that the Accept header prefers, or None for JSON. Raises NotAcceptable."""
     best, best_quality = "", 0.0

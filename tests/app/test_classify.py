@@ -281,3 +281,28 @@ def test_prediction_does_not_depend_on_its_company(compass: RunningApi) -> None:
     answer = compass.http.post("/v1/classify", params={"model": "compass"}, files=files)
     scores = [row["classes"][0]["score"] for row in answer.json()["predictions"]]
     assert scores == pytest.approx([alone[1]] * 40, abs=1e-6)
+
+
+def test_query_sent_again_is_answered_for_its_own_picture_and_accept(compass: RunningApi) -> None:
+    """What a query asks for is worked out once; what comes with it is not."""
+    mirrored = pictures.encoded(pictures.left_bright().transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    query = {"top_k": 1, "score_threshold": 0.125}
+    answers = [compass.classify(data, **query) for data in (pictures.png(), mirrored, pictures.png())]
+    assert [best(answer)[0] for answer in answers] == ["left", "right", "left"]
+    headers = {"Content-Type": "image/png", "Accept": "image/png"}
+    params = {"model": "compass", **query}
+    drawn = compass.http.post("/v1/classify", params=params, content=pictures.png(), headers=headers)
+    assert drawn.headers["content-type"] == "image/png"
+    assert best(compass.classify(pictures.png(), top_k=1, score_threshold=0.25))[0] == "left"
+
+
+def test_query_sent_again_under_other_headers_is_held_to_those(compass: RunningApi) -> None:
+    def ask(**headers: str) -> httpx.Response:
+        headers["Content-Type"] = "image/png"
+        return compass.http.post("/v1/classify", params={"model": "compass"}, content=pictures.png(), headers=headers)
+
+    assert [ask().status_code, ask(**{"X-Request-Timeout": "5"}).status_code, ask().status_code] == [200, 200, 200]
+    refused = ask(**{"X-Request-Timeout": "0"})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "x-request-timeout")
+    refused = ask(**{"X-Priority": "urgent"})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "x-priority")
