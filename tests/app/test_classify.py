@@ -286,7 +286,7 @@ def test_prediction_does_not_depend_on_its_company(compass: RunningApi) -> None:
 def test_query_sent_again_is_answered_for_its_own_picture_and_accept(compass: RunningApi) -> None:
     """What a query asks for is worked out once; what comes with it is not."""
     mirrored = pictures.encoded(pictures.left_bright().transpose(Image.Transpose.FLIP_LEFT_RIGHT))
-    query = {"top_k": 1, "score_threshold": 0.125}
+    query: dict[str, Any] = {"top_k": 1, "score_threshold": 0.125}
     answers = [compass.classify(data, **query) for data in (pictures.png(), mirrored, pictures.png())]
     assert [best(answer)[0] for answer in answers] == ["left", "right", "left"]
     headers = {"Content-Type": "image/png", "Accept": "image/png"}

@@ -1,4 +1,4 @@
-"""What routes depend on are coroutines: FastAPI runs a plain function in a thread, and a prediction would wait for it."""
+"""What routes depend on are coroutines: FastAPI runs a plain function in a thread, which a prediction waits for."""
 
 from __future__ import annotations
 
