@@ -21,13 +21,11 @@ from models.architectures.catalog import get_architecture
 from models.backends.backend import Backend
 from models.backends.eager import EagerBackend
 from models.backends.graphs import Graph
+from models.backends.views import largest_batch
 from models.manifest import AnyPreset, Task
 from models.registry import ModelVersion, Registry
 from models.state_dicts import module_from_state_dict
 from models.weights import pretrained
-
-BATCH_IMAGES = 32  # larger batches take memory and gain nothing
-BATCH_PIXELS = 2**22  # of all views of a batch: 4 of 800 x 1333 px, whose feature maps take a gigabyte
 
 Prediction = TypeVar("Prediction")
 Output = TypeVar("Output")
@@ -172,11 +170,6 @@ def batches(views: Sequence[Tensor]) -> Iterator[list[int]]:
         most = largest_batch(shape)
         for start in range(0, len(numbers), most):
             yield numbers[start : start + most]
-
-
-def largest_batch(shape: torch.Size) -> int:
-    """How many views of that shape, [C, h, w], may share a batch."""
-    return max(1, min(BATCH_IMAGES, BATCH_PIXELS // (shape[-1] * shape[-2])))
 
 
 def _predictor(

@@ -27,8 +27,9 @@ from app.inference.model_source import ModelFinder, ModelSource
 from app.inference.warm_up import warm_up
 from models.backends.backend import Backend
 from models.backends.choosing import PrecisionChoice
+from models.backends.views import largest_batch
 from models.errors import ModelsError
-from models.predictor import AnyPredictor, largest_batch
+from models.predictor import AnyPredictor
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,9 @@ import time
 
 import torch
 
+from models.backends.views import BATCH_IMAGES, largest_batch
 from models.manifest import Preset
-from models.predictor import BATCH_IMAGES, AnyPredictor, largest_batch
+from models.predictor import AnyPredictor
 from models.presets import scaled_size
 
 _BUDGET_S = 1.0  # for finding the best size, beyond the one batch that every model gets

@@ -15,14 +15,14 @@ import weakref
 import zipfile
 from ctypes import byref, c_char_p, c_size_t, c_void_p
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.backends.backend import BackendName, Precision
-from models.backends.compiler import export
+from models.backends.compiler import CompiledBackend, export, parts_of
 from models.backends.eager import EagerBackend
+from models.backends.part import Part
 from models.backends.views import ViewSize
 from models.errors import BackendUnavailable
 
@@ -43,65 +43,42 @@ class AotInductor:
 
     def build(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> None:
         """See Compiler.build."""
-        import torch._inductor
-        from torch._inductor.utils import fresh_cache
+        for part in parts_of(eager, size):
+            _build(part, directory, precision=precision, device=eager.device)
 
-        program = export(eager, size, precision)
-        package = directory / "network.pt2"
-        with fresh_cache(), torch.no_grad():  # the cache is of no use to anyone else
-            torch._inductor.aoti_compile_and_package(  # noqa: SLF001 -- torch documents it under this name
-                program,
-                package_path=str(package),
-                inductor_configs={
-                    "compile_threads": 1,  # no pool of processes
-                    "max_autotune": eager.device.type == "cuda",
-                },
-            )
-        _unpack(package, directory)
-        (directory / "outputs.json").write_text(json.dumps(len(program.graph_signature.user_outputs)))
-
-    def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> AotInductorBackend:
+    def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> CompiledBackend:
         """See Compiler.load."""
-        return AotInductorBackend(directory, size, device=eager.device, precision=precision)
+        networks = {
+            part.name: AotInductorNetwork(directory, part.name, device=eager.device) for part in parts_of(eager, size)
+        }
+        return CompiledBackend(eager, size, networks, name=self.name, precision=precision)
 
 
-class AotInductorBackend:
+class AotInductorNetwork:
     """A shared library that computes a network. At most two calls run at once, others wait."""
 
-    name: BackendName = "aot_inductor"
-
-    def __init__(self, directory: Path, size: ViewSize, *, device: torch.device, precision: Precision) -> None:
+    def __init__(self, directory: Path, name: str, *, device: torch.device) -> None:
         """Raises BackendUnavailable."""
-        self.precision: Precision = precision
-        self._size = size
         self._device = device
+        library = directory / f"{name}.so"
         try:
-            library = next(directory.glob("*.so"))
-            self._outputs = int(json.loads((directory / "outputs.json").read_bytes()))
+            self._outputs = int(json.loads((directory / f"{name}.json").read_bytes()))
             self._library = ctypes.CDLL(str(library))
-        except (OSError, StopIteration, ValueError) as error:
-            raise BackendUnavailable(f"The network in {directory} cannot be loaded: {error}") from error
+            self.size_bytes = library.stat().st_size
+        except (OSError, ValueError) as error:
+            raise BackendUnavailable(f"The network {library} cannot be loaded: {error}") from error
         self._container = c_void_p()
         where = "cpu" if device.type == "cpu" else str(device)
         code = self._library.AOTInductorModelContainerCreateWithDevice(
             byref(self._container), c_size_t(_RUNNERS), c_char_p(where.encode()), c_char_p(str(directory).encode())
         )
         if code:
-            raise BackendUnavailable(f"The network in {directory} does not start on {where}.")
-        self.size_bytes = library.stat().st_size
+            raise BackendUnavailable(f"The network {library} does not start on {where}.")
         weakref.finalize(self, _let_go, self._library, self._container).atexit = False
 
-    @torch.inference_mode()
-    def run(self, batch: Tensor) -> Any:
-        """See Backend.run. Several outputs come as a tuple."""
-        if not self._size.takes(batch):  # compiled code does not look: it would read what is not there
-            msg = f"the compiled network takes {self._size}, not {batch.dtype} {list(batch.shape)}"
-            raise ValueError(msg)
-        outputs = tuple(output.cpu() for output in self._call(batch.to(self._device).contiguous()))
-        return outputs[0] if len(outputs) == 1 else outputs
-
-    def _call(self, batch: Tensor) -> list[Tensor]:
-        inputs = (c_void_p * 1)(*_handles([batch]))  # the call takes them over
+    def __call__(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """See CompiledNetwork."""
+        inputs = (c_void_p * 1)(*_handles([batch.contiguous()]))  # the call takes them over
         outputs = (c_void_p * self._outputs)()
         stream = None
         if self._device.type == "cuda":
@@ -112,7 +89,7 @@ class AotInductorBackend:
         if code:
             msg = "the compiled network failed; its words are on stderr"
             raise RuntimeError(msg)
-        return _tensors(list(outputs))
+        return tuple(_tensors(list(outputs)))
 
 
 def find_compiler() -> str | None:
@@ -126,7 +103,26 @@ def find_compiler() -> str | None:
         return None
 
 
-def _unpack(package: Path, directory: Path) -> None:
+def _build(part: Part, directory: Path, *, precision: Precision, device: torch.device) -> None:
+    import torch._inductor
+    from torch._inductor.utils import fresh_cache
+
+    program = export(part, precision, device)
+    package = directory / f"{part.name}.pt2"
+    with fresh_cache(), torch.no_grad():  # the cache is of no use to anyone else
+        torch._inductor.aoti_compile_and_package(  # noqa: SLF001 -- torch documents it under this name
+            program,
+            package_path=str(package),
+            inductor_configs={
+                "compile_threads": 1,  # no pool of processes
+                "max_autotune": device.type == "cuda",
+            },
+        )
+    _unpack(package, directory / f"{part.name}.so")
+    (directory / f"{part.name}.json").write_text(json.dumps(len(program.graph_signature.user_outputs)))
+
+
+def _unpack(package: Path, library: Path) -> None:
     """Leaves of a package what it takes to run: the shared library, and a GPU's kernels. Raises BackendUnavailable."""
     with zipfile.ZipFile(package) as archive:
         for entry in archive.infolist():
@@ -138,7 +134,8 @@ def _unpack(package: Path, directory: Path) -> None:
                 if operators:
                     raise BackendUnavailable(f"The network has {len(operators)} operators that AOTInductor leaves out.")
             if Path(name).suffix in (".so", ".cubin", ".hsaco"):
-                with archive.open(entry) as source, (directory / name).open("wb") as target:
+                place = library if name.endswith(".so") else library.with_name(name)
+                with archive.open(entry) as source, place.open("wb") as target:
                     shutil.copyfileobj(source, target)
     package.unlink()
 

@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from models.backends.choosing import Candidate
+from models.backends.detection.agreement import check_detectors, compare_detectors
 from models.backends.eager import EagerBackend
 from models.backends.exports import Exports
 from models.backends.report import Agreement, ExportReport, ExportStatus, Speed
@@ -53,9 +54,12 @@ def build(
             compiler.build(eager, size, directory, precision=identity.precision)
             build_s = time.monotonic() - began
             built = compiler.load(eager, size, directory, precision=identity.precision)
-            agreement = compare(task, eager, built, views, source=source)
+            if task == "detection":
+                agreement = compare_detectors(eager, built, views, source=source)
+            else:
+                agreement = compare(task, eager, built, views, source=source)
             speeds = measure(eager, built, views, device=eager.device)
-            check(agreement, identity.precision)
+            (check_detectors if task == "detection" else check)(agreement, identity.precision)
         except OSError:
             raise
         except Exception as error:  # a compiler breaks with anything

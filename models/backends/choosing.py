@@ -48,8 +48,8 @@ class Candidate:
 
 
 def can_be_built(eager: EagerBackend) -> bool:
-    """Whether there are other ways to run it: detectors have none yet."""
-    return not isinstance(eager.graph, DetectionGraph)
+    """Whether there are other ways to run it: a detector that cannot be taken apart has none."""
+    return not isinstance(eager.graph, DetectionGraph) or eager.graph.split is not None
 
 
 def candidates(device: torch.device, policy: Policy, *, weights: str) -> list[Candidate]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from models.backends.backend import Backend, BackendName, Precision
+from models.backends.detection.parts import Network, SplitDetector, without_weights
 from models.backends.eager import EagerBackend
+from models.backends.graphs import DetectionGraph
+from models.backends.part import Part
 from models.backends.views import LARGEST_BATCH, SMALLEST_PX, ViewSize
+from models.errors import BackendUnavailable
 
 _EXAMPLE_BATCH = 4
 
@@ -42,20 +47,86 @@ class Compiler(Protocol):
         """The network that was built into `directory`, for a process with as many threads. Raises BackendError."""
 
 
-def export(eager: EagerBackend, size: ViewSize, precision: Precision) -> ExportedProgram:
-    """The network as operators alone; the batch varies, and height and width where they do.
+class CompiledNetwork(Protocol):
+    """A part that was compiled. May be called by several threads at once."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that its weights take."""
+
+    def __call__(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """As the part's module. What it does with a batch of another size is not said."""
+
+
+class CompiledBackend:
+    """A graph whose networks were compiled. See Backend."""
+
+    def __init__(
+        self,
+        eager: EagerBackend,
+        size: ViewSize,
+        networks: Mapping[str, CompiledNetwork],
+        *,
+        name: BackendName,
+        precision: Precision,
+    ) -> None:
+        """eager: is not kept, but for what of a detector is no network. networks: by the names of `parts_of`."""
+        self.name: BackendName = name
+        self.precision: Precision = precision
+        self._size = size
+        self._device = eager.device
+        self._networks = networks
+        graph = eager.graph
+        self._around = without_weights(_split(graph)) if isinstance(graph, DetectionGraph) else None
+
+    @property
+    def networks(self) -> Mapping[str, Network]:
+        """By name."""
+        return self._networks
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that the weights take."""
+        return sum(network.size_bytes for network in self._networks.values())
+
+    @torch.inference_mode()
+    def run(self, batch: Tensor) -> Any:
+        """See Backend.run."""
+        if not self._size.takes(batch):  # compiled code does not look: it would read what is not there
+            msg = f"the network takes {self._size}, not {batch.dtype} {list(batch.shape)}"
+            raise ValueError(msg)
+        moved = batch.to(self._device)
+        if self._around is not None:
+            return self._around.detect(moved, self._networks)
+        (output,) = self._networks["network"](moved)
+        return output.cpu()
+
+
+def parts_of(eager: EagerBackend, size: ViewSize) -> tuple[Part, ...]:
+    """The networks of a graph, each to be compiled for itself. Raises BackendUnavailable."""
+    graph = eager.graph
+    if isinstance(graph, DetectionGraph):
+        return _split(graph).parts(size)
+    sides = [size.height or 7 * SMALLEST_PX, size.width or 9 * SMALLEST_PX]
+    varies = tuple(at for at, side in ((2, size.height), (3, size.width)) if side is None)
+    example = torch.zeros(_EXAMPLE_BATCH, size.channels, *sides, dtype=torch.uint8)
+    return (Part(name="network", module=graph, example=example, most_rows=LARGEST_BATCH, varies=varies),)
+
+
+def export(part: Part, precision: Precision, device: torch.device) -> ExportedProgram:
+    """The part as operators alone.
 
     Raises what torch.export raises: a network that looks at values in Python cannot be exported.
     """
-    graph: nn.Module = eager.graph
+    module = part.module
     if precision != "float32":
-        graph = copy.deepcopy(graph).to(getattr(torch, precision))
-    sides = [size.height or 7 * SMALLEST_PX, size.width or 9 * SMALLEST_PX]
-    example = torch.zeros(_EXAMPLE_BATCH, size.channels, *sides, dtype=torch.uint8, device=eager.device)
-    dynamic: dict[int, object] = {0: Dim("batch", min=1, max=LARGEST_BATCH)}
-    if size.height is None:
-        dynamic[2] = Dim.DYNAMIC
-    if size.width is None:
-        dynamic[3] = Dim.DYNAMIC
+        module = copy.deepcopy(module).to(getattr(torch, precision))
+    sizes: dict[int, object] = {0: Dim("rows", min=1, max=part.most_rows), **dict.fromkeys(part.varies, Dim.DYNAMIC)}
     with torch.no_grad():
-        return torch.export.export(graph, (example,), dynamic_shapes=(dynamic,))
+        return torch.export.export(module.eval(), (part.example.to(device),), dynamic_shapes=(sizes,))
+
+
+def _split(graph: DetectionGraph) -> SplitDetector:
+    if graph.split is None:
+        raise BackendUnavailable("This detector runs whole: there is no network in it that can be compiled.")
+    return graph.split

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.backends.backend import BackendName, Precision
+from models.backends.detection.parts import Network
 from models.backends.graphs import DetectionGraph, Graph
 
 
@@ -26,6 +28,13 @@ class EagerBackend:
     def size_bytes(self) -> int:
         """Memory that parameters and buffers take."""
         return sum(tensor.nbytes for tensor in (*self.graph.parameters(), *self.graph.buffers()))
+
+    @property
+    def networks(self) -> Mapping[str, Network]:
+        """Of a detector that was taken apart."""
+        assert isinstance(self.graph, DetectionGraph)
+        assert self.graph.split is not None
+        return self.graph.split.networks
 
     @torch.inference_mode()
     def run(self, batch: Tensor) -> Any:

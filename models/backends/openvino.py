@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from models.backends.backend import BackendName, Precision
-from models.backends.compiler import export
+from models.backends.compiler import CompiledBackend, export, parts_of
 from models.backends.eager import EagerBackend
-from models.backends.views import LARGEST_BATCH, ViewSize
+from models.backends.part import Part
+from models.backends.views import ViewSize
 from models.errors import BackendUnavailable
 
-_FILE = "network.xml"
 _TELEMETRY = "openvino_telemetry"
 
 
@@ -44,27 +44,27 @@ class OpenVino:
     def build(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> None:  # noqa: ARG002
         """See Compiler.build. Weights are stored in float32 whatever the network will compute in."""
         openvino = _openvino()
-        model = openvino.convert_model(export(eager, size, "float32"))
-        (network_input,) = model.inputs
-        sides = [-1 if side is None else side for side in (size.channels, size.height, size.width)]
-        model.reshape({network_input: openvino.PartialShape([openvino.Dimension(1, LARGEST_BATCH), *sides])})
-        openvino.save_model(model, directory / _FILE, compress_to_fp16=False)
+        for part in parts_of(eager, size):
+            model = openvino.convert_model(export(part, "float32", eager.device))
+            (network_input,) = model.inputs
+            sides = [-1 if at in part.varies else side for at, side in enumerate(part.example.shape)][1:]
+            model.reshape({network_input: openvino.PartialShape([openvino.Dimension(1, part.most_rows), *sides])})
+            openvino.save_model(model, _file(directory, part), compress_to_fp16=False)
 
-    def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> OpenVinoBackend:  # noqa: ARG002
+    def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> CompiledBackend:
         """See Compiler.load."""
-        return OpenVinoBackend(directory, size, precision=precision, threads=torch.get_num_threads())
+        networks = {
+            part.name: OpenVinoNetwork(_file(directory, part), precision=precision, threads=torch.get_num_threads())
+            for part in parts_of(eager, size)
+        }
+        return CompiledBackend(eager, size, networks, name=self.name, precision=precision)
 
 
-class OpenVinoBackend:
+class OpenVinoNetwork:
     """A network on the CPU. Calls wait for each other: each has all the threads."""
 
-    name: BackendName = "openvino"
-
-    def __init__(self, directory: Path, size: ViewSize, *, precision: Precision, threads: int) -> None:
+    def __init__(self, path: Path, *, precision: Precision, threads: int) -> None:
         """Raises BackendUnavailable."""
-        self.precision: Precision = precision
-        self._size = size
-        path = directory / _FILE
         try:
             core = _openvino().Core()
             compiled = core.compile_model(
@@ -79,22 +79,22 @@ class OpenVinoBackend:
             )
             self.size_bytes = path.with_suffix(".bin").stat().st_size
         except (RuntimeError, OSError) as error:
-            raise BackendUnavailable(f"The network in {directory} cannot be loaded: {error}") from error
+            raise BackendUnavailable(f"The network {path} cannot be loaded: {error}") from error
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._idle.put(compiled.create_infer_request())
 
-    def run(self, batch: Tensor) -> Any:
-        """See Backend.run. Several outputs come as a tuple."""
-        if not self._size.takes(batch):
-            msg = f"the network takes {self._size}, not {batch.dtype} {list(batch.shape)}"
-            raise ValueError(msg)
+    def __call__(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """See CompiledNetwork."""
         request = self._idle.get()
         try:
             found = request.infer([batch.contiguous().numpy()], share_inputs=True)  # the results are copied
         finally:
             self._idle.put(request)
-        outputs = tuple(torch.from_numpy(found[number]) for number in range(len(found)))
-        return outputs[0] if len(outputs) == 1 else outputs
+        return tuple(torch.from_numpy(found[number]) for number in range(len(found)))
+
+
+def _file(directory: Path, part: Part) -> Path:
+    return directory / f"{part.name}.xml"
 
 
 def _openvino() -> ModuleType:

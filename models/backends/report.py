@@ -40,8 +40,18 @@ class Agreement(BaseModel):
 
     pictures: int = Field(description="How many were looked at.")
     source: Literal["dataset", "generated"] = Field(description="Pictures the model learned from, or made-up ones.")
-    top1: float = Field(description="Share of pictures, in segmentation of pixels, with the same best category.")
-    largest_score_difference: float = Field(description="Of probabilities, in [0, 1].")
+    top1: float | None = Field(
+        None, description="Share of pictures, in segmentation of pixels, with the same best category."
+    )
+    largest_score_difference: float | None = Field(None, description="Of probabilities, in [0, 1].")
+    ap: float | None = Field(
+        None,
+        description="Of a detector: average precision (IoU 0.50 to 0.95); eager float32's objects are the truth.",
+    )
+    objects: int | None = Field(None, description="How many objects that were, of a score of at least 0.3.")
+    network_difference: float | None = Field(
+        None, description="Of a detector: largest relative difference of what a network of it gives for one input."
+    )
 
 
 class Speed(BaseModel):

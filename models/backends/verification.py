@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.backends.backend import Backend, Precision
 from models.backends.report import Agreement, Speed
+from models.backends.views import largest_batch
 from models.errors import BackendRefused
 from models.manifest import Task
 
@@ -35,11 +36,12 @@ def compare(
     """How the answers for `views`, uint8 [C, h, w], compare. task: classification or segmentation.
 
     Where eager's two best categories are nearer to each other than the tolerance, either is right. NaN differs by 1.
+    Detectors are compared by `models.backends.detection.agreement`.
     """
     slack = TOLERANCES[other.precision][0]
     same = total = 0
     largest = 0.0
-    for batch in _batches(views):
+    for batch in batches(views):
         expected, found = (_probabilities(task, backend.run(batch)) for backend in (eager, other))
         largest = max(largest, float((expected - found).abs().nan_to_num(nan=1.0).max().clamp_max(1.0)))
         best = expected.max(dim=1).values
@@ -50,8 +52,10 @@ def compare(
 
 
 def check(agreement: Agreement, precision: Precision) -> None:
-    """Raises BackendRefused if the answers differ beyond tolerance."""
+    """Raises BackendRefused if the answers of a classifier or a segmentation network differ beyond tolerance."""
     most, least = TOLERANCES[precision]
+    assert agreement.largest_score_difference is not None
+    assert agreement.top1 is not None
     if agreement.largest_score_difference > most:
         raise BackendRefused(
             f"A score differs from eager float32 by {agreement.largest_score_difference:.2g}; {most:g} is the most."
@@ -68,6 +72,8 @@ def measure(eager: Backend, other: Backend, views: Sequence[Tensor], *, device: 
     clock = time.process_time if device.type == "cpu" else time.perf_counter  # a server computes beside us
     speeds = []
     for size in BATCHES:
+        if size > largest_batch(first[0].shape):
+            break
         batch = torch.stack([first[number % len(first)] for number in range(size)])
         seconds = _median_s((eager, other), batch, clock)
         speeds.append(Speed(batch=size, eager_images_per_s=size / seconds[0], images_per_s=size / seconds[1]))
@@ -89,13 +95,13 @@ def _median_s(backends: Sequence[Backend], batch: Tensor, clock: Callable[[], fl
     return [max(statistics.median(taken), 1e-9) for taken in times]
 
 
-def _batches(views: Sequence[Tensor]) -> Iterator[Tensor]:
+def batches(views: Sequence[Tensor]) -> Iterator[Tensor]:
     """Views of one size that lie side by side, as many at a time as are measured, by turns."""
     sizes = itertools.cycle(BATCHES)
     waiting: list[Tensor] = []
     size = next(sizes)
     for view in views:
-        if waiting and (len(waiting) == size or waiting[0].shape != view.shape):
+        if waiting and (len(waiting) == min(size, largest_batch(view.shape)) or waiting[0].shape != view.shape):
             yield torch.stack(waiting)
             waiting, size = [], next(sizes)
         waiting.append(view)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from models.manifest import AnyPreset, Preset
 
+BATCH_IMAGES = 32  # larger batches take memory and gain nothing
+BATCH_PIXELS = 2**22  # of all views of a batch: 4 of 800 x 1333 px, whose feature maps take a gigabyte
 LARGEST_BATCH = 64  # what a compiled network takes at once
 SMALLEST_PX = 32  # of views whose size varies
 
@@ -40,6 +42,11 @@ class ViewSize:
             and 1 <= batch.shape[0] <= LARGEST_BATCH
             and all(wanted in (None, side) for wanted, side in zip(known, batch.shape[1:], strict=True))
         )
+
+
+def largest_batch(shape: torch.Size) -> int:
+    """How many views of that shape, [C, h, w], may share a batch."""
+    return max(1, min(BATCH_IMAGES, BATCH_PIXELS // (shape[-1] * shape[-2])))
 
 
 def natural_views(preset: AnyPreset, count: int, *, seed: int = 0) -> list[Tensor]:

@@ -53,8 +53,10 @@ def that_detects(module: nn.Module, height: int, width: int) -> nn.Module:
     return module
 
 
-def assert_same_detections(mine: Sequence[dict[str, Tensor]], theirs: Sequence[dict[str, Tensor]]) -> None:
-    """As many boxes, each with its own counterpart: to 0.001 px and 0.00001 of score, masks and keypoints to 0.001.
+def assert_same_detections(
+    mine: Sequence[dict[str, Tensor]], theirs: Sequence[dict[str, Tensor]], *, px: float = 1e-3, score: float = 1e-5
+) -> None:
+    """As many boxes, each with its own counterpart: to that many px and that much score, masks and keypoints to 0.001.
 
     Those whose scores are nearly the same may have changed places.
     """
@@ -62,19 +64,19 @@ def assert_same_detections(mine: Sequence[dict[str, Tensor]], theirs: Sequence[d
     for one, other in zip(mine, theirs, strict=True):
         assert one.keys() == other.keys()
         assert one["boxes"].shape == other["boxes"].shape
-        match = _counterparts(one, other)
+        match = _counterparts(one, other, px)
         assert torch.equal(match.sort().values, torch.arange(len(match)))
         assert torch.equal(one["labels"], other["labels"][match])
-        torch.testing.assert_close(one["boxes"], other["boxes"][match], rtol=0, atol=1e-3)
-        torch.testing.assert_close(one["scores"], other["scores"][match], rtol=0, atol=1e-5)
+        torch.testing.assert_close(one["boxes"], other["boxes"][match], rtol=0, atol=px)
+        torch.testing.assert_close(one["scores"], other["scores"][match], rtol=0, atol=score)
         for name in one.keys() - {"boxes", "scores", "labels"}:
             torch.testing.assert_close(one[name], other[name][match], rtol=1e-3, atol=1e-3)
 
 
-def _counterparts(one: dict[str, Tensor], other: dict[str, Tensor]) -> Tensor:
+def _counterparts(one: dict[str, Tensor], other: dict[str, Tensor], px: float) -> Tensor:
     """Which of `other` each of `one` is: that of its place, or where they differ the nearest of those left over."""
     match = torch.arange(len(one["boxes"]))
-    differs = ((one["boxes"] - other["boxes"]).abs() > 1e-3).any(1) | (one["labels"] != other["labels"])
+    differs = ((one["boxes"] - other["boxes"]).abs() > px).any(1) | (one["labels"] != other["labels"])
     (moved,) = differs.nonzero(as_tuple=True)
     if len(moved):
         apart = torch.cdist(one["boxes"][moved].double(), other["boxes"][moved].double(), p=torch.inf)

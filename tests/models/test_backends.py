@@ -41,6 +41,17 @@ needs_compiler = pytest.mark.skipif(
     find_compiler() is None, reason="no C++ compiler is installed: AOTInductor needs it"
 )
 
+needs_bfloat16 = pytest.mark.skipif(
+    not machine.has_bfloat16(CPU), reason="this processor does not multiply bfloat16 in hardware"
+)
+
+
+@pytest.fixture(autouse=True)
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without bfloat16, so that every machine does the same, unless a test needs its own."""
+    if needs_bfloat16.mark not in request.node.iter_markers():
+        monkeypatch.setattr(machine, "_processor_flags", set)
+
 
 @pytest.fixture
 def exports(tmp_path: Path) -> Exports:
@@ -93,6 +104,7 @@ def test_openvino_computes_the_same_from_several_threads_and_again_after_a_resta
     report = built(exports, eager, policy)
     assert (report.status, report.reason) == ("verified", None)
     assert report.agreement is not None
+    assert report.agreement.largest_score_difference is not None
     assert report.agreement.largest_score_difference < 1e-4
     assert [speed.batch for speed in report.speeds] == [1, 4, 8]
     chosen = choose(exports, eager, PRESET, policy, weights="w")
@@ -347,10 +359,23 @@ def test_what_is_missing_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -> 
     assert "fovea[openvino]" in reasons["openvino"]
 
 
-def test_detectors_stay_eager(exports: Exports) -> None:
+def test_detectors_that_run_whole_stay_eager(exports: Exports) -> None:
     eager = EagerBackend(DetectionGraph(torch.nn.Identity(), SCALE_PRESET), "cpu")
     assert not choosing.can_be_built(eager)
     assert choose(exports, eager, SCALE_PRESET, Policy(), weights="w") is None
+
+
+@needs_openvino
+@needs_bfloat16
+def test_openvino_computes_in_bfloat16_within_its_tolerance(exports: Exports) -> None:
+    eager, policy = small_classifier(), Policy(backend="openvino")
+    report = built(exports, eager, policy)
+    assert (report.status, report.reason, report.identity.precision) == ("verified", None, "bfloat16")
+    chosen = choose(exports, eager, PRESET, policy, weights="w")
+    assert chosen is not None
+    (view,) = natural_views(PRESET, 1)
+    difference = (chosen.backend.run(view[None]) - eager.run(view[None])).abs().max()
+    assert 0 < difference < 0.08  # it is another precision, and not another answer
 
 
 def test_two_categories_that_are_equally_good_may_change_places() -> None:
@@ -359,6 +384,7 @@ def test_two_categories_that_are_equally_good_may_change_places() -> None:
     assert (agreement.top1, agreement.largest_score_difference, agreement.pictures) == (1.0, 0.0, 3)
     scaled = compare("classification", eager, Scaled(eager, gain=1.001), natural_views(PRESET, 3), source="generated")
     assert scaled.top1 == 1.0
+    assert scaled.largest_score_difference is not None
     assert 0 < scaled.largest_score_difference <= 0.001
     check(scaled, "float32")
 

@@ -61,7 +61,7 @@ def test_prediction_does_not_depend_on_its_company() -> None:
 
 
 def test_pictures_of_one_size_share_a_batch_of_bounded_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.predictor.BATCH_PIXELS", 3 * 160 * 320)
+    monkeypatch.setattr("models.backends.views.BATCH_PIXELS", 3 * 160 * 320)
     served = detector()
     assert isinstance(served.module, Spotter)
 

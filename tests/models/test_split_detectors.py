@@ -15,6 +15,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign
 
 from models.architectures.catalog import build, names
+from models.backends.compiler import export
 from models.backends.detection.candidates import best_of_groups
 from models.backends.detection.folding import folded
 from models.backends.detection.grids import SIZES_KEPT, Grids
@@ -23,6 +24,8 @@ from models.backends.detection.region_pooling import Pooling
 from models.backends.detection.split import split
 from models.backends.eager import EagerBackend
 from models.backends.graphs import DetectionGraph
+from models.backends.part import Part
+from models.backends.views import ViewSize
 from models.manifest import ScalePreset
 from tests.models.detecting import assert_same_detections, smooth_pictures, that_detects
 from tests.models.test_yolo import rectangles
@@ -168,18 +171,20 @@ def test_folded_network_has_no_normalization_left_and_computes_the_same() -> Non
 
 @pytest.mark.parametrize("name", ["yolo", "fasterrcnn_fpn"])
 def test_parts_are_exported_with_any_number_of_rows(name: str) -> None:
-    height, width = SIZES.get(name, (64, 96))
     detector = _apart(_built(name))
 
-    for part in detector.parts(height, width):
-        rows = torch.export.Dim("rows", min=1, max=part.most_rows)
-        with torch.no_grad():
-            exported = torch.export.export(part.module.eval(), part.examples, dynamic_shapes=({0: rows},))
-        three = tuple(torch.cat([one, one[:1]]) for one in part.examples)
+    for part in detector.parts(ViewSize(channels=3, height=None, width=None)):
+        exported = export(part, "float32", torch.device("cpu"))
+        rows = torch.rand(3, *_other_sides(part))
         with torch.inference_mode():
-            wanted = part.module(*three)
-            for mine, its in zip(exported.module()(*three), wanted, strict=True):
+            wanted = part.module(rows)
+            for mine, its in zip(exported.module()(rows), wanted, strict=True):
                 torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-5)
+
+
+def _other_sides(part: Part) -> list[int]:
+    """Those of the example, larger where they vary."""
+    return [side + 32 if at in part.varies else side for at, side in enumerate(part.example.shape)][1:]
 
 
 def test_regions_are_pooled_as_roi_align_pools_them() -> None:
@@ -191,7 +196,8 @@ def test_regions_are_pooled_as_roi_align_pools_them() -> None:
     images = torch.arange(len(boxes)) // 32
     theirs = MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=7, sampling_ratio=2)
 
-    pooled = Pooling.of(theirs).pool(maps, boxes, images, height=96)
+    channels_last = [one.permute(0, 2, 3, 1).contiguous() for one in maps]
+    pooled = Pooling.of(theirs).pool(channels_last, boxes, images, height=96).permute(0, 3, 1, 2)
 
     named = {str(level): one for level, one in enumerate(maps)}
     wanted = theirs(named, [boxes[images == 0], boxes[images == 1]], [(96, 128), (96, 128)])
@@ -201,9 +207,9 @@ def test_regions_are_pooled_as_roi_align_pools_them() -> None:
 def test_no_region_is_pooled_to_none() -> None:
     pool = Pooling(cells=7, samples=2, canonical_scale=224, canonical_level=4)
 
-    pooled = pool.pool([torch.zeros(1, 8, 4, 4)] * 2, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), height=16)
+    pooled = pool.pool([torch.zeros(1, 4, 4, 8)] * 2, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), height=16)
 
-    assert pooled.shape == (0, 8, 7, 7)
+    assert pooled.shape == (0, 7, 7, 8)
 
 
 def test_scale_of_the_maps_does_not_depend_on_the_first_picture() -> None:

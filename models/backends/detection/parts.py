@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
-Network = Callable[..., tuple[Tensor, ...]]  # the module of a part, or what a compiler made of it
+from models.backends.part import Part
+from models.backends.views import ViewSize
+
+Network = Callable[[Tensor], tuple[Tensor, ...]]  # the module of a part, or what a compiler made of it
 Detections = list[dict[str, Tensor]]  # of each image, in torchvision's form
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """A network with tensors in and tensors out, which `torch.export` takes."""
-
-    name: str
-    module: nn.Module
-    examples: tuple[Tensor, ...]  # two rows: a dimension of 1 would be taken for fixed
-    most_rows: int  # of the first dimension, the only one that varies
 
 
 class SplitDetector(Protocol):
@@ -31,8 +24,24 @@ class SplitDetector(Protocol):
     def module(self) -> nn.Module:
         """The whole, which can still be called as it was."""
 
-    def parts(self, height: int, width: int) -> tuple[Part, ...]:
-        """The networks for views of that size, px, each to be compiled for itself; those without a size come last."""
+    def parts(self, size: ViewSize) -> tuple[Part, ...]:
+        """The networks for views of that size, each to be compiled for itself."""
 
     def detect(self, batch: Tensor, networks: Mapping[str, Network]) -> Detections:
         """What torchvision's forward gives for a batch, uint8 [B, 3, h, w], with these networks for `networks`."""
+
+
+def without_weights(detector: SplitDetector) -> SplitDetector:
+    """What stands around the networks, for those who have others: the weights of its own take no memory."""
+    networks = detector.networks.values()
+    tensors = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
+    module = copy.deepcopy(detector.module, {id(tensor): tensor.detach().to("meta") for tensor in tensors})
+    make: Callable[[nn.Module], SplitDetector] = type(detector)
+    return make(module)
+
+
+def run_rows(network: Network, rows: Tensor) -> tuple[Tensor, ...]:
+    """What `network` gives for any number of rows, none too: compiled networks need one."""
+    if len(rows):
+        return network(rows)
+    return tuple(answer[:0] for answer in network(rows.new_zeros(1, *rows.shape[1:])))

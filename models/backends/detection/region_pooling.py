@@ -37,26 +37,26 @@ class Pooling:
         )
 
     def pool(self, maps: Sequence[Tensor], regions: Tensor, images: Tensor, *, height: int) -> Tensor:
-        """float32 [R, C, n, n], channels last: what lies under the regions, each out of the map that fits its size.
+        """float32 [R, n, n, C]: what lies under the regions, each out of the map that fits its size.
 
-        maps: float32 [B, C, h, w], at powers of 2 of the input's `height`, px; regions: float32 [R, 4] xyxy px of the
+        maps: float32 [B, h, w, C], at powers of 2 of the input's `height`, px; regions: float32 [R, 4] xyxy px of the
         input; images: int64 [R].
         """
-        strides = [height // one.shape[-2] for one in maps]
+        strides = [height // one.shape[1] for one in maps]
         levels = torch.zeros_like(images)
         if len(maps) > 1:
             finest, coarsest = strides[0].bit_length() - 1, strides[-1].bit_length() - 1
             mapper = initLevelMapper(finest, coarsest, self.canonical_scale, self.canonical_level)
             levels = mapper([regions])
-        pooled = regions.new_empty(len(regions), self.cells, self.cells, maps[0].shape[1])
+        pooled = regions.new_empty(len(regions), self.cells, self.cells, maps[0].shape[-1])
         for level, (one, stride) in enumerate(zip(maps, strides, strict=True)):
             chosen = (levels == level).nonzero().flatten()
             pooled[chosen] = self._pool_map(one, regions[chosen] / stride, images[chosen])
-        return pooled.permute(0, 3, 1, 2)
+        return pooled
 
     def _pool_map(self, values: Tensor, regions: Tensor, images: Tensor) -> Tensor:
         """float32 [R, n, n, C]. regions: px of the map."""
-        height, width = values.shape[-2:]
+        height, width = values.shape[1:3]
         columns, across = self._samples(regions[:, 0], regions[:, 2], width)  # [R, n, 2 s]
         rows, down = self._samples(regions[:, 1], regions[:, 3], height)
         rows = rows + (images * height)[:, None, None]
@@ -65,11 +65,11 @@ class Pooling:
         of_a_cell = (2 * self.samples) ** 2
         summed = functional.embedding_bag(
             places.reshape(-1, of_a_cell),
-            values.permute(0, 2, 3, 1).reshape(-1, values.shape[1]),
+            values.reshape(-1, values.shape[-1]),
             per_sample_weights=weights.reshape(-1, of_a_cell),
             mode="sum",
         )
-        return summed.view(len(regions), self.cells, self.cells, values.shape[1])
+        return summed.view(len(regions), self.cells, self.cells, values.shape[-1])
 
     def _samples(self, starts: Tensor, ends: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Which of `length` values lie around the samples of each cell, int64 [R, n, 2 s], and how much they count."""

@@ -14,15 +14,16 @@ from torchvision.ops import clip_boxes_to_image
 
 from models.backends.detection.candidates import best_of_groups, suppressed
 from models.backends.detection.grids import Grids
-from models.backends.detection.parts import Detections, Network, Part
+from models.backends.detection.parts import Detections, Network
 from models.backends.detection.pixels import Pixels
-from models.backends.detection.ssd import pixel_part
+from models.backends.part import Part
+from models.backends.views import ViewSize
 
 _MARGIN = 1 - 1e-4  # a logit's threshold is lower by this, for scores are compared once more
 
 
 class SigmoidNetwork(nn.Module):
-    """Pixels to logits, float32 [B, A, K], and corrections of the anchors, float32 [B, A, 4].
+    """Normalised pixels to logits, float32 [B, A, K], and corrections of the anchors, float32 [B, A, 4].
 
     FCOS adds the logits of how near an object's centre is, float32 [B, A, 1].
     """
@@ -30,13 +31,11 @@ class SigmoidNetwork(nn.Module):
     def __init__(self, module: RetinaNet | FCOS) -> None:
         super().__init__()
         self.backbone, self.head = module.backbone, module.head
-        transform = module.transform
-        self.pixels = Pixels(mean=transform.image_mean, std=transform.image_std, multiple_px=transform.size_divisible)
 
     def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """batch: uint8 [B, 3, h, w]."""
+        """batch: float32 [B, 3, H, W]."""
         dtype = next(self.backbone.parameters()).dtype
-        answers = self.head(list(self.backbone(self.pixels.prepare(batch, dtype)).values()))
+        answers = self.head(list(self.backbone(batch.to(dtype)).values()))
         return tuple(
             answers[name].float() for name in ("cls_logits", "bbox_regression", "bbox_ctrness") if name in answers
         )
@@ -47,19 +46,20 @@ class SplitSigmoid:
 
     def __init__(self, module: RetinaNet | FCOS) -> None:
         self.module = module
-        self._network = SigmoidNetwork(module)
+        transform = module.transform
+        self._pixels = Pixels(mean=transform.image_mean, std=transform.image_std, multiple_px=transform.size_divisible)
         self._grids = Grids(module.backbone, module.anchor_generator)
-        self.networks: Mapping[str, nn.Module] = {"network": self._network}
+        self.networks: Mapping[str, nn.Module] = {"network": SigmoidNetwork(module)}
 
-    def parts(self, height: int, width: int) -> tuple[Part, ...]:
+    def parts(self, size: ViewSize) -> tuple[Part, ...]:  # noqa: ARG002 - any size does
         """See SplitDetector."""
-        return (pixel_part(self._network, height, width),)
+        return (self._pixels.part(self.networks["network"]),)
 
     def detect(self, batch: Tensor, networks: Mapping[str, Network]) -> Detections:
         """See SplitDetector."""
         module, (height, width) = self.module, batch.shape[-2:]
-        logits, codes, *nearness = networks["network"](batch)
-        grid = self._grids.at(*self._network.pixels.padded(height, width), logits.device)
+        logits, codes, *nearness = networks["network"](self._pixels.prepare(batch))
+        grid = self._grids.at(*self._pixels.padded(height, width), logits.device)
         images, places, labels, scores = candidates(logits, *nearness, threshold=module.score_thresh)
         levels = len(grid.counts)
         best = best_of_groups(

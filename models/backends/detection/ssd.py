@@ -14,8 +14,10 @@ from torchvision.ops import clip_boxes_to_image
 
 from models.backends.detection.candidates import best_of_groups, suppressed
 from models.backends.detection.grids import Grids
-from models.backends.detection.parts import Detections, Network, Part
+from models.backends.detection.parts import Detections, Network
 from models.backends.detection.pixels import Pixels
+from models.backends.part import Part
+from models.backends.views import LARGEST_BATCH, ViewSize
 
 
 class SSDNetwork(nn.Module):
@@ -29,7 +31,7 @@ class SSDNetwork(nn.Module):
     def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """batch: uint8 [B, 3, h, w], of the size that the network is made for."""
         dtype = next(self.backbone.parameters()).dtype
-        answers = self.head(list(self.backbone(self.pixels.prepare(batch, dtype)).values()))
+        answers = self.head(list(self.backbone(self.pixels.prepare(batch).to(dtype)).values()))
         return answers["cls_logits"].float().softmax(-1)[..., 1:], answers["bbox_regression"].float()
 
 
@@ -41,9 +43,12 @@ class SplitSSD:
         self._grids = Grids(module.backbone, module.anchor_generator)
         self.networks: Mapping[str, nn.Module] = {"network": SSDNetwork(module)}
 
-    def parts(self, height: int, width: int) -> tuple[Part, ...]:
+    def parts(self, size: ViewSize) -> tuple[Part, ...]:
         """See SplitDetector."""
-        return (pixel_part(self.networks["network"], height, width),)
+        assert size.height is not None, "its default boxes are those of one size"
+        assert size.width is not None
+        example = torch.zeros(2, 3, size.height, size.width, dtype=torch.uint8)
+        return (Part(name="network", module=self.networks["network"], example=example, most_rows=LARGEST_BATCH),)
 
     def detect(self, batch: Tensor, networks: Mapping[str, Network]) -> Detections:
         """See SplitDetector."""
@@ -67,9 +72,3 @@ class SplitSSD:
             iou_threshold=module.nms_thresh,
             most=module.detections_per_img,
         )
-
-
-def pixel_part(network: nn.Module, height: int, width: int) -> Part:
-    """A network that takes pixels, for pictures of that size."""
-    examples = (torch.zeros(2, 3, height, width, dtype=torch.uint8),)
-    return Part(name="network", module=network, examples=examples, most_rows=32)

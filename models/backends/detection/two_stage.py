@@ -16,45 +16,63 @@ from torchvision.ops import clip_boxes_to_image
 
 from models.backends.detection.candidates import suppressed
 from models.backends.detection.grids import Grids
-from models.backends.detection.parts import Detections, Network, Part
+from models.backends.detection.parts import Detections, Network, run_rows
 from models.backends.detection.pixels import Pixels
 from models.backends.detection.proposals import propose
 from models.backends.detection.region_pooling import Pooling
-from models.backends.detection.ssd import pixel_part
+from models.backends.part import Part
+from models.backends.views import LARGEST_BATCH, ViewSize
 
 _SMALLEST_SIDE_PX = 1e-2  # torchvision's
 
 
 class ProposalNetwork(nn.Module):
-    """Pixels to objectness, float32 [B, A], corrections of the anchors, float32 [B, A, 4], and the maps to cut from."""
+    """Normalised pixels to objectness, float32 [B, A], corrections of the anchors, float32 [B, A, 4], and the maps to
+    cut from, float32 [B, h, w, C].
+    """
 
     def __init__(self, module: GeneralizedRCNN) -> None:
         super().__init__()
         self.backbone, self.head = module.backbone, module.rpn.head
         self.names = frozenset(module.roi_heads.box_roi_pool.featmap_names)
-        transform = module.transform
-        self.pixels = Pixels(mean=transform.image_mean, std=transform.image_std, multiple_px=transform.size_divisible)
 
     def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """batch: uint8 [B, 3, h, w]."""
-        dtype = next(self.backbone.parameters()).dtype
-        maps = self.backbone(self.pixels.prepare(batch, dtype))
+        """batch: float32 [B, 3, H, W]."""
+        maps = self.backbone(batch.to(next(self.backbone.parameters()).dtype))
         objectness, codes = concat_box_prediction_layers(*self.head(list(maps.values())))
         shape = (batch.shape[0], -1)
         answers = objectness.reshape(shape), codes.reshape(*shape, 4)
-        return tuple(one.float() for one in (*answers, *(maps[name] for name in maps if name in self.names)))
+        cut_from = (one.permute(0, 2, 3, 1) for name, one in maps.items() if name in self.names)
+        return tuple(one.float().contiguous() for one in (*answers, *cut_from))
 
 
 class BoxNetwork(nn.Module):
-    """What lies under regions, float32 [R, C, n, n], to scores, float32 [R, K], and corrections, float32 [R, K, 4]."""
+    """What lies under regions, float32 [R, n, n, C], to scores, float32 [R, K], and corrections, float32 [R, K, 4]."""
 
     def __init__(self, module: GeneralizedRCNN) -> None:
         super().__init__()
         self.head, self.predictor = module.roi_heads.box_head, module.roi_heads.box_predictor
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        logits, codes = self.predictor(self.head(pooled.to(next(self.head.parameters()).dtype)))
+        """pooled: float32 [R, n, n, C]."""
+        logits, codes = self.predictor(self.head(_channels_first(pooled, self.head)))
         return logits.float().softmax(-1), codes.float().unflatten(1, (-1, 4))
+
+
+class PointNetwork(nn.Module):
+    """What lies under boxes, float32 [R, n, n, C], to a map a category or keypoint, float32 [R, K, m, m], logits."""
+
+    def __init__(self, head: nn.Module, predictor: nn.Module) -> None:
+        super().__init__()
+        self.head, self.predictor = head, predictor
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor]:
+        """pooled: float32 [R, n, n, C]."""
+        return (self.predictor(self.head(_channels_first(pooled, self.head))).float(),)
+
+
+def _channels_first(pooled: Tensor, head: nn.Module) -> Tensor:
+    return pooled.permute(0, 3, 1, 2).to(next(head.parameters()).dtype)
 
 
 class SplitTwoStage:
@@ -62,7 +80,8 @@ class SplitTwoStage:
 
     def __init__(self, module: GeneralizedRCNN) -> None:
         self.module = module
-        self._pixels = (network := ProposalNetwork(module)).pixels
+        transform = module.transform
+        self._pixels = Pixels(mean=transform.image_mean, std=transform.image_std, multiple_px=transform.size_divisible)
         self._grids = Grids(module.backbone, module.rpn.anchor_generator)
         heads = module.roi_heads
         self._poolings = {
@@ -70,29 +89,39 @@ class SplitTwoStage:
             for name in ("box_roi_pool", "mask_roi_pool", "keypoint_roi_pool")
             if (pool := getattr(heads, name)) is not None
         }
-        self.networks: Mapping[str, nn.Module] = {"network": network, "box_head": BoxNetwork(module)}
+        networks: dict[str, nn.Module] = {"network": ProposalNetwork(module), "box_head": BoxNetwork(module)}
+        if heads.has_mask():
+            networks["mask_head"] = PointNetwork(heads.mask_head, heads.mask_predictor)
+        if heads.has_keypoint():
+            networks["keypoint_head"] = PointNetwork(heads.keypoint_head, heads.keypoint_predictor)
+        self.networks: Mapping[str, nn.Module] = networks
 
-    def parts(self, height: int, width: int) -> tuple[Part, ...]:
+    def parts(self, size: ViewSize) -> tuple[Part, ...]:  # noqa: ARG002 - any size does
         """See SplitDetector."""
-        cells = self._poolings["box_roi_pool"].cells
-        examples = (torch.zeros(2, self.module.backbone.out_channels, cells, cells),)
-        most = 32 * self.module.rpn.post_nms_top_n()
+        rows = dict.fromkeys(self.networks, self.module.roi_heads.detections_per_img)
+        rows["box_head"] = self.module.rpn.post_nms_top_n()
         return (
-            pixel_part(self.networks["network"], height, width),
-            Part(name="box_head", module=self.networks["box_head"], examples=examples, most_rows=most),
+            self._pixels.part(self.networks["network"]),
+            *(self._region_part(name, rows[name]) for name in self.networks if name != "network"),
         )
+
+    def _region_part(self, name: str, rows_an_image: int) -> Part:
+        cells = self._poolings[name.replace("_head", "_roi_pool")].cells
+        example = torch.zeros(2, cells, cells, self.module.backbone.out_channels)
+        most = LARGEST_BATCH * rows_an_image
+        return Part(name=name, module=self.networks[name], example=example, most_rows=most)
 
     def detect(self, batch: Tensor, networks: Mapping[str, Network]) -> Detections:
         """See SplitDetector."""
         size: tuple[int, int] = (batch.shape[-2], batch.shape[-1])
-        objectness, codes, *maps = networks["network"](batch)
+        objectness, codes, *maps = networks["network"](self._pixels.prepare(batch))
         grid = self._grids.at(*self._pixels.padded(*size), objectness.device)
         regions, images = propose(self.module.rpn, objectness, codes, grid, size=size)
         pooled = self._pool("box_roi_pool", maps, regions, images, size)
-        scores, codes = networks["box_head"](pooled)
+        scores, codes = run_rows(networks["box_head"], pooled)
         found = self._boxes(scores, codes, regions, images, size, count=len(batch))
-        self._add_masks(found, maps, size)
-        self._add_keypoints(found, maps, size)
+        self._add_masks(found, maps, size, networks)
+        self._add_keypoints(found, maps, size, networks)
         sizes = [size] * len(found)
         detections: Detections = self.module.transform.postprocess(found, sizes, sizes)  # pastes masks
         return detections
@@ -122,22 +151,21 @@ class SplitTwoStage:
             most=heads.detections_per_img,
         )
 
-    def _add_masks(self, found: Detections, maps: list[Tensor], size: tuple[int, int]) -> None:
-        heads = self.module.roi_heads
-        if not heads.has_mask():
+    def _add_masks(
+        self, found: Detections, maps: list[Tensor], size: tuple[int, int], networks: Mapping[str, Network]
+    ) -> None:
+        if "mask_head" not in self.networks:
             return
-        pooled = self._pool("mask_roi_pool", maps, *_together(found), size)
-        logits = heads.mask_predictor(heads.mask_head(pooled.to(next(heads.mask_head.parameters()).dtype))).float()
+        (logits,) = run_rows(networks["mask_head"], self._pool("mask_roi_pool", maps, *_together(found), size))
         for one, masks in zip(found, maskrcnn_inference(logits, [one["labels"] for one in found]), strict=True):
             one["masks"] = masks
 
-    def _add_keypoints(self, found: Detections, maps: list[Tensor], size: tuple[int, int]) -> None:
-        heads = self.module.roi_heads
-        if not heads.has_keypoint():
+    def _add_keypoints(
+        self, found: Detections, maps: list[Tensor], size: tuple[int, int], networks: Mapping[str, Network]
+    ) -> None:
+        if "keypoint_head" not in self.networks:
             return
-        pooled = self._pool("keypoint_roi_pool", maps, *_together(found), size)
-        dtype = next(heads.keypoint_head.parameters()).dtype
-        logits = heads.keypoint_predictor(heads.keypoint_head(pooled.to(dtype))).float()
+        (logits,) = run_rows(networks["keypoint_head"], self._pool("keypoint_roi_pool", maps, *_together(found), size))
         answers = keypointrcnn_inference(logits, [one["boxes"] for one in found])
         for one, points, scores in zip(found, *answers, strict=True):
             one["keypoints"], one["keypoints_scores"] = points, scores

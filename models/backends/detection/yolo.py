@@ -15,24 +15,24 @@ from models.architectures import detector_parts
 from models.architectures.yolo_modern import STRIDES, YoloModern, boxes_from_distances, cells
 from models.backends.detection.candidates import best_of_groups, suppressed
 from models.backends.detection.grids import SIZES_KEPT
-from models.backends.detection.parts import Detections, Network, Part
+from models.backends.detection.parts import Detections, Network
 from models.backends.detection.pixels import Pixels
 from models.backends.detection.sigmoid_heads import candidates
-from models.backends.detection.ssd import pixel_part
+from models.backends.part import Part
+from models.backends.views import ViewSize
 from models.manifest import IMAGENET_MEAN, IMAGENET_STD
 
 
 class YoloNetwork(nn.Module):
-    """Pixels to logits, float32 [B, A, K], and distances to the sides of the boxes in strides, float32 [B, A, 4]."""
+    """Normalised pixels to logits, float32 [B, A, K], and distances to boxes' sides in strides, float32 [B, A, 4]."""
 
     def __init__(self, module: YoloModern) -> None:
         super().__init__()
         self.module = module
-        self.pixels = Pixels(mean=IMAGENET_MEAN, std=IMAGENET_STD, multiple_px=STRIDES[-1])
 
     def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """batch: uint8 [B, 3, h, w]."""
-        return self.module.answer(self.pixels.prepare(batch, next(self.module.parameters()).dtype))
+        """batch: float32 [B, 3, H, W]."""
+        return self.module.answer(batch.to(next(self.module.parameters()).dtype))
 
 
 class SplitYolo:
@@ -40,19 +40,19 @@ class SplitYolo:
 
     def __init__(self, module: YoloModern) -> None:
         self.module = module
-        self._network = YoloNetwork(module)
+        self._pixels = Pixels(mean=IMAGENET_MEAN, std=IMAGENET_STD, multiple_px=STRIDES[-1])
         self._cells = lru_cache(maxsize=SIZES_KEPT)(cells)
-        self.networks: Mapping[str, nn.Module] = {"network": self._network}
+        self.networks: Mapping[str, nn.Module] = {"network": YoloNetwork(module)}
 
-    def parts(self, height: int, width: int) -> tuple[Part, ...]:
+    def parts(self, size: ViewSize) -> tuple[Part, ...]:  # noqa: ARG002 - any size does
         """See SplitDetector."""
-        return (pixel_part(self._network, height, width),)
+        return (self._pixels.part(self.networks["network"]),)
 
     def detect(self, batch: Tensor, networks: Mapping[str, Network]) -> Detections:
         """See SplitDetector. What is chosen is what `best_detections` does of one image."""
         height, width = batch.shape[-2:]
-        logits, distances = networks["network"](batch)
-        centres, strides = self._cells(*self._network.pixels.padded(height, width), device=logits.device)
+        logits, distances = networks["network"](self._pixels.prepare(batch))
+        centres, strides = self._cells(*self._pixels.padded(height, width), device=logits.device)
         images, places, labels, scores = candidates(logits, threshold=detector_parts.SCORE_THRESHOLD)
         best = best_of_groups(scores, images, count=len(batch), most=detector_parts.MAX_CANDIDATES)
         images, places, labels, scores = images[best], places[best], labels[best] + 1, scores[best]

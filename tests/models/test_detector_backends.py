@@ -1,0 +1,231 @@
+"""Detectors with compiled networks find what they find eagerly, or are not used."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.architectures.catalog import build as build_architecture
+from models.backends.aot_inductor import AotInductor, find_compiler
+from models.backends.building import build
+from models.backends.choosing import Candidate, Policy, choose, identify
+from models.backends.compiler import CompiledBackend, Compiler
+from models.backends.detection.agreement import (
+    average_precision,
+    check_detectors,
+    compare_detectors,
+    relative_difference,
+)
+from models.backends.detection.parts import SplitDetector, without_weights
+from models.backends.eager import EagerBackend
+from models.backends.exports import Exports
+from models.backends.graphs import DetectionGraph
+from models.backends.openvino import OpenVino
+from models.backends.report import Agreement, ExportReport
+from models.backends.views import ViewSize
+from models.errors import BackendRefused
+from models.manifest import ScalePreset
+from tests.models.detecting import assert_same_detections, smooth_pictures, that_detects
+from tests.models.test_backends import needs_openvino
+from tests.models.test_yolo import rectangles
+
+CPU = torch.device("cpu")
+PRESET = ScalePreset(shorter_px=96, longer_px=128)
+SMALL = {"backbone": "mobilenet_v3_small"}
+SUMMED_OTHERWISE = {"px": 0.02, "score": 2e-4}  # the same float32 arithmetic in another order
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def detector(name: str, *, preset: ScalePreset = PRESET) -> EagerBackend:
+    """From random weights that find much."""
+    torch.manual_seed(0)
+    fixed = not preset.keeps_aspect
+    options = {} if fixed else SMALL
+    module = build_architecture(name, num_categories=3, options=options, image_size_px=None if fixed else 96)
+    height, width = (preset.longer_px, preset.longer_px) if fixed else (96, 128)
+    module = that_detects(module.eval().requires_grad_(False), height, width)
+    if (heads := getattr(module, "roi_heads", None)) is not None:
+        heads.detections_per_img = 5
+    return EagerBackend(DetectionGraph(module, preset), "cpu")
+
+
+def compiled(compiler: Compiler, eager: EagerBackend, preset: ScalePreset, directory: Path) -> CompiledBackend:
+    size = ViewSize.of(preset)
+    compiler.build(eager, size, directory, precision="float32")
+    backend = compiler.load(eager, size, directory, precision="float32")
+    assert isinstance(backend, CompiledBackend)
+    return backend
+
+
+@needs_openvino
+@pytest.mark.parametrize("name", ["yolo", "maskrcnn_fpn"])
+def test_detector_of_pictures_of_any_size_is_compiled_once_for_all_of_them(name: str, tmp_path: Path) -> None:
+    eager = detector(name)
+    backend = compiled(OpenVino(), eager, PRESET, tmp_path)
+    for count, height, width in ((1, 96, 128), (2, 128, 96), (1, 96, 97)):
+        pictures = smooth_pictures(count, height, width, seed=height)
+        expected = eager.run(pictures)
+        assert_same_detections(backend.run(pictures), expected, **SUMMED_OTHERWISE)
+        assert min(len(one["boxes"]) for one in expected) >= 5
+
+
+@needs_openvino
+def test_detector_of_one_size_is_compiled_with_its_pixels(tmp_path: Path) -> None:
+    preset = ScalePreset(shorter_px=320, longer_px=320, keeps_aspect=False)
+    eager = detector("ssdlite320_mobilenet_v3_large", preset=preset)
+    backend = compiled(OpenVino(), eager, preset, tmp_path)
+    agreement = compare_detectors(eager, backend, list(smooth_pictures(3, 320, 320)), source="generated")
+    assert agreement.ap is not None
+    assert agreement.ap > 0.98  # hundreds of boxes, of which some score the same
+    check_detectors(agreement, "float32")
+    with pytest.raises(ValueError, match="takes"):
+        backend.run(smooth_pictures(1, 300, 320))
+
+
+@needs_openvino
+def test_networks_that_were_compiled_are_not_kept_eagerly_too(tmp_path: Path) -> None:
+    eager = detector("fasterrcnn_fpn")
+    backend = compiled(OpenVino(), eager, PRESET, tmp_path)
+    assert backend.size_bytes == pytest.approx(eager.size_bytes, rel=0.05)
+    around = without_weights(cast("SplitDetector", eager.graph.split))
+    assert {tensor.device.type for tensor in around.module.parameters()} == {"meta"}
+
+
+@needs_openvino
+def test_picture_without_a_region_goes_through_compiled_networks(tmp_path: Path) -> None:
+    eager = detector("maskrcnn_fpn")
+    module: Any = eager.graph.module
+    module.roi_heads.score_thresh = 2.0  # no mask is asked for
+    module.rpn.score_thresh = 2.0  # nor a box
+    backend = compiled(OpenVino(), eager, PRESET, tmp_path)
+    for one in (*eager.run(smooth_pictures(2, 96, 128)), *backend.run(smooth_pictures(2, 96, 128))):
+        assert one["boxes"].shape == (0, 4)
+        assert one["masks"].shape == (0, 1, 96, 128)
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler is installed: AOTInductor needs it")
+def test_aot_inductor_runs_a_detectors_networks(tmp_path: Path) -> None:
+    eager = detector("yolo")
+    backend = compiled(AotInductor(), eager, PRESET, tmp_path)
+    for height, width in ((96, 128), (128, 96)):
+        pictures = smooth_pictures(2, height, width)
+        assert_same_detections(backend.run(pictures), eager.run(pictures), **SUMMED_OTHERWISE)
+
+
+@needs_openvino
+def test_detector_is_built_verified_on_its_objects_and_chosen(tmp_path: Path) -> None:
+    eager = trained_detector()
+    exports = Exports(tmp_path / "exports")
+    views = [(rectangles(seed, size_px=96)[0] * 255).to(torch.uint8) for seed in range(900, 906)]
+    policy = Policy(backend="openvino", precision="float32")
+    compiler = OpenVino()
+    candidate = Candidate(compiler=compiler, identity=identify(compiler, "float32", CPU, weights="w"))
+    report: ExportReport = build(
+        candidate,
+        exports,
+        eager,
+        task="detection",
+        preset=PRESET,
+        views=views,
+        source="dataset",
+        now=lambda: datetime(2026, 11, 28, tzinfo=UTC),
+    )
+    assert (report.status, report.reason) == ("verified", None)
+    assert report.agreement is not None
+    assert report.agreement.objects is not None
+    assert report.agreement.objects >= 3
+    assert report.agreement.ap == 1.0
+    assert report.agreement.top1 is None
+    assert ExportReport.model_validate_json(report.model_dump_json()) == report
+    chosen = choose(exports, eager, PRESET, policy, weights="w")
+    assert chosen is not None
+    assert_same_detections(chosen.backend.run(torch.stack(views)), eager.run(torch.stack(views)), **SUMMED_OTHERWISE)
+
+
+def trained_detector() -> EagerBackend:
+    """A yolo that has seen some rectangles."""
+    torch.manual_seed(0)
+    module = build_architecture("yolo", num_categories=3, options=SMALL, image_size_px=96).train()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=2e-3)
+    for step in range(60):
+        images, targets = zip(*(rectangles(4 * step + one) for one in range(4)), strict=True)
+        optimizer.zero_grad()
+        sum(module(list(images), list(targets)).values()).backward()
+        optimizer.step()
+    return EagerBackend(DetectionGraph(module.eval().requires_grad_(False), PRESET), "cpu")
+
+
+def disturbed(eager: EagerBackend, share: float) -> EagerBackend:
+    """The same detector with weights that are off by that share of themselves."""
+    other = copy.deepcopy(eager)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in other.graph.parameters():
+        parameter.mul_(1 + share * torch.randn(parameter.shape, generator=generator))
+    return other
+
+
+def test_networks_that_compute_something_else_are_refused_although_nothing_is_found() -> None:
+    eager = detector("fasterrcnn_fpn")
+    module: Any = eager.graph.module
+    module.roi_heads.score_thresh = 2.0
+    other = disturbed(eager, 0.05)
+    agreement = compare_detectors(eager, other, list(smooth_pictures(2, 96, 128)), source="generated")
+    assert (agreement.objects, agreement.ap) == (0, None)
+    with pytest.raises(BackendRefused, match="network's output differs"):
+        check_detectors(agreement, "float32")
+    same = compare_detectors(eager, eager, list(smooth_pictures(2, 96, 128)), source="generated")
+    assert same.network_difference == 0.0
+    check_detectors(same, "float32")
+
+
+def test_objects_that_are_not_found_are_refused() -> None:
+    missing = Agreement(pictures=16, source="dataset", ap=0.85, objects=40, network_difference=0.01)
+    with pytest.raises(BackendRefused, match=r"40 objects the average precision is 0\.850"):
+        check_detectors(missing, "bfloat16")
+    check_detectors(missing.model_copy(update={"ap": 0.95}), "bfloat16")
+    with pytest.raises(BackendRefused):
+        check_detectors(missing.model_copy(update={"ap": 0.95, "network_difference": 0.0}), "float32")
+
+
+def detections(boxes: Sequence[tuple[float, ...]], labels: Sequence[int], scores: Sequence[float]) -> dict[str, Tensor]:
+    return {
+        "boxes": torch.tensor(boxes).reshape(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+        "scores": torch.tensor(scores),
+    }
+
+
+def test_average_precision_is_that_of_the_objects() -> None:
+    left, right = (0.0, 0.0, 40.0, 40.0), (60.0, 0.0, 100.0, 40.0)
+    objects = [detections([left, right], [1, 2], [0.9, 0.8]), detections([left], [1], [0.7])]
+    nothing = detections([], [], [])
+    assert average_precision(objects, objects) == pytest.approx(1.0)
+    assert average_precision([nothing, nothing], objects) == 0.0
+    swapped = [detections([left, right], [2, 1], [0.9, 0.8]), nothing]
+    assert average_precision(swapped, objects) < 0.1
+    first_only = [objects[0], nothing]
+    assert average_precision(first_only, objects) == pytest.approx((0.5 + 1.0) / 2, abs=0.01)
+
+
+def test_what_is_no_number_differs_without_end() -> None:
+    expected = torch.tensor([3.0, 4.0])
+    assert relative_difference(expected, expected) == 0.0
+    assert relative_difference(torch.tensor([3.0, 4.5]), expected) == pytest.approx(0.1)
+    assert relative_difference(torch.tensor([float("nan"), 4.0]), expected) == float("inf")
+    infinite = Agreement(pictures=1, source="generated", objects=0, network_difference=float("inf"))
+    with pytest.raises(BackendRefused):
+        check_detectors(infinite, "bfloat16")
