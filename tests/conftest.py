@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ def pytest_sessionstart() -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["FOVEA_BACKEND"] = "eager"
+    # with a handler of pytest's, torch writes down every step of an export, which takes several times as long
+    logging.getLogger("torch.__trace").addHandler = lambda hdlr: None  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ class AotInductor:
     def build(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> None:
         """See Compiler.build."""
         for part in parts_of(eager, size):
-            _build(part, directory, precision=precision, device=eager.device)
+            build_part(part, directory, precision=precision, device=eager.device)
 
     def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> CompiledBackend:
         """See Compiler.load."""
@@ -103,7 +103,8 @@ def find_compiler() -> str | None:
         return None
 
 
-def _build(part: Part, directory: Path, *, precision: Precision, device: torch.device) -> None:
+def build_part(part: Part, directory: Path, *, precision: Precision, device: torch.device) -> None:
+    """Writes what `AotInductorNetwork` needs into `directory`. See Compiler.build."""
     import torch._inductor
     from torch._inductor.utils import fresh_cache
 

@@ -54,23 +54,28 @@ def that_detects(module: nn.Module, height: int, width: int) -> nn.Module:
 
 
 def assert_same_detections(
-    mine: Sequence[dict[str, Tensor]], theirs: Sequence[dict[str, Tensor]], *, px: float = 1e-3, score: float = 1e-5
+    mine: Sequence[dict[str, Tensor]],
+    theirs: Sequence[dict[str, Tensor]],
+    *,
+    px: float = 1e-3,
+    score: float = 1e-5,
+    other: float = 1e-3,
 ) -> None:
-    """As many boxes, each with its own counterpart: to that many px and that much score, masks and keypoints to 0.001.
+    """As many boxes, each with its own counterpart: to that many px and that much score, masks and points to `other`.
 
     Those whose scores are nearly the same may have changed places.
     """
     assert len(mine) == len(theirs)
-    for one, other in zip(mine, theirs, strict=True):
-        assert one.keys() == other.keys()
-        assert one["boxes"].shape == other["boxes"].shape
-        match = _counterparts(one, other, px)
+    for one, its in zip(mine, theirs, strict=True):
+        assert one.keys() == its.keys()
+        assert one["boxes"].shape == its["boxes"].shape
+        match = _counterparts(one, its, px)
         assert torch.equal(match.sort().values, torch.arange(len(match)))
-        assert torch.equal(one["labels"], other["labels"][match])
-        torch.testing.assert_close(one["boxes"], other["boxes"][match], rtol=0, atol=px)
-        torch.testing.assert_close(one["scores"], other["scores"][match], rtol=0, atol=score)
+        assert torch.equal(one["labels"], its["labels"][match])
+        torch.testing.assert_close(one["boxes"], its["boxes"][match], rtol=0, atol=px)
+        torch.testing.assert_close(one["scores"], its["scores"][match], rtol=0, atol=score)
         for name in one.keys() - {"boxes", "scores", "labels"}:
-            torch.testing.assert_close(one[name], other[name][match], rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(one[name], its[name][match], rtol=other, atol=other)
 
 
 def _counterparts(one: dict[str, Tensor], other: dict[str, Tensor], px: float) -> Tensor:

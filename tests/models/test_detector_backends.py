@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from models.architectures.catalog import build as build_architecture
-from models.backends.aot_inductor import AotInductor, find_compiler
+from models.backends.aot_inductor import AotInductorNetwork, build_part
 from models.backends.building import build
 from models.backends.choosing import Candidate, Policy, choose, identify
-from models.backends.compiler import CompiledBackend, Compiler
+from models.backends.compiler import CompiledBackend, Compiler, parts_of
 from models.backends.detection.agreement import (
     average_precision,
     check_detectors,
@@ -33,13 +33,13 @@ from models.backends.views import ViewSize
 from models.errors import BackendRefused
 from models.manifest import ScalePreset
 from tests.models.detecting import assert_same_detections, smooth_pictures, that_detects
-from tests.models.test_backends import needs_openvino
+from tests.models.test_backends import needs_compiler, needs_openvino
 from tests.models.test_yolo import rectangles
 
 CPU = torch.device("cpu")
 PRESET = ScalePreset(shorter_px=96, longer_px=128)
 SMALL = {"backbone": "mobilenet_v3_small"}
-SUMMED_OTHERWISE = {"px": 0.02, "score": 2e-4}  # the same float32 arithmetic in another order
+SUMMED_OTHERWISE = {"px": 0.02, "score": 2e-4, "other": 1e-2}  # the same float32 arithmetic in another order
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,16 +71,61 @@ def compiled(compiler: Compiler, eager: EagerBackend, preset: ScalePreset, direc
     return backend
 
 
-@needs_openvino
-@pytest.mark.parametrize("name", ["yolo", "maskrcnn_fpn"])
-def test_detector_of_pictures_of_any_size_is_compiled_once_for_all_of_them(name: str, tmp_path: Path) -> None:
-    eager = detector(name)
-    backend = compiled(OpenVino(), eager, PRESET, tmp_path)
+def loaded(eager: EagerBackend, directory: Path) -> CompiledBackend:
+    """What was built into the directory, around what the detector does now."""
+    backend = OpenVino().load(eager, ViewSize.of(PRESET), directory, precision="float32")
+    assert isinstance(backend, CompiledBackend)
+    return backend
+
+
+@pytest.fixture(scope="module")
+def mask_networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those of a mask R-CNN."""
+    directory = tmp_path_factory.mktemp("networks")
+    OpenVino().build(detector("maskrcnn_fpn"), ViewSize.of(PRESET), directory, precision="float32")
+    return directory
+
+
+def assert_finds_the_same_on_pictures_of_several_sizes(backend: CompiledBackend, eager: EagerBackend) -> None:
     for count, height, width in ((1, 96, 128), (2, 128, 96), (1, 96, 97)):
         pictures = smooth_pictures(count, height, width, seed=height)
         expected = eager.run(pictures)
         assert_same_detections(backend.run(pictures), expected, **SUMMED_OTHERWISE)
         assert min(len(one["boxes"]) for one in expected) >= 5
+
+
+@needs_openvino
+def test_two_stage_detector_is_compiled_once_for_pictures_of_any_size(mask_networks: Path) -> None:
+    eager = detector("maskrcnn_fpn")
+    backend = loaded(eager, mask_networks)
+    assert set(backend.networks) == {"network", "box_head", "mask_head"}
+    assert_finds_the_same_on_pictures_of_several_sizes(backend, eager)
+
+
+@needs_openvino
+def test_one_stage_detector_is_compiled_once_for_pictures_of_any_size(tmp_path: Path) -> None:
+    eager = detector("yolo")
+    assert_finds_the_same_on_pictures_of_several_sizes(compiled(OpenVino(), eager, PRESET, tmp_path), eager)
+
+
+@needs_openvino
+def test_picture_without_a_region_goes_through_compiled_networks(mask_networks: Path) -> None:
+    eager = detector("maskrcnn_fpn")
+    module: Any = eager.graph.module
+    module.roi_heads.score_thresh = 2.0  # no mask is asked for
+    module.rpn.score_thresh = 2.0  # nor a box
+    backend = loaded(eager, mask_networks)
+    for one in (*eager.run(smooth_pictures(2, 96, 128)), *backend.run(smooth_pictures(2, 96, 128))):
+        assert one["boxes"].shape == (0, 4)
+        assert one["masks"].shape == (0, 1, 96, 128)
+
+
+@needs_openvino
+def test_networks_that_were_compiled_are_not_kept_eagerly_too(mask_networks: Path) -> None:
+    eager = detector("maskrcnn_fpn")
+    assert loaded(eager, mask_networks).size_bytes == pytest.approx(eager.size_bytes, rel=0.05)
+    around = without_weights(cast("SplitDetector", eager.graph.split))
+    assert {tensor.device.type for tensor in around.module.parameters()} == {"meta"}
 
 
 @needs_openvino
@@ -96,34 +141,17 @@ def test_detector_of_one_size_is_compiled_with_its_pixels(tmp_path: Path) -> Non
         backend.run(smooth_pictures(1, 300, 320))
 
 
-@needs_openvino
-def test_networks_that_were_compiled_are_not_kept_eagerly_too(tmp_path: Path) -> None:
+@needs_compiler
+def test_aot_inductor_runs_a_detectors_network_on_any_number_of_regions(tmp_path: Path) -> None:
     eager = detector("fasterrcnn_fpn")
-    backend = compiled(OpenVino(), eager, PRESET, tmp_path)
-    assert backend.size_bytes == pytest.approx(eager.size_bytes, rel=0.05)
-    around = without_weights(cast("SplitDetector", eager.graph.split))
-    assert {tensor.device.type for tensor in around.module.parameters()} == {"meta"}
-
-
-@needs_openvino
-def test_picture_without_a_region_goes_through_compiled_networks(tmp_path: Path) -> None:
-    eager = detector("maskrcnn_fpn")
-    module: Any = eager.graph.module
-    module.roi_heads.score_thresh = 2.0  # no mask is asked for
-    module.rpn.score_thresh = 2.0  # nor a box
-    backend = compiled(OpenVino(), eager, PRESET, tmp_path)
-    for one in (*eager.run(smooth_pictures(2, 96, 128)), *backend.run(smooth_pictures(2, 96, 128))):
-        assert one["boxes"].shape == (0, 4)
-        assert one["masks"].shape == (0, 1, 96, 128)
-
-
-@pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler is installed: AOTInductor needs it")
-def test_aot_inductor_runs_a_detectors_networks(tmp_path: Path) -> None:
-    eager = detector("yolo")
-    backend = compiled(AotInductor(), eager, PRESET, tmp_path)
-    for height, width in ((96, 128), (128, 96)):
-        pictures = smooth_pictures(2, height, width)
-        assert_same_detections(backend.run(pictures), eager.run(pictures), **SUMMED_OTHERWISE)
+    assert eager.graph.split is not None
+    head = next(part for part in parts_of(eager, ViewSize.of(PRESET)) if part.name == "box_head")
+    build_part(head, tmp_path, precision="float32", device=CPU)
+    network = AotInductorNetwork(tmp_path, "box_head", device=CPU)
+    for regions in (1, 2, 37):
+        rows = torch.rand(regions, *head.example.shape[1:])
+        for mine, its in zip(network(rows), head.module(rows), strict=True):
+            torch.testing.assert_close(mine, its, atol=1e-5, rtol=1e-4)
 
 
 @needs_openvino
