@@ -13,15 +13,17 @@ from fastapi import FastAPI
 from starlette.types import Scope
 
 from app.engine_setup import engine_connection, make_engine
+from app.inference.engine import Engine
 from app.inference.engine_process.connection import EngineConnection
 from app.inference.image_urls import ImageUrls
 from app.inference.statistics import Statistics
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Instruments
 from app.metrics.shared_values import shared_directory
-from app.middleware import BodyLimitMiddleware, RequestMiddleware
+from app.middleware import BodyLimitMiddleware, RequestMiddleware, RoomMiddleware
 from app.openapi import complete_openapi
 from app.pending_bytes import PendingBytes
+from app.predicting_routes import PredictingRoute, asked_model, urgency_of
 from app.problems import install_problem_handlers
 from app.protocols import open_inference, torchserve
 from app.routes import (
@@ -91,7 +93,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     documentation.mount_assets(app)
     install_problem_handlers(app)
     complete_openapi(app)
-    app.add_middleware(BodyLimitMiddleware, limit_of=_body_limit(settings), pending_of=_pending_bytes(settings))
+    pending = PendingBytes(settings.max_pending_bytes)
+    app.add_middleware(BodyLimitMiddleware, limit_of=_body_limit(settings), pending=pending)
+    app.add_middleware(RoomMiddleware, check_room=_check_room(settings))
     app.add_middleware(RequestMiddleware, count=instruments.http_requests.count)  # added last, so it is the outermost
     return app
 
@@ -208,17 +212,10 @@ def _body_limit(settings: ApiSettings) -> Callable[[Scope], int]:
     return limit_of
 
 
-def _pending_bytes(settings: ApiSettings) -> Callable[[Scope], PendingBytes | None]:
-    """Routes that predict have one bound together: they keep a body in memory, where others have it on the disk."""
-    pending = PendingBytes(settings.max_pending_bytes)
+def _check_room(settings: ApiSettings) -> Callable[[Scope, PredictingRoute], None]:
+    def check_room(scope: Scope, route: PredictingRoute) -> None:
+        engine: Engine = scope["app"].state.services.engine
+        priority, timeout_s = urgency_of(scope, longest_s=settings.request_timeout_s)
+        engine.check_room(asked_model(route, scope), priority, timeout_s)
 
-    def pending_of(scope: Scope) -> PendingBytes | None:
-        path: str = scope["path"]
-        is_predicting = (
-            path in ("/v1/classify", "/v1/detect", "/v1/segment")
-            or path.startswith("/predictions/")
-            or (path.startswith("/v2/models/") and path.endswith("/infer"))
-        )
-        return pending if is_predicting else None
-
-    return pending_of
+    return check_room

@@ -1,4 +1,4 @@
-"""What happens to every request, whatever its route: an id, a line in the log, its time, a limit on its body.
+"""What happens to every request before its route: an id, a line in the log, its time, room for it, a limit on its body.
 
 Pure ASGI: Starlette's BaseHTTPMiddleware would buffer nothing but cost a task and a queue a request.
 """
@@ -17,7 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import BodyTooLarge
 from app.inference.errors import EngineFull
-from app.pending_bytes import PendingBytes
+from app.pending_bytes import HeldBytes, PendingBytes
+from app.predicting_routes import PredictingRoute, is_kept_in_memory, predicting_route
 from app.problems import answer, instance_of
 
 access_log = logging.getLogger("fovea.access")
@@ -27,6 +28,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
 _CLIENT_WENT = 499  # nginx's number for a client that did not wait
 _LINGER_S = 2.0
+_READ_TO_THE_END_BYTES = 1024**2  # a body so small costs less to read than a new connection
 
 
 class RequestMiddleware:
@@ -80,32 +82,51 @@ class RequestMiddleware:
             self._count(scope["method"], getattr(scope.get("route"), "path_format", ""), status)
 
 
+class RoomMiddleware:
+    """Refuses predictions that a full engine would refuse, before routing and before anything of the body is read."""
+
+    def __init__(self, app: ASGIApp, check_room: Callable[[Scope, PredictingRoute], None]) -> None:
+        """check_room: raises EngineFull."""
+        self._app = app
+        self._check_room = check_room
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = predicting_route(scope) if scope["type"] == "http" else None
+        if route is not None:
+            try:
+                self._check_room(scope, route)
+            except EngineFull as error:
+                scope["route"] = route  # as routing would, for whoever counts
+                await _refuse(scope, receive, send, error)
+                return
+        await self._app(scope, receive, send)
+
+
 class BodyLimitMiddleware:
     """Refuses a body as soon as it is, or says it will be, too large; the rest is not read.
 
     413: larger than its route allows. 503: more than there is room for beside those of other requests.
     """
 
-    def __init__(
-        self, app: ASGIApp, limit_of: Callable[[Scope], int], pending_of: Callable[[Scope], PendingBytes | None]
-    ) -> None:
-        """pending_of: where bodies of this route are counted; None: nowhere."""
+    def __init__(self, app: ASGIApp, limit_of: Callable[[Scope], int], pending: PendingBytes) -> None:
+        """pending: where bodies that are kept in memory are counted together; others go to the disk."""
         self._app = app
         self._limit_of = limit_of
-        self._pending_of = pending_of
+        self._pending = pending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit_bytes, pending = self._limit_of(scope), self._pending_of(scope)
-        declared = _header(scope, b"content-length")
-        declared_bytes = int(declared) if declared.isdecimal() else 0
+        limit_bytes = self._limit_of(scope)
+        held = HeldBytes(self._pending) if is_kept_in_memory(scope) else None
+        declared_bytes = _declared_bytes(scope)
         try:
             if declared_bytes > limit_bytes:
                 raise _too_large(limit_bytes)
-            if pending is not None:
-                pending.check(declared_bytes)
+            if held is not None:
+                self._pending.check(declared_bytes)
+                scope["state"]["held_bytes"] = held  # for what the route makes of the body
         except (BodyTooLarge, EngineFull) as error:
             await _refuse(scope, receive, send, error)
             return
@@ -119,8 +140,8 @@ class BodyLimitMiddleware:
             count = len(message.get("body", b""))
             received_bytes += count
             try:
-                if pending is not None:
-                    pending.take(count)
+                if held is not None:
+                    held.take(count)
                 if received_bytes > limit_bytes:
                     raise _too_large(limit_bytes)
             except (BodyTooLarge, EngineFull) as error:
@@ -141,20 +162,23 @@ class BodyLimitMiddleware:
             if has_answered or refusal is None:
                 raise
         finally:
-            if pending is not None:
-                pending.leave(received_bytes)
+            if held is not None:
+                held.leave()
         if refusal is not None and not has_answered:
             # its traceback has what was read of the body, in a circle
             await _refuse(scope, receive, send, refusal.with_traceback(None))
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, error: BodyTooLarge | EngineFull) -> None:
-    """Answers with the error, then lets the client stop by itself for a moment.
+    """Answers with the error, then lets the client finish, or stop by itself, for a moment.
 
-    A connection closed under a client that still sends is reset, and the answer is lost with it.
+    A connection closed under a client that still sends is reset, and the answer is lost with it. Whoever came at a
+    wrong time with a small body may ask again on the same connection.
     """
     response = answer(error, scope)
-    headers = [*response.raw_headers, (b"connection", b"close")]
+    headers = response.raw_headers
+    if isinstance(error, BodyTooLarge) or not _ends_soon(scope):
+        headers = [*headers, (b"connection", b"close")]
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
     try:
@@ -164,6 +188,19 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, error: BodyTooLarg
     except TimeoutError:
         pass
     await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _ends_soon(scope: Scope) -> bool:
+    """Whether the body says that it is small, and comes without being called for."""
+    if _header(scope, b"transfer-encoding") or _header(scope, b"expect"):
+        return False
+    return _declared_bytes(scope) <= _READ_TO_THE_END_BYTES
+
+
+def _declared_bytes(scope: Scope) -> int:
+    """Of the body; 0 where nothing is said."""
+    declared = _header(scope, b"content-length")
+    return int(declared) if declared.isdecimal() else 0
 
 
 def _too_large(limit_bytes: int) -> BodyTooLarge:
@@ -178,25 +215,17 @@ def _header(scope: Scope, name: bytes) -> str:
 
 
 def _log_access(scope: Scope, status: int, duration_s: float) -> None:
-    path = scope["path"]
-    level = logging.DEBUG if path in _QUIET_PATHS else logging.INFO
-    client = (scope.get("client") or ("-",))[0]
-    request_id = scope["state"]["request_id"]
+    level = logging.DEBUG if scope["path"] in _QUIET_PATHS else logging.INFO
+    if not access_log.isEnabledFor(level):
+        return
+    extra = {
+        "request_id": scope["state"]["request_id"],
+        "method": scope["method"],
+        "path": instance_of(scope),
+        "status": status,
+        "duration_ms": round(duration_s * 1000, 1),
+        "client": (scope.get("client") or ("-",))[0],
+    }
     access_log.log(
-        level,
-        "%s %s %d %.1f ms %s %s",
-        scope["method"],
-        instance_of(scope),
-        status,
-        duration_s * 1000,
-        client,
-        request_id,
-        extra={
-            "request_id": request_id,
-            "method": scope["method"],
-            "path": instance_of(scope),
-            "status": status,
-            "duration_ms": round(duration_s * 1000, 1),
-            "client": client,
-        },
+        level, "%(method)s %(path)s %(status)d %(duration_ms).1f ms %(client)s %(request_id)s", extra, extra=extra
     )

@@ -102,8 +102,8 @@ class ApiSettings(WorkerSettings):
     max_pending_bytes: int = Field(
         GIBIBYTE,
         ge=1024,
-        description="Bytes of requests to predict that are read and not yet answered, as sent; beyond that 503 with "
-        "Retry-After.",
+        description="Bytes of requests to predict that are read and not yet answered, as sent, and what is unpacked, "
+        "decoded or fetched for them; beyond that 503 with Retry-After.",
     )
     request_timeout_s: float = Field(
         30.0,

@@ -94,3 +94,12 @@ def test_open_loop_sends_on_time() -> None:
 def test_quantile_of_nothing_is_not_a_number() -> None:
     assert quantile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert quantile([], 0.5) != quantile([], 0.5)
+
+
+def test_open_loop_says_how_late_it_was_itself() -> None:
+    port = free_port()
+
+    tally = _load([_FINE], port, open_loop(port, [raw_request("/x", b"")], requests_a_second=50, seconds=0.3))
+
+    assert len(tally.lags_s) > 10
+    assert all(0 <= lag_s < 5 for lag_s in tally.lags_s)

@@ -25,9 +25,9 @@ class Admission:
         self._working = 0
         self._busy_since = 0.0
 
-    def check(self, priority: Priority = "interactive") -> None:
+    def check(self, priority: Priority, timeout_s: float) -> None:
         """Raises EngineFull if not even one view may come: to be asked before a body is read."""
-        self._check(1, priority, math.inf)
+        self._check(1, priority, timeout_s)
 
     def admit(self, views: int, priority: Priority, timeout_s: float) -> None:
         """Counts them in. Raises EngineFull, TooManyTiles."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from app.inference.lane import Priority, Ran
 from app.inference.loaded_models import LoadedModel
+from app.inference.model_source import ModelSource
 from app.inference.observer import Observer
 from models.backends.choosing import PrecisionChoice
 from models.predictor import Selection
@@ -37,6 +38,9 @@ class ModelMemory(Protocol):
 
     def all(self) -> list[LoadedModel]:
         """The least recently used first."""
+
+    def known(self, reference: str) -> ModelSource | None:
+        """See LoadedModels."""
 
     async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
         """See LoadedModels."""

@@ -98,12 +98,12 @@ class Engine:
         """More are refused."""
         return self._admission.most
 
-    def check_room(self, priority: Priority) -> None:
+    def check_room(self, reference: str, priority: Priority, timeout_s: float) -> None:
         """To be asked before a body is read. Raises EngineFull if not even one image would be taken."""
         try:
-            self._admission.check(priority)
-        except EngineFull:  # nobody knows yet what was asked for, but it is a refusal
-            self._tell_end("", None, "rejected", 0, 0.0)
+            self._admission.check(priority, timeout_s)
+        except EngineFull:
+            self._tell_end(reference, self.models.known(reference), "rejected", 0, 0.0)
             raise
 
     async def predict(
@@ -154,7 +154,7 @@ class Engine:
             raise
         finally:
             self._admission.leave(views)
-            source = model.source if model else None
+            source = model.source if model else self.models.known(reference)
             self._tell_end(reference, source, outcome, len(images), time.monotonic() - began_at)
 
     async def close(self) -> None:

@@ -70,8 +70,11 @@ class ImageUrls:
             limits=httpx.Limits(max_keepalive_connections=0),
         )
 
-    async def fetch(self, url: str) -> bytes:
-        """The bytes behind `url`. Raises ImageUrlRefused, ImageUrlFailed, ImageTooLarge."""
+    async def fetch(self, url: str, *, arrived: Callable[[int], None] = lambda _: None) -> bytes:
+        """The bytes behind `url`. arrived: is told how many came, as they come, and may raise to end it.
+
+        Raises ImageUrlRefused, ImageUrlFailed, ImageTooLarge.
+        """
         if not self._hosts:
             raise ImageUrlRefused(
                 "Image URLs are switched off on this server.",
@@ -79,7 +82,7 @@ class ImageUrls:
             )
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._follow(url)
+                return await self._follow(url, arrived)
         except TimeoutError as error:
             raise ImageUrlFailed(f"{url} gave no image within {self._timeout_s:g} s.") from error
         except httpx.HTTPError as error:
@@ -89,7 +92,7 @@ class ImageUrls:
         """Closes the connections."""
         await self._http.aclose()
 
-    async def _follow(self, url: str) -> bytes:
+    async def _follow(self, url: str, arrived: Callable[[int], None]) -> bytes:
         for _ in range(_MOST_REDIRECTS + 1):
             request = await self._checked_request(url)
             response = await self._http.send(request, stream=True)
@@ -97,7 +100,7 @@ class ImageUrls:
                 if response.is_redirect:
                     url = str(httpx.URL(url).join(response.headers["location"]))
                     continue
-                return await self._read(url, response)
+                return await self._read(url, response, arrived)
             finally:
                 await response.aclose()
         raise ImageUrlFailed(f"{url}: more than {_MOST_REDIRECTS} redirects.")
@@ -146,11 +149,12 @@ class ImageUrls:
             raise ImageUrlRefused(f"{host} is not on the public internet, so nothing of it is fetched.")
         return addresses[0]
 
-    async def _read(self, url: str, response: httpx.Response) -> bytes:
+    async def _read(self, url: str, response: httpx.Response, arrived: Callable[[int], None]) -> bytes:
         if response.status_code != httpx.codes.OK:
             raise ImageUrlFailed(f"{url} answered {response.status_code}.")
         data = bytearray()
         async for chunk in response.aiter_raw():
+            arrived(len(chunk))
             data += chunk
             if len(data) > self._max_bytes:
                 raise ImageTooLarge(f"The image at {url} has more than {self._max_bytes} bytes.")

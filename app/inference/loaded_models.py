@@ -15,7 +15,7 @@ import sys
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -106,6 +106,11 @@ class LoadedModels:
             self._loaded.move_to_end(digest)
             model.last_used_at = datetime.now(UTC)
         return model
+
+    def known(self, reference: str) -> ModelSource | None:
+        """What `reference` meant when it was last looked up; where it never was, what is in memory of that name."""
+        source, _ = self._lookups.get(reference, (None, 0.0))
+        return source or newest_of(reference, self._loaded.values())
 
     async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
         """The model that `reference` means, loaded if need be; while it is loaded again, the one it meant before.
@@ -304,6 +309,12 @@ class LoadedModels:
         self._answering = {name: digest for name, digest in self._answering.items() if digest != model.source.digest}
         self.on_change()
         log.info("unloaded %s: models may take %d MiB", model.source.reference, self.budget_bytes // 1024**2)
+
+
+def newest_of(reference: str, models: Iterable[LoadedModel]) -> ModelSource | None:
+    """Of those among `models` with that name, or that name and version, the one that was loaded last."""
+    found = [model for model in models if reference in (model.source.name, model.source.reference)]
+    return max(found, key=lambda model: model.loaded_at).source if found else None
 
 
 def _load_now(source: ModelSource) -> LoadedModel:

@@ -27,7 +27,7 @@ class Observer(Protocol):
     def request_ended(
         self, reference: str, model: ModelSource | None, *, outcome: Outcome, images: int, seconds: float
     ) -> None:
-        """A request was answered, refused or given up. model: None if it ended before the reference was resolved.
+        """A request was answered, refused or given up. model: None if nobody knows what the reference means.
 
         ok: there was an answer, were it an image's error. rejected: full. expired: past its deadline. cancelled: the
         client went. failed: everything else.

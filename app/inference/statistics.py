@@ -42,7 +42,7 @@ class ModelStatistics:
 class Statistics(Observer):
     """Counts by version. To be used from one event loop.
 
-    Requests that ended before their reference was resolved belong to no version and are not counted.
+    Requests whose reference nobody has resolved yet belong to no version and are not counted.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:

@@ -169,7 +169,6 @@ async def _answer(request: Request, services: Services, asked: Asked[Prediction]
     drawn_as = _wanted_picture(request.headers.get("accept", ""))
     if drawn_as == "jpeg" and presentation.png is not None:
         raise NotAcceptable("A map of indices would not survive as a JPEG.", hint="Accept: image/png.")
-    engine.check_room(terms.priority)  # who is refused anyway need not be read
     posted = await read_images(request, services)
     if drawn_as is not None and len(posted) != 1:
         raise NotAcceptable(

@@ -22,6 +22,7 @@ HOST = "127.0.0.1"
 OK, UNAVAILABLE = 200, 503
 _PAUSE_AFTER_REFUSAL_S = 0.05
 _LAST_ANSWERS_WITHIN_S = 120.0
+_EVERY_S = 0.002  # the open loop sends what is due
 _BOUNDARY = "fovea-bench-9b1f0c"
 
 ValueT = TypeVar("ValueT")
@@ -40,6 +41,7 @@ class Tally:
     bare_refusals: int = 0  # 503 without Retry-After
     unsent: int = 0  # due in the open loop, and no connection was free
     client_cpu_s: float = 0.0
+    lags_s: list[float] = field(default_factory=list)  # how late the open loop's own event loop came to send
 
     @property
     def images_a_second(self) -> float:
@@ -166,6 +168,8 @@ async def open_loop(
     async def ask(ends_at: float) -> None:
         connection: _Connection | None = None
         try:
+            while idle and idle[-1].is_over:  # the server closes what is idle for long
+                _drop(idle.pop())
             connection = idle.pop() if idle else await _connect(port)
             async with asyncio.timeout(_LAST_ANSWERS_WITHIN_S):
                 answer = await connection.ask(next(following))
@@ -191,7 +195,9 @@ async def open_loop(
                 task = asyncio.create_task(ask(ends_at))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
-            await asyncio.sleep(0.002)
+            sleeps_until = time.perf_counter() + _EVERY_S
+            await asyncio.sleep(_EVERY_S)
+            tally.lags_s.append(max(0.0, time.perf_counter() - sleeps_until))  # timers may be a millisecond early
         if under_way:
             await asyncio.wait(under_way)
     for connection in idle:
@@ -210,7 +216,7 @@ class _Connection(asyncio.Protocol):
     """One request at a time. Raises ConnectionError from `ask` if the server goes before it has answered."""
 
     def __init__(self) -> None:
-        self.is_over = False
+        self._is_over = False
         self._transport: asyncio.Transport | None = None
         self._waiting: asyncio.Future[_Answer] | None = None
         self._received = bytearray()
@@ -226,8 +232,13 @@ class _Connection(asyncio.Protocol):
         self._transport.write(request)
         return self._waiting
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no request can go over it any more."""
+        return self._is_over or (self._transport is not None and self._transport.is_closing())
+
     def close(self) -> None:
-        self.is_over = True
+        self._is_over = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -235,7 +246,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.is_over = True
+        self._is_over = True
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(ConnectionResetError(str(error or "closed before the answer")))
 
@@ -260,7 +271,7 @@ class _Connection(asyncio.Protocol):
         """What tells that the answer, whose head ends at `end`, is whole."""
         head = bytes(self._received[:end]).lower()
         if b"\r\nconnection: close" in head:
-            self.is_over = True
+            self._is_over = True
         if b"\r\ntransfer-encoding: chunked" in head:
             return lambda: self._received.endswith(b"0\r\n\r\n")
         _, _, after = head.partition(b"\r\ncontent-length:")

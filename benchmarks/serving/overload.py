@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.serving.load import OK, UNAVAILABLE, Tally, closed_loop, open_loop, run
+from benchmarks.serving.load import OK, UNAVAILABLE, Tally, closed_loop, open_loop, quantile, run
 from benchmarks.serving.processes import PeakMemory
 from benchmarks.serving.servers import Server, started
 from benchmarks.serving.tables import print_table
@@ -47,6 +47,8 @@ def _rows(tally: Tally, best: Tally, alone_ms: float, first_ms: float) -> list[t
     refused = ", ".join(
         f"p{share * 100:g} {tally.quantile_ms(share, UNAVAILABLE):.1f}" for share in (0.5, 0.9, 0.99, 1.0)
     )
+    lag = ", ".join(f"p{share * 100:g} {quantile(tally.lags_s, share) * 1000:.1f}" for share in (0.5, 0.9, 0.99, 1.0))
+    best_cpu = best.client_cpu_s / best.seconds
     return [
         ("best without overload, answers/s", f"{best.images_a_second:.1f}", ""),
         ("sent, requests/s", f"{sent / tally.seconds:.1f}, and {tally.unsent} for which no connection was free", ""),
@@ -55,6 +57,8 @@ def _rows(tally: Tally, best: Tally, alone_ms: float, first_ms: float) -> list[t
         ("refused with 503", f"{refusals}, {tally.bare_refusals} of them without Retry-After", "none without"),
         ("refusals, ms", refused, "p99 < 50"),
         ("answers, ms", answered, ""),
+        ("the load generator's own lag, ms, within what refusals take", lag, ""),
+        ("its CPU, cores", f"{tally.client_cpu_s / tally.seconds:.2f}; at the best {best_cpu:.2f}", ""),
         ("other statuses, broken connections", f"{others or 'none'}, {dict(tally.failures) or 'none'}", "none"),
         ("alone before, median; first request after, ms", f"{alone_ms:.1f}; {first_ms:.1f}", "as fast"),
     ]

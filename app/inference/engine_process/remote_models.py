@@ -15,7 +15,7 @@ import torch
 from app.inference.engine_process.connection import EngineConnection
 from app.inference.engine_process.remote_predictor import RemoteBackend, remote_predictor
 from app.inference.engine_process.wire import Message
-from app.inference.loaded_models import LoadedModel
+from app.inference.loaded_models import LoadedModel, newest_of
 from app.inference.model_source import ModelSource
 from models.backends.choosing import PrecisionChoice
 from models.predictor import AnyPredictor
@@ -61,6 +61,11 @@ class RemoteModels:
     def all(self) -> list[LoadedModel]:
         """What the engine last told of."""
         return list(self._loaded)
+
+    def known(self, reference: str) -> ModelSource | None:
+        """See LoadedModels.known."""
+        model, _ = self._lookups.get((reference, "auto"), (None, 0.0))
+        return model.source if model else newest_of(reference, self._loaded)
 
     async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
         """See LoadedModels.get. Raises EngineRestarting besides."""

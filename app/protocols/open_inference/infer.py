@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
+from torch import Tensor
 
 from app.dependencies import ServicesDep
 from app.disconnects import while_connected
+from app.pending_bytes import held_by
 from app.protocols.answered_images import predictions_of
 from app.protocols.open_inference.answers import Written, write_outputs
 from app.protocols.open_inference.inputs import Image, InputLimits, images_of
@@ -37,10 +39,10 @@ class _Asked:
 @router.post("/models/{model}/versions/{version}/infer")
 async def infer(request: Request, services: ServicesDep, model: str, version: str | None = None) -> Response:
     """The model's outputs for the images of the request."""
-    services.engine.check_room("interactive")  # who is refused anyway need not be read
     body = await read_body(request, limit_bytes=services.settings.max_body_bytes)
     header_length = request.headers.get(HEADER_LENGTH)
     asked = await asyncio.to_thread(_understand, services, model, version, body, header_length)
+    held_by(request).take(sum(map(_size_bytes, asked.images)))  # copies, while the body stays
     said = asked.message.parameters
     most_s = services.settings.request_timeout_s
     answer = await while_connected(
@@ -77,6 +79,10 @@ def _understand(services: Services, model: str, version: str | None, data: bytes
         images=images_of(body, served, limits),
         wanted=wanted_outputs(body.message, served),
     )
+
+
+def _size_bytes(image: Image) -> int:
+    return image.nbytes if isinstance(image, Tensor) else len(image)
 
 
 def _response(written: Written, headers: dict[str, str]) -> Response:

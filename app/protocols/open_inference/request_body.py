@@ -11,12 +11,14 @@ from fastapi import Request
 from pydantic import ValidationError
 
 from app.errors import BodyTooLarge, InvalidTensor, MalformedBody, UnsupportedBody
+from app.pending_bytes import HeldBytes, held_by
 from app.protocols.open_inference.messages import InferRequest, InputTensor, Message
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 IMAGE: Final = "image"  # the one input that every model has
 MOST_JSON_VALUES: Final = 2**22  # numbers take up to ten times their text in memory: more of them go as bytes
 _MOST_DIGITS: Final = 18  # of a count of bytes; Python refuses to read a number of thousands
+_PIECE_BYTES: Final = 8 * 1024**2  # unpacked at a time; what is left of the packed body is copied for each
 _WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}  # of zlib; deflate is zlib's format, RFC 9110, 8.4.1.2
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -31,14 +33,14 @@ class Body:
 
 
 async def read_body(request: Request, *, limit_bytes: int) -> bytes:
-    """The whole body, unpacked if it came packed. Raises UnsupportedBody, MalformedBody, BodyTooLarge."""
+    """The whole body, unpacked if it came packed. Raises UnsupportedBody, MalformedBody, BodyTooLarge, EngineFull."""
     body = await request.body()
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
         return body
     if encoding not in _WINDOW_BITS:
         raise UnsupportedBody(f"A body packed with {encoding[:100]!r} is not read here.", hint="Use gzip or deflate.")
-    return await asyncio.to_thread(_unpacked, body, encoding, limit_bytes)
+    return await _unpacked(body, encoding, limit_bytes, held_by(request))
 
 
 def parse_message(body: bytes, kind: type[MessageT]) -> MessageT:
@@ -95,17 +97,27 @@ def _split(body: bytes, json_bytes: int) -> Body:
     return Body(message=message, binary=tuple(binary))
 
 
-def _unpacked(body: bytes, encoding: str, limit_bytes: int) -> bytes:
+async def _unpacked(packed: bytes, encoding: str, limit_bytes: int, held: HeldBytes) -> bytes:
+    """Piece by piece, each counted before the next one is made."""
     unpacker = zlib.decompressobj(_WINDOW_BITS[encoding])
-    try:
-        unpacked = unpacker.decompress(body, limit_bytes + 1)
-    except zlib.error as error:
-        raise MalformedBody(f"The body is not {encoding}: {error}.") from error
-    if len(unpacked) > limit_bytes:
-        raise BodyTooLarge(
-            f"The unpacked body is larger than the {limit_bytes} bytes that are read here.",
-            hint="Send less at a time, or have the operator raise the limit.",
-        )
+    pieces: list[bytes] = []
+    room = limit_bytes
+    while not unpacker.eof:
+        try:
+            piece = await asyncio.to_thread(unpacker.decompress, packed, min(_PIECE_BYTES, room + 1))
+        except zlib.error as error:
+            raise MalformedBody(f"The body is not {encoding}: {error}.") from error
+        room -= len(piece)
+        if room < 0:
+            raise BodyTooLarge(
+                f"The unpacked body is larger than the {limit_bytes} bytes that are read here.",
+                hint="Send less at a time, or have the operator raise the limit.",
+            )
+        held.take(len(piece))
+        pieces.append(piece)
+        packed = unpacker.unconsumed_tail
+        if not piece and not packed:
+            break
     if not unpacker.eof or unpacker.unused_data:
         raise MalformedBody(f"The body is not one whole {encoding} stream.")
-    return unpacked
+    return b"".join(pieces)

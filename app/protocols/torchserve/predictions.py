@@ -43,7 +43,6 @@ async def ping(services: ServicesDep) -> Response:
 @router.api_route("/predictions/{model}/{version}", methods=["POST", "PUT"])
 async def predict(request: Request, services: ServicesDep, model: str, version: str | None = None) -> Response:
     """What is on the picture; a list of answers where the form has several pictures."""
-    services.engine.check_room("interactive")  # who is refused anyway need not be read
     images = await _read_images(request, services.settings.max_images_per_request)
     served = await asyncio.to_thread(find_served, services.registry, model, version)
     answer = await while_connected(

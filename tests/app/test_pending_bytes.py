@@ -1,0 +1,122 @@
+"""What requests to predict hold in memory is bounded together: their bodies, and what is made of them."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import ipaddress
+import json
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+
+import httpx
+import pytest
+
+from app.errors import BodyTooLarge
+from app.inference.errors import EngineFull
+from app.inference.image_urls import Address
+from app.pending_bytes import HeldBytes, PendingBytes
+from tests.app.compass import publish_compass
+from tests.app.conftest import StartApi
+from tests.app.running_api import RunningApi
+from tests.waiting import wait_until
+
+MOST = 100_000
+HELD = 60_000
+IMAGE = bytes(27_000)
+URL = "http://images.example.com/a.png"
+IN_JSON = json.dumps({"images": [{"base64": base64.b64encode(IMAGE).decode()}]}).encode()  # 36 kB
+BEHIND_URLS = json.dumps({"images": [{"url": URL}, {"url": URL}]}).encode()
+JSON = {"Content-Type": "application/json"}
+INFER, INDEX = "/v2/models/compass/infer", "/v2/repository/index"
+
+MORE_THAN_THEIR_BODIES = {
+    "base64": ("/v1/classify?model=compass", JSON, IN_JSON),
+    "urls": ("/v1/classify?model=compass", JSON, BEHIND_URLS),
+    "gzip": (INFER, {"Content-Encoding": "gzip"}, gzip.compress(b" " * 50_000)),
+    "gzip, no prediction": (INDEX, {"Content-Encoding": "gzip"}, gzip.compress(b" " * 50_000)),
+    "v2, raw": (INFER, {"Inference-Header-Content-Length": "0"}, IMAGE),
+}
+
+
+@pytest.fixture
+def api(start_api: StartApi) -> RunningApi:
+    """An API with a model and a web of one host, whose pictures are none."""
+    api = start_api(max_body_bytes=80_000, max_pending_bytes=MOST, image_url_hosts=("*",))
+    publish_compass(api.services.registry)
+
+    async def resolve(host: str, port: int) -> Sequence[Address]:
+        return [ipaddress.ip_address("93.184.216.34")]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=httpx.ByteStream(IMAGE))
+
+    urls = api.services.image_urls
+    urls._resolve = resolve
+    urls._http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    return api
+
+
+@contextmanager
+def others_hold(api: RunningApi) -> Iterator[None]:
+    """So many bytes, of a body that does not end within."""
+    with closing(socket.create_connection(("127.0.0.1", api.port), timeout=60)) as other:
+        head = f"POST /v1/classify?model=compass HTTP/1.1\r\nHost: x\r\nContent-Length: {HELD + 1}\r\n"
+        other.sendall(f"{head}Content-Type: image/png\r\n\r\n".encode() + bytes(HELD))
+        wait_until(lambda: ask(api, "/v1/classify?model=compass", {"Content-Type": "image/png"}, bytes(HELD)) == 503)
+        yield
+        other.sendall(b"!")
+        assert other.recv(65536).split()[1] == b"415"
+
+
+def ask(api: RunningApi, path: str, headers: dict[str, str], body: bytes) -> int:
+    answer = api.http.post(path, content=body, headers=headers)
+    assert ("Retry-After" in answer.headers) == (answer.status_code == 503)
+    return answer.status_code
+
+
+@pytest.mark.parametrize("name", MORE_THAN_THEIR_BODIES)
+def test_what_a_body_becomes_counts_beside_it_until_the_answer(api: RunningApi, name: str) -> None:
+    path, headers, body = MORE_THAN_THEIR_BODIES[name]
+    with others_hold(api):
+        assert HELD + len(body) < MOST
+        assert ask(api, path, headers, body) == 503
+    for _ in range(4):  # if it were kept, the second would find no room
+        assert ask(api, path, headers, body) in (200, 400, 415)
+
+
+def test_body_as_it_is_counts_once(api: RunningApi) -> None:
+    with others_hold(api):
+        assert ask(api, "/v1/classify?model=compass", {"Content-Type": "image/png"}, IMAGE) == 415
+        assert ask(api, INFER, {}, IMAGE) == 400
+
+
+def test_request_that_never_fits_is_not_told_to_come_again(api: RunningApi) -> None:
+    body = json.dumps({"images": [{"base64": base64.b64encode(bytes(50_000)).decode()}]}).encode()
+    answer = api.http.post("/v1/classify?model=compass", content=body, headers=JSON)
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    assert "100000 bytes of memory" in answer.json()["detail"]
+
+
+def test_bytes_are_given_back_by_the_request_that_took_them() -> None:
+    pending = PendingBytes(100)
+    one, other = HeldBytes(pending), HeldBytes(pending)
+    one.take(60)
+    with pytest.raises(EngineFull, match="110 bytes wait already"):
+        other.take(50)
+    other.leave()
+    assert pending.pending == 60
+    one.take(40)
+    one.leave()
+    one.take(1000)  # by something that had not heard yet
+    assert pending.pending == 0
+
+
+def test_one_request_that_is_too_large_alone_is_not_called_full() -> None:
+    pending = PendingBytes(100)
+    held = HeldBytes(pending)
+    with pytest.raises(BodyTooLarge, match="more than 100 bytes"):
+        held.take(101)
+    held.leave()
+    pending.check(100)

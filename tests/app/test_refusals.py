@@ -1,0 +1,229 @@
+"""A full server refuses before it reads and before it routes: in every protocol's words, cheaply, and to be counted."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+
+from app.predicting_routes import predicting_route
+from app.protocols.open_inference.infer import infer
+from app.protocols.torchserve.predictions import predict
+from app.routes.classify import classify
+from app.routes.detect import detect
+from app.routes.segment import segment
+from tests.app import pictures
+from tests.app.compass import publish_compass
+from tests.app.conftest import StartApi
+from tests.app.exposed import Exposed
+from tests.app.running_api import RunningApi
+from tests.app.test_requests import problem_of
+from tests.waiting import wait_until
+
+PLACES = 8
+PICTURE = pictures.png()
+
+
+@pytest.fixture
+def api_with_places(start_api: StartApi) -> RunningApi:
+    """An API with one model, in memory."""
+    api = start_api(max_pending_images=PLACES, max_images_per_request=PLACES)
+    publish_compass(api.services.registry)
+    assert api.classify(PICTURE).status_code == 200
+    return api
+
+
+@pytest.fixture
+def full(api_with_places: RunningApi) -> Iterator[RunningApi]:
+    """The same, with every place taken."""
+    admission = api_with_places.services.engine._admission
+    admission.pending = PLACES
+    yield api_with_places
+    admission.pending = 0
+
+
+def post(path: str, *, content_length: int, headers: str = "") -> bytes:
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Type: image/png\r\nContent-Length: {content_length}\r\n"
+        f"{headers}\r\n"
+    ).encode()
+
+
+def read_head(client: socket.socket) -> bytes:
+    """The head of an answer, in small letters; its body is read too."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += client.recv(65536)
+    head, _, body = data.lower().partition(b"\r\n\r\n")
+    length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    while len(body) < length:
+        body += client.recv(65536)
+    return head
+
+
+@pytest.mark.parametrize("path", ["/v1/classify?model=compass", "/v1/detect", "/v1/segment?model=%00&model=x"])
+def test_refusal_is_a_whole_problem(full: RunningApi, path: str) -> None:
+    answer = full.http.post(path, content=PICTURE, headers={"X-Request-ID": "r-1", "Content-Type": "image/png"})
+    problem = problem_of(answer)
+    assert (problem.status, problem.code, problem.request_id) == (503, "engine_full", "r-1")
+    assert problem.title == "Too many images wait already"
+    assert problem.detail == "8 images wait already, and 8 are the most."
+    assert problem.instance == path.partition("?")[0]
+    assert problem.hint == f"Send them again in {answer.headers['Retry-After']} s."
+    assert "total;dur=" in answer.headers["Server-Timing"]
+
+
+@pytest.mark.parametrize("path", ["/v2/models/compass/infer", "/v2/models/made%20up/versions/7/infer"])
+def test_refusal_is_v2_s_error_there(full: RunningApi, path: str) -> None:
+    answer = full.http.post(path, content=b"{}")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert answer.json() == {"error": "8 images wait already, and 8 are the most. Send them again in 1 s."}
+    assert {"X-Request-ID", "Server-Timing"} <= {name.title().replace("Id", "ID") for name in answer.headers}
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("path", ["/predictions/compass", "/predictions/compass/1"])
+def test_refusal_is_torchserve_s_error_there(full: RunningApi, method: str, path: str) -> None:
+    answer = full.http.request(method, path, content=PICTURE)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    message = "8 images wait already, and 8 are the most. Send them again in 1 s."
+    assert answer.json() == {"code": 503, "type": "ServiceUnavailableException", "message": message}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/classify?model=compass", 405),
+        ("HEAD", "/v1/classify?model=compass", 405),
+        ("GET", "/predictions/compass", 405),
+        ("POST", "/predictions/a/b/c", 404),
+        ("HEAD", "/v2/models/compass/infer", 405),
+        ("GET", "/v2/models/compass", 200),
+        ("GET", "/healthz", 200),
+        ("GET", "/metrics", 200),
+        ("POST", "/v2/repository/index", 200),
+    ],
+)
+def test_what_predicts_nothing_is_answered_by_a_full_server_too(
+    full: RunningApi, method: str, path: str, status: int
+) -> None:
+    assert full.http.request(method, path).status_code == status
+
+
+def test_connection_goes_on_after_a_refusal_in_the_middle_of_a_body(full: RunningApi) -> None:
+    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
+        body = bytes(300_000)
+        client.sendall(post("/v1/classify?model=compass", content_length=len(body)) + body[:1000])
+        head = read_head(client)  # before the body has come
+        assert head.startswith(b"http/1.1 503")
+        assert b"connection: close" not in head
+        client.sendall(body[1000:])
+        full.services.engine._admission.pending = 0
+        client.sendall(post("/v1/classify?model=compass", content_length=len(PICTURE)) + PICTURE)
+        assert read_head(client).startswith(b"http/1.1 200")
+
+
+@pytest.mark.parametrize("headers", ["", "Expect: 100-continue\r\n"])
+def test_client_that_sends_much_hears_the_answer_before_the_end(full: RunningApi, headers: str) -> None:
+    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
+        body = b"" if headers else bytes(5_000_000)
+        client.sendall(post("/v1/classify?model=compass", content_length=5_000_000, headers=headers) + body)
+        head = read_head(client)
+        assert head.startswith(b"http/1.1 503")
+        assert b"connection: close" in head
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""
+
+
+def test_bulk_is_refused_while_there_is_room_for_others(api_with_places: RunningApi) -> None:
+    admission = api_with_places.services.engine._admission
+    admission.pending = 6  # three quarters
+    headers = {"Content-Type": "image/png"}
+    path = "/v1/classify?model=compass"
+    refused = api_with_places.http.post(path, content=b"unread", headers={**headers, "X-Priority": "bulk"})
+    taken = api_with_places.http.post(path, content=PICTURE, headers=headers)
+    admission.pending = 0
+    assert (refused.status_code, refused.json()["code"]) == (503, "engine_full")
+    assert taken.status_code == 200
+
+
+@pytest.mark.parametrize(("timeout", "status"), [("5", 503), ("15", 200), (None, 200)])
+def test_who_cannot_be_answered_in_time_is_refused_unread(
+    api_with_places: RunningApi, timeout: str | None, status: int
+) -> None:
+    admission = api_with_places.services.engine._admission
+    admission.pending, admission._view_s = 1, 10.0
+    headers = {"Content-Type": "image/png"} | ({} if timeout is None else {"X-Request-Timeout": timeout})
+    with closing(socket.create_connection(("127.0.0.1", api_with_places.port), timeout=60)) as client:
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name != "Content-Type")
+        client.sendall(post("/v1/classify?model=compass", content_length=len(PICTURE), headers=lines))
+        if status == 200:
+            client.sendall(PICTURE)
+        assert read_head(client).startswith(f"http/1.1 {status}".encode())
+    admission.pending = 0
+
+
+@pytest.mark.parametrize(
+    ("header", "value"), [("X-Priority", "urgent"), ("X-Request-Timeout", "soon"), ("X-Request-Timeout", "nan")]
+)
+def test_header_that_makes_no_sense_is_heard_of_once_there_is_room(full: RunningApi, header: str, value: str) -> None:
+    def ask() -> int:
+        headers = {"Content-Type": "image/png", header: value}
+        return full.http.post("/v1/classify?model=compass", content=PICTURE, headers=headers).status_code
+
+    assert ask() == 503
+    full.services.engine._admission.pending = 0
+    assert ask() == 422
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/v1/classify?model=compass", "/v1/classify"),
+        ("/v1/classify?model=ghost&model=compass", "/v1/classify"),
+        ("/v2/models/compass/infer", "/v2/models/{model}/infer"),
+        ("/v2/models/compass/versions/1/infer", "/v2/models/{model}/versions/{version}/infer"),
+        ("/predictions/compass", "/predictions/{model}"),
+        ("/predictions/compass/1", "/predictions/{model}/{version}"),
+    ],
+)
+def test_refusal_is_counted_for_the_model_and_the_route(full: RunningApi, path: str, route: str) -> None:
+    assert full.http.post(path, content=PICTURE).status_code == 503
+    told = Exposed.of(full.http)
+    assert told.value("fovea_predictions_total", model="compass", version="1", outcome="rejected") == 1
+    assert told.value("fovea_http_requests_total", route=route, status="503", method="POST") == 1
+
+
+def test_refusal_of_a_model_that_nobody_knows_makes_no_label(full: RunningApi) -> None:
+    for path in ("/v1/classify?model=ghost", "/v1/classify", "/v2/models/ghost/infer", "/predictions/ghost/1"):
+        assert full.http.post(path, content=PICTURE).status_code == 503
+    assert Exposed.of(full.http).value("fovea_predictions_total", model="", version="", outcome="rejected") == 4
+    assert "ghost" not in full.http.get("/metrics").text
+
+
+def test_refusal_has_its_line_in_the_log(full: RunningApi, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "fovea.access"):
+        full.http.post("/v1/classify?model=compass", content=PICTURE, headers={"X-Request-ID": "full-1"})
+        (line,) = wait_until(lambda: [line for line in caplog.records if getattr(line, "request_id", "") == "full-1"])
+    assert line.getMessage().startswith("POST /v1/classify 503 ")
+
+
+def test_routes_that_predict_are_known_and_no_others(compass: RunningApi) -> None:
+    for route, method in _routes(compass.app.routes):
+        path = route.path_format.format(**dict.fromkeys(route.param_convertors, "7"))
+        found = predicting_route({"path": path, "method": method})
+        is_predicting = route.endpoint in (classify, detect, segment, infer, predict)
+        assert (found.path_format if found else None) == (route.path_format if is_predicting else None), path
+
+
+def _routes(routes: Any) -> Iterator[tuple[APIRoute, str]]:
+    for route in routes:
+        if isinstance(route, APIRoute):
+            yield from ((route, method) for method in route.methods or ())
+        else:
+            yield from _routes(getattr(getattr(route, "original_router", None), "routes", []))
