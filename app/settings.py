@@ -93,6 +93,11 @@ class ApiSettings(WorkerSettings):
     precision: Literal["auto", "float32"] = Field(
         "auto", description="What models compute in; `auto` is bfloat16 where the device has it in hardware."
     )
+    jpeg_decoder: Literal["auto", "cpu"] = Field(
+        "auto",
+        description="What decodes JPEGs; `auto` is an NVIDIA GPU for those that it decodes as the processor would, in "
+        "a server that has its models there itself.",
+    )
     decode_threads: int = Field(0, ge=0, le=256, description="Threads that decode images; 0 is one a core.")
     max_pending_images: int = Field(
         256,
