@@ -218,6 +218,18 @@ def test_arithmetic_of_a_gpu_gives_the_views_of_the_processor_within_a_level_or_
     assert (difference > 1).float().mean() < 0.001
 
 
+def test_bicubic_in_both_directions_at_once_would_differ_by_twenty_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = torch.randint(0, 256, (3, 80, 100), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    preset = Preset(resize_px=256, crop_px=224, mean=IMAGENET_MEAN, std=IMAGENET_STD, interpolation="bicubic")
+    expected = resize_and_crop(preset, noise).int()
+    monkeypatch.setattr(
+        "torchvision.transforms.v2.functional._geometry._do_native_uint8_resize_on_cpu", lambda _: False
+    )
+    by_turns = resize_and_crop(preset, resize_by_turns(noise, preset.resize_px)).int()
+    assert (by_turns - expected).abs().max() <= 2
+    assert (resize_and_crop(preset, noise).int() - expected).abs().max() >= 20
+
+
 @needs_cuda
 @pytest.mark.filterwarnings("ignore:The image decoding")
 def test_nvjpeg_agrees_with_the_processor() -> None:
