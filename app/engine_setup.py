@@ -24,6 +24,7 @@ from app.local_stack.engine_process import EngineProcess, is_own_engine_wanted
 from app.settings import ApiSettings
 from models.architectures import catalog
 from models.backends.choosing import Policy
+from models.nvjpeg import NvJpeg, open_nvjpeg
 from models.registry import Registry
 
 LOOKUP_EVERY_S: Final = 0.1  # what a worker publishes or promotes is seen this much later at most
@@ -56,8 +57,11 @@ def make_engine(
     """The engine of an HTTP process, and what builds faster backends of models that are in this process."""
     models: ModelMemory
     builds: BackendBuilds | None = None
+    nvjpeg: NvJpeg | None = None
     if connection is None:
         models, builds = open_models(settings, registry, lookup_every_s=LOOKUP_EVERY_S, sharers=settings.processes)
+        if models.device.type == "cuda" and settings.jpeg_decoder == "auto":
+            nvjpeg = open_nvjpeg(models.device)
     else:
         models = RemoteModels(connection, device=choose_device(settings.device), lookup_every_s=LOOKUP_EVERY_S)
     engine = partial(
@@ -68,6 +72,7 @@ def make_engine(
         max_image_bytes=settings.max_image_bytes,
         max_image_pixels=settings.max_image_pixels,
         observers=observers,
+        decode_jpeg=nvjpeg,
     )
     return (engine() if connection is None else engine(make_lane=partial(RemoteLane, connection))), builds
 

@@ -85,13 +85,18 @@ class ApiSettings(WorkerSettings):
     preload: CommaSeparated = Field(
         (), description="Model references to load at start, separated by commas: `ants-bees,resnet50`. Empty is none."
     )
-    backend: Literal["auto", "eager", "aot_inductor", "openvino"] = Field(
+    backend: Literal["auto", "eager", "aot_inductor", "openvino", "cuda_graphs"] = Field(
         "auto",
         description="How models run; `auto` builds what there is in the background, and takes the fastest that answers "
         "as eager PyTorch does.",
     )
     precision: Literal["auto", "float32"] = Field(
         "auto", description="What models compute in; `auto` is bfloat16 where the device has it in hardware."
+    )
+    jpeg_decoder: Literal["auto", "cpu"] = Field(
+        "auto",
+        description="What decodes JPEGs; `auto` is an NVIDIA GPU for those that it decodes as the processor would, in "
+        "a server that has its models there itself.",
     )
     decode_threads: int = Field(0, ge=0, le=256, description="Threads that decode images; 0 is one a core.")
     max_pending_images: int = Field(

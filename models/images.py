@@ -1,12 +1,14 @@
 """Bytes to pixels: the only decoder, so that training and serving see the same picture.
 
-JPEGs go through libjpeg-turbo by simplejpeg, everything else through Pillow with a fixed list of formats. Size is read
-from the header and checked before a pixel is decoded. ICC profiles are ignored, as torchvision and Pillow do.
+JPEGs go through libjpeg-turbo by simplejpeg, everything else through Pillow with a fixed list of formats. A server on a
+GPU has plain JPEGs decoded there (`models.nvjpeg`); limits and orientation are looked after here all the same. Size is
+read from the header and checked before a pixel is decoded. ICC profiles are ignored, as torchvision and Pillow do.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from io import BytesIO
 from typing import Literal
 
@@ -29,6 +31,7 @@ from models.errors import BrokenImage, ImageTooLarge, NotAnImage
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 0.5 GB as RGB
 
+_MOST_PLAIN_PIXELS = 2**24  # 50 MB on a GPU, and four times that as floats, in each decode thread
 _ORIENTATION = 0x0112  # EXIF tag
 _FLIPS = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}  # dimensions, after the transposition of 5 to 8
 _FORMATS_HINT = "Send a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PPM image."
@@ -48,8 +51,13 @@ _MAGIC: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
 )
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+DecodeJpeg = Callable[[bytes], Tensor | None]  # as stored, uint8 [3, H, W] on any device; None: it cannot
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, decode_jpeg: DecodeJpeg | None = None) -> Tensor:
     """The picture as RGB, uint8 [3, H, W], upright by its EXIF orientation.
+
+    decode_jpeg: is asked first for JPEGs that all decoders read alike; the picture is on its device then.
 
     Grey and palette become RGB, transparency is laid on white, CMYK is converted, 16 bits are scaled to 8, of an
     animation there is the first frame.
@@ -58,6 +66,10 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     header = _open(data)
     _check_pixels(header.size, max_pixels)
     orientation = _orientation(header, data)
+    if decode_jpeg is not None and _is_plain_jpeg(header, data):
+        decoded = decode_jpeg(data)
+        if decoded is not None and decoded.shape == (3, *reversed(header.size)):
+            return _upright(decoded, orientation).contiguous()
     try:
         pixels = torch.from_numpy(_decode(header, data)).permute(2, 0, 1)
     except MemoryError:
@@ -100,6 +112,19 @@ def encode_image(image: Tensor, format: Literal["png", "jpeg"]) -> bytes:  # noq
         encoded, format, quality=90, compress_level=3
     )
     return encoded.getvalue()
+
+
+def _is_plain_jpeg(header: ImageFile.ImageFile, data: bytes) -> bool:
+    """Whether it is whole, in one scan, and has a brightness and two colours for every pixel, none interpolated."""
+    return (
+        isinstance(header, JpegImageFile)
+        and header.mode == "RGB"
+        and header.width * header.height <= _MOST_PLAIN_PIXELS
+        and "progressive" not in header.info
+        and header.info.get("adobe_transform", 1) == 1  # 0: it stores red, green and blue
+        and [layer[:3] for layer in header.layer] == [(1, 1, 1), (2, 1, 1), (3, 1, 1)]
+        and data.endswith(b"\xff\xd9")
+    )
 
 
 def _decode(header: ImageFile.ImageFile, data: bytes) -> npt.NDArray[np.uint8]:

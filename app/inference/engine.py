@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from app.inference.admission import Admission
@@ -35,7 +36,7 @@ from app.inference.model_source import ModelSource
 from app.inference.observer import Observer, Outcome
 from models.backends.choosing import PrecisionChoice
 from models.errors import ImageError, ImageTooLarge
-from models.images import decode_image, encode_image, read_image_size
+from models.images import DecodeJpeg, decode_image, encode_image, read_image_size
 from models.manifest import Task
 from models.predictor import AnyPredictor, Selection
 
@@ -77,13 +78,18 @@ class Engine:
         max_image_pixels: int,
         observers: Sequence[Observer] = (),
         make_lane: MakeLane = Lane,
+        decode_jpeg: DecodeJpeg | None = None,
     ) -> None:
-        """max_pending_images: each tile of a large picture counts as one. make_lane: to where `models` are."""
+        """max_pending_images: each tile of a large picture counts as one. make_lane: to where `models` are.
+
+        decode_jpeg: to pictures on the device of `models`, which must be in this process.
+        """
         self.models = models
         self.decode_threads = decode_threads
         self._admission = Admission(max_pending_images)
         self._max_image_bytes = max_image_bytes
         self._max_image_pixels = max_image_pixels
+        self._decode_jpeg = decode_jpeg
         self._observers = observers
         self._decoders = DecodePool(decode_threads)
         self._lane = make_lane(observers=observers, after_batch=self._admission.note)
@@ -244,8 +250,12 @@ class Engine:
         """In the decode pool. Raises EngineFull."""
         began_at = time.perf_counter()
         try:
-            pixels = image if isinstance(image, Tensor) else self._decode(image)
-            views = [self._lane.place(view) for view in predictor.prepare(pixels, selection)]
+            pixels = image if isinstance(image, Tensor) else self._decode(image, self._decode_jpeg)
+            try:
+                views = predictor.prepare(pixels, selection)
+            except torch.OutOfMemoryError:  # of a GPU that decoded it
+                views = predictor.prepare(pixels.cpu(), selection)
+            views = [self._lane.place(view) for view in views]
         except ImageError as error:
             return error
         elapsed_s = time.perf_counter() - began_at
@@ -256,13 +266,13 @@ class Engine:
         pixels = image if isinstance(image, Tensor) else self._decode(image)
         return encode_image(drawing.annotate(pixels, prediction), drawing.image_format)
 
-    def _decode(self, data: bytes) -> Tensor:
+    def _decode(self, data: bytes, decode_jpeg: DecodeJpeg | None = None) -> Tensor:
         if len(data) > self._max_image_bytes:
             hint = "Send a smaller or more compressed image."
             raise ImageTooLarge(
                 f"The image has {len(data)} bytes, and {self._max_image_bytes} are the most.", hint=hint
             )
-        return decode_image(data, max_pixels=self._max_image_pixels)
+        return decode_image(data, max_pixels=self._max_image_pixels, decode_jpeg=decode_jpeg)
 
     def _tell_end(
         self, reference: str, source: ModelSource | None, outcome: Outcome, images: int, seconds: float

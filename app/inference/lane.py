@@ -206,7 +206,7 @@ def _predict(batch: Sequence[_Waiting]) -> _Outcome:
 def _outputs(predictor: AnyPredictor, batch: Sequence[_Waiting]) -> list[Any]:
     """Where memory does not suffice, halves are tried, down to one view."""
     try:
-        views = torch.stack([waiting.view for waiting in batch])
+        views = stack([waiting.view for waiting in batch])
         outputs = list(predictor.predict_prepared(views, [waiting.selection for waiting in batch]))
         assert len(outputs) == len(batch), f"{len(outputs)} outputs for {len(batch)} views"
         return outputs
@@ -218,6 +218,12 @@ def _outputs(predictor: AnyPredictor, batch: Sequence[_Waiting]) -> list[Any]:
         return [OutOfDeviceMemory("The image does not fit into the device's memory.", hint=hint)]
     middle = len(batch) // 2
     return _outputs(predictor, batch[:middle]) + _outputs(predictor, batch[middle:])
+
+
+def stack(views: Sequence[Tensor]) -> Tensor:
+    """Views of one size as a batch, [B, C, h, w]; if some were decoded on the device, the others come there too."""
+    device = next((view.device for view in views if view.device.type != "cpu"), views[0].device)
+    return torch.stack([view.to(device) for view in views])
 
 
 def is_out_of_memory(error: Exception) -> bool:

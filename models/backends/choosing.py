@@ -12,6 +12,7 @@ import torch
 from models.backends.aot_inductor import AotInductor
 from models.backends.backend import Backend, BackendName, Precision
 from models.backends.compiler import Compiler
+from models.backends.cuda_graphs import CudaGraphs
 from models.backends.eager import EagerBackend
 from models.backends.eager_bfloat16 import EagerBfloat16
 from models.backends.exports import Exports
@@ -25,9 +26,14 @@ from models.manifest import AnyPreset
 
 log = logging.getLogger(__name__)
 
-COMPILERS: Final[tuple[Compiler, ...]] = (EagerBfloat16(), OpenVino(), AotInductor())  # the quickest to build first
+COMPILERS: Final[tuple[Compiler, ...]] = (  # the quickest to build first
+    EagerBfloat16(),
+    CudaGraphs(),
+    OpenVino(),
+    AotInductor(),
+)
 
-BackendChoice = Literal["auto", "eager", "aot_inductor", "openvino"]
+BackendChoice = Literal["auto", "eager", "aot_inductor", "openvino", "cuda_graphs"]
 PrecisionChoice = Literal["auto", "float32"]
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from app.inference.answers import Drawing, ImageAnswer
 from app.inference.engine import Engine
 from app.inference.errors import DeadlineExceeded, EngineFull, ModelLoading, OutOfDeviceMemory, WrongTask
-from app.inference.lane import Lane, Priority
+from app.inference.lane import Lane, Priority, stack
 from app.inference.loaded_models import LoadedModels
 from app.inference.model_source import ModelFinder, ModelSource
 from app.inference.observer import Observer
@@ -26,6 +26,7 @@ from models.architectures import catalog
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph
 from models.errors import CorruptVersion, ModelsError, TooManyTiles, UnknownVersion, WeightsUnavailable
+from models.images import DecodeJpeg, decode_image
 from models.predictions import ClassScore
 from models.predictor import AnyPredictor, Predictor
 from models.predictors.classification import Classifier, ClassSelection
@@ -45,6 +46,7 @@ def engine_of(
     pinned: Sequence[str] = (),
     max_pending_images: int = 8,
     observers: Sequence[Observer] = (),
+    decode_jpeg: DecodeJpeg | None = None,
 ) -> Engine:
     known = frozenset(catalog.names())
     finder = ModelFinder(
@@ -61,6 +63,7 @@ def engine_of(
         max_image_bytes=10**6,
         max_image_pixels=10**6,
         observers=observers,
+        decode_jpeg=decode_jpeg,
     )
 
 
@@ -723,3 +726,57 @@ def test_tiles_wait_as_images_do(registry: Registry, tmp_path: Path, monkeypatch
         assert engine.pending_images == 0
 
     with_engine(tmp_path, work)
+
+
+def plain_jpeg() -> bytes:
+    return pictures.encoded(pictures.left_bright(), "JPEG", subsampling="4:4:4")
+
+
+def test_jpegs_that_another_decoder_takes_are_answered_like_those_it_does_not(
+    registry: Registry, tmp_path: Path
+) -> None:
+    taken: list[bytes] = []
+
+    def take(data: bytes) -> torch.Tensor | None:
+        taken.append(data)
+        return decode_image(data)
+
+    async def work(engine: Engine) -> None:
+        files = [plain_jpeg(), pictures.png(), b"no picture", pictures.jpeg()]
+        answer = await engine.predict("one", files, ALL, timeout_s=30)
+        assert taken == [plain_jpeg()]
+        engine._decode_jpeg = None
+        expected = await engine.predict("one", files, ALL, timeout_s=30)
+        assert [str(image) for image in answer.images] == [str(image) for image in expected.images]
+        assert [isinstance(image, ImageAnswer) for image in answer.images] == [True, True, False, True]
+
+    with_engine(tmp_path, work, decode_jpeg=take)
+
+
+def test_picture_that_a_gpu_has_no_room_to_prepare_is_prepared_by_the_processor(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[str] = []
+    original = Classifier.prepare
+
+    def prepare(predictor: Classifier, image: torch.Tensor, selection: ClassSelection) -> list[torch.Tensor]:
+        devices.append("elsewhere" if len(devices) == 0 else image.device.type)
+        if len(devices) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(predictor, image, selection)
+
+    monkeypatch.setattr(Classifier, "prepare", prepare)
+
+    async def work(engine: Engine) -> None:
+        answer = await engine.predict("one", [plain_jpeg()], ALL, timeout_s=30)
+        assert isinstance(answer.images[0], ImageAnswer)
+        assert devices == ["elsewhere", "cpu"]
+
+    with_engine(tmp_path, work, decode_jpeg=decode_image)
+
+
+def test_views_of_a_batch_come_to_where_some_of_them_are() -> None:
+    here, there = torch.zeros(3, 2, 2, dtype=torch.uint8), torch.zeros(3, 2, 2, dtype=torch.uint8, device="meta")
+    assert stack([here, here]).device.type == "cpu"
+    for views in ([here, there], [there, here]):
+        assert (stack(views).device.type, stack(views).shape) == ("meta", (2, 3, 2, 2))

@@ -1,0 +1,143 @@
+"""CUDA graphs: all that the eager network asks of an NVIDIA GPU, recorded once a batch size and replayed by one call.
+
+Python starts a network's hundred kernels one by one, and a fast GPU waits for it at small batches. A recording has
+fixed shapes and addresses: views are copied to where it reads, a batch is filled up to the next size that was
+recorded, and calls wait for each other. What is recorded is what eager PyTorch runs, so nothing is stored: loading
+records anew.
+Source: PyTorch's notes on CUDA semantics, "CUDA Graphs".
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from models.backends.backend import BackendName, Precision
+from models.backends.eager import EagerBackend
+from models.backends.graphs import DetectionGraph
+from models.backends.views import ViewSize
+from models.errors import BackendUnavailable
+from models.predictor import largest_batch
+
+_WARM_UPS = 3  # before recording: libraries choose algorithms and take memory at the first calls
+_RECORDING: Final = threading.Lock()  # PyTorch records one graph at a time in a process
+
+Replay = Callable[[Tensor], Tensor]  # at most as many views as were recorded, uint8 [B, C, h, w]: results on the CPU
+
+
+class CudaGraphs:
+    """Records networks whose views have one size."""
+
+    name: BackendName = "cuda_graphs"
+    libraries: tuple[str, ...] = ()
+
+    def why_not(self, device: torch.device, precision: Precision) -> str | None:  # noqa: ARG002
+        """See Compiler.why_not."""
+        return None if device.type == "cuda" else f"CUDA graphs are for NVIDIA GPUs, not for {device.type}"
+
+    def build(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> None:  # noqa: ARG002
+        """There is nothing to write. Raises BackendUnavailable for what cannot be recorded."""
+        if isinstance(eager.graph, DetectionGraph):  # the CPU decides which boxes they go on with
+            raise BackendUnavailable("A detector does not do the same for every picture, as a CUDA graph would.")
+        _sides(size)
+
+    def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> CudaGraphsBackend:  # noqa: ARG002
+        """See Compiler.load. Records: a second or so, and memory for the largest batch."""
+        network = eager
+        if precision != "float32":
+            network = EagerBackend(copy.deepcopy(eager.graph), eager.device, precision)
+        return CudaGraphsBackend(network, size, record(network, size))
+
+
+class CudaGraphsBackend:
+    """A network on an NVIDIA GPU. Calls wait for each other."""
+
+    name: BackendName = "cuda_graphs"
+
+    def __init__(self, network: EagerBackend, size: ViewSize, recordings: Mapping[int, Replay]) -> None:
+        """recordings: by their batch size, as `batch_sizes` says."""
+        self.precision: Precision = network.precision
+        self.size_bytes = network.size_bytes
+        self._network = network  # the recordings read its weights where they are
+        self._size = size
+        self._recordings = dict(recordings)
+        self._largest = max(recordings)
+        self._lock = threading.Lock()
+
+    @torch.inference_mode()
+    def run(self, batch: Tensor) -> Any:
+        """See Backend.run."""
+        if not self._size.takes(batch):
+            msg = f"the recorded network takes {self._size}, not {batch.dtype} {list(batch.shape)}"
+            raise ValueError(msg)
+        outputs = [self._replay(part) for part in torch.split(batch, self._largest)]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _replay(self, batch: Tensor) -> Tensor:
+        with self._lock:
+            return self._recordings[next_size(len(batch))](batch)
+
+
+class Recording:
+    """A network on batches of one size. Recordings that share memory must not be replayed at the same time."""
+
+    def __init__(self, network: EagerBackend, views: Tensor, *, stream: torch.cuda.Stream, pool: Any) -> None:
+        """views: where they will be read, uint8 [B, C, h, w] on the GPU. pool: memory for all that is computed."""
+        self._views = views
+        current = torch.cuda.current_stream(views.device)
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UPS):
+                network.graph(views)
+        current.wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        # thread_local: other models go on serving in their threads meanwhile, and may ask for memory there
+        with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            self._output: Tensor = network.graph(views)
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """See Replay. On the CPU, since the next replay overwrites what is here."""
+        count = len(batch)
+        with torch.cuda.device(self._views.device):
+            self._views[:count].copy_(batch)
+            self._views[count:].zero_()  # no picture of another request has a place beside these
+            self._graph.replay()
+            return self._output[:count].cpu()  # waits for the device here
+
+
+@torch.inference_mode()
+def record(network: EagerBackend, size: ViewSize) -> dict[int, Replay]:
+    """The network on every size of `batch_sizes`. Raises BackendUnavailable, RuntimeError."""
+    height, width = _sides(size)
+    shape = torch.Size([size.channels, height, width])
+    with _RECORDING, torch.cuda.device(network.device):
+        stream = torch.cuda.Stream(network.device)  # type: ignore[no-untyped-call]
+        pool = torch.cuda.graph_pool_handle()
+        recordings: dict[int, Replay] = {}
+        for count in reversed(batch_sizes(largest_batch(shape))):  # smaller ones use what the largest has taken
+            views = torch.zeros(count, *shape, dtype=torch.uint8, device=network.device)
+            recordings[count] = Recording(network, views, stream=stream, pool=pool)
+        return recordings
+
+
+def batch_sizes(most: int) -> list[int]:
+    """Powers of two up to `most`, ascending: at most half of a batch is filling."""
+    return [2**power for power in range(most.bit_length())]
+
+
+def next_size(count: int) -> int:
+    """The smallest power of two that is at least `count`, 1 or more."""
+    return 1 << (count - 1).bit_length()
+
+
+def _sides(size: ViewSize) -> tuple[int, int]:
+    """Raises BackendUnavailable."""
+    if size.height is None or size.width is None:
+        raise BackendUnavailable("CUDA graphs have fixed sizes, and the views of this network vary.")
+    return size.height, size.width
