@@ -1,4 +1,4 @@
-"""`python -m benchmarks.backends`: eager, AOTInductor and OpenVINO in float32, side by side in one process.
+"""`python -m benchmarks.backends`: eager float32, AOTInductor and OpenVINO, side by side in one process.
 
 For each architecture, with random weights: ms an image at batches of 1, 4 and 8, medians of rounds in turn, as
 wall clock and as processor time (on a machine that does other things too, only the second says something); then what
@@ -22,10 +22,11 @@ from torch import Tensor
 
 from models.architectures.catalog import build, get_architecture
 from models.backends.aot_inductor import AotInductor
-from models.backends.backend import Backend
-from models.backends.compiler import Compiler, export
+from models.backends.backend import Backend, Precision
+from models.backends.compiler import Compiler, export, parts_of
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph
+from models.backends.machine import best_precision
 from models.backends.openvino import OpenVino
 from models.backends.verification import BATCHES, compare
 from models.backends.views import ViewSize, natural_views
@@ -41,17 +42,20 @@ def main() -> None:
     parser.add_argument("--architectures", nargs="+", default=["resnet18", "resnet50"])
     parser.add_argument("--threads", type=int, default=1, help="of one batch")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--precision", choices=["auto", "float32"], default="auto", help="of what is compiled")
     options = parser.parse_args()
+    precision = best_precision(_CPU) if options.precision == "auto" else "float32"
     torch.set_num_threads(options.threads)
     load = ", ".join(f"{part:.1f}" for part in os.getloadavg())
-    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {options.threads} thread(s)")
+    capability = torch.backends.cpu.get_cpu_capability()
+    print(f"torch {torch.__version__}, {capability}, {options.threads} thread(s), {precision}")
     print(f"{os.cpu_count()} cores, load average at the start {load}\n")
     for name in options.architectures:
         with tempfile.TemporaryDirectory() as directory:
-            _measure(name, Path(directory), options.rounds)
+            _measure(name, Path(directory), options.rounds, precision)
 
 
-def _measure(name: str, directory: Path, rounds: int) -> None:
+def _measure(name: str, directory: Path, rounds: int, precision: Precision) -> None:
     architecture = get_architecture(name)
     preset = architecture.preset
     torch.manual_seed(0)
@@ -60,11 +64,11 @@ def _measure(name: str, directory: Path, rounds: int) -> None:
     views = natural_views(preset, max(BATCHES))
     backends: dict[str, Backend] = {"eager": eager}
     for compiler in (OpenVino(), AotInductor()):
-        reason = compiler.why_not(_CPU, "float32")
+        reason = compiler.why_not(_CPU, precision)
         if reason:
             print(f"{name}: no {compiler.name}: {reason}")
             continue
-        backends[compiler.name] = _built(compiler, eager, directory / compiler.name)
+        backends[compiler.name] = _built(compiler, eager, directory / compiler.name, precision)
         agreement = compare("classification", eager, backends[compiler.name], views, source="generated")
         print(f"{name}: {compiler.name}: largest score difference {agreement.largest_score_difference:.1e}")
     runs: dict[str, Run] = {key: backend.run for key, backend in backends.items()}
@@ -74,7 +78,7 @@ def _measure(name: str, directory: Path, rounds: int) -> None:
     for key in runs:
         print(f"| {key} | " + " | ".join(" | ".join(f"{ms:.1f}" for ms in times[size][key]) for size in BATCHES) + " |")
     if "aot_inductor" in backends:
-        runs["aot_inductor, torch's loader"] = _with_torchs_loader(eager, directory)
+        runs["aot_inductor, torch's loader"] = _with_torchs_loader(eager, directory, precision)
     batch = torch.stack(views[:4])
     print(f"\n| {name}, batches of 4 | 1 thread | 2 threads | another thread waits at most |\n|---|---|---|---|")
     for key, run in runs.items():
@@ -83,22 +87,23 @@ def _measure(name: str, directory: Path, rounds: int) -> None:
     print()
 
 
-def _built(compiler: Compiler, eager: EagerBackend, directory: Path) -> Backend:
+def _built(compiler: Compiler, eager: EagerBackend, directory: Path, precision: Precision) -> Backend:
     directory.mkdir()
     began = time.monotonic()
     size = ViewSize.of(eager.graph.preset) if isinstance(eager.graph, ClassificationGraph) else None
     assert size is not None
-    compiler.build(eager, size, directory, precision="float32")
+    compiler.build(eager, size, directory, precision=precision)
     print(f"built with {compiler.name} in {time.monotonic() - began:.0f} s", flush=True)
-    return compiler.load(eager, size, directory, precision="float32")
+    return compiler.load(eager, size, directory, precision=precision)
 
 
-def _with_torchs_loader(eager: EagerBackend, directory: Path) -> Run:
+def _with_torchs_loader(eager: EagerBackend, directory: Path, precision: Precision) -> Run:
     """The package as torch's documentation loads it, with as many runners as we have."""
     import torch._inductor as inductor
 
     assert isinstance(eager.graph, ClassificationGraph)
-    program = export(eager, ViewSize.of(eager.graph.preset), "float32")
+    (part,) = parts_of(eager, ViewSize.of(eager.graph.preset))
+    program = export(part, precision, _CPU)
     package = inductor.aoti_compile_and_package(program, package_path=str(directory / "torch.pt2"))
     loaded: Run = inductor.aoti_load_package(package, num_runners=2)
     return loaded

@@ -1,32 +1,39 @@
-"""`python -m benchmarks.detector_speed`: torchvision's detectors as they are, taken apart, and with compiled networks.
+"""`python -m benchmarks.detector_speed`: torchvision's detectors as they are, taken apart, and as they are served.
 
 Whole detectors from random weights, pictures to boxes, all ways in turn in one process: images a second (median), how
-many times torchvision's (median of each round's ratio), and where the time goes. float32 throughout.
+many times torchvision's in float32 (median of each round's ratio), and where the time goes.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
+import os
 import statistics
-import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.export import Dim, ExportedProgram
 
 from models.architectures.catalog import build, get_architecture
-from models.backends.detection.parts import Network, Part, SplitDetector
-from models.backends.detection.split import split
+from models.backends.aot_inductor import AotInductor
+from models.backends.backend import Precision
+from models.backends.compiler import CompiledBackend, Compiler
+from models.backends.detection.parts import Network, SplitDetector
+from models.backends.eager import EagerBackend
+from models.backends.graphs import DetectionGraph
+from models.backends.machine import best_precision
+from models.backends.openvino import OpenVino
+from models.backends.views import ViewSize
 from models.presets import scaled_size
 
 _SIDES = (480, 640)  # px, of the pictures
 _DETECTORS = ["ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_resnet50_fpn"]
+_COMPILERS: dict[str, Compiler] = {"openvino": OpenVino(), "aot_inductor": AotInductor()}
+_CPU = torch.device("cpu")
 Way = Callable[[Tensor], object]
 Seconds = Mapping[str, list[float]]
 Spent = defaultdict[str, defaultdict[str, float]]  # seconds by way and network
@@ -40,42 +47,56 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--compilers", nargs="*", default=list(_COMPILERS), choices=list(_COMPILERS))
+    parser.add_argument("--precision", choices=["auto", "float32"], default="auto", help="of what is compiled")
     parser.add_argument("--cpu-time", action="store_true", help="of the process, where others use the machine too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    precision = best_precision(_CPU) if options.precision == "auto" else "float32"
     clock = time.process_time if options.cpu_time else time.perf_counter
     what = "CPU time" if options.cpu_time else "wall clock"
-    print(f"torch {torch.__version__}, {options.threads} threads, {options.rounds} rounds, {what}\n")
+    load = os.getloadavg()[0]
+    print(f"torch {torch.__version__}, {options.threads} threads, {options.rounds} rounds, {what}, load {load:.1f}")
+    print(f"compiled networks compute in {precision}\n")
     print("| detector | batch | way | images/s | x torchvision | where the time goes, ms |")
     print("|---|---|---|---|---|---|")
     for name in options.detectors:
-        with tempfile.TemporaryDirectory(prefix="fovea-speed-") as home:
-            _measure(name, options, clock, Path(home))
+        _measure(name, options, precision, clock)
 
 
-def _measure(name: str, options: argparse.Namespace, clock: Callable[[], float], home: Path) -> None:
+def _measure(name: str, options: argparse.Namespace, precision: Precision, clock: Callable[[], float]) -> None:
     torch.manual_seed(0)
     architecture = get_architecture(name)
+    preset = architecture.scale_preset
     whole = build(name, num_categories=len(architecture.categories)).eval().requires_grad_(False)
-    detector = split(whole)
+    eager = EagerBackend(DetectionGraph(whole, preset), _CPU)
+    assert isinstance(eager.graph, DetectionGraph)
+    detector = eager.graph.split
     assert detector is not None, f"{name} runs whole"
-    detector.module.to(memory_format=torch.channels_last)
-    height, width = scaled_size(architecture.scale_preset, *_SIDES)
-    compiled = {
-        compiler: {part.name: _COMPILERS[compiler](part, home) for part in detector.parts(height, width)}
-        for compiler in options.compilers
-    }
     spent: Spent = defaultdict(lambda: defaultdict(float))
     ways: dict[str, Way] = {"torchvision eager": lambda batch: whole(list(batch.float() / 255))}
-    everything: dict[str, Mapping[str, Network]] = {"ours eager": detector.networks, **compiled}
+    everything: dict[str, Mapping[str, Network]] = {"ours eager": eager.networks}
+    everything.update(_compiled(eager, ViewSize.of(preset), options.compilers, precision))
     for label, networks in everything.items():
         ways[label] = _taken_apart(detector, networks, spent[label], clock)
+    height, width = scaled_size(preset, *_SIDES)
     for count in options.batches:
         batch = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
         for of_way in spent.values():
             of_way.clear()
         seconds = _in_turn(ways, batch, options.rounds, clock)
         _print_rows(name, count, seconds, spent)
+
+
+def _compiled(
+    eager: EagerBackend, size: ViewSize, compilers: list[str], precision: Precision
+) -> Iterator[tuple[str, Mapping[str, Network]]]:
+    """Built as servers build them, by the compiler's name."""
+    for name in compilers:
+        with tempfile.TemporaryDirectory(prefix="fovea-speed-") as directory:
+            _COMPILERS[name].build(eager, size, Path(directory), precision=precision)
+            backend = _COMPILERS[name].load(eager, size, Path(directory), precision=precision)
+        assert isinstance(backend, CompiledBackend)
+        yield name, backend.networks
 
 
 @torch.inference_mode()
@@ -121,47 +142,6 @@ def _print_rows(name: str, count: int, seconds: Seconds, spent: Spent) -> None:
             inside["around"] = max(0.0, 1000 * statistics.mean(taken) - sum(inside.values()))
         where = ", ".join(f"{part} {ms:.1f}" for part, ms in inside.items())
         print(f"| `{name}` | {count} | {label} | {rate:.2f} | {ratio:.2f} | {where} |", flush=True)
-
-
-def _exported(part: Part) -> ExportedProgram:
-    rows = Dim("rows", min=1, max=part.most_rows)
-    with torch.no_grad():
-        return torch.export.export(part.module.eval(), part.examples, dynamic_shapes=({0: rows},))
-
-
-def _aot_inductor(part: Part, home: Path) -> Network:
-    from torch._inductor import aoti_compile_and_package, aoti_load_package
-
-    package = aoti_compile_and_package(
-        _exported(part), package_path=str(home / f"{part.name}.pt2"), inductor_configs={"freezing": True}
-    )
-    loaded = aoti_load_package(package)
-
-    def run(batch: Tensor) -> tuple[Tensor, ...]:
-        return tuple(loaded(batch))
-
-    return run
-
-
-def _openvino(part: Part, home: Path) -> Network:  # noqa: ARG001 - one signature for both
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it reports to its maker otherwise
-    import openvino
-
-    logging.disable(logging.WARNING)  # about operators that newer PyTorch does not have
-    model = openvino.convert_model(_exported(part))
-    logging.disable(logging.NOTSET)
-    precision = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    compiled = openvino.Core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY", **precision})
-    request = compiled.create_infer_request()
-
-    def run(batch: Tensor) -> tuple[Tensor, ...]:
-        found = request.infer([batch.contiguous().numpy()], share_inputs=True, share_outputs=True)
-        return tuple(torch.from_numpy(found[number]) for number in range(len(found)))
-
-    return run
-
-
-_COMPILERS: dict[str, Callable[[Part, Path], Network]] = {"aot_inductor": _aot_inductor, "openvino": _openvino}
 
 
 if __name__ == "__main__":
