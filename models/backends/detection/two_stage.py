@@ -5,10 +5,13 @@ B images, A anchors of all levels, P proposals of an image, R regions of all ima
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.roi_heads import keypointrcnn_inference, maskrcnn_inference
 from torchvision.models.detection.rpn import concat_box_prediction_layers
@@ -59,6 +62,22 @@ class BoxNetwork(nn.Module):
         return logits.float().softmax(-1), codes.float().unflatten(1, (-1, 4))
 
 
+class ChannelsLastHead(nn.Module):
+    """torchvision's `TwoMLPHead` with weights in the order of what lies side by side: nothing needs to be moved."""
+
+    def __init__(self, head: TwoMLPHead, channels: int) -> None:
+        super().__init__()
+        rows, inputs = head.fc6.weight.shape
+        self.fc6, self.fc7 = copy.deepcopy(head.fc6), head.fc7
+        by_place = head.fc6.weight.detach().view(rows, channels, inputs // channels).transpose(1, 2)
+        self.fc6.weight = nn.Parameter(by_place.reshape(rows, inputs).clone(), requires_grad=False)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """pooled: [R, C, n, n], channels last. Returns [R, D]."""
+        hidden = functional.relu(self.fc6(pooled.permute(0, 2, 3, 1).flatten(start_dim=1)))
+        return functional.relu(self.fc7(hidden))
+
+
 class PointNetwork(nn.Module):
     """What lies under boxes, float32 [R, n, n, C], to a map a category or keypoint, float32 [R, K, m, m], logits."""
 
@@ -84,6 +103,8 @@ class SplitTwoStage:
         self._pixels = Pixels(mean=transform.image_mean, std=transform.image_std, multiple_px=transform.size_divisible)
         self._grids = Grids(module.backbone, module.rpn.anchor_generator)
         heads = module.roi_heads
+        if isinstance(heads.box_head, TwoMLPHead):
+            heads.box_head = ChannelsLastHead(heads.box_head, module.backbone.out_channels)
         self._poolings = {
             name: Pooling.of(pool)
             for name in ("box_roi_pool", "mask_roi_pool", "keypoint_roi_pool")
