@@ -134,8 +134,7 @@ def _measure(run: Run) -> None:
         measure_generator(pictures, seconds=short_s, logs=run.logs)
     loop = _loop(run, seconds=short_s)
     if options.only != ["generator"]:
-        classifiers = [name for name in (MAIN_MODEL, *OTHER_MODELS) if "ssdlite" not in name]  # detectors stay eager
-        store_backends(fovea, classifiers, pictures, within_s=options.stored_within, logs=run.logs)
+        store_backends(fovea, (MAIN_MODEL, *OTHER_MODELS), pictures, within_s=options.stored_within, logs=run.logs)
     if "throughput" in options.only:
         others = peers(
             run.bench.python, architecture=MAIN_ARCHITECTURE, weights=run.bench.weights, backend=loop.backend
