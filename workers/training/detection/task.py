@@ -157,7 +157,8 @@ def detect(
         outputs: list[dict[str, Tensor]] = module(pixels, None, **_proposals(batch, ground.device))
     found = []
     for index, image, output in zip(batch.indices, batch.images, outputs, strict=True):
-        kept = {name: tensor.float().cpu() for name, tensor in keep_detections(output).items()}
+        exact = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in output.items()}
+        kept = {name: tensor.float().cpu() for name, tensor in keep_detections(exact).items()}
         original = images[index]
         scale = torch.tensor([original.width / image.shape[-1], original.height / image.shape[-2]]).repeat(2)
         row: dict[str, Any] = {
