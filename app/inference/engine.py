@@ -98,6 +98,11 @@ class Engine:
         """More are refused."""
         return self._admission.most
 
+    @property
+    def busy_s(self) -> float:
+        """How long the device has been at work without an answer. From any thread."""
+        return self._lane.busy_s
+
     def check_room(self, priority: Priority) -> None:
         """To be asked before a body is read. Raises EngineFull if not even one image would be taken."""
         try:

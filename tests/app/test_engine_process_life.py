@@ -11,22 +11,26 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import httpx
 import pytest
 
+from app.inference.answers import ImageAnswer
 from app.inference.engine_process.arena import Arena
 from app.inference.engine_process.connection import EngineConnection
 from app.inference.engine_process.greeting import exchange_arenas
 from app.inference.errors import EngineRestarting
 from app.local_stack.engine_process import EngineProcess, is_own_engine_wanted
 from app.local_stack.errors import ChildDied
+from app.local_stack.pulse import Pulse, beat
 from app.local_stack.stack import code_environment
+from models.predictors.classification import ClassSelection
 from models.registry import Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
-from tests.app.engine_processes import engine_process_below, processes_below, settings_of
+from tests.app.engine_processes import engine_at, engine_process_below, processes_below, settings_of
 from tests.app.running_api import running_api
 from tests.cli.processes import running_below
 from tests.redis_server import free_port
@@ -90,12 +94,14 @@ def test_nobody_waits_long_for_an_engine_that_does_not_come(tmp_path: Path) -> N
     asyncio.run(work())
 
 
-def test_killed_engine_process_is_started_again_and_every_request_is_answered(tmp_path: Path, redis_url: str) -> None:
-    settings = settings_of(tmp_path, redis_url=redis_url)
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hangs"])
+def test_engine_process_that_is_gone_is_started_again_and_every_request_is_answered(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, blow: signal.Signals
+) -> None:
+    monkeypatch.setattr("app.local_stack.engine_process._LONGEST_SILENCE_S", 8)
     publish_compass(Registry(tmp_path / "registry"))
-    with running_api(settings) as api:
-        first = api.classify(pictures.png())
-        expected = first.json()["predictions"][0]["classes"][0]["label"]
+    with running_api(settings_of(tmp_path, redis_url=redis_url)) as api:
+        expected = label_in(api.classify(pictures.png()))
         stop = threading.Event()
 
         def ask() -> list[int]:
@@ -103,7 +109,7 @@ def test_killed_engine_process_is_started_again_and_every_request_is_answered(tm
             while not stop.is_set():
                 answer = api.classify(pictures.png())
                 if answer.status_code == 200:
-                    assert answer.json()["predictions"][0]["classes"][0]["label"] == expected
+                    assert label_in(answer) == expected
                 else:
                     assert "Retry-After" in answer.headers
                 found.append(answer.status_code)
@@ -112,9 +118,9 @@ def test_killed_engine_process_is_started_again_and_every_request_is_answered(tm
         with ThreadPoolExecutor(8) as clients:
             asking = [clients.submit(ask) for _ in range(8)]
             try:
-                killed = engine_process_below()
-                os.kill(killed, signal.SIGKILL)
-                wait_until(lambda: engine_process_below() not in (0, killed))
+                struck = engine_process_below()
+                os.kill(struck, blow)
+                wait_until(lambda: engine_process_below() not in (0, struck))
                 wait_until(lambda: api.classify(pictures.png()).status_code == 200)
             finally:
                 stop.set()
@@ -123,6 +129,63 @@ def test_killed_engine_process_is_started_again_and_every_request_is_answered(tm
         assert statuses.count(200) > len(asking)
         assert api.http.get("/readyz").json()["checks"]["engine"]["ok"]
     wait_until(lambda: not engine_process_below())
+
+
+def label_in(answer: httpx.Response) -> str:
+    label: str = answer.json()["predictions"][0]["classes"][0]["label"]
+    return label
+
+
+def test_engine_process_whose_batch_is_stuck_is_replaced_and_the_view_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.local_stack.engine_process._LONGEST_SILENCE_S", 3)
+    publish_compass(Registry(tmp_path / "registry"))
+
+    settings = settings_of(tmp_path, request_timeout_s=1)  # stuck after 2 s
+    mark = tmp_path / "stuck"
+    program = [sys.executable, "-m", "tests.app.stuck_engine", str(mark)]
+
+    async def work() -> None:
+        async with EngineProcess(settings, program=program) as it:
+            first = it.pid
+            async with engine_at(it.path, tmp_path) as engine:
+                answer = await engine.predict("compass", [pictures.png()], ClassSelection(), timeout_s=120)
+                assert isinstance(answer.images[0], ImageAnswer)
+                assert it.pid not in (None, first)
+                assert engine.busy_s == 0
+
+    asyncio.run(work())
+    assert mark.exists()
+
+
+def test_child_that_stops_after_its_first_beat_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.local_stack.pulse._EVERY_S", 0.001)
+
+    async def work() -> None:
+        pulse = Pulse()
+        os.write(pulse.beating, b"!")
+        await pulse.begins()
+        assert await pulse.stops(first_within=10**9, missed=3) == 3
+        pulse.close()
+
+    asyncio.run(work())
+
+
+def test_child_with_a_pulse_is_left_alone_and_one_without_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.local_stack.pulse._EVERY_S", 0.01)
+
+    async def work() -> None:
+        pulse, looks = Pulse(), count()
+        beating = asyncio.create_task(beat(pulse.beating, lambda: next(looks) < 50))
+        await pulse.begins()
+        missed = await pulse.stops(first_within=1000, missed=30)
+        assert missed == 30
+        assert next(looks) >= 50
+        beating.cancel()
+        pulse.close()
+
+    asyncio.run(work())
 
 
 def test_servers_of_one_port_share_one_engine_process(tmp_path: Path, redis_url: str) -> None:
