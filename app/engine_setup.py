@@ -29,6 +29,9 @@ from models.registry import Registry
 
 LOOKUP_EVERY_S: Final = 0.1  # what a worker publishes or promotes is seen this much later at most
 _LEAST_ARENA_BYTES: Final = 1024**3  # a view of 8192 px squared, the largest preset there can be, takes a fifth of it
+_LONGEST_BATCH_S: Final = (
+    120.0  # a full one of a large detector on a busy CPU takes many seconds; a GPU's, less than one
+)
 _ARENA_BYTES_A_VIEW: Final = 4 * 1024**2  # a view of 800 x 1333 px, the largest preset of the catalogue; most are 0.15
 
 
@@ -106,6 +109,11 @@ def open_models(
     )
     models.on_load = builds.start
     return models, builds
+
+
+def longest_batch_s(settings: ApiSettings) -> float:
+    """A batch that runs longer is stuck: nobody has waited for it for long, and no other has its turn."""
+    return max(_LONGEST_BATCH_S, 2 * settings.request_timeout_s)
 
 
 def arena_bytes(settings: ApiSettings) -> int:

@@ -48,12 +48,10 @@ def image_us(instruments: Instruments, batch: int) -> float:
 def tell(instruments: Instruments, source: ModelSource, *, batch: int) -> None:
     """What the engine and the middleware tell of `batch` requests with one image each."""
     observer = instruments.predictions
-    for _ in range(batch):
-        observer.image_prepared(source, seconds=0.002)
     observer.batch_predicted(source, backend="eager", queue_s=[0.003] * batch, inference_s=0.004)
     for _ in range(batch):
-        observer.image_finished(source, seconds=0.0003)
-        observer.request_ended("m", source, outcome="ok", images=1, seconds=0.01)
+        observer.image_predicted(source, backend="eager", decode_s=0.002, finish_s=0.0003)
+        observer.request_ended("m", source, outcome="ok", images=1, seconds=0.01, backend="eager")
         instruments.http_requests.count("POST", "/v1/classify", 200)
 
 

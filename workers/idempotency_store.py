@@ -1,4 +1,4 @@
-"""Answers kept under idempotency keys, in Redis: `fovea:idempotency:<sha256 of the scope and key>`.
+"""Answers kept under idempotency keys, in Redis.
 
 A value is either a claim (someone is answering right now; it expires unless renewed) or an answer (kept for a day).
 Giving up and completing are Lua, so that only the claim's owner does either.
@@ -6,16 +6,13 @@ Giving up and completing are Lua, so that only the claim's owner does either.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from typing import Any, Final
+from typing import Final
 
-import redis
 from pydantic import BaseModel, ConfigDict
-from redis.backoff import ExponentialBackoff
-from redis.retry import Retry
 
-from workers.job_records import translated_errors
+from workers.redis_connection import connect, translated_errors
+from workers.redis_keys import idempotency
 
 ANSWER_KEPT_S: Final = 24 * 3600
 
@@ -49,18 +46,11 @@ class IdempotencyStore:
 
     def __init__(self, redis_url: str, *, claim_s: float = 60.0) -> None:
         self._claim_ms = int(claim_s * 1000)
-        # Any: redis-py types every answer as a union with the asynchronous client's
-        self._redis: Any = redis.Redis.from_url(
-            redis_url,
-            decode_responses=True,
-            socket_connect_timeout=2.0,
-            socket_timeout=5.0,
-            retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 2),
-        )
+        self._redis = connect(redis_url)
 
     def claim(self, scope: str, key: str, *, owner: str) -> StoredAnswer | InFlight | Claimed:
         """The answer under the key, or the right (of `owner` alone) to make it."""
-        name = _name(scope, key)
+        name = idempotency(scope, key)
         with translated_errors():
             while True:
                 if self._redis.set(name, _claim_of(owner), nx=True, px=self._claim_ms):
@@ -72,25 +62,23 @@ class IdempotencyStore:
     def renew(self, scope: str, key: str, *, owner: str) -> None:
         """Keeps a claim from expiring."""
         with translated_errors():
-            self._redis.eval(_RENEW, 1, _name(scope, key), _claim_of(owner), self._claim_ms)
+            self._redis.eval(_RENEW, 1, idempotency(scope, key), _claim_of(owner), self._claim_ms)
 
     def complete(self, scope: str, key: str, answer: StoredAnswer, *, owner: str) -> None:
         """Keeps the answer for a day."""
         with translated_errors():
-            self._redis.eval(_COMPLETE, 1, _name(scope, key), _claim_of(owner), answer.model_dump_json(), ANSWER_KEPT_S)
+            self._redis.eval(
+                _COMPLETE, 1, idempotency(scope, key), _claim_of(owner), answer.model_dump_json(), ANSWER_KEPT_S
+            )
 
     def release(self, scope: str, key: str, *, owner: str) -> None:
         """Gives the key back: nothing was made."""
         with translated_errors():
-            self._redis.eval(_RELEASE, 1, _name(scope, key), _claim_of(owner))
+            self._redis.eval(_RELEASE, 1, idempotency(scope, key), _claim_of(owner))
 
     def close(self) -> None:
         """Gives the connections back."""
         self._redis.close()
-
-
-def _name(scope: str, key: str) -> str:
-    return f"fovea:idempotency:{hashlib.sha256(f'{scope} {key}'.encode()).hexdigest()}"
 
 
 def _claim_of(owner: str) -> str:

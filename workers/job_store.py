@@ -15,9 +15,10 @@ from typing import Final
 
 from workers.errors import IllegalTransition, StoreUnavailable, UnknownJob
 from workers.fine_tune_config import ResolvedFineTune
-from workers.job_records import Change, JobRecords, Record, now, now_ms
+from workers.job_records import JobRecords
 from workers.job_tally import EndedJobs
 from workers.jobs import Job, JobEvent, JobStatus, check_transition, status_event
+from workers.record import Change, Record, now, now_ms
 from workers.run_directory import RunDirectory
 
 MOST_COUNTED: Final = 10_000  # jobs: to look at them takes a tenth of a second

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from workers.errors import UnknownJob, WorkersError
-from workers.job_records import Change, JobRecords, Record, now, now_ms, read_mirror
+from workers.job_mirror import read_mirror
+from workers.job_records import JobRecords
 from workers.jobs import (
     BestEpoch,
     Job,
@@ -21,6 +22,7 @@ from workers.jobs import (
     check_transition,
     status_event,
 )
+from workers.record import Change, Record, now, now_ms
 from workers.run_directory import Line
 
 

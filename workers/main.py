@@ -19,9 +19,10 @@ from celery.exceptions import SecurityWarning
 
 from models.registry import Registry
 from workers.errors import StoreUnavailable
-from workers.job_records import QUEUE_NAME, JobRecords
+from workers.job_records import JobRecords
 from workers.log_lines import configure_logging
 from workers.queue import enqueue, make_celery
+from workers.redis_keys import QUEUE
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor, TrainerOptions
 from workers.sweeper import Sweeper
@@ -73,7 +74,7 @@ def run_worker(settings: WorkerSettings) -> int:
         "worker",
         "--pool=threads",
         "--concurrency=1",
-        f"--queues={QUEUE_NAME}",
+        f"--queues={QUEUE}",
         f"--hostname=fovea@{owner}",
     ]
     arguments += ["--without-gossip", "--without-mingle", "--loglevel", settings.log_level]

@@ -11,7 +11,7 @@ from celery.app.task import Context
 from kombu.exceptions import OperationalError
 
 from workers.errors import StoreUnavailable
-from workers.job_records import QUEUE_NAME
+from workers.redis_keys import QUEUE
 
 RUN_JOB = "fovea.run_job"
 _REQUEST_ID = "request_id"
@@ -21,7 +21,7 @@ def make_celery(redis_url: str, *, visibility_timeout_s: int) -> Celery:
     """The Celery application of callers and workers alike; no connection is made yet."""
     celery = Celery("fovea", broker=redis_url)
     celery.conf.update(
-        task_default_queue=QUEUE_NAME,
+        task_default_queue=QUEUE,
         task_ignore_result=True,  # what a job did is in the job store
         task_acks_late=True,
         task_reject_on_worker_lost=True,

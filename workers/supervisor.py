@@ -25,11 +25,12 @@ from models.registry import Registry
 from models.storage import replace_file
 from workers.errors import NO_SPACE, StoreUnavailable, UnknownJob
 from workers.exit_codes import EXIT_HANDED_BACK
-from workers.job_records import JobRecords, now
+from workers.job_records import JobRecords
 from workers.jobs import Job, JobFailure, JobStatus
 from workers.leases import Claim, LeaseLost, Leases, Wishes
 from workers.log_lines import lines_about
 from workers.publishing import publish
+from workers.record import now
 from workers.run_directory import EventTail, RunConfig, RunDirectory
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from app.cli.connection import connected, url_option
-from app.cli.output import json_option, print_json
-from app.cli.watching import print_outcome, watch_job
+from app.cli.output import json_option
+from app.cli.watching import print_job, watch_job
 from workers.evaluate_config import EvaluateConfig
 
 
@@ -34,9 +34,4 @@ def evaluate(
         click.echo(f"Job {job.id} is {job.status}.", err=True)
         if watch:
             job = watch_job(client, job)
-    if as_json:
-        print_json(job)
-    elif watch:
-        print_outcome(job)
-    else:
-        click.echo(job.id)
+    print_job(job, as_json=as_json, is_watched=watch)

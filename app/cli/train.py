@@ -13,7 +13,7 @@ from app.cli.connection import connected, url_option
 from app.cli.model_flags import flags_of, given_values, refuse
 from app.cli.output import json_option, print_json
 from app.cli.uploading import intake_options, upload_pictures
-from app.cli.watching import print_outcome, watch_job
+from app.cli.watching import print_job, watch_job
 from workers.datasets.dataset import DatasetInfo
 from workers.fine_tune_config import FineTuneConfig, Hyperparameters
 
@@ -85,13 +85,7 @@ def train(
         click.echo(f"Job {job.id} is {job.status}.", err=True)
         if watch:
             job = watch_job(client, job)
-    if as_json:
-        print_json(job)
-    elif watch:
-        print_outcome(job)
-    else:
-        click.echo(job.id)
-        click.echo(f"Watch it: fovea jobs watch {job.id}", err=True)
+    print_job(job, as_json=as_json, is_watched=watch)
 
 
 def _config(flags: Mapping[str, Any], dataset: str) -> FineTuneConfig:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from app.cli import EXIT_INTERRUPTED
-from app.cli.output import console, duration, metrics, text
+from app.cli.output import console, duration, metrics, print_json, text
 from app.client import Client
 from app.client.jobs import ended_well
 from workers.fine_tune_config import ResolvedFineTune
@@ -41,6 +41,17 @@ def follow_job(client: Client, job: Job) -> Job:
         for event in client.jobs.events(job.id):
             view.show(event)
     return ended_well(client.jobs.get(job.id))
+
+
+def print_job(job: Job, *, as_json: bool, is_watched: bool) -> None:
+    """A job that was made just now, or what became of it if it was watched; otherwise its id, for scripts."""
+    if as_json:
+        print_json(job)
+    elif is_watched:
+        print_outcome(job)
+    else:
+        click.echo(job.id)
+        click.echo(f"Watch it: fovea jobs watch {job.id}", err=True)
 
 
 def print_outcome(job: Job) -> None:

@@ -68,6 +68,10 @@ class ViewLane(Protocol):
     def waiting(self) -> int:
         """Views that wait for the device."""
 
+    @property
+    def busy_s(self) -> float:
+        """How long the device has been at work without an answer. From any thread."""
+
     def place(self, view: Tensor) -> Tensor:
         """The view, uint8 [C, h, w], where the device can take it from. In the decode pool. Raises EngineFull."""
 

@@ -34,6 +34,7 @@ from app.inference.lane import Lane, Priority, Ran
 from app.inference.loaded_models import LoadedModel
 from app.inference.model_source import ModelSource
 from app.inference.observer import Observer, Outcome
+from models.backends.backend import BackendName
 from models.backends.choosing import PrecisionChoice
 from models.errors import ImageError, ImageTooLarge
 from models.images import DecodeJpeg, decode_image, encode_image, read_image_size
@@ -104,6 +105,11 @@ class Engine:
         """More are refused."""
         return self._admission.most
 
+    @property
+    def busy_s(self) -> float:
+        """How long the device has been at work without an answer. From any thread."""
+        return self._lane.busy_s
+
     def check_room(self, reference: str, priority: Priority, timeout_s: float) -> None:
         """To be asked before a body is read. Raises EngineFull if not even one image would be taken."""
         try:
@@ -133,6 +139,7 @@ class Engine:
         began_at = time.monotonic()
         model: LoadedModel | None = None
         outcome: Outcome = "failed"
+        backend: BackendName | None = None
         views = 0
         try:
             count = len(images)
@@ -147,7 +154,7 @@ class Engine:
                 if precision == "float32" and answer.precision != precision:  # a faster backend came meanwhile
                     model = await self._model(reference, precision, began_at + timeout_s)
                     answer = await self._predict(model, images, selection, priority, began_at, timeout_s, drawing)
-            outcome = "ok"
+            outcome, backend = "ok", answer.backend
             return answer
         except asyncio.CancelledError:
             outcome = "cancelled"
@@ -161,7 +168,7 @@ class Engine:
         finally:
             self._admission.leave(views)
             source = model.source if model else self.models.known(reference)
-            self._tell_end(reference, source, outcome, len(images), time.monotonic() - began_at)
+            self._tell_end(reference, source, outcome, len(images), time.monotonic() - began_at, backend)
 
     async def close(self) -> None:
         """Stops taking work; what runs ends by itself."""
@@ -215,8 +222,6 @@ class Engine:
         prepared = await self._decoders.run(priority, self._prepare, predictor, image, selection)
         if isinstance(prepared, ImageError):
             return prepared
-        for observer in self._observers:
-            observer.image_prepared(model.source, seconds=prepared.elapsed_s)
         waiting = [self._lane.submit(model, view, selection, priority) for view in prepared.views]
         try:
             ran = [await output for output in waiting]
@@ -231,7 +236,9 @@ class Engine:
             self._leave_lane(model, waiting)
         elapsed_s = time.perf_counter() - began_at
         for observer in self._observers:
-            observer.image_finished(model.source, seconds=elapsed_s)
+            observer.image_predicted(
+                model.source, backend=ran[0].backend, decode_s=prepared.elapsed_s, finish_s=elapsed_s
+            )
         return _Finished(answer=answer, ran=ran, decode_s=prepared.elapsed_s, finish_s=elapsed_s)
 
     def _leave_lane(self, model: LoadedModel, waiting: list[asyncio.Future[Ran]]) -> None:
@@ -275,10 +282,16 @@ class Engine:
         return decode_image(data, max_pixels=self._max_image_pixels, decode_jpeg=decode_jpeg)
 
     def _tell_end(
-        self, reference: str, source: ModelSource | None, outcome: Outcome, images: int, seconds: float
+        self,
+        reference: str,
+        source: ModelSource | None,
+        outcome: Outcome,
+        images: int,
+        seconds: float,
+        backend: BackendName | None = None,
     ) -> None:
         for observer in self._observers:
-            observer.request_ended(reference, source, outcome=outcome, images=images, seconds=seconds)
+            observer.request_ended(reference, source, outcome=outcome, images=images, seconds=seconds, backend=backend)
 
 
 async def _together(work: Any) -> list[Any]:

@@ -67,12 +67,18 @@ class Lane:
         self._lines: dict[_Line, deque[_Waiting]] = {}
         self._numbers = count()
         self._is_busy = False
+        self._started_at = 0.0  # the batch that runs, or the last one
         self._unfinished = 0  # large outputs that somebody still holds
 
     @property
     def waiting(self) -> int:
         """Views that wait for the device."""
         return sum(map(len, self._lines.values()))
+
+    @property
+    def busy_s(self) -> float:
+        """How long the device has been at the batch that runs; 0 if none does. From any thread."""
+        return time.perf_counter() - self._started_at if self._is_busy else 0.0
 
     def place(self, view: Tensor) -> Tensor:
         """The view itself: the device takes it from where it is."""
@@ -117,8 +123,8 @@ class Lane:
         batch = self._take()
         if not batch:
             return
+        started_at = self._started_at = time.perf_counter()
         self._is_busy = True
-        started_at = time.perf_counter()
         loop = asyncio.get_running_loop()
         running = loop.run_in_executor(self._thread, _predict, batch)
         running.add_done_callback(lambda done: self._end(batch, done, started_at))

@@ -57,10 +57,6 @@ class Statistics(Observer):
         """The versions that were asked for anything, pinned, sorted."""
         return sorted(self._of)
 
-    def image_prepared(self, model: ModelSource, *, seconds: float) -> None:
-        """An image was decoded and made into the network's views."""
-        self._of[model.reference].compute_input.note(seconds)
-
     def batch_predicted(
         self,
         model: ModelSource,
@@ -77,9 +73,18 @@ class Statistics(Observer):
         found.compute_infer.note(inference_s * size, count=size)
         found.by_batch_size[size].note(inference_s)
 
-    def image_finished(self, model: ModelSource, *, seconds: float) -> None:
-        """The outputs of an image became its prediction."""
-        self._of[model.reference].compute_output.note(seconds)
+    def image_predicted(
+        self,
+        model: ModelSource,
+        *,
+        backend: str,  # noqa: ARG002
+        decode_s: float,
+        finish_s: float,
+    ) -> None:
+        """An image became its prediction."""
+        found = self._of[model.reference]
+        found.compute_input.note(decode_s)
+        found.compute_output.note(finish_s)
 
     def request_ended(
         self,
@@ -89,6 +94,7 @@ class Statistics(Observer):
         outcome: Outcome,
         images: int,
         seconds: float,
+        backend: str | None = None,  # noqa: ARG002
     ) -> None:
         """A request was answered, refused or given up."""
         if model is None:

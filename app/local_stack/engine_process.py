@@ -1,4 +1,7 @@
-"""The engine process as a child: started, started again when it dies, stopped; and whether one is wanted at all."""
+"""The engine process as a child: started, started again when it dies, stopped; and whether one is wanted at all.
+
+One that hangs has no pulse, and is killed: the rest is as for one that died.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from types import TracebackType
 
 from app.local_stack.child import die_with_parent
 from app.local_stack.errors import ChildDied
+from app.local_stack.pulse import Pulse
 from app.local_stack.stack import code_environment
 from app.settings import ApiSettings
 
@@ -30,7 +34,8 @@ ENGINE_PROGRAM = (sys.executable, "-m", "app.inference.engine_process")
 
 _SETTLED_S = 30.0  # who lived that long started well
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 15.0
-_START_S = 120.0
+_START_S = 120
+_LONGEST_SILENCE_S = 20  # a loaded machine takes a few; and a request of 30 s is asked once more within its time
 _GRACE_S = 5.0
 _BACKLOG = 1024
 
@@ -44,6 +49,7 @@ class EngineProcess:
         self._directory: Path | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._running: subprocess.Popen[bytes] | None = None
+        self._pulse: Pulse | None = None  # of the process that runs
         self._waiter = ThreadPoolExecutor(1, thread_name_prefix="engine process")
         self._keeping: asyncio.Task[None] | None = None
 
@@ -59,29 +65,23 @@ class EngineProcess:
         return self._running.pid if self._running is not None and self._running.poll() is None else None
 
     async def start(self) -> None:
-        """Returns when it is served; from then on it is started again whenever it dies.
+        """Returns when it is served; from then on it is started again whenever it dies or hangs.
 
         To be called in a thread that lives as long as the engine process shall. Raises ChildDied.
         """
         self._directory = Path(tempfile.mkdtemp(prefix="fovea-engine-"))  # of mode 0700
         self._listener.bind(str(self.path))
         self._listener.listen(_BACKLOG)
-        ready, said = os.pipe()
         try:
-            try:
-                self._start(said)
-            finally:
-                os.close(said)
+            pulse = self._start()
             async with asyncio.timeout(_START_S):
-                await _read_byte(ready)
+                await pulse.begins()
         except (EOFError, TimeoutError) as error:
             await self.stop()
             raise ChildDied("The engine process did not start; its own lines say why.") from error
         except BaseException:
             await self.stop()
             raise
-        finally:
-            os.close(ready)
         self._keeping = asyncio.create_task(self._keep(), name="engine process")
 
     async def stop(self) -> None:
@@ -99,6 +99,8 @@ class EngineProcess:
                 os.killpg(running.pid, signal.SIGKILL)
             await ended
         self._waiter.shutdown(wait=False)
+        if self._pulse is not None:
+            self._pulse.close()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -111,39 +113,51 @@ class EngineProcess:
     ) -> None:
         await self.stop()
 
-    def _start(self, ready: int) -> None:
+    def _start(self) -> Pulse:
+        if self._pulse is not None:
+            self._pulse.close()
+        pulse = self._pulse = Pulse()
         settings = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe would have to be fed
         settings.write(self._settings)
         settings.seek(0)
         with settings:
             self._running = subprocess.Popen(  # noqa: S603
-                [*self._program, str(self._listener.fileno()), str(ready)],
+                [*self._program, str(self._listener.fileno()), str(pulse.beating)],
                 stdin=settings,
                 env=code_environment(),
-                pass_fds=(self._listener.fileno(), ready),
+                pass_fds=(self._listener.fileno(), pulse.beating),
                 process_group=0,  # Ctrl-C in a terminal goes to the parent alone
                 preexec_fn=die_with_parent(),  # noqa: PLW1509
             )
+        pulse.hand_over()
+        return pulse
 
     async def _keep(self) -> None:
         wait_s = _FIRST_WAIT_S
         while True:
             assert self._running is not None
             started_at = time.monotonic()
-            code = await asyncio.get_running_loop().run_in_executor(self._waiter, self._running.wait)
+            watching = asyncio.create_task(self._kill_if_it_hangs(self._running), name="engine process's pulse")
+            try:
+                code = await asyncio.get_running_loop().run_in_executor(self._waiter, self._running.wait)
+            finally:
+                watching.cancel()
             wait_s = _FIRST_WAIT_S if time.monotonic() - started_at > _SETTLED_S else min(_LONGEST_WAIT_S, 2 * wait_s)
             log.warning(
                 "the engine process (%d) died with code %d: started again in %.1f s", self._running.pid, code, wait_s
             )
             await asyncio.sleep(wait_s)
-            self._start_again()
-
-    def _start_again(self) -> None:
-        with Path(os.devnull).open("wb") as nobody:
             try:
-                self._start(nobody.fileno())
+                self._start()
             except OSError as error:
                 log.warning("the engine process cannot be started: %s", error)
+
+    async def _kill_if_it_hangs(self, running: subprocess.Popen[bytes]) -> None:
+        assert self._pulse is not None
+        silent_s = await self._pulse.stops(first_within=_START_S, missed=_LONGEST_SILENCE_S)
+        log.error("the engine process (%d) has had no pulse for %d s: it hangs, and is killed", running.pid, silent_s)
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
 
 
 def is_own_engine_wanted(settings: ApiSettings) -> bool:
@@ -172,16 +186,3 @@ def _serves_on_cuda(device: str) -> bool:
         [sys.executable, "-c", code], env=code_environment(), capture_output=True, text=True, check=False
     )
     return asked.stdout.strip() == "cuda"
-
-
-async def _read_byte(descriptor: int) -> None:
-    """Raises EOFError if the other end closed it instead."""
-    loop = asyncio.get_running_loop()
-    is_readable = asyncio.Event()
-    loop.add_reader(descriptor, is_readable.set)
-    try:
-        await is_readable.wait()
-        if not os.read(descriptor, 1):
-            raise EOFError
-    finally:
-        loop.remove_reader(descriptor)

@@ -23,23 +23,18 @@ NO_MODEL: Final[Labels] = ("", "")
 
 OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 
-_MODEL: Final = ("model", "version")
-_BACKEND: Final = (*_MODEL, "backend")
-_OUTCOME: Final = (*_MODEL, "outcome")
+_BACKEND: Final = ("model", "version", "backend")
+_OUTCOME: Final = ("model", "version", "outcome")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _ModelSeries:
+class _Timed:
     decode: Histogram
-    postprocess: Histogram
-    total: Histogram
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _BackendSeries:
     queue: Histogram
     inference: Histogram
     batch: Histogram
+    postprocess: Histogram
+    total: Histogram
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +50,8 @@ class PredictionMetrics:
         """registry: None where the values are read from the files of many processes instead."""
         self._decode = Histogram(
             "fovea_decode_seconds",
-            "From an image's bytes to what the network sees.",
-            _MODEL,
+            "From an image's bytes to what the network sees, of those that were predicted.",
+            _BACKEND,
             buckets=SECONDS,
             registry=registry,
         )
@@ -84,14 +79,14 @@ class PredictionMetrics:
         self._postprocess = Histogram(
             "fovea_postprocess_seconds",
             "From the network's outputs to an image's prediction.",
-            _MODEL,
+            _BACKEND,
             buckets=SECONDS,
             registry=registry,
         )
         self._total = Histogram(
             "fovea_prediction_seconds",
             "A request in the engine from end to end, of those that were answered.",
-            _MODEL,
+            _BACKEND,
             buckets=SECONDS,
             registry=registry,
         )
@@ -106,24 +101,22 @@ class PredictionMetrics:
             "fovea_images", "Images of the requests that fovea_predictions_total counts.", _OUTCOME, registry=registry
         )
         self._labels: dict[str, Labels] = {}  # by digest
-        self._of_model: dict[Labels, _ModelSeries] = {}
-        self._of_backend: dict[tuple[Labels, str], _BackendSeries] = {}
+        self._of_backend: dict[tuple[Labels, str], _Timed] = {}
         self._of_outcome: dict[tuple[Labels, Outcome], _OutcomeSeries] = {}
-
-    def image_prepared(self, model: ModelSource, *, seconds: float) -> None:
-        self._model_series(self.labels_of(model)).decode.observe(seconds)
 
     def batch_predicted(
         self, model: ModelSource, *, backend: str, queue_s: Sequence[float], inference_s: float
     ) -> None:
-        series = self._backend_series(self.labels_of(model), backend)
+        timed = self._timed(self.labels_of(model), backend)
         for seconds in queue_s:
-            series.queue.observe(seconds)
-        series.inference.observe(inference_s)
-        series.batch.observe(len(queue_s))
+            timed.queue.observe(seconds)
+        timed.inference.observe(inference_s)
+        timed.batch.observe(len(queue_s))
 
-    def image_finished(self, model: ModelSource, *, seconds: float) -> None:
-        self._model_series(self.labels_of(model)).postprocess.observe(seconds)
+    def image_predicted(self, model: ModelSource, *, backend: str, decode_s: float, finish_s: float) -> None:
+        timed = self._timed(self.labels_of(model), backend)
+        timed.decode.observe(decode_s)
+        timed.postprocess.observe(finish_s)
 
     def request_ended(
         self,
@@ -133,14 +126,15 @@ class PredictionMetrics:
         outcome: Outcome,
         images: int,
         seconds: float,
+        backend: str | None = None,
     ) -> None:
         """The reference becomes no label: callers make references up."""
         labels = NO_MODEL if model is None else self.labels_of(model)
         series = self._outcome_series(labels, outcome)
         series.requests.inc()
         series.images.inc(images)
-        if model is not None and outcome == "ok":
-            self._model_series(labels).total.observe(seconds)
+        if backend is not None:
+            self._timed(labels, backend).total.observe(seconds)
 
     def labels_of(self, model: ModelSource) -> Labels:
         """What its series are called by."""
@@ -151,25 +145,18 @@ class PredictionMetrics:
             labels = self._labels[model.digest] = (model.name, "" if model.version is None else str(model.version))
         return labels
 
-    def _model_series(self, labels: Labels) -> _ModelSeries:
-        series = self._of_model.get(labels)
-        if series is None:
-            series = self._of_model[labels] = _ModelSeries(
-                decode=self._decode.labels(*labels),
-                postprocess=self._postprocess.labels(*labels),
-                total=self._total.labels(*labels),
-            )
-        return series
-
-    def _backend_series(self, labels: Labels, backend: str) -> _BackendSeries:
-        series = self._of_backend.get((labels, backend))
-        if series is None:
-            series = self._of_backend[labels, backend] = _BackendSeries(
+    def _timed(self, labels: Labels, backend: str) -> _Timed:
+        timed = self._of_backend.get((labels, backend))
+        if timed is None:
+            timed = self._of_backend[labels, backend] = _Timed(
+                decode=self._decode.labels(*labels, backend),
                 queue=self._queue.labels(*labels, backend),
                 inference=self._inference.labels(*labels, backend),
                 batch=self._batch.labels(*labels, backend),
+                postprocess=self._postprocess.labels(*labels, backend),
+                total=self._total.labels(*labels, backend),
             )
-        return series
+        return timed
 
     def _outcome_series(self, labels: Labels, outcome: Outcome) -> _OutcomeSeries:
         """All outcomes of a model begin at 0 together: the first refusal of many is a rise that Prometheus sees."""

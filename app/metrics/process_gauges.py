@@ -19,6 +19,7 @@ from app.metrics.predictions import Labels, PredictionMetrics
 from app.version import fovea_version
 
 _SUM: Final[Literal["livesum"]] = "livesum"  # over the processes that live
+_MOST: Final[Literal["livemax"]] = "livemax"
 _NEWEST: Final[Literal["livemostrecent"]] = "livemostrecent"  # what is the same for all of them
 
 
@@ -28,7 +29,9 @@ class ProcessGauges:
     def __init__(self, registry: CollectorRegistry | None, *, predictions: PredictionMetrics) -> None:
         """registry: None where the values are read from the files of many processes instead."""
 
-        def gauge(name: str, words: str, *labels: str, mode: Literal["livesum", "livemostrecent"] = _SUM) -> Gauge:
+        def gauge(
+            name: str, words: str, *labels: str, mode: Literal["livesum", "livemax", "livemostrecent"] = _SUM
+        ) -> Gauge:
             return Gauge(name, words, labels, registry=registry, multiprocess_mode=mode)
 
         self._predictions = predictions
@@ -37,6 +40,11 @@ class ProcessGauges:
         self._resident = gauge("fovea_resident_memory_bytes", "Main memory of the API processes.")
         self._pending = gauge("fovea_pending_images", "Images accepted and not yet answered, tiles counted too.")
         self._most_pending = gauge("fovea_max_pending_images", "How many may be pending; beyond that 503.")
+        self._busy = gauge(
+            "fovea_device_busy_seconds",
+            "How long the device has been at work without an answer; far above a batch's time it is stuck.",
+            mode=_MOST,
+        )
         self._loaded = gauge("fovea_loaded_models", "Models in memory.")
         self._model_memory = gauge(
             "fovea_model_memory_bytes", "Size of a loaded model's weights; 0 once it is unloaded.", "model", "version"
@@ -60,6 +68,7 @@ class ProcessGauges:
             self._resident.set(describe_memory().process_bytes or 0)
             self._pending.set(engine.pending_images)
             self._most_pending.set(engine.max_pending_images)
+            self._busy.set(engine.busy_s)
             self._set_models(engine)
             self._set_device(engine.models.device)
 

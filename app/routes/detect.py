@@ -33,6 +33,41 @@ router = APIRouter(prefix="/v1", tags=["Predict"], route_class=PredictRoute)
 
 _MOST_DETECTIONS = 10_000
 
+ScoreQuery = Annotated[
+    float,
+    Query(
+        ge=0, le=1, description="Least score to answer with; most models leave out what is below 0.05 by themselves."
+    ),
+]
+OverlapOfBoxesQuery = Annotated[
+    float,
+    Query(
+        ge=0,
+        le=1,
+        description="Of two boxes of a category that overlap by more than this share of their union, the better "
+        "one is answered. Models suppress above 0.7 by themselves.",
+    ),
+]
+MostQuery = Annotated[
+    int, Query(ge=1, le=_MOST_DETECTIONS, description="Most objects an image; models give 100 to 300.")
+]
+MasksQuery = Annotated[
+    MaskForm | None, Query(description="How masks are answered; left out: `rle` where the model makes masks.")
+]
+TileQuery = Annotated[
+    int | None,
+    Query(
+        ge=MIN_TILE_PX,
+        le=MAX_TILE_PX,
+        description="Cuts larger pictures into tiles of this side, pixels, and looks at each and at the whole: for "
+        "objects that are small in a large picture. Every tile takes as long as a picture.",
+    ),
+]
+OverlapOfTilesQuery = Annotated[
+    float | None,
+    Query(ge=0, le=MAX_OVERLAP, description=f"Least share of a tile that its neighbour sees too; {OVERLAP}."),
+]
+
 
 @router.post(
     "/detect",
@@ -46,44 +81,13 @@ _MOST_DETECTIONS = 10_000
 async def detect(
     caller: Annotated[Caller, Depends(get_caller)],
     model: ModelQuery,
-    score_threshold: Annotated[
-        float,
-        Query(
-            ge=0,
-            le=1,
-            description="Least score to answer with; most models leave out what is below 0.05 by themselves.",
-        ),
-    ] = SCORE_THRESHOLD,
-    iou_threshold: Annotated[
-        float,
-        Query(
-            ge=0,
-            le=1,
-            description="Of two boxes of a category that overlap by more than this share of their union, the better "
-            "one is answered. Models suppress above 0.7 by themselves.",
-        ),
-    ] = IOU_THRESHOLD,
-    max_detections: Annotated[
-        int, Query(ge=1, le=_MOST_DETECTIONS, description="Most objects an image; models give 100 to 300.")
-    ] = MAX_DETECTIONS,
+    score_threshold: ScoreQuery = SCORE_THRESHOLD,
+    iou_threshold: OverlapOfBoxesQuery = IOU_THRESHOLD,
+    max_detections: MostQuery = MAX_DETECTIONS,
     categories: CategoriesQuery = None,
-    masks: Annotated[
-        MaskForm | None,
-        Query(description="How masks are answered; left out: `rle` where the model makes masks."),
-    ] = None,
-    tile: Annotated[
-        int | None,
-        Query(
-            ge=MIN_TILE_PX,
-            le=MAX_TILE_PX,
-            description="Cuts larger pictures into tiles of this side, pixels, and looks at each and at the whole: for "
-            "objects that are small in a large picture. Every tile takes as long as a picture.",
-        ),
-    ] = None,
-    overlap: Annotated[
-        float | None,
-        Query(ge=0, le=MAX_OVERLAP, description=f"Least share of a tile that its neighbour sees too; {OVERLAP}."),
-    ] = None,
+    masks: MasksQuery = None,
+    tile: TileQuery = None,
+    overlap: OverlapOfTilesQuery = None,
 ) -> Response:
     """Finds the objects on each picture, with their boxes in its pixels, and their masks or keypoints where the model
     makes them.

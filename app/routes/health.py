@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from app.dependencies import ServicesDep
+from app.engine_setup import longest_batch_s
 from app.inference.devices import describe_devices, describe_memory
 from app.routes.answers import json_answer
 from app.schemas.health import Check, Liveness, Readiness
@@ -76,6 +77,8 @@ def _engine(services: Services) -> Check:
     engine = services.engine
     if not engine.models.is_reachable:
         return Check(ok=False, detail="the engine process is being started again")
+    if engine.busy_s > longest_batch_s(services.settings):
+        return Check(ok=False, detail=f"stuck: the device has answered nothing for {engine.busy_s:.0f} s")
     return Check(ok=True, detail=f"{engine.pending_images} of {engine.max_pending_images} images pending")
 
 

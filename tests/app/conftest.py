@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from app.settings import ApiSettings
+from models.registry import Registry
 from tests.app.archives import image_folder_zip
 from tests.app.compass import publish_compass
-from tests.app.finders import finders_api
+from tests.app.finders import finders_api, publish_finders
 from tests.app.running_api import RunningApi, running_api
 from tests.redis_server import RedisServer
 
@@ -47,6 +48,14 @@ def compass(tmp_path_factory: pytest.TempPathFactory, session_redis: RedisServer
         publish_compass(api.services.registry)
         post_shades(api)
         yield api
+
+
+@pytest.fixture(scope="session")
+def finders_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the models of `finders.py`, for engines without an API."""
+    home = tmp_path_factory.mktemp("engine")
+    publish_finders(Registry(home / "registry"))
+    return home
 
 
 @pytest.fixture(scope="session")

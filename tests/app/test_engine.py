@@ -297,18 +297,23 @@ def test_long_load_says_nothing_of_how_fast_images_go(
 
 def test_observer_that_breaks_does_not_stop_the_device(registry: Registry, tmp_path: Path) -> None:
     class Broken:
-        def image_prepared(self, model: ModelSource, *, seconds: float) -> None: ...
-
         def batch_predicted(
             self, model: ModelSource, *, backend: str, queue_s: Sequence[float], inference_s: float
         ) -> None:
             msg = "the disk is full"
             raise OSError(msg)
 
-        def image_finished(self, model: ModelSource, *, seconds: float) -> None: ...
+        def image_predicted(self, model: ModelSource, *, backend: str, decode_s: float, finish_s: float) -> None: ...
 
         def request_ended(
-            self, reference: str, model: ModelSource | None, *, outcome: str, images: int, seconds: float
+            self,
+            reference: str,
+            model: ModelSource | None,
+            *,
+            outcome: str,
+            images: int,
+            seconds: float,
+            backend: str | None = None,
         ) -> None: ...
 
     async def work(engine: Engine) -> None:
@@ -682,21 +687,26 @@ def test_observers_hear_of_every_part_and_every_end(registry: Registry, tmp_path
     heard: list[tuple[str, object]] = []
 
     class Listener:
-        def image_prepared(self, model: ModelSource, *, seconds: float) -> None:
-            heard.append(("prepared", model.reference))
-
         def batch_predicted(
             self, model: ModelSource, *, backend: str, queue_s: Sequence[float], inference_s: float
         ) -> None:
             heard.append(("predicted", len(queue_s)))
 
-        def image_finished(self, model: ModelSource, *, seconds: float) -> None:
-            heard.append(("finished", model.reference))
+        def image_predicted(self, model: ModelSource, *, backend: str, decode_s: float, finish_s: float) -> None:
+            assert min(decode_s, finish_s) > 0
+            heard.append((model.reference, backend))
 
         def request_ended(
-            self, reference: str, model: ModelSource | None, *, outcome: str, images: int, seconds: float
+            self,
+            reference: str,
+            model: ModelSource | None,
+            *,
+            outcome: str,
+            images: int,
+            seconds: float,
+            backend: str | None = None,
         ) -> None:
-            heard.append((outcome, images))
+            heard.append((outcome, backend if backend else images))
 
     async def work(engine: Engine) -> None:
         await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
@@ -704,7 +714,7 @@ def test_observers_hear_of_every_part_and_every_end(registry: Registry, tmp_path
             await engine.predict("nothing", [pictures.png()] * 2, ALL, timeout_s=30)
 
     with_engine(tmp_path, work, observers=[Listener()])
-    assert heard == [("prepared", "one/1"), ("predicted", 1), ("finished", "one/1"), ("ok", 1), ("failed", 2)]
+    assert heard == [("predicted", 1), ("one/1", "eager"), ("ok", "eager"), ("failed", 2)]
 
 
 def test_tiles_wait_as_images_do(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

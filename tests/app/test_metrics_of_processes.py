@@ -14,9 +14,9 @@ from app.metrics.shared_values import DIRECTORY_VARIABLE
 from models.registry import Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
+from tests.app.engine_processes import processes_below
 from tests.app.exposed import Exposed
 from tests.app.served_api import PROJECT_DIR, ServedApi, served_api
-from tests.cli.processes import running_below
 from tests.waiting import wait_until
 
 # what a process that counts nothing itself tells of a directory
@@ -68,7 +68,7 @@ def test_whichever_process_is_asked_tells_of_all(tmp_path: Path, redis_url: str)
         assert told("fovea_max_pending_images") == 512
         assert told("fovea_build_info") == 1
 
-        servers = running_below(api.process.pid)
+        servers = processes_below(api.process.pid, b"app.cli")  # builders of backends run below them
         assert len(servers) == 2
         os.kill(servers[0], signal.SIGKILL)
         wait_until(lambda: is_one_left(api))  # the parent takes the gauges of the dead one away

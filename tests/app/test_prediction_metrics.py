@@ -49,23 +49,26 @@ def test_batch_is_timed_by_model_version_and_backend(instruments: Instruments) -
     assert told.value("fovea_batch_size_sum", version="4", backend="eager") == 1
 
 
-def test_image_is_timed_by_model_and_version(instruments: Instruments) -> None:
-    instruments.predictions.image_prepared(a_source(version=None), seconds=0.002)
-    instruments.predictions.image_finished(a_source(version=None), seconds=0.001)
+def test_image_is_timed_by_model_version_and_backend(instruments: Instruments) -> None:
+    instruments.predictions.image_predicted(a_source(version=None), backend="eager", decode_s=0.002, finish_s=0.001)
+    instruments.predictions.image_predicted(a_source(version=None), backend="openvino", decode_s=0.004, finish_s=0.003)
     told = exposed(instruments)
-    assert told.value("fovea_decode_seconds_count", model="ants", version="") == 1
-    assert told.value("fovea_postprocess_seconds_sum", model="ants", version="") == pytest.approx(0.001)
+    labels = {"model": "ants", "version": "", "backend": "openvino"}
+    assert told.value("fovea_decode_seconds_sum", **labels) == pytest.approx(0.004)
+    assert told.value("fovea_postprocess_seconds_sum", **labels) == pytest.approx(0.003)
+    assert told.value("fovea_decode_seconds_count") == 2
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_request_is_counted_by_outcome_and_timed_if_it_was_answered(instruments: Instruments, outcome: Outcome) -> None:
-    instruments.predictions.request_ended("ants", a_source(), outcome=outcome, images=5, seconds=0.2)
+    backend = "eager" if outcome == "ok" else None
+    instruments.predictions.request_ended("ants", a_source(), outcome=outcome, images=5, seconds=0.2, backend=backend)
     told = exposed(instruments)
     labels = {"model": "ants", "version": "3"}
     assert told.value("fovea_predictions_total", outcome=outcome, **labels) == 1
     assert told.value("fovea_images_total", outcome=outcome, **labels) == 5
     assert told.value("fovea_predictions_total", **labels) == 1, "the other outcomes are there, and 0"
-    assert told.has("fovea_prediction_seconds_sum", **labels) == (outcome == "ok")
+    assert told.has("fovea_prediction_seconds_sum", backend="eager", **labels) == (outcome == "ok")
 
 
 def test_reference_that_nobody_knows_is_no_label(instruments: Instruments) -> None:
@@ -80,15 +83,15 @@ def test_models_beyond_the_limit_share_their_series(instruments: Instruments, mo
     monkeypatch.setattr("app.metrics.predictions.MOST_MODELS", 3)
     for version in range(3 + 50):
         source = a_source(version=version)
-        instruments.predictions.image_prepared(source, seconds=0.01)
+        instruments.predictions.image_predicted(source, backend="eager", decode_s=0.01, finish_s=0.01)
         instruments.predictions.batch_predicted(source, backend="eager", queue_s=[0.0], inference_s=0.1)
-        instruments.predictions.request_ended("ants", source, outcome="ok", images=1, seconds=0.2)
+        instruments.predictions.request_ended("ants", source, outcome="ok", images=1, seconds=0.2, backend="eager")
     told = exposed(instruments)
     assert told.value("fovea_predictions_total", model="(other)", version="") == 50
     assert told.value("fovea_inference_seconds_count", model="(other)") == 50
     assert told.value("fovea_decode_seconds_count") == 3 + 50
     first = a_source(version=0)  # those that came in time keep theirs
-    instruments.predictions.image_prepared(first, seconds=0.01)
+    instruments.predictions.image_predicted(first, backend="eager", decode_s=0.01, finish_s=0.01)
     assert exposed(instruments).value("fovea_decode_seconds_count", version="0") == 2
 
 

@@ -23,7 +23,7 @@ def an_engine(*names: str) -> Engine:
     """As far as the gauges look at it: with models of those names in memory."""
     loaded = [SimpleNamespace(source=a_source(name), predictor=SimpleNamespace(size_bytes=7)) for name in names]
     models = SimpleNamespace(all=lambda: loaded, budget_bytes=100, device=torch.device("cpu"))
-    return cast("Engine", SimpleNamespace(models=models, pending_images=0, max_pending_images=1))
+    return cast("Engine", SimpleNamespace(models=models, pending_images=0, max_pending_images=1, busy_s=0.0))
 
 
 def test_threads_that_tell_at_once_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

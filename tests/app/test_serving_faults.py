@@ -19,6 +19,7 @@ from models.predictors.classification import Classifier, ClassSelection
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
+from tests.app.exposed import Exposed
 from tests.app.running_api import RunningApi
 from tests.waiting import wait_until
 
@@ -109,6 +110,26 @@ def test_deadline_of_the_request_ends_it(compass_of_its_own: RunningApi, monkeyp
     assert answer.status_code == 504
     assert answer.json()["code"] == "deadline_exceeded"
     assert api.services.engine.pending_images == 0
+
+
+def test_batch_that_is_stuck_makes_the_server_not_ready_until_it_ends(
+    compass_of_its_own: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def engine_check() -> dict[str, Any]:
+        check: dict[str, Any] = compass_of_its_own.http.get("/readyz").json()["checks"]["engine"]
+        return check
+
+    monkeypatch.setattr("app.routes.health.longest_batch_s", lambda _: 0.2)
+    assert engine_check()["ok"]
+    with ThreadPoolExecutor(1) as client, busy_network(monkeypatch):
+        asked = client.submit(compass_of_its_own.classify, pictures.png())
+        wait_until(lambda: not engine_check()["ok"])
+        assert engine_check()["detail"].startswith("stuck")
+        assert Exposed.of(compass_of_its_own.http).value("fovea_device_busy_seconds") > 0.2
+        assert compass_of_its_own.http.get("/readyz").status_code == 503
+    assert asked.result().status_code == 200
+    assert engine_check()["ok"]
+    assert Exposed.of(compass_of_its_own.http).value("fovea_device_busy_seconds") == 0
 
 
 def test_drawing_ends_with_the_deadline_and_with_its_client(

@@ -54,11 +54,12 @@ def test_requests_that_were_not_answered_failed() -> None:
 
 def test_versions_are_counted_apart() -> None:
     seen = statistics()
-    seen.image_prepared(source(2), seconds=0.1)
-    seen.image_finished(source(1), seconds=0.2)
+    seen.image_predicted(source(2), backend="eager", decode_s=0.1, finish_s=0.2)
+    seen.request_ended("ants", source(1), outcome="expired", images=1, seconds=0.5)
 
     assert seen.references() == ["ants/1", "ants/2"]
-    assert seen.of("ants/2").compute_input.count == 1
+    assert seen.of("ants/2").compute_input == Duration(count=1, ns=100_000_000)
+    assert seen.of("ants/2").compute_output == Duration(count=1, ns=200_000_000)
     assert seen.of("ants/1").compute_input.count == 0
 
 

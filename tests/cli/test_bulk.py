@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,8 @@ import pytest
 from app.client import Client, ClientError, Pace, ProblemError, ServerUnreachable, UnexpectedAnswer
 from app.client.patience import Patience, Stopped, backoff_s
 from app.client.questions import CLASSIFY
-from tests.cli.stub_predictor import Asked, CutOff, Refusal, StubPredictor, stub_predictor
+from tests.cli.stub_predictor import Asked, CutOff, Refusal, StubPredictor
 from tests.waiting import wait_until
-
-
-@pytest.fixture
-def stub() -> Iterator[StubPredictor]:
-    with stub_predictor() as stub:
-        yield stub
 
 
 @pytest.fixture

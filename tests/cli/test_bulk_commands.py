@@ -10,40 +10,24 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from app.cli import cli
 from app.settings import ApiSettings
 from tests.app.compass import publish_compass
-from tests.app.finders import finders_api, png
+from tests.app.finders import png
 from tests.app.running_api import running_api
 from tests.cli.real_stack import PROJECT_DIR
-from tests.cli.stub_predictor import Asked, CutOff, Refusal, StubPredictor, stub_predictor
+from tests.cli.running import fovea
+from tests.cli.stub_predictor import Asked, CutOff, Refusal, StubPredictor
 from tests.models.spotter import Rectangle
-from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 
 RED: Rectangle = ("red", 20, 30, 120, 90)
 MODELS = {"classify": "compass", "detect": "boxes", "segment": "painter"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, session_redis: RedisServer) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("finders")
-    settings = ApiSettings(_env_file=None, home=home, redis_url=session_redis.url, device="cpu", offline=True)
-    with finders_api(settings) as api:
-        yield f"http://127.0.0.1:{api.port}"
-
-
-@pytest.fixture
-def stub() -> Iterator[StubPredictor]:
-    with stub_predictor() as stub:
-        yield stub
 
 
 @pytest.fixture
@@ -60,10 +44,6 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "results.jsonl"
-
-
-def fovea(server: str, *arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments], env={"FOVEA_URL": server})
 
 
 def classify(stub: StubPredictor, photos: object, out: Path, *flags: object) -> Result:
@@ -88,7 +68,7 @@ def check_all_there(photos: Path, out: Path) -> None:
     ("command", "found"), [("classify", "classes"), ("detect", "detections"), ("segment", "segments")]
 )
 def test_every_picture_of_a_directory_has_a_line(
-    server: str, tmp_path: Path, out: Path, command: str, found: str
+    finders_url: str, tmp_path: Path, out: Path, command: str, found: str
 ) -> None:
     for name in ("a.png", "deep/er/a.png", "without-suffix"):
         path = tmp_path / "photos" / name
@@ -97,7 +77,7 @@ def test_every_picture_of_a_directory_has_a_line(
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     (tmp_path / "photos" / "notes.txt").write_text("no picture")
 
-    result = fovea(server, command, tmp_path / "photos", "--model", MODELS[command], "--out", out)
+    result = fovea(finders_url, command, tmp_path / "photos", "--model", MODELS[command], "--out", out)
 
     assert result.exit_code == 1, result.stderr  # one is broken
     assert result.stdout == ""
@@ -295,8 +275,8 @@ def test_answers_before_the_first_picture_are_kept(stub: StubPredictor, photos: 
     assert json.loads(out.with_name("results.jsonl.question.json").read_bytes())["used"]["version"] == 3
 
 
-def test_unknown_model_ends_it_before_a_line_is_written(server: str, photos: Path, out: Path) -> None:
-    result = fovea(server, "classify", photos, "--model", "nomer", "--out", out)
+def test_unknown_model_ends_it_before_a_line_is_written(finders_url: str, photos: Path, out: Path) -> None:
+    result = fovea(finders_url, "classify", photos, "--model", "nomer", "--out", out)
 
     assert result.exit_code == 1
     assert "nomer" in result.stderr

@@ -12,12 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from app.cli import cli
 from tests.cli.pictures import write_pictures
 from tests.cli.real_stack import PROJECT_DIR, RealStack, real_stack
+from tests.cli.running import as_json, fovea
 from tests.waiting import wait_until
 
 TRAINING = ["--model", "garment_classifier", "--weights", "none", "--data-workers", "0", "--augmentation", "none"]
@@ -49,16 +48,6 @@ def trained(server: str, pictures: Path) -> dict[str, Any]:
     assert result.exit_code == 0, result.stderr
     job: dict[str, Any] = json.loads(result.stdout)
     return job
-
-
-def fovea(server: str, *arguments: str) -> Result:
-    return CliRunner().invoke(cli, arguments, env={"FOVEA_URL": server})
-
-
-def as_json(server: str, *arguments: str) -> Any:
-    result = fovea(server, *arguments, "--json")
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout)
 
 
 def test_banner_leads_to_the_api_and_its_documentation(server: str) -> None:

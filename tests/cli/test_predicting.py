@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from app.cli import cli
 from app.client import Client
-from app.settings import ApiSettings
-from tests.app.finders import finders_api, png
+from tests.app.finders import png
+from tests.cli.running import as_json, fovea
 from tests.models.spotter import Rectangle
-from tests.redis_server import RedisServer
 
 RED: Rectangle = ("red", 20, 30, 120, 90)
 BLUE: Rectangle = ("blue", 200, 10, 260, 70)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, session_redis: RedisServer) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("finders")
-    settings = ApiSettings(_env_file=None, home=home, redis_url=session_redis.url, device="cpu", offline=True)
-    with finders_api(settings) as api:
-        yield f"http://127.0.0.1:{api.port}"
 
 
 @pytest.fixture
@@ -43,18 +29,8 @@ def pictures(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def fovea(server: str, *arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments], env={"FOVEA_URL": server})
-
-
-def as_json(server: str, *arguments: object) -> Any:
-    result = fovea(server, *arguments, "--json")
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout)
-
-
-def test_objects_are_listed_with_their_boxes(server: str, pictures: list[Path]) -> None:
-    result = fovea(server, "detect", *pictures, "--model", "boxes")
+def test_objects_are_listed_with_their_boxes(finders_url: str, pictures: list[Path]) -> None:
+    result = fovea(finders_url, "detect", *pictures, "--model", "boxes")
 
     assert result.exit_code == 1  # one is no picture
     lines = [line.split() for line in result.stdout.splitlines()]
@@ -65,25 +41,25 @@ def test_objects_are_listed_with_their_boxes(server: str, pictures: list[Path]) 
     assert "boxes/1 (fasterrcnn_resnet50_fpn)" in result.stderr
 
 
-def test_detect_passes_its_options_on(server: str, pictures: list[Path]) -> None:
+def test_detect_passes_its_options_on(finders_url: str, pictures: list[Path]) -> None:
     options = ["--category", "blue", "--tile", "160", "--overlap", "0.1", "--masks", "polygon"]
 
-    answer = as_json(server, "detect", pictures[0], "--model", "masks", *options)
+    answer = as_json(finders_url, "detect", pictures[0], "--model", "masks", *options)
 
     (found,) = answer["predictions"][0]["detections"]
     assert found["label"] == "blue"
     assert found["polygons"]
 
 
-def test_json_has_masks_where_the_model_makes_them(server: str, pictures: list[Path]) -> None:
-    answer = as_json(server, "detect", pictures[0], "--model", "masks", "--max-detections", "1")
+def test_json_has_masks_where_the_model_makes_them(finders_url: str, pictures: list[Path]) -> None:
+    answer = as_json(finders_url, "detect", pictures[0], "--model", "masks", "--max-detections", "1")
 
     (found,) = answer["predictions"][0]["detections"]
     assert found["mask"]["size"] == [160, 320]
 
 
-def test_shares_of_categories_are_listed(server: str, pictures: list[Path]) -> None:
-    result = fovea(server, "segment", pictures[0], "--model", "painter")
+def test_shares_of_categories_are_listed(finders_url: str, pictures: list[Path]) -> None:
+    result = fovea(finders_url, "segment", pictures[0], "--model", "painter")
 
     assert result.exit_code == 0, result.stderr
     lines = [line.split() for line in result.stdout.splitlines()]
@@ -92,9 +68,9 @@ def test_shares_of_categories_are_listed(server: str, pictures: list[Path]) -> N
 
 @pytest.mark.parametrize(("command", "model"), [("classify", "compass"), ("detect", "boxes"), ("segment", "painter")])
 def test_drawn_pictures_are_saved_without_replacing_each_other(
-    server: str, pictures: list[Path], tmp_path: Path, command: str, model: str
+    finders_url: str, pictures: list[Path], tmp_path: Path, command: str, model: str
 ) -> None:
-    fovea(server, command, *pictures, "--model", model, "--save", tmp_path / "drawn" / "here")
+    fovea(finders_url, command, *pictures, "--model", model, "--save", tmp_path / "drawn" / "here")
 
     drawn = sorted((tmp_path / "drawn" / "here").iterdir())
     assert [path.name for path in drawn] == ["a-2.png", "a.png"]
@@ -102,26 +78,26 @@ def test_drawn_pictures_are_saved_without_replacing_each_other(
         assert not np.array_equal(np.asarray(after), np.asarray(before))
 
 
-def test_model_for_something_else_says_what_to_ask_it(server: str, pictures: list[Path]) -> None:
-    result = fovea(server, "detect", pictures[0], "--model", "painter")
+def test_model_for_something_else_says_what_to_ask_it(finders_url: str, pictures: list[Path]) -> None:
+    result = fovea(finders_url, "detect", pictures[0], "--model", "painter")
 
     assert result.exit_code == 1
     assert "fovea segment" in result.stderr
 
 
-def test_many_pictures_take_several_requests_and_one_answer(server: str, tmp_path: Path) -> None:
+def test_many_pictures_take_several_requests_and_one_answer(finders_url: str, tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(20)]
     for path in paths:
         path.write_bytes(png(64, 64, ("red", 8, 8, 40, 40)))
 
-    answer = as_json(server, "detect", *paths, "--model", "boxes")
+    answer = as_json(finders_url, "detect", *paths, "--model", "boxes")
 
     assert [entry["image"]["name"] for entry in answer["predictions"]] == [path.name for path in paths]
     assert answer["timing_ms"]["inference"] > 0
 
 
-def test_client_answers_in_types(server: str, pictures: list[Path]) -> None:
-    with Client(server) as client:
+def test_client_answers_in_types(finders_url: str, pictures: list[Path]) -> None:
+    with Client(finders_url) as client:
         (found, nothing) = client.detect(pictures[:2], model="boxes", categories=["red"]).predictions
         (segments,) = client.segment(pictures[0].read_bytes(), model="painter", masks="none").predictions
         drawn = client.draw("detect", pictures[0], model="boxes", image_format="jpeg")

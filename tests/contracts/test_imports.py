@@ -28,8 +28,10 @@ MODELS_MAY_IMPORT = {
 ONLY_IN = {
     "celery": {"workers/queue.py", "workers/tasks.py", "workers/main.py"},
     "kombu": {"workers/queue.py"},
-    "redis": {"workers/job_records.py", "workers/idempotency_store.py"},
+    "redis": {"workers/redis_connection.py", "workers/job_records.py"},
 }
+SPEAK_REDIS = {"workers/job_records.py", "workers/job_events.py", "workers/idempotency_store.py"}
+KEYS = "workers/redis_keys.py"
 # what the API may know of the workers: jobs, their store and queue, data sets, and how a job is resolved
 APP_MAY_IMPORT = (
     "workers.settings",
@@ -88,6 +90,14 @@ def test_celery_and_redis_have_their_rooms(source: str) -> None:
     tops = {name.partition(".")[0] for name in imports(ROOT / source)}
     for library, rooms in ONLY_IN.items():
         assert library not in tops or source in rooms
+
+
+@pytest.mark.parametrize("source", [*sources("app"), *sources("workers"), *sources("models")])
+def test_redis_is_spoken_to_by_few_and_under_keys_of_one_file(source: str) -> None:
+    assert "workers.redis_connection" not in imports(ROOT / source) or source in SPEAK_REDIS
+    code = ast.parse((ROOT / source).read_text(encoding="utf-8"))
+    texts = [node.value for node in ast.walk(code) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert source == KEYS or not [text for text in texts if text.startswith("fovea:")]
 
 
 @pytest.mark.parametrize("source", sources("app"))

@@ -44,10 +44,9 @@ def exposed() -> Exposed:
     """Every metric there is, each with a sample; the gauges of a GPU too."""
     instruments = Instruments(directory=None)
     source = ModelSource(name="m", version=1, architecture="a", digest="d", size_bytes=1, load=load)
-    instruments.predictions.image_prepared(source, seconds=0.1)
-    instruments.predictions.image_finished(source, seconds=0.1)
+    instruments.predictions.image_predicted(source, backend="eager", decode_s=0.1, finish_s=0.1)
     instruments.predictions.batch_predicted(source, backend="eager", queue_s=[0.1], inference_s=0.1)
-    instruments.predictions.request_ended("m", source, outcome="ok", images=1, seconds=0.1)
+    instruments.predictions.request_ended("m", source, outcome="ok", images=1, seconds=0.1, backend="eager")
     instruments.http_requests.count("GET", "/healthz", 200)
     gauges = instruments.gauges
     for gauge in (gauges._device_used, gauges._device_total, gauges._device_reserved):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
+from typing import TypeVar
 
 from workers.datasets.dataset import Finding, Severity
+
+CodeT = TypeVar("CodeT", bound=str)
 
 _FILES_SHOWN = 20
 _NAME_LENGTH = 300
@@ -21,6 +25,26 @@ def finding(severity: Severity, code: str, message: str, files: Collection[str] 
         name if len(name) <= _NAME_LENGTH else name[:_NAME_LENGTH] + "…" for name in islice(files, _FILES_SHOWN)
     )
     return Finding(severity=severity, code=code, message=message, count=len(files) if count < 0 else count, files=shown)
+
+
+def left_out(problems: Iterable[tuple[str, CodeT, str]], words: Mapping[CodeT, str], *, noun: str) -> list[Finding]:
+    """A finding for each kind of problem, with the first one's reason.
+
+    problems: a file's name, the code of what is wrong, and why. words: what each code means, in the order of findings.
+    """
+    by_code: defaultdict[CodeT, list[tuple[str, str]]] = defaultdict(list)
+    for name, code, reason in problems:
+        by_code[code].append((name, reason))
+    return [
+        finding(
+            "error",
+            code,
+            f"{counted(len(by_code[code]), noun)} left out: {meaning}. The first: {by_code[code][0][1]}",
+            [name for name, _ in by_code[code]],
+        )
+        for code, meaning in words.items()
+        if code in by_code
+    ]
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from workers.datasets.archive import ArchivedFile
 from workers.datasets.dataset import Finding
-from workers.datasets.findings import counted, finding
+from workers.datasets.findings import counted, finding, left_out
 from workers.datasets.formats.reading import LabelledFile
 from workers.datasets.inspection import MIN_SIDE_PX, ImageFacts, ImageProblem, ProblemCode
 from workers.datasets.label_maps import LabelMap
@@ -50,19 +50,7 @@ class Sample:
 
 def problem_findings(problems: Sequence[tuple[str, ImageProblem]]) -> list[Finding]:
     """A finding for each kind of problem, with the first one's reason."""
-    by_code: defaultdict[ProblemCode, list[tuple[str, str]]] = defaultdict(list)
-    for name, problem in problems:
-        by_code[problem.code].append((name, problem.reason))
-    return [
-        finding(
-            "error",
-            code,
-            f"{counted(len(by_code[code]), 'file')} left out: {words}. The first: {by_code[code][0][1]}",
-            [name for name, _ in by_code[code]],
-        )
-        for code, words in _PROBLEMS.items()
-        if code in by_code
-    ]
+    return left_out(((name, each.code, each.reason) for name, each in problems), _PROBLEMS, noun="file")
 
 
 def notable_findings(samples: Sequence[Sample]) -> list[Finding]:

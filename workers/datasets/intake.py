@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from statistics import median_low
 from typing import IO, Literal
@@ -26,6 +27,7 @@ from workers.datasets.draft import ValidDataset
 from workers.datasets.findings import by_severity, counted, finding
 from workers.datasets.fingerprint import fingerprint
 from workers.datasets.formats.catalog import read_files
+from workers.datasets.formats.reading import Reading
 from workers.datasets.image_findings import Sample
 from workers.datasets.inspection import ImageFacts, ImageProblem, inspect_images
 from workers.datasets.layout import ImageLayout
@@ -94,25 +96,18 @@ def ingest_archive(
             version_directory / IMAGES_DIRECTORY, valid.categories, task=reading.task, values=valid.values
         )
         images = {split: layout.place(valid.splits[split], split) for split in SPLITS}
-
-        def describe(version: int) -> DatasetInfo:
-            return DatasetInfo(
-                name=name,
-                version=version,
-                created_at=now,
-                task=reading.task,
-                format=reading.format,
-                categories=valid.categories,
-                has_masks=valid.has_masks,
-                splits={split: _split_summary(valid, reading.task, split) for split in SPLITS},
-                sizes=_size_summary([image for split in SPLITS for image in images[split]]),
-                size_bytes=sum(sample.file.size_bytes for split in SPLITS for sample in valid.splits[split]),
-                fingerprint=fingerprint(valid.categories, images, layout.label_map_digests),
-                validation_fraction=validation_fraction if valid.has_made_split else None,
-                seed=seed,
-                report=by_severity((*valid.findings, *_repeated(unpacked))),
-            )
-
+        describe = partial(
+            _describe,
+            name=name,
+            now=now,
+            reading=reading,
+            valid=valid,
+            images=images,
+            digest=fingerprint(valid.categories, images, layout.label_map_digests),
+            validation_fraction=validation_fraction if valid.has_made_split else None,
+            seed=seed,
+            findings=(*valid.findings, *_repeated(unpacked)),
+        )
         return store.publish(name, version_directory, images=images, describe=describe)
 
 
@@ -126,6 +121,37 @@ def _counted_off(
     for done, outcome in enumerate(inspected, start=1):
         yield outcome
         report(IntakeProgress(stage="inspect", done=done, total=total))
+
+
+def _describe(
+    version: int,
+    *,
+    name: str,
+    now: datetime,
+    reading: Reading,
+    valid: ValidDataset,
+    images: Mapping[SplitName, Sequence[DatasetImage]],
+    digest: str,
+    validation_fraction: float | None,
+    seed: int,
+    findings: Sequence[Finding],
+) -> DatasetInfo:
+    return DatasetInfo(
+        name=name,
+        version=version,
+        created_at=now,
+        task=reading.task,
+        format=reading.format,
+        categories=valid.categories,
+        has_masks=valid.has_masks,
+        splits={split: _split_summary(valid, reading.task, split) for split in SPLITS},
+        sizes=_size_summary([image for split in SPLITS for image in images[split]]),
+        size_bytes=sum(sample.file.size_bytes for split in SPLITS for sample in valid.splits[split]),
+        fingerprint=digest,
+        validation_fraction=validation_fraction,
+        seed=seed,
+        report=by_severity(findings),
+    )
 
 
 def _split_summary(valid: ValidDataset, task: Task, split: SplitName) -> SplitSummary:

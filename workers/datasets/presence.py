@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from workers.datasets.dataset import Finding
 from workers.datasets.draft import Draft, check_train, complete_splits, listed
-from workers.datasets.findings import counted, finding
+from workers.datasets.findings import finding, left_out
 from workers.datasets.formats.reading import unusable
 from workers.datasets.image_findings import Sample
 from workers.datasets.targets import TargetProblem, TargetProblemCode
@@ -31,19 +31,7 @@ class Presence:
 
 def target_problem_findings(problems: Sequence[tuple[str, TargetProblem]]) -> list[Finding]:
     """A finding for each kind of problem, with the first one's reason."""
-    by_code: defaultdict[TargetProblemCode, list[tuple[str, str]]] = defaultdict(list)
-    for name, problem in problems:
-        by_code[problem.code].append((name, problem.reason))
-    return [
-        finding(
-            "error",
-            code,
-            f"{counted(len(by_code[code]), 'image')} left out: {words}. The first: {by_code[code][0][1]}",
-            [name for name, _ in by_code[code]],
-        )
-        for code, words in _PROBLEMS.items()
-        if code in by_code
-    ]
+    return left_out(((name, each.code, each.reason) for name, each in problems), _PROBLEMS, noun="image")
 
 
 def settle_presence(draft: Draft, presence: Presence, *, validation_fraction: float, seed: int) -> bool:

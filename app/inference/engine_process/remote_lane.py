@@ -41,6 +41,7 @@ class RemoteLane:
         self._observers = observers
         self._after_batch = after_batch
         self._waiting = 0
+        self._answered_at = 0.0  # or began to wait, if that is later
         self._ran: defaultdict[LoadedModel, list[Ran]] = defaultdict(list)  # of the message that is being read
         connection.on_answers = self._tell
 
@@ -48,6 +49,11 @@ class RemoteLane:
     def waiting(self) -> int:
         """Views that wait for the device, or are on it."""
         return self._waiting
+
+    @property
+    def busy_s(self) -> float:
+        """How long views have waited without an answer to any; 0 if none waits. From any thread."""
+        return time.perf_counter() - self._answered_at if self._waiting else 0.0
 
     def place(self, view: Tensor) -> Tensor:
         """The view in shared memory, which goes back when it is dropped here and there. Raises EngineFull."""
@@ -75,6 +81,8 @@ class RemoteLane:
             "selection": pack_selection(selection),
             "priority": priority,
         }
+        if not self._waiting:
+            self._answered_at = time.perf_counter()
         self._waiting += 1
         read = partial(self._read, model, time.perf_counter())
         done = self._connection.ask(message, read, needs=view, unwanted=lambda _: self.finished(model, 1))
@@ -90,7 +98,9 @@ class RemoteLane:
         """Whoever waits is cancelled."""
         self._connection.close()
 
-    def _leave(self, _: asyncio.Future[Any]) -> None:
+    def _leave(self, done: asyncio.Future[Any]) -> None:
+        if not done.cancelled():
+            self._answered_at = time.perf_counter()
         self._waiting -= 1
         if not self._waiting:
             self._connection.arena.trim()

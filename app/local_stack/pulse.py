@@ -1,0 +1,71 @@
+"""A child's pulse: a byte down a pipe every second while it is well. Alive without one, it hangs.
+
+Looks without a byte are counted, not seconds: a parent that got no time itself, or a machine that was paused with both,
+blames nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+_EVERY_S: Final = 1.0
+_MANY = 4096  # bytes: more than a pipe gets while nobody looks for an hour
+
+
+class Pulse:
+    """The parent's end, and until the child is started the child's too."""
+
+    def __init__(self) -> None:
+        self._reading, self.beating = os.pipe()
+        os.set_blocking(self._reading, False)
+        self._is_handed_over = False
+        self._has_begun = False
+
+    async def begins(self) -> None:
+        """Waits for the first byte. Raises EOFError if the child ends instead."""
+        loop = asyncio.get_running_loop()
+        is_readable = asyncio.Event()
+        loop.add_reader(self._reading, is_readable.set)
+        try:
+            await is_readable.wait()
+        finally:
+            loop.remove_reader(self._reading)
+        if not os.read(self._reading, 1):
+            raise EOFError
+        self._has_begun = True
+
+    async def stops(self, *, first_within: int, missed: int) -> int:
+        """Waits until so many looks, one a second, found nothing, and says how many; it may begin later than that."""
+        found_nothing = 0
+        while found_nothing < (missed if self._has_begun else first_within):
+            await asyncio.sleep(_EVERY_S)
+            found_nothing += 1
+            with suppress(BlockingIOError):
+                if os.read(self._reading, _MANY):
+                    found_nothing, self._has_begun = 0, True
+        return found_nothing
+
+    def hand_over(self) -> None:
+        """The child has its end now, and it is closed here: so the pipe ends when the child does."""
+        if not self._is_handed_over:
+            self._is_handed_over = True
+            os.close(self.beating)
+
+    def close(self) -> None:
+        """To be called once, when nobody listens."""
+        self.hand_over()
+        os.close(self._reading)
+
+
+async def beat(descriptor: int, is_well: Callable[[], bool]) -> None:
+    """The child's end: beats while it is well, until it is cancelled."""
+    os.set_blocking(descriptor, False)
+    while True:
+        if is_well():
+            with suppress(BlockingIOError, BrokenPipeError):  # nobody looked for long; nobody looks any more
+                os.write(descriptor, b"!")
+        await asyncio.sleep(_EVERY_S)
