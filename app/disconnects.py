@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -22,8 +25,13 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -
 
     async def watch() -> None:
         nonlocal has_gone
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
+        try:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+        except asyncio.CancelledError:  # the work is done
+            return
+        except Exception:  # nothing more can be heard of the client
+            log.exception("a client was given up")
         has_gone = True
         task.cancel()
 

@@ -94,7 +94,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     install_problem_handlers(app)
     complete_openapi(app)
     pending = PendingBytes(settings.max_pending_bytes)
-    app.add_middleware(BodyLimitMiddleware, limit_of=_body_limit(settings), pending=pending)
+    app.add_middleware(BodyLimitMiddleware, limit_of=_body_limit(settings), pending=pending, note_refusal=_note_refusal)
     app.add_middleware(RoomMiddleware, check_room=_check_room(settings))
     app.add_middleware(RequestMiddleware, count=instruments.http_requests.count)  # added last, so it is the outermost
     return app
@@ -210,6 +210,11 @@ def _body_limit(settings: ApiSettings) -> Callable[[Scope], int]:
         return settings.max_body_bytes
 
     return limit_of
+
+
+def _note_refusal(scope: Scope, route: PredictingRoute) -> None:
+    engine: Engine = scope["app"].state.services.engine
+    engine.note_refusal(asked_model(route, scope))
 
 
 def _check_room(settings: ApiSettings) -> Callable[[Scope, PredictingRoute], None]:

@@ -108,11 +108,21 @@ class BodyLimitMiddleware:
     413: larger than its route allows. 503: more than there is room for beside those of other requests.
     """
 
-    def __init__(self, app: ASGIApp, limit_of: Callable[[Scope], int], pending: PendingBytes) -> None:
-        """pending: where bodies that are kept in memory are counted together; others go to the disk."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        limit_of: Callable[[Scope], int],
+        pending: PendingBytes,
+        note_refusal: Callable[[Scope, PredictingRoute], None],
+    ) -> None:
+        """pending: where bodies that are kept in memory are counted together; others go to the disk.
+
+        note_refusal: is told of predictions for which there was no room there.
+        """
         self._app = app
         self._limit_of = limit_of
         self._pending = pending
+        self._note_refusal = note_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -128,7 +138,7 @@ class BodyLimitMiddleware:
                 self._pending.check(declared_bytes)
                 scope["state"]["held_bytes"] = held  # for what the route makes of the body
         except (BodyTooLarge, EngineFull) as error:
-            await _refuse(scope, receive, send, error)
+            await self._turn_away(scope, receive, send, error)
             return
         received_bytes = 0
         refusal: BodyTooLarge | EngineFull | None = None
@@ -137,7 +147,8 @@ class BodyLimitMiddleware:
         async def receive_within_limit() -> Message:
             nonlocal received_bytes, refusal
             message = await receive()
-            count = len(message.get("body", b""))
+            if not (count := len(message.get("body", b""))):  # the client has gone, or has no more to say
+                return message
             received_bytes += count
             try:
                 if held is not None:
@@ -166,7 +177,15 @@ class BodyLimitMiddleware:
                 held.leave()
         if refusal is not None and not has_answered:
             # its traceback has what was read of the body, in a circle
-            await _refuse(scope, receive, send, refusal.with_traceback(None))
+            await self._turn_away(scope, receive, send, refusal.with_traceback(None))
+
+    async def _turn_away(self, scope: Scope, receive: Receive, send: Send, error: BodyTooLarge | EngineFull) -> None:
+        route = predicting_route(scope)
+        if route is not None:
+            scope.setdefault("route", route)  # as routing would, for whoever counts
+            if isinstance(error, EngineFull):
+                self._note_refusal(scope, route)
+        await _refuse(scope, receive, send, error)
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, error: BodyTooLarge | EngineFull) -> None:

@@ -66,12 +66,14 @@ class NvJpeg:
         return waiting.pixels
 
     def _decode_batch(self, batch: Sequence[_Waiting]) -> None:
+        pictures: Sequence[Tensor | None] = [None] * len(batch)
         try:
-            pictures: Sequence[Tensor | None] = self._decode([waiting.file for waiting in batch])
+            pictures = self._decode([waiting.file for waiting in batch])
         except RuntimeError:  # all fail with one: alone each gets what it would have got in any company
             pictures = [self._alone(waiting) for waiting in batch]
-        for waiting, picture in zip(batch, pictures, strict=True):
-            waiting.pixels, waiting.is_done = picture, True
+        finally:  # whatever else is raised is for who called; the others go to the processor
+            for waiting, picture in zip(batch, pictures, strict=True):
+                waiting.pixels, waiting.is_done = picture, True
 
     def _alone(self, waiting: _Waiting) -> Tensor | None:
         try:

@@ -21,6 +21,7 @@ def pytest_sessionstart() -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["FOVEA_BACKEND"] = "eager"
+    os.environ["FOVEA_PRECISION"] = "float32"  # where the processor has bfloat16, eager is built in that too
     # with a handler of pytest's, torch writes down every step of an export, which takes several times as long
     logging.getLogger("torch.__trace").addHandler = lambda hdlr: None  # type: ignore[method-assign]
 

@@ -115,8 +115,12 @@ class Engine:
         try:
             self._admission.check(priority, timeout_s)
         except EngineFull:
-            self._tell_end(reference, self.models.known(reference), "rejected", 0, 0.0)
+            self.note_refusal(reference)
             raise
+
+    def note_refusal(self, reference: str) -> None:
+        """A request for that model was refused before it came here."""
+        self._tell_end(reference, self.models.known(reference), "rejected", 0, 0.0)
 
     async def predict(
         self,

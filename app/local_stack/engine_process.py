@@ -114,8 +114,9 @@ class EngineProcess:
         await self.stop()
 
     def _start(self) -> Pulse:
-        if self._pulse is not None:
-            self._pulse.close()
+        ended, self._pulse = self._pulse, None  # whatever fails from here on, nobody looks at it again
+        if ended is not None:
+            ended.close()
         pulse = self._pulse = Pulse()
         settings = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe would have to be fed
         settings.write(self._settings)
@@ -137,7 +138,9 @@ class EngineProcess:
         while True:
             assert self._running is not None
             started_at = time.monotonic()
-            watching = asyncio.create_task(self._kill_if_it_hangs(self._running), name="engine process's pulse")
+            watching = asyncio.create_task(
+                self._kill_if_it_hangs(self._running, self._pulse), name="engine process's pulse"
+            )
             try:
                 code = await asyncio.get_running_loop().run_in_executor(self._waiter, self._running.wait)
             finally:
@@ -152,9 +155,10 @@ class EngineProcess:
             except OSError as error:
                 log.warning("the engine process cannot be started: %s", error)
 
-    async def _kill_if_it_hangs(self, running: subprocess.Popen[bytes]) -> None:
-        assert self._pulse is not None
-        silent_s = await self._pulse.stops(first_within=_START_S, missed=_LONGEST_SILENCE_S)
+    async def _kill_if_it_hangs(self, running: subprocess.Popen[bytes], pulse: Pulse | None) -> None:
+        if pulse is None:  # none could be made for the next one, and this one has ended
+            return
+        silent_s = await pulse.stops(first_within=_START_S, missed=_LONGEST_SILENCE_S)
         log.error("the engine process (%d) has had no pulse for %d s: it hangs, and is killed", running.pid, silent_s)
         with suppress(ProcessLookupError):
             os.killpg(running.pid, signal.SIGKILL)

@@ -22,7 +22,7 @@ class Pulse:
     def __init__(self) -> None:
         self._reading, self.beating = os.pipe()
         os.set_blocking(self._reading, False)
-        self._is_handed_over = False
+        self._is_handed_over = self._is_closed = False
         self._has_begun = False
 
     async def begins(self) -> None:
@@ -56,9 +56,11 @@ class Pulse:
             os.close(self.beating)
 
     def close(self) -> None:
-        """To be called once, when nobody listens."""
+        """When nobody listens."""
         self.hand_over()
-        os.close(self._reading)
+        if not self._is_closed:
+            self._is_closed = True
+            os.close(self._reading)
 
 
 async def beat(descriptor: int, is_well: Callable[[], bool]) -> None:

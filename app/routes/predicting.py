@@ -166,7 +166,8 @@ async def answer_prediction(
 
 async def _answer(request: Request, services: Services, asked: Asked[Prediction]) -> Response:
     presentation, terms, engine = asked.presentation, asked.terms, services.engine
-    drawn_as = _wanted_picture(request.headers.get("accept", ""))
+    accept = request.headers.get("accept", "")
+    drawn_as = (_wanted_picture if len(accept) < _LONGEST_QUERY else _wanted_picture.__wrapped__)(accept)
     if drawn_as == "jpeg" and presentation.png is not None:
         raise NotAcceptable("A map of indices would not survive as a JPEG.", hint="Accept: image/png.")
     posted = await read_images(request, services)

@@ -134,7 +134,9 @@ def _measure(run: Run) -> None:
         measure_generator(pictures, seconds=short_s, logs=run.logs)
     loop = _loop(run, seconds=short_s)
     if options.only != ["generator"]:
-        store_backends(fovea, (MAIN_MODEL, *OTHER_MODELS), pictures, within_s=options.stored_within, logs=run.logs)
+        wanted_models = [MAIN_MODEL, *(OTHER_MODELS if "others" in options.only else ())]
+        verbs = {name: "detect" if "ssdlite" in name else "classify" for name in wanted_models}
+        store_backends(fovea, verbs, pictures, within_s=options.stored_within, logs=run.logs)
     if "throughput" in options.only:
         others = peers(
             run.bench.python, architecture=MAIN_ARCHITECTURE, weights=run.bench.weights, backend=loop.backend

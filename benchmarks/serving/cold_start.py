@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def measure_cold_start(
     for _ in range(rounds):
         shutil.rmtree(exports, ignore_errors=True)
         without.append(_start(fresh, model, pictures, logs))
-    has_stored = store_backends(fresh, [model], pictures, within_s=stored_within_s, logs=logs)
+    has_stored = store_backends(fresh, {model: "classify"}, pictures, within_s=stored_within_s, logs=logs)
     if has_stored:
         stored = [_start(fresh, model, pictures, logs) for _ in range(rounds)]
     print("### Cold start: process start to first answer\n")
@@ -42,16 +42,17 @@ def measure_cold_start(
 
 
 def store_backends(
-    fovea: FoveaStart, models: Sequence[str], pictures: Sequence[bytes], *, within_s: float, logs: Path
+    fovea: FoveaStart, models: Mapping[str, str], pictures: Sequence[bytes], *, within_s: float, logs: Path
 ) -> bool:
     """Lets a server run, under a little load, until it has stored a backend for every model.
 
+    models: with what each is asked for: classify, detect.
     within_s: gives up after so many seconds; 0 does not try. Returns whether all were stored.
     """
     if not within_s:
         return False
-    for model in models:
-        server = fovea.serving(model)
+    for model, verb in models.items():
+        server = fovea.serving(model, verb=verb)
         with started(server, pictures[0], logs) as running:
             deadline = time.monotonic() + within_s
             while running.child.is_building() or not _is_settled(exports_of(fovea.home, model)):

@@ -51,7 +51,10 @@ class CudaGraphs:
         network = eager
         if precision != "float32":
             network = EagerBackend(copy.deepcopy(eager.graph), eager.device, precision)
-        return CudaGraphsBackend(network, size, record(network, size))
+        before_bytes = torch.cuda.memory_reserved(eager.device)
+        recordings = record(network, size)
+        taken_bytes = torch.cuda.memory_reserved(eager.device) - before_bytes  # others may take some meanwhile
+        return CudaGraphsBackend(network, size, recordings, recorded_bytes=max(0, taken_bytes))
 
 
 class CudaGraphsBackend:
@@ -59,10 +62,12 @@ class CudaGraphsBackend:
 
     name: BackendName = "cuda_graphs"
 
-    def __init__(self, network: EagerBackend, size: ViewSize, recordings: Mapping[int, Replay]) -> None:
-        """recordings: by their batch size, as `batch_sizes` says."""
+    def __init__(
+        self, network: EagerBackend, size: ViewSize, recordings: Mapping[int, Replay], *, recorded_bytes: int = 0
+    ) -> None:
+        """recordings: by their batch size, as `batch_sizes` says. recorded_bytes: memory that they hold together."""
         self.precision: Precision = network.precision
-        self.size_bytes = network.size_bytes
+        self.size_bytes = network.size_bytes + recorded_bytes
         self._network = network  # the recordings read its weights where they are
         self._size = size
         self._recordings = dict(recordings)

@@ -75,6 +75,7 @@ class OpenVinoNetwork:
                     "NUM_STREAMS": 1,  # one caller at a time: a second stream would halve what the first one gets
                     "INFERENCE_NUM_THREADS": threads,
                     "ENABLE_CPU_PINNING": False,  # processes beside it would be pinned to the same cores
+                    "CPU_RUNTIME_CACHE_CAPACITY": 0,  # it would keep megabytes for every size that pictures have
                 },
             )
             self.size_bytes = path.with_suffix(".bin").stat().st_size

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +27,7 @@ from models.backends.detection.agreement import (
 )
 from models.backends.detection.parts import SplitDetector, without_weights
 from models.backends.eager import EagerBackend
+from models.backends.eager_bfloat16 import EagerBfloat16
 from models.backends.exports import Exports
 from models.backends.graphs import DetectionGraph
 from models.backends.openvino import OpenVino
@@ -247,6 +250,38 @@ def test_average_precision_is_that_of_the_objects() -> None:
     assert average_precision(swapped, objects) < 0.1
     first_only = [objects[0], nothing]
     assert average_precision(first_only, objects) == pytest.approx((0.5 + 1.0) / 2, abs=0.01)
+
+
+def test_objects_that_are_invented_count_against_it() -> None:
+    left, right = (0.0, 0.0, 40.0, 40.0), (60.0, 0.0, 100.0, 40.0)
+    objects = [detections([left], [1], [0.9])]
+    nothing = [detections([], [], [])]
+    assert average_precision([detections([left, right], [1, 3], [0.9, 0.99])], objects) == pytest.approx(0.5)
+    assert average_precision([detections([left, right], [1, 3], [0.9, 0.4])], objects) == pytest.approx(1.0)
+    assert average_precision([detections([right], [3], [0.99])], nothing) == 0.0
+    assert average_precision(nothing, nothing) == 1.0
+
+
+def test_detector_that_invents_objects_is_refused_although_its_networks_hardly_differ() -> None:
+    eager = detector("fasterrcnn_fpn")
+    silent = copy.deepcopy(eager)
+    module: Any = silent.graph.module
+    module.roi_heads.score_thresh = 2.0
+    agreement = compare_detectors(silent, eager, list(smooth_pictures(2, 96, 128)), source="generated")
+    assert (agreement.objects, agreement.network_difference) == (0, 0.0)
+    with pytest.raises(BackendRefused, match="0 objects"):
+        check_detectors(agreement, "float32")
+
+
+def test_copy_of_a_detector_does_not_keep_the_original() -> None:
+    eager = detector("fasterrcnn_fpn")
+    eager.run(smooth_pictures(1, 96, 128))
+    weights = weakref.ref(next(eager.graph.parameters()))
+    other = EagerBfloat16().load(eager, ViewSize.of(PRESET), Path(), precision="bfloat16")
+    del eager
+    gc.collect()
+    assert weights() is None
+    assert len(other.run(smooth_pictures(1, 96, 128))) == 1
 
 
 def test_what_is_no_number_differs_without_end() -> None:

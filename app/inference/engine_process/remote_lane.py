@@ -41,6 +41,7 @@ class RemoteLane:
         self._observers = observers
         self._after_batch = after_batch
         self._waiting = 0
+        self._urgent = 0  # of those, the interactive ones
         self._answered_at = 0.0  # or began to wait, if that is later
         self._ran: defaultdict[LoadedModel, list[Ran]] = defaultdict(list)  # of the message that is being read
         connection.on_answers = self._tell
@@ -52,8 +53,11 @@ class RemoteLane:
 
     @property
     def busy_s(self) -> float:
-        """How long views have waited without an answer to any; 0 if none waits. From any thread."""
-        return time.perf_counter() - self._answered_at if self._waiting else 0.0
+        """How long interactive views have waited without an answer to any; 0 if none waits. From any thread.
+
+        Bulk ones may be passed over by those of other processes for as long as there are any.
+        """
+        return time.perf_counter() - self._answered_at if self._urgent else 0.0
 
     def place(self, view: Tensor) -> Tensor:
         """The view in shared memory, which goes back when it is dropped here and there. Raises EngineFull."""
@@ -81,12 +85,13 @@ class RemoteLane:
             "selection": pack_selection(selection),
             "priority": priority,
         }
-        if not self._waiting:
+        if not self._urgent:
             self._answered_at = time.perf_counter()
         self._waiting += 1
+        self._urgent += priority == "interactive"
         read = partial(self._read, model, time.perf_counter())
         done = self._connection.ask(message, read, needs=view, unwanted=lambda _: self.finished(model, 1))
-        done.add_done_callback(self._leave)
+        done.add_done_callback(partial(self._leave, priority))
         return done
 
     def finished(self, model: LoadedModel, outputs: int) -> None:
@@ -98,10 +103,11 @@ class RemoteLane:
         """Whoever waits is cancelled."""
         self._connection.close()
 
-    def _leave(self, done: asyncio.Future[Any]) -> None:
+    def _leave(self, priority: Priority, done: asyncio.Future[Any]) -> None:
         if not done.cancelled():
             self._answered_at = time.perf_counter()
         self._waiting -= 1
+        self._urgent -= priority == "interactive"
         if not self._waiting:
             self._connection.arena.trim()
 

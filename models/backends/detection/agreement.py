@@ -23,6 +23,7 @@ from models.backends.verification import batches
 from models.errors import BackendRefused
 
 _OBJECT_SCORE: Final = 0.3  # what scores less, nobody relies on
+_CERTAIN_SCORE: Final = 0.5  # what is found so surely must be an object of eager float32
 _MOST_OBJECTS = 1000  # a picture
 
 # Most that the outputs of a network may differ, relative to their size, and least average precision.
@@ -52,10 +53,11 @@ def compare_detectors(
             found += other.run(batch)
     objects = [_from(each, _OBJECT_SCORE) for each in expected]
     count = sum(len(each["boxes"]) for each in objects)
+    finds_any = any(len(_from(each, _CERTAIN_SCORE)["boxes"]) for each in found)
     return Agreement(
         pictures=len(views),
         source=source,
-        ap=average_precision(found, objects) if count else None,
+        ap=average_precision(found, objects) if count or finds_any else None,
         objects=count,
         network_difference=both.largest_difference,
     )
@@ -104,11 +106,18 @@ def relative_difference(found: Tensor, expected: Tensor) -> float:
 
 
 def average_precision(found: Detections, objects: Detections) -> float:
-    """COCO's mean over overlaps and categories, in [0, 1], of `found` where `objects` are the truth: at least one."""
+    """COCO's mean over overlaps and categories, in [0, 1], of `found` where `objects` are the truth.
+
+    A category of which there is no object counts too, with 0, if something is found of it with certainty.
+    """
+    labels = {row["category_id"] for row in _rows(objects)}
+    invented = {row["category_id"] for row in _rows([_from(each, _CERTAIN_SCORE) for each in found])} - labels
+    if not labels:
+        return 0.0 if invented else 1.0
     truth = COCO(
         {
             "images": [{"id": number} for number in range(len(objects))],
-            "categories": [{"id": label} for label in sorted({row["category_id"] for row in _rows(objects)})],
+            "categories": [{"id": label} for label in sorted(labels)],
             "annotations": [
                 {**row, "id": number, "iscrowd": 0, "area": row["bbox"][2] * row["bbox"][3]}
                 for number, row in enumerate(_rows(objects), 1)
@@ -123,7 +132,7 @@ def average_precision(found: Detections, objects: Detections) -> float:
     evaluation.evaluate()
     evaluation.accumulate()
     precision = np.asarray(evaluation.eval["precision"])[..., 0, -1]  # [overlap, recall, category] of any size
-    return float(precision[precision > -1].mean())
+    return float(precision[precision > -1].mean()) * len(labels) / (len(labels) + len(invented))
 
 
 def _rows(detections: Detections) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +30,13 @@ class Grids:
 
     def __init__(self, backbone: nn.Module, generator: nn.Module) -> None:
         """generator: torchvision's, of anchors or default boxes."""
-        self._generator = generator
+        self._backbone, self._generator = backbone, generator
         self._map_sizes = lru_cache(maxsize=MAP_SIZES_KEPT)(partial(map_sizes, backbone))
         self.at = lru_cache(maxsize=SIZES_KEPT)(self._make)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Grids:
+        """Of the copied backbone: a copied cache would work for the original, and keep it."""
+        return Grids(copy.deepcopy(self._backbone, memo), copy.deepcopy(self._generator, memo))
 
     def _make(self, height: int, width: int, device: torch.device) -> Grid:
         """The grid of an input of that size, px."""
