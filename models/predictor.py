@@ -74,14 +74,7 @@ class Predictor(ABC, Generic[Wanted, Output, Prediction]):
         """
         manifest = version.manifest
         architecture = get_architecture(manifest.architecture)
-        architecture.check_preset(manifest.preset)
-        module = module_from_state_dict(
-            architecture,
-            registry.state_dict(version),
-            num_categories=len(manifest.categories),
-            image_size_px=manifest.preset.image_size_px,
-            options=manifest.options,
-        )
+        module = module_of_version(registry, version)
         return _predictor(architecture, manifest.task, module, manifest.categories, manifest.preset, device)
 
     @staticmethod
@@ -156,6 +149,23 @@ class Predictor(ABC, Generic[Wanted, Output, Prediction]):
 
 
 AnyPredictor = Predictor[Any, Any, Any]
+
+
+def module_of_version(registry: Registry, version: ModelVersion) -> nn.Module:
+    """The registered network as it was trained, on the CPU; what serves is folded, and differs in the last digits.
+
+    Raises CorruptVersion, IncompatibleWeights, UnknownArchitecture, UnsupportedPreset, UnsupportedOption.
+    """
+    manifest = version.manifest
+    architecture = get_architecture(manifest.architecture)
+    architecture.check_preset(manifest.preset)
+    return module_from_state_dict(
+        architecture,
+        registry.state_dict(version),
+        num_categories=len(manifest.categories),
+        image_size_px=manifest.preset.image_size_px,
+        options=manifest.options,
+    )
 
 
 def batches(views: Sequence[Tensor]) -> Iterator[list[int]]:

@@ -32,6 +32,8 @@ _NOT_STARTED = 3  # uvicorn's own exit code for it
 def serve(**flags: Any) -> None:
     """Run the API alone."""
     settings = settings_of(ApiSettings, flags)
+    # read when torch is loaded: its threads would spin for milliseconds after their work, where others have some
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     try:
         if REPLICA in os.environ:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from models.errors import RegistryError
-from models.predictor import Predictor
+from models.predictor import module_of_version
 from models.registry import Registry
 from models.storage import replace_file
 from models.weights import find_pretrained, pretrained
@@ -63,7 +63,7 @@ def _load(config: RunConfig, job: ResolvedEvaluate, run: RunDirectory) -> nn.Mod
     home = run.path.parent.parent
     registry = Registry(home / "registry")
     if is_registered(job.model):
-        return Predictor.from_version(registry, registry.resolve(job.model), "cpu").module
+        return module_of_version(registry, registry.resolve(job.model))
     found = find_pretrained(job.model)
     assert found is not None
     architecture, entry = found

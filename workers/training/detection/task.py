@@ -17,7 +17,7 @@ from models.architectures.catalog import get_architecture
 from models.detection_outputs import keep_detections
 from models.manifest import ScalePreset
 from models.masks import encode_mask
-from models.predictor import Predictor
+from models.predictor import module_of_version
 from models.registry import ModelVersion, Registry
 from workers.datasets.dataset import DatasetImage
 from workers.jobs import BestEpoch
@@ -71,11 +71,11 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
 
     def compare(self, other: ModelVersion, registry: Registry) -> dict[str, float]:
         check_comparable(other, self.ground)
-        predictor = Predictor.from_version(registry, other, self.ground.device)
+        module = module_of_version(registry, other).to(self.ground.device)
         architecture = get_architecture(other.manifest.architecture)
         assert isinstance(other.manifest.preset, ScalePreset)
         theirs = DetectionTask(replace(self.ground, architecture=architecture, train_images=()))
-        return theirs.evaluate_with(predictor.module, other.manifest.preset).metrics
+        return theirs.evaluate_with(module, other.manifest.preset).metrics
 
     def evaluate_with(self, module: nn.Module, preset: ScalePreset) -> DetectionEvaluation:
         """As `evaluate`, for a network with a preset of its own."""
