@@ -96,7 +96,7 @@ def child(command: Sequence[str], env: Mapping[str, str], *, port: int, log: Pat
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            start_new_session=True,
+            process_group=0,  # not a session: where the kernel weighs those, the load generator would wait for seconds
         )
     try:
         yield Child(process=process, port=port, began_at=began_at, log=log)
