@@ -19,6 +19,7 @@ from app.inference.image_urls import Address
 from app.pending_bytes import HeldBytes, PendingBytes
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
+from tests.app.exposed import Exposed
 from tests.app.running_api import RunningApi
 from tests.waiting import wait_until
 
@@ -90,6 +91,17 @@ def test_body_as_it_is_counts_once(api: RunningApi) -> None:
     with others_hold(api):
         assert ask(api, "/v1/classify?model=compass", {"Content-Type": "image/png"}, IMAGE) == 415
         assert ask(api, INFER, {}, IMAGE) == 400
+
+
+def test_refusal_for_bytes_is_counted_for_the_model_and_the_route(api: RunningApi) -> None:
+    path, headers = "/v1/classify?model=compass", {"Content-Type": "image/png"}
+    assert ask(api, path, headers, IMAGE) == 415  # the model was looked up
+    with others_hold(api):
+        assert ask(api, path, headers, bytes(HELD)) == 503
+    told = Exposed.of(api.http)
+    refused = told.value("fovea_http_requests_total", route="/v1/classify", status="503", method="POST")
+    assert refused >= 1
+    assert told.value("fovea_predictions_total", model="compass", version="1", outcome="rejected") == refused
 
 
 def test_request_that_never_fits_is_not_told_to_come_again(api: RunningApi) -> None:
