@@ -6,9 +6,10 @@ import base64
 import gzip
 import ipaddress
 import json
+import select
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -62,13 +63,31 @@ def api(start_api: StartApi) -> RunningApi:
 @contextmanager
 def others_hold(api: RunningApi) -> Iterator[None]:
     """So many bytes, of a body that does not end within."""
-    with closing(socket.create_connection(("127.0.0.1", api.port), timeout=60)) as other:
-        head = f"POST /v1/classify?model=compass HTTP/1.1\r\nHost: x\r\nContent-Length: {HELD + 1}\r\n"
-        other.sendall(f"{head}Content-Type: image/png\r\n\r\n".encode() + bytes(HELD))
-        wait_until(lambda: ask(api, "/v1/classify?model=compass", {"Content-Type": "image/png"}, bytes(HELD)) == 503)
+    others = [_begun(api)]
+
+    def is_full() -> bool:
+        if ask(api, "/v1/classify?model=compass", {"Content-Type": "image/png"}, bytes(HELD)) == 503:
+            return True
+        if select.select([others[-1]], [], [], 0)[0]:  # it came while we were asking, and was refused in our place
+            others.append(_begun(api))
+        return False
+
+    try:
+        wait_until(is_full)
         yield
-        other.sendall(b"!")
-        assert other.recv(65536).split()[1] == b"415"
+        others[-1].sendall(b"!")
+        assert others[-1].recv(65536).split()[1] == b"415"
+    finally:
+        for other in others:
+            other.close()
+
+
+def _begun(api: RunningApi) -> socket.socket:
+    """A request whose body lacks a byte."""
+    other = socket.create_connection(("127.0.0.1", api.port), timeout=60)
+    head = f"POST /v1/classify?model=compass HTTP/1.1\r\nHost: x\r\nContent-Length: {HELD + 1}\r\n"
+    other.sendall(f"{head}Content-Type: image/png\r\n\r\n".encode() + bytes(HELD))
+    return other
 
 
 def ask(api: RunningApi, path: str, headers: dict[str, str], body: bytes) -> int:
