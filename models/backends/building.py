@@ -6,12 +6,12 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor
 
 from models.backends.choosing import Candidate
-from models.backends.detection.agreement import check_detectors, compare_detectors
+from models.backends.detection.agreement import DetectorBackend, check_detectors, compare_detectors
 from models.backends.eager import EagerBackend
 from models.backends.exports import Exports
 from models.backends.report import Agreement, ExportReport, ExportStatus, Speed
@@ -55,7 +55,7 @@ def build(
             build_s = time.monotonic() - began
             built = compiler.load(eager, size, directory, precision=identity.precision)
             if task == "detection":
-                agreement = compare_detectors(eager, built, views, source=source)
+                agreement = compare_detectors(eager, cast("DetectorBackend", built), views, source=source)
             else:
                 agreement = compare(task, eager, built, views, source=source)
             speeds = measure(eager, built, views, device=eager.device)

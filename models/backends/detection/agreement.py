@@ -39,12 +39,12 @@ class DetectorBackend(Backend, Protocol):
 
 
 def compare_detectors(
-    eager: EagerBackend, other: Backend, views: Sequence[Tensor], *, source: Literal["dataset", "generated"]
+    eager: EagerBackend, other: DetectorBackend, views: Sequence[Tensor], *, source: Literal["dataset", "generated"]
 ) -> Agreement:
-    """How `other` compares on `views`, uint8 [3, h, w]; it has `networks`."""
+    """How `other` compares on `views`, uint8 [3, h, w]."""
     assert isinstance(eager.graph, DetectionGraph)
     assert eager.graph.split is not None
-    both = _Both(eager.networks, other.networks)  # type: ignore[attr-defined] # of a DetectorBackend
+    both = _Both(eager.networks, other.networks)
     expected: Detections = []
     found: Detections = []
     with torch.inference_mode():
