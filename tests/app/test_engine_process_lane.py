@@ -30,6 +30,13 @@ VIEW = torch.arange(28 * 28, dtype=torch.int64).to(torch.uint8).view(1, 28, 28)
 ALL = ClassSelection()
 
 
+@pytest.fixture
+def painters_home(finders_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Whose segmentation network, `painter`, is one that this process can stand in for."""
+    monkeypatch.setattr(Predictor, "from_version", finders_from_version())
+    return finders_home
+
+
 def test_views_of_two_processes_share_a_batch_and_interactive_ones_go_first(
     finders_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,11 +151,7 @@ def test_error_of_the_network_is_said_where_the_view_came_from(
     with_served(finders_home, work)
 
 
-def test_large_outputs_are_not_made_faster_than_they_are_finished(
-    finders_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Predictor, "from_version", finders_from_version())
-
+def test_large_outputs_are_not_made_faster_than_they_are_finished(painters_home: Path) -> None:
     async def work(served: Served) -> None:
         async with served.client(arena_bytes=2**22) as (models, lane):
             model = await models.get("painter")
@@ -168,14 +171,10 @@ def test_large_outputs_are_not_made_faster_than_they_are_finished(
         await until(lambda: not served.server._sessions)
         assert served.lane._unfinished == 0
 
-    with_served(finders_home, work)
+    with_served(painters_home, work)
 
 
-def test_outputs_of_a_model_that_left_and_came_back_are_finished_one_for_one(
-    finders_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Predictor, "from_version", finders_from_version())
-
+def test_outputs_of_a_model_that_left_and_came_back_are_finished_one_for_one(painters_home: Path) -> None:
     async def work(served: Served) -> None:
         async with served.client() as (models, lane):
             model = await models.get("painter")
@@ -196,14 +195,10 @@ def test_outputs_of_a_model_that_left_and_came_back_are_finished_one_for_one(
         await until(lambda: not served.server._sessions)
         assert served.lane._unfinished == 0
 
-    with_served(finders_home, work)
+    with_served(painters_home, work)
 
 
-def test_outputs_of_a_model_that_is_another_than_was_asked_for_are_finished(
-    finders_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Predictor, "from_version", finders_from_version())
-
+def test_outputs_of_a_model_that_is_another_than_was_asked_for_are_finished(painters_home: Path) -> None:
     async def work(served: Served) -> None:
         async with served.client() as (models, lane):
             model = await models.get("painter")
@@ -214,15 +209,13 @@ def test_outputs_of_a_model_that_is_another_than_was_asked_for_are_finished(
             lane.finished(model, 1)
             await until(lambda: served.lane._unfinished == 0)
 
-    with_served(finders_home, work)
+    with_served(painters_home, work)
 
 
 @pytest.mark.parametrize("output", [object(), torch.zeros(2, device="meta")], ids=["no form", "no bytes"])
 def test_output_that_cannot_be_sent_is_an_error_and_the_lane_goes_on(
-    finders_home: Path, monkeypatch: pytest.MonkeyPatch, output: object
+    painters_home: Path, monkeypatch: pytest.MonkeyPatch, output: object
 ) -> None:
-    monkeypatch.setattr(Predictor, "from_version", finders_from_version())
-
     async def work(served: Served) -> None:
         async with served.client() as (models, lane):
             model = await models.get("painter")
@@ -235,7 +228,7 @@ def test_output_that_cannot_be_sent_is_an_error_and_the_lane_goes_on(
             assert served.lane._unfinished == 0
             await lane.submit(model, view, SegmentationSelection(), "interactive")
 
-    with_served(finders_home, work)
+    with_served(painters_home, work)
 
 
 def test_http_process_that_is_killed_leaves_nothing_behind(finders_home: Path) -> None:
