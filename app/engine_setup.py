@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import torch
+
 from app.inference.backend_builds import BackendBuilds
 from app.inference.device_access import ModelMemory
 from app.inference.devices import choose_device, half_of_memory
@@ -67,15 +69,17 @@ def make_engine(
             nvjpeg = open_nvjpeg(models.device)
     else:
         models = RemoteModels(connection, device=choose_device(settings.device), lookup_every_s=LOOKUP_EVERY_S)
+    decode_threads = settings.decode_threads or max(1, (os.cpu_count() or 1) // settings.processes)
     engine = partial(
         Engine,
         models,
-        decode_threads=settings.decode_threads or max(1, (os.cpu_count() or 1) // settings.processes),
+        decode_threads=decode_threads,
         max_pending_images=settings.max_pending_images,
         max_image_bytes=settings.max_image_bytes,
         max_image_pixels=settings.max_image_pixels,
         observers=observers,
         decode_jpeg=nvjpeg,
+        has_one_core=models.device.type == "cpu" and decode_threads == torch.get_num_threads() == 1,
     )
     return (engine() if connection is None else engine(make_lane=partial(RemoteLane, connection))), builds
 

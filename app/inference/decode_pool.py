@@ -1,4 +1,4 @@
-"""The threads that decode and finish: what is most urgent goes first, whatever came before it.
+"""The threads that decode and finish, and on a single core predict: the most urgent goes first, whatever came before.
 
 Every call adds itself to its line and one turn to the executor; whose turn it is, is decided only when a thread is
 free, by the thread itself. So no thread waits for the event loop between two calls, and no lock is needed beside the
@@ -16,8 +16,8 @@ from typing import Any, Final, Literal, TypeVar
 
 from app.inference.thread_priority import stand_back
 
-Urgency = Literal["finish", "interactive", "bulk"]
-_URGENCIES: Final[tuple[Urgency, ...]] = ("finish", "interactive", "bulk")
+Urgency = Literal["finish", "network", "interactive", "bulk"]
+_URGENCIES: Final[tuple[Urgency, ...]] = ("finish", "network", "interactive", "bulk")
 
 Result = TypeVar("Result")
 
@@ -39,17 +39,25 @@ class DecodePool:
     def __init__(self, threads: int) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=stand_back)
         self._lines: dict[Urgency, deque[_Waiting]] = {urgency: deque() for urgency in _URGENCIES}
+        self._unsettled = dict.fromkeys(_URGENCIES, 0)  # calls whose results the event loop does not know
+        self.after_call: Callable[[], None] = lambda: None  # on the event loop, once its result is known there
 
     @property
     def waiting(self) -> int:
         """Calls that no thread has taken yet, those given up until their turn too."""
         return sum(map(len, self._lines.values()))
 
+    def is_busy(self, urgency: Urgency) -> bool:
+        """Whether there is a call as urgent, or more so, without a result yet. `after_call` tells of every result."""
+        return any(self._unsettled[line] for line in _URGENCIES[: _URGENCIES.index(urgency) + 1])
+
+    def submit(self, urgency: Urgency, work: Callable[..., Result], *args: object) -> asyncio.Future[Result]:
+        """What `work` returns or raises, when it has had its turn."""
+        return self._line_up(urgency, work, *args).done
+
     async def run(self, urgency: Urgency, work: Callable[..., Result], *args: object) -> Result:
         """What `work` returns or raises; cancelled before its turn, it never runs."""
-        waiting = _Waiting((work, *args), asyncio.get_running_loop())
-        self._lines[urgency].append(waiting)
-        self._threads.submit(self._take_turn)
+        waiting = self._line_up(urgency, work, *args)
         try:
             result: Result = await waiting.done
         except asyncio.CancelledError:
@@ -60,38 +68,47 @@ class DecodePool:
     def close(self) -> None:
         """Takes no more, and gives up what waits; what runs ends by itself."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        while (waiting := self._next()) is not None:
-            waiting.done.cancel()
+        while (found := self._next()) is not None:
+            found[1].done.cancel()
 
-    def _next(self) -> _Waiting | None:
-        for line in self._lines.values():
+    def _line_up(self, urgency: Urgency, work: Callable[..., Any], *args: object) -> _Waiting:
+        waiting = _Waiting((work, *args), asyncio.get_running_loop())
+        self._unsettled[urgency] += 1
+        self._lines[urgency].append(waiting)
+        self._threads.submit(self._take_turn)
+        return waiting
+
+    def _next(self) -> tuple[Urgency, _Waiting] | None:
+        for urgency, line in self._lines.items():
             with suppress(IndexError):
-                return line.popleft()
+                return urgency, line.popleft()
         return None
 
     def _take_turn(self) -> None:
         """In a thread. There are as many turns as calls, so there is one left for it."""
-        waiting = self._next()
-        work = None if waiting is None else waiting.work
-        if waiting is None or work is None:  # closed; given up
+        found = self._next()
+        if found is None:  # closed
             return
-        waiting.work = None
-        function, *args = work
-        outcome: tuple[Any, BaseException | None]
-        try:
-            outcome = function(*args), None
-        except BaseException as error:  # whoever awaits it decides
-            outcome = None, error
-        del work, function, args
+        urgency, waiting = found
+        work, waiting.work = waiting.work, None
+        outcome: tuple[Any, BaseException | None] = None, None
+        if work is not None:  # not given up
+            function, *args = work
+            try:
+                outcome = function(*args), None
+            except BaseException as error:  # whoever awaits it decides
+                outcome = None, error
+            del function, args
+        del found, work
         with suppress(RuntimeError):  # the loop was closed meanwhile: nobody awaits it
-            waiting.loop.call_soon_threadsafe(_settle, waiting.done, *outcome)
+            waiting.loop.call_soon_threadsafe(self._settle, urgency, waiting.done, *outcome)
         del waiting, outcome  # an error's traceback has this frame: it would hold the future, and that the error
 
-
-def _settle(done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if done.done():
-        return
-    if error is None:
-        done.set_result(result)
-    else:
-        done.set_exception(error)
+    def _settle(self, urgency: Urgency, done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+        self._unsettled[urgency] -= 1
+        if not done.done():
+            if error is None:
+                done.set_result(result)
+            else:
+                done.set_exception(error)
+        self.after_call()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import torch
@@ -78,12 +79,15 @@ class Engine:
         max_image_bytes: int,
         max_image_pixels: int,
         observers: Sequence[Observer] = (),
-        make_lane: MakeLane = Lane,
+        make_lane: MakeLane | None = None,
         decode_jpeg: DecodeJpeg | None = None,
+        has_one_core: bool = False,
     ) -> None:
-        """max_pending_images: each tile of a large picture counts as one. make_lane: to where `models` are.
+        """max_pending_images: each tile of a large picture counts as one.
 
+        make_lane: to where `models` are, if not in this process.
         decode_jpeg: to pictures on the device of `models`, which must be in this process.
+        has_one_core: to decode and to predict on; `decode_threads` is 1 then.
         """
         self.models = models
         self.decode_threads = decode_threads
@@ -93,6 +97,7 @@ class Engine:
         self._decode_jpeg = decode_jpeg
         self._observers = observers
         self._decoders = DecodePool(decode_threads)
+        make_lane = make_lane or partial(Lane, shared=self._decoders if has_one_core else None)
         self._lane = make_lane(observers=observers, after_batch=self._admission.note)
 
     @property

@@ -3,6 +3,10 @@
 Work-conserving: an idle device takes what is there at once, so a lone view never waits for company; while it is busy
 the next batch grows, up to what measured best for its model. Nothing polls and nothing waits for a fixed time. Within a
 priority the view that came first decides whose turn it is, so no model starves another.
+
+Where a single core decodes and predicts, it is not idle while it decodes: both have turns in one thread, and a batch
+grows until there is nothing left to decode. That neither interrupts the network nor runs it for one view when others
+are about to come.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor
 
+from app.inference.decode_pool import DecodePool
 from app.inference.errors import OutOfDeviceMemory
 from app.inference.loaded_models import LoadedModel
 from app.inference.observer import Observer
@@ -59,15 +64,30 @@ _Line = tuple[Priority, int, torch.Size]  # of views that may share a batch: the
 class Lane:
     """One batch at a time on one device. To be used from one event loop; the network runs in a thread of its own."""
 
-    def __init__(self, *, observers: Sequence[Observer] = (), after_batch: Callable[[int], None] = lambda _: None):
-        """after_batch: is told how many views went through, on the event loop."""
+    def __init__(
+        self,
+        *,
+        observers: Sequence[Observer] = (),
+        after_batch: Callable[[int], None] = lambda _: None,
+        shared: DecodePool | None = None,
+    ) -> None:
+        """after_batch: is told how many views went through, on the event loop.
+
+        shared: the one thread that decodes, if the network is to have its turns there.
+        """
         self._observers = observers
         self._after_batch = after_batch
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="infer", initializer=stand_back)
+        self._thread = None if shared else ThreadPoolExecutor(1, thread_name_prefix="infer", initializer=stand_back)
+        self._shared = shared
+        self._starts_soon = False
+        if shared:
+            shared.after_call = self._start_soon
         self._lines: dict[_Line, deque[_Waiting]] = {}
         self._numbers = count()
         self._is_busy = False
         self._started_at = 0.0  # the batch that runs, or the last one
+        self._batch_s = 0.0  # the last one took
+        self._idle_since = 0.0
         self._unfinished = 0  # large outputs that somebody still holds
 
     @property
@@ -103,7 +123,10 @@ class Lane:
         )
         self._lines.setdefault(line, deque()).append(waiting)
         done.add_done_callback(lambda done: self._leave(line, waiting) if done.cancelled() else None)
-        self._start()
+        if self._shared:
+            self._start_soon()
+        else:
+            self._start()
         return done
 
     def finished(self, model: LoadedModel, outputs: int) -> None:
@@ -114,7 +137,20 @@ class Lane:
 
     def close(self) -> None:
         """Takes no more; what runs ends by itself."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._thread:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _start_soon(self) -> None:
+        """When all those whose pictures are decoded by now have brought them here: their turns are due already."""
+        if self._starts_soon or not self._lines:
+            return
+        self._starts_soon = True
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._start_now)
+
+    def _start_now(self) -> None:
+        self._starts_soon = False
+        self._start()
 
     def _start(self) -> None:
         """Gives the device the next batch if it is idle and there is one."""
@@ -123,11 +159,14 @@ class Lane:
         batch = self._take()
         if not batch:
             return
-        started_at = self._started_at = time.perf_counter()
+        self._started_at = time.perf_counter()
         self._is_busy = True
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._thread, _predict, batch)
-        running.add_done_callback(lambda done: self._end(batch, done, started_at))
+        running: asyncio.Future[_Outcome]
+        if self._shared:
+            running = self._shared.submit("network", _predict, batch)
+        else:
+            running = asyncio.get_running_loop().run_in_executor(self._thread, _predict, batch)
+        running.add_done_callback(lambda done: self._end(batch, done))
 
     def _take(self) -> list[_Waiting]:
         lines = [line for line in self._lines if self._may_start(line)]
@@ -135,6 +174,8 @@ class Lane:
             return []
         chosen = min(lines, key=lambda line: (_PRIORITIES.index(line[0]), self._lines[line][0].number))
         most = self._lines[chosen][0].model.batch_size(chosen[2])
+        if self._is_company_worth_it(chosen, most):
+            return []
         batch: list[_Waiting] = []
         for priority in _PRIORITIES:  # bulk fills what is left of an interactive batch
             line: _Line = (priority, *chosen[1:])
@@ -150,6 +191,12 @@ class Lane:
     def _may_start(self, line: _Line) -> bool:
         return self._unfinished < _LARGE_OUTPUTS or not self._lines[line][0].model.predictor.has_large_outputs
 
+    def _is_company_worth_it(self, line: _Line, most: int) -> bool:
+        """Whether the core has more to decode for this batch. It may take as long as the last batch did."""
+        if self._shared is None or len(self._lines[line]) >= most or not self._shared.is_busy(line[0]):
+            return False
+        return time.perf_counter() - max(self._idle_since, self._lines[line][0].since) < self._batch_s
+
     def _leave(self, line: _Line, waiting: _Waiting) -> None:
         queue = self._lines.get(line, deque())
         if waiting in queue:
@@ -157,19 +204,21 @@ class Lane:
             if not queue:
                 del self._lines[line]
 
-    def _end(self, batch: list[_Waiting], running: asyncio.Future[_Outcome], started_at: float) -> None:
+    def _end(self, batch: list[_Waiting], running: asyncio.Future[_Outcome]) -> None:
         self._is_busy = False
+        self._idle_since = time.perf_counter()
         if running.cancelled() or asyncio.get_running_loop().is_closed():
             for waiting in batch:
                 waiting.done.cancel()
             return
         try:
-            self._hand_out(batch, running.result(), started_at)
+            self._hand_out(batch, running.result())
         finally:  # whatever broke, the device goes on
             self._start()
 
-    def _hand_out(self, batch: list[_Waiting], outcome: _Outcome, started_at: float) -> None:
-        elapsed_s = time.perf_counter() - started_at
+    def _hand_out(self, batch: list[_Waiting], outcome: _Outcome) -> None:
+        started_at, elapsed_s = outcome.started_at, outcome.elapsed_s
+        self._batch_s = elapsed_s
         model = batch[0].model
         given_up = 0
         for waiting, output in zip(batch, outcome.outputs, strict=True):
@@ -200,13 +249,23 @@ class _Outcome:
     outputs: list[Any]  # an output or an exception a view
     backend: BackendName
     precision: Precision
+    started_at: float
+    elapsed_s: float
 
 
 def _predict(batch: Sequence[_Waiting]) -> _Outcome:
     """In the lane's thread. Raises nothing: one view's failure is not the others'."""
     predictor = batch[0].model.predictor
     backend = predictor.backend  # it may be replaced meanwhile
-    return _Outcome(outputs=_outputs(predictor, batch), backend=backend.name, precision=backend.precision)
+    started_at = time.perf_counter()
+    outputs = _outputs(predictor, batch)
+    return _Outcome(
+        outputs=outputs,
+        backend=backend.name,
+        precision=backend.precision,
+        started_at=started_at,
+        elapsed_s=time.perf_counter() - started_at,
+    )
 
 
 def _outputs(predictor: AnyPredictor, batch: Sequence[_Waiting]) -> list[Any]:

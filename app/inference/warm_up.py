@@ -12,12 +12,14 @@ from models.predictor import AnyPredictor
 from models.presets import scaled_size
 
 _BUDGET_S = 1.0  # for finding the best size, beyond the one batch that every model gets
-_WORTH = 0.95  # a larger batch must take less than this share of the time a view
+_ROUNDS = 3  # by turns, since a machine's speed changes
+_BESIDE_S = 0.001  # what a batch costs around the network: the way to its thread and back
+_WORTH = 1.01  # times what the best size takes a view: less is not worth waiting for a larger batch
 _PICTURE = (480, 640)  # px, height and width: what cameras and data sets have
 
 
 def warm_up(predictor: AnyPredictor) -> int:
-    """Runs batches of growing size as long as that pays. Returns the best size, 1 to BATCH_IMAGES.
+    """Runs batches of growing size, as far as time allows. Returns the best size, 1 to BATCH_IMAGES.
 
     Raises what the network raises: a model that cannot predict is not to be served.
     """
@@ -25,25 +27,29 @@ def warm_up(predictor: AnyPredictor) -> int:
     side = (preset.crop_px, preset.crop_px) if isinstance(preset, Preset) else scaled_size(preset, *_PICTURE)
     view = torch.full((preset.channels, *side), 127, dtype=torch.uint8)
     most = min(BATCH_IMAGES, largest_batch(view.shape))
-    predictor.backend.run(view[None])  # the slow one
-    began_at = time.perf_counter()
-    best, best_s = 1, _seconds_a_view(predictor, view, 1)
+    _seconds(predictor, view, 1)  # the slow one
+    ends_at = time.perf_counter() + _BUDGET_S
+    fastest = {1: _seconds(predictor, view, 1)}
     size = 2
-    while size <= most and time.perf_counter() - began_at + 2 * size * best_s < _BUDGET_S:
-        view_s = _seconds_a_view(predictor, view, size)
-        if view_s < best_s * _WORTH:
-            best, best_s = size, view_s
-        elif size > 2 * best:
-            break
+    while size <= most and time.perf_counter() + _ROUNDS * 2 * size * _a_view(fastest) < ends_at:
+        _seconds(predictor, view, size)  # slow for its size
+        fastest[size] = _seconds(predictor, view, size)
         size *= 2
-    return best
+    for _ in range(_ROUNDS - 1):
+        for size, seconds in fastest.items():
+            if time.perf_counter() + seconds < ends_at:
+                fastest[size] = min(seconds, _seconds(predictor, view, size))
+    best_s = _a_view(fastest)
+    return next(size for size, seconds in fastest.items() if (seconds + _BESIDE_S) / size <= best_s * _WORTH)
 
 
-def _seconds_a_view(predictor: AnyPredictor, view: torch.Tensor, size: int) -> float:
+def _a_view(fastest: dict[int, float]) -> float:
+    """Seconds a view in the best size so far. fastest: seconds of a batch by its size."""
+    return min((seconds + _BESIDE_S) / size for size, seconds in fastest.items())
+
+
+def _seconds(predictor: AnyPredictor, view: torch.Tensor, size: int) -> float:
     batch = view.expand(size, *view.shape).contiguous()
-    times = []
-    for _ in range(2):
-        began_at = time.perf_counter()
-        predictor.backend.run(batch)
-        times.append(time.perf_counter() - began_at)
-    return min(times) / size
+    began_at = time.perf_counter()
+    predictor.backend.run(batch)
+    return time.perf_counter() - began_at

@@ -21,7 +21,7 @@ from models.backends.backend import BackendName, Precision
 from models.backends.compiler import CompiledBackend, export, parts_of
 from models.backends.eager import EagerBackend
 from models.backends.part import Part
-from models.backends.views import ViewSize
+from models.backends.views import LARGEST_BATCH, ViewSize
 from models.errors import BackendUnavailable
 
 _TELEMETRY = "openvino_telemetry"
@@ -54,7 +54,12 @@ class OpenVino:
     def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> CompiledBackend:
         """See Compiler.load."""
         networks = {
-            part.name: OpenVinoNetwork(_file(directory, part), precision=precision, threads=torch.get_num_threads())
+            part.name: OpenVinoNetwork(
+                _file(directory, part),
+                precision=precision,
+                threads=torch.get_num_threads(),
+                has_few_shapes=not part.varies and part.most_rows <= LARGEST_BATCH,
+            )
             for part in parts_of(eager, size)
         }
         return CompiledBackend(eager, size, networks, name=self.name, precision=precision)
@@ -63,8 +68,9 @@ class OpenVino:
 class OpenVinoNetwork:
     """A network on the CPU. Calls wait for each other: each has all the threads."""
 
-    def __init__(self, path: Path, *, precision: Precision, threads: int) -> None:
-        """Raises BackendUnavailable."""
+    def __init__(self, path: Path, *, precision: Precision, threads: int, has_few_shapes: bool) -> None:
+        """has_few_shapes: of its input; what each needs is kept then. Raises BackendUnavailable."""
+        cache = {} if has_few_shapes else {"CPU_RUNTIME_CACHE_CAPACITY": 0}  # megabytes for every size of picture
         try:
             core = _openvino().Core()
             compiled = core.compile_model(
@@ -75,7 +81,7 @@ class OpenVinoNetwork:
                     "NUM_STREAMS": 1,  # one caller at a time: a second stream would halve what the first one gets
                     "INFERENCE_NUM_THREADS": threads,
                     "ENABLE_CPU_PINNING": False,  # processes beside it would be pinned to the same cores
-                    "CPU_RUNTIME_CACHE_CAPACITY": 0,  # it would keep megabytes for every size that pictures have
+                    **cache,
                 },
             )
             self.size_bytes = path.with_suffix(".bin").stat().st_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from os import SEEK_END
 from pathlib import Path
@@ -20,13 +20,11 @@ from app.inference.engine import Engine
 from app.inference.errors import DeadlineExceeded, EngineFull, ModelLoading, OutOfDeviceMemory, WrongTask
 from app.inference.lane import Lane, Priority, stack
 from app.inference.loaded_models import LoadedModels
-from app.inference.model_source import ModelFinder, ModelSource
-from app.inference.observer import Observer
-from models.architectures import catalog
+from app.inference.model_source import ModelSource
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph
 from models.errors import CorruptVersion, ModelsError, TooManyTiles, UnknownVersion, WeightsUnavailable
-from models.images import DecodeJpeg, decode_image
+from models.images import decode_image
 from models.predictions import ClassScore
 from models.predictor import AnyPredictor, Predictor
 from models.predictors.classification import Classifier, ClassSelection
@@ -34,48 +32,8 @@ from models.predictors.detection import DetectionSelection
 from models.registry import ModelVersion, Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
+from tests.app.engines import ALL, note_batches, with_engine
 from tests.waiting import wait_until
-
-ALL = ClassSelection()
-
-
-def engine_of(
-    home: Path,
-    *,
-    budget_bytes: int = 10**9,
-    pinned: Sequence[str] = (),
-    max_pending_images: int = 8,
-    observers: Sequence[Observer] = (),
-    decode_jpeg: DecodeJpeg | None = None,
-) -> Engine:
-    known = frozenset(catalog.names())
-    finder = ModelFinder(
-        Registry(home / "registry", reserved_names=known),
-        architectures=known,
-        weights_dir=home / "weights",
-        allow_download=False,
-        device=torch.device("cpu"),
-    )
-    return Engine(
-        LoadedModels(finder, budget_bytes=budget_bytes, pinned=pinned),
-        decode_threads=1,
-        max_pending_images=max_pending_images,
-        max_image_bytes=10**6,
-        max_image_pixels=10**6,
-        observers=observers,
-        decode_jpeg=decode_jpeg,
-    )
-
-
-def with_engine(home: Path, work: Callable[[Engine], Coroutine[Any, Any, None]], **changes: Any) -> None:
-    async def run() -> None:
-        engine = engine_of(home, **changes)
-        try:
-            await work(engine)
-        finally:
-            await engine.close()
-
-    asyncio.run(run())
 
 
 @pytest.fixture
@@ -105,19 +63,6 @@ def hold_lane(engine: Engine) -> threading.Event:
 
 async def until_waiting(engine: Engine, views: int) -> None:
     await asyncio.to_thread(wait_until, lambda: engine._lane.waiting == views)
-
-
-def note_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the batches that go through classifiers."""
-    sizes: list[int] = []
-    original = Classifier.predict_prepared
-
-    def noted(predictor: Classifier, batch: torch.Tensor, selections: Sequence[ClassSelection]) -> list[torch.Tensor]:
-        sizes.append(len(batch))
-        return original(predictor, batch, selections)
-
-    monkeypatch.setattr(Classifier, "predict_prepared", noted)
-    return sizes
 
 
 class SlowLoading:

@@ -1,0 +1,76 @@
+"""Engines to test, without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from app.inference.engine import Engine
+from app.inference.loaded_models import LoadedModels
+from app.inference.model_source import ModelFinder
+from app.inference.observer import Observer
+from models.architectures import catalog
+from models.predictors.classification import Classifier, ClassSelection
+from models.registry import Registry
+
+ALL = ClassSelection()
+
+
+def engine_of(
+    home: Path,
+    *,
+    budget_bytes: int = 10**9,
+    pinned: Sequence[str] = (),
+    max_pending_images: int = 8,
+    observers: Sequence[Observer] = (),
+    **changes: Any,
+) -> Engine:
+    """With the models of `home`, on the CPU. changes: of what an engine is made with otherwise."""
+    known = frozenset(catalog.names())
+    finder = ModelFinder(
+        Registry(home / "registry", reserved_names=known),
+        architectures=known,
+        weights_dir=home / "weights",
+        allow_download=False,
+        device=torch.device("cpu"),
+    )
+    return Engine(
+        LoadedModels(finder, budget_bytes=budget_bytes, pinned=pinned),
+        decode_threads=1,
+        max_pending_images=max_pending_images,
+        max_image_bytes=10**6,
+        max_image_pixels=10**6,
+        observers=observers,
+        **changes,
+    )
+
+
+def with_engine(home: Path, work: Callable[[Engine], Coroutine[Any, Any, None]], **changes: Any) -> None:
+    """Does `work` with `engine_of` it, and closes that."""
+
+    async def run() -> None:
+        engine = engine_of(home, **changes)
+        try:
+            await work(engine)
+        finally:
+            await engine.close()
+
+    asyncio.run(run())
+
+
+def note_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that go through classifiers."""
+    sizes: list[int] = []
+    original = Classifier.predict_prepared
+
+    def noted(predictor: Classifier, batch: torch.Tensor, selections: Sequence[ClassSelection]) -> list[torch.Tensor]:
+        sizes.append(len(batch))
+        return original(predictor, batch, selections)
+
+    monkeypatch.setattr(Classifier, "predict_prepared", noted)
+    return sizes

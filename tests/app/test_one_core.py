@@ -1,0 +1,211 @@
+"""One core that decodes and predicts: turns in one thread, batches of what is there to decode, and never a stop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from app.inference.answers import Answer
+from app.inference.decode_pool import DecodePool
+from app.inference.engine import Engine
+from app.inference.lane import Lane, Priority
+from models.errors import ImageError
+from models.predictors.classification import Classifier, ClassSelection
+from models.registry import Registry
+from tests.app import pictures
+from tests.app.compass import publish_compass
+from tests.app.engines import ALL, note_batches, with_engine
+from tests.waiting import wait_until
+
+LONG_S = 60.0  # so long did the last batch take, as far as the lane knows
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """With one model."""
+    publish_compass(Registry(tmp_path / "registry"), "one")
+    return tmp_path
+
+
+def with_one_core(
+    home: Path, work: Callable[[Engine], Coroutine[Any, Any, None]], *, best_batch: int = 4, batch_s: float = LONG_S
+) -> None:
+    """batch_s: what a batch took lately, which bounds how long a view waits for company."""
+
+    async def prepared(engine: Engine) -> None:
+        (await engine.models.get("one")).best_batch = best_batch
+        lane = engine._lane
+        assert isinstance(lane, Lane)
+        lane._batch_s = batch_s
+        await work(engine)
+
+    with_engine(home, prepared, has_one_core=True)
+
+
+async def ask(engine: Engine, image: bytes | None = None, priority: Priority = "interactive") -> Answer[Any]:
+    return await engine.predict("one", [image or pictures.png()], ALL, timeout_s=30, priority=priority)
+
+
+async def held(engine: Engine) -> tuple[threading.Event, asyncio.Task[None]]:
+    """The one thread is busy until the event is set."""
+    began, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        began.set()
+        assert release.wait(30)
+
+    task = asyncio.create_task(engine._decoders.run("finish", hold))
+    await asyncio.to_thread(began.wait, 30)
+    return release, task
+
+
+class Decoding:
+    """Every picture waits to be decoded until it is let."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._allowed = threading.Semaphore(0)
+        original = Engine._prepare
+
+        def prepare(engine: Engine, *args: Any) -> Any:
+            assert self._allowed.acquire(timeout=30)
+            return original(engine, *args)
+
+        monkeypatch.setattr(Engine, "_prepare", prepare)
+
+    def let(self, pictures: int) -> None:
+        self._allowed.release(pictures)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    await asyncio.to_thread(wait_until, condition)
+
+
+async def until_waiting(pool: DecodePool, calls: int) -> None:
+    await until(lambda: pool.waiting == calls)
+
+
+def test_batch_grows_while_there_is_more_to_decode(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = note_batches(monkeypatch)
+
+    async def work(engine: Engine) -> None:
+        release, holding = await held(engine)
+        asked = [asyncio.create_task(ask(engine)) for _ in range(6)]
+        await until_waiting(engine._decoders, 6)
+        release.set()
+        await asyncio.gather(holding, *asked)
+        assert sizes == [4, 2]
+
+    with_one_core(home, work)
+
+
+def test_lone_picture_waits_for_nobody(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = note_batches(monkeypatch)
+
+    async def work(engine: Engine) -> None:
+        for _ in range(3):
+            await ask(engine)
+        assert sizes == [1, 1, 1]
+
+    with_one_core(home, work)
+
+
+def test_picture_waits_for_company_no_longer_than_a_batch_takes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = note_batches(monkeypatch)
+    decoding = Decoding(monkeypatch)
+
+    async def work(engine: Engine) -> None:
+        asked = [asyncio.create_task(ask(engine)) for _ in range(3)]
+        decoding.let(1)
+        await until(lambda: engine.busy_s > 0 or bool(sizes))  # the network is next, or has run already
+        decoding.let(1)  # the thread is at it
+        await until(lambda: sizes[:1] == [1])
+        decoding.let(1)
+        await asyncio.gather(*asked)
+
+    with_one_core(home, work, batch_s=0.0)
+
+
+@pytest.mark.parametrize("how", ["broken", "cancelled"])
+def test_company_that_never_comes_holds_nobody_up(home: Path, how: str) -> None:
+    async def work(engine: Engine) -> None:
+        release, holding = await held(engine)
+        good = asyncio.create_task(ask(engine))
+        await until_waiting(engine._decoders, 1)
+        other = asyncio.create_task(ask(engine, b"no picture at all" if how == "broken" else None))
+        await until_waiting(engine._decoders, 2)
+        if how == "cancelled":
+            other.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await other
+        release.set()
+        answer = await good
+        assert not isinstance(answer.images[0], Exception)
+        if how == "broken":
+            assert isinstance((await other).images[0], ImageError)
+        await holding
+
+    with_one_core(home, work)
+
+
+def test_interactive_picture_does_not_wait_for_bulk_ones_to_be_decoded(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+    decoding = Decoding(monkeypatch)
+
+    async def note(engine: Engine, priority: Priority) -> None:
+        await ask(engine, priority=priority)
+        ended.append(priority)
+
+    async def work(engine: Engine) -> None:
+        release, holding = await held(engine)
+        asked = [asyncio.create_task(note(engine, "bulk")) for _ in range(4)]
+        asked.append(asyncio.create_task(note(engine, "interactive")))
+        await until_waiting(engine._decoders, 5)
+        release.set()
+        decoding.let(1)
+        await until(lambda: engine.busy_s > 0 or bool(ended))  # the network is next, or has run already
+        decoding.let(1)  # the thread is at it
+        await until(lambda: ended[:1] == ["interactive"])
+        decoding.let(3)
+        await asyncio.gather(holding, *asked)
+
+    with_one_core(home, work)
+
+
+def test_network_is_never_interrupted_by_a_decoder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: set[str] = set()
+    original = Classifier.predict_prepared
+
+    def noted(predictor: Classifier, batch: torch.Tensor, selections: Sequence[ClassSelection]) -> list[torch.Tensor]:
+        threads.add(threading.current_thread().name)
+        return original(predictor, batch, selections)
+
+    monkeypatch.setattr(Classifier, "predict_prepared", noted)
+
+    async def work(engine: Engine) -> None:
+        threads.add(await engine._decoders.run("bulk", lambda: threading.current_thread().name))
+        await asyncio.gather(*(ask(engine) for _ in range(8)))
+        assert len(threads) == 1
+
+    with_one_core(home, work)
+
+
+def test_closed_engine_gives_up_what_waits(home: Path) -> None:
+    async def work(engine: Engine) -> None:
+        release, holding = await held(engine)
+        asked = asyncio.create_task(ask(engine))
+        await until_waiting(engine._decoders, 1)
+        await engine.close()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        release.set()
+        await holding
+
+    with_one_core(home, work)

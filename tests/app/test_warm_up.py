@@ -1,0 +1,71 @@
+"""Which size of batch suits a network, by what batches of every size take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from app.inference import warm_up as warming
+from app.inference.warm_up import warm_up
+from models.architectures.catalog import build
+from models.architectures.garment_classifier import garment_classifier
+from models.backends.views import BATCH_IMAGES
+from models.predictor import AnyPredictor
+from models.predictors.classification import Classifier
+
+
+def best_of(monkeypatch: pytest.MonkeyPatch, seconds_of: Callable[[int, int], float]) -> int:
+    """The best size of a network that takes so long. seconds_of: of a batch, by its size and how many were before."""
+    calls: dict[int, int] = {}
+
+    def measured(predictor: AnyPredictor, view: torch.Tensor, size: int) -> float:
+        assert view.shape == (1, 28, 28)
+        calls[size] = calls.get(size, -1) + 1
+        return seconds_of(size, calls[size])
+
+    monkeypatch.setattr(warming, "_seconds", measured)
+    entry = garment_classifier()
+    module = build("garment_classifier", num_categories=2)
+    predictor = Classifier(module, categories=("a", "b"), preset=entry.preset, device="cpu")
+    return warm_up(predictor)
+
+
+def test_larger_batch_is_taken_when_a_view_takes_less_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert best_of(monkeypatch, lambda size, _: 0.004 + 0.001 * min(size, 8) + 0.003 * max(0, size - 8)) == 8
+
+
+def test_as_much_as_fits_where_a_batch_takes_the_same_whatever_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert best_of(monkeypatch, lambda *_: 0.002) == BATCH_IMAGES
+
+
+def test_network_that_gains_nothing_gets_batches_as_small_as_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert best_of(monkeypatch, lambda size, _: 0.1 * size) == 1
+
+
+def test_way_around_a_quick_network_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert best_of(monkeypatch, lambda size, _: 0.001 * size) > 8
+
+
+def test_slow_moment_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds_of(size: int, before: int) -> float:
+        usual_s = 0.01 * size + (0.01 if size == 1 else 0)
+        return usual_s * (5 if size == 4 and before < 2 else 1)
+
+    assert best_of(monkeypatch, seconds_of) >= 2
+
+
+def test_first_batch_of_a_size_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert best_of(monkeypatch, lambda size, before: 0.002 if before else 0.3) == BATCH_IMAGES
+
+
+def test_slow_network_is_not_tried_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def seconds_of(size: int, _: int) -> float:
+        tried.append(size)
+        return 0.4 * size
+
+    assert best_of(monkeypatch, seconds_of) == 1
+    assert set(tried) == {1}
