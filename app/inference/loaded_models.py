@@ -25,6 +25,7 @@ import torch
 from app.inference.errors import OutOfDeviceMemory
 from app.inference.model_source import ModelFinder, ModelSource
 from app.inference.warm_up import warm_up
+from models.backends import cuda_graphs
 from models.backends.backend import Backend
 from models.backends.choosing import PrecisionChoice
 from models.backends.views import largest_batch
@@ -338,8 +339,7 @@ def _return_memory_soon(loop: asyncio.AbstractEventLoop) -> None:
 def _return_memory() -> None:
     """What was freed goes back to the system: allocators keep it for themselves otherwise."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # a C library that is not glibc
             ctypes.CDLL("libc.so.6").malloc_trim(0)
+    cuda_graphs.empty_cache()  # last, for it may wait

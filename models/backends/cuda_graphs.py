@@ -130,6 +130,16 @@ def record(network: EagerBackend, size: ViewSize) -> dict[int, Replay]:
         return recordings
 
 
+def empty_cache() -> None:
+    """Memory that PyTorch keeps on GPUs for later goes back to them.
+
+    Waits until no network is being recorded: meanwhile PyTorch's own call fails, whichever thread makes it.
+    """
+    if torch.cuda.is_available():
+        with _RECORDING:
+            torch.cuda.empty_cache()
+
+
 def batch_sizes(most: int) -> list[int]:
     """Powers of two up to `most`, ascending: at most half of a batch is filling."""
     return [2**power for power in range(most.bit_length())]

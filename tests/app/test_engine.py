@@ -339,6 +339,20 @@ def test_unloaded_model_is_loaded_again_when_asked(registry: Registry, tmp_path:
     with_engine(tmp_path, work)
 
 
+def test_memory_of_a_model_that_left_goes_back_when_no_network_is_being_recorded(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    went_back = threading.Event()
+    monkeypatch.setattr("models.backends.cuda_graphs.empty_cache", went_back.set)
+
+    async def work(engine: Engine) -> None:
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        assert await engine.models.unload("one")
+        assert await asyncio.to_thread(went_back.wait, 60)
+
+    with_engine(tmp_path, work)
+
+
 def test_full_engine_refuses_at_once_and_says_when_to_come_back(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

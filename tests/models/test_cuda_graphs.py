@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.backends import choosing
+from models.backends import choosing, cuda_graphs
 from models.backends.building import build
 from models.backends.choosing import Candidate, Policy, candidates, choose, identify, why_not
 from models.backends.cuda_graphs import CudaGraphs, CudaGraphsBackend, batch_sizes, next_size, record
@@ -98,6 +98,36 @@ def test_calls_of_several_threads_wait_for_each_other() -> None:
         thread.join()
     for number, batch in enumerate(batches):
         torch.testing.assert_close(found[number], eager.run(batch))
+
+
+class WatchedLock:
+    """A lock that says when it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Semaphore(0)
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> bool:
+        self.asked.release()
+        return self._lock.acquire(timeout=60)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_memory_goes_back_when_no_network_is_being_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    recording, emptied = WatchedLock(), threading.Event()
+    monkeypatch.setattr(cuda_graphs, "_RECORDING", recording)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.empty_cache", emptied.set)
+    other = threading.Thread(target=cuda_graphs.empty_cache)
+    with recording:
+        assert recording.asked.acquire(timeout=60)
+        other.start()
+        assert recording.asked.acquire(timeout=60)
+        assert not emptied.is_set()
+    other.join(60)
+    assert emptied.is_set()
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 31), (1, 1, 32, 32), (65, 3, 32, 32)])
@@ -206,6 +236,32 @@ def test_other_threads_serve_on_while_a_network_is_recorded() -> None:
     try:
         for _ in range(3):
             CudaGraphsBackend(recording, SIZE, record(recording, SIZE)).run(batch)
+    finally:
+        over.set()
+        thread.join()
+    assert broken == []
+
+
+@needs_cuda
+def test_memory_of_others_goes_back_between_recordings_and_disturbs_none() -> None:
+    eager, batch = on_gpu(), pictures(4)
+    over = threading.Event()
+    broken: list[Exception] = []
+
+    def give_back() -> None:
+        while not over.is_set():
+            try:
+                cuda_graphs.empty_cache()
+            except Exception as error:
+                broken.append(error)
+                return
+
+    thread = threading.Thread(target=give_back)
+    thread.start()
+    try:
+        for _ in range(3):
+            backend = CudaGraphsBackend(eager, SIZE, record(eager, SIZE))
+            torch.testing.assert_close(backend.run(batch), eager.run(batch), atol=1e-4, rtol=1e-3)
     finally:
         over.set()
         thread.join()
