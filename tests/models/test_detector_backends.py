@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import gc
+import mmap
+import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -103,6 +107,28 @@ def test_two_stage_detector_is_compiled_once_for_pictures_of_any_size(mask_netwo
     backend = loaded(eager, mask_networks)
     assert set(backend.networks) == {"network", "box_head", "mask_head"}
     assert_finds_the_same_on_pictures_of_several_sizes(backend, eager)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how much memory a process has is asked of Linux")
+@needs_openvino
+def test_networks_keep_no_memory_for_the_sizes_that_pictures_had(mask_networks: Path) -> None:
+    network = loaded(detector("maskrcnn_fpn"), mask_networks).networks["network"]
+    sizes = list(product(range(288, 32, -32), repeat=2))  # the largest first
+    seen, unseen = sizes[:40], sizes[40:]
+    for height, width in seen:  # after some twenty, libraries have what they keep for themselves
+        network(torch.zeros(1, 3, height, width))
+    before_bytes = resident_bytes()
+    for height, width in unseen:
+        network(torch.zeros(1, 3, height, width))
+    assert resident_bytes() - before_bytes < len(unseen) * 2**20  # kept, each would be three times as much
+
+
+def resident_bytes() -> int:
+    """Memory of this process, without what its allocator keeps for later."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    _, resident_pages, *_ = Path("/proc/self/statm").read_text().split()
+    return int(resident_pages) * mmap.PAGESIZE
 
 
 @needs_openvino
