@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -68,6 +69,7 @@ class Served:
 
     def hold(self) -> Callable[[], None]:
         """The device is busy until that is called."""
+        self.lane._started_at = time.perf_counter()
         self.lane._is_busy = True
 
         def release() -> None:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,12 @@ from models.backends.graphs import ClassificationGraph
 from models.predictor import Predictor
 from models.predictors.classification import Classifier, ClassSelection
 from models.predictors.segmentation import SegmentationSelection, Segmenter
-from tests.app.engine_processes import Served, until, with_served
+from tests.app import pictures
+from tests.app.engine_processes import Served, settings_of, until, with_served
+from tests.app.exposed import Exposed
 from tests.app.finders import finders_from_version
+from tests.app.running_api import running_api
+from tests.waiting import wait_until
 
 VIEW = torch.arange(28 * 28, dtype=torch.int64).to(torch.uint8).view(1, 28, 28)
 ALL = ClassSelection()
@@ -64,6 +70,60 @@ def test_views_of_two_processes_share_a_batch_and_interactive_ones_go_first(
             assert sizes == [2, 2]
             assert first.inference_s == ran[0].inference_s  # of the same batch
             assert all(torch.equal(first.output, one.output) for one in ran)
+
+    with_served(finders_home, work)
+
+
+@pytest.mark.parametrize("priority", ["interactive", "bulk"])
+def test_stuck_device_makes_a_process_not_ready_whatever_waits_there(
+    finders_home: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, priority: str
+) -> None:
+    monkeypatch.setattr("app.inference.engine_process.server._LONG_S", 0.1)
+    monkeypatch.setattr("app.inference.engine_process.server._LOOKS_EVERY_S", 0.01)
+    monkeypatch.setattr("app.routes.health.longest_batch_s", lambda _: 0.2)
+
+    async def work(served: Served) -> None:
+        settings = settings_of(finders_home, redis_url=redis_url, engine_socket=str(served.path))
+        loop = asyncio.get_running_loop()
+
+        def ask() -> None:
+            def engine_check() -> dict[str, Any]:
+                check: dict[str, Any] = api.http.get("/readyz").json()["checks"]["engine"]
+                return check
+
+            with running_api(settings) as api, ThreadPoolExecutor(1) as client:
+                assert api.classify(pictures.png()).status_code == 200
+                assert engine_check()["ok"]
+                release = served.hold()
+                headers = {"Content-Type": "image/png", "X-Priority": priority}
+                question = partial(api.http.post, "/v1/classify?model=compass", content=pictures.png(), headers=headers)
+                asked = client.submit(question)
+                try:
+                    wait_until(lambda: not engine_check()["ok"])
+                    assert engine_check()["detail"].startswith("stuck")
+                    assert Exposed.of(api.http).value("fovea_device_busy_seconds") > 0.2
+                    assert served.lane.waiting == 1
+                finally:
+                    loop.call_soon_threadsafe(release)
+                assert asked.result().status_code == 200
+                wait_until(lambda: engine_check()["ok"])
+                wait_until(lambda: Exposed.of(api.http).value("fovea_device_busy_seconds") == 0)
+
+        await asyncio.to_thread(ask)
+
+    with_served(finders_home, work)
+
+
+def test_bulk_views_that_others_go_before_are_no_sign_of_a_stuck_device(finders_home: Path) -> None:
+    async def work(served: Served) -> None:
+        async with served.client() as (models, lane):
+            model = await models.get("compass")
+            release = served.hold()
+            waiting = lane.submit(model, VIEW, ALL, "bulk")
+            await until(lambda: served.lane.waiting == 1)
+            assert served.lane.busy_s > lane.busy_s == 0
+            release()
+            await waiting
 
     with_served(finders_home, work)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -61,6 +62,7 @@ class EngineConnection:
         self._numbers = count()
         self._wire: Wire | None = None
         self._outputs: PeerArena | None = None
+        self._long_since: dict[str, float] = {}  # replaced, never changed
         self._keeping: asyncio.Task[None] | None = None
         self._giving_up: asyncio.TimerHandle | None = None
         self._has_given_up = False
@@ -74,6 +76,11 @@ class EngineConnection:
     def is_open(self) -> bool:
         """Whether there is an engine at the other end."""
         return self._wire is not None
+
+    def long_s(self, what: Literal["batch"]) -> float:
+        """How long the engine has been at it, as it says itself; 0 if not for long. From any thread."""
+        since = self._long_since.get(what)
+        return 0.0 if since is None else time.monotonic() - since
 
     async def open(self, *, timeout_s: float = _START_S) -> None:
         """Waits for the engine. Raises EngineRestarting if there is none in time."""
@@ -188,6 +195,7 @@ class EngineConnection:
         if self._wire is None:  # closed by ourselves
             return
         self._wire = None
+        self._long_since = {}
         self.on_lost()
         log.warning("the engine process is gone, with %d view(s) and questions under way", len(self._asked))
         for number, asked in list(self._asked.items()):
@@ -211,6 +219,10 @@ class EngineConnection:
     def _on_message(self, message: Message, carried: bytearray) -> None:
         if "models" in message:
             self.on_models(message)
+            return
+        if "long" in message:
+            now = time.monotonic()
+            self._long_since = {what: now - seconds for what, seconds in message["long"].items()}
             return
         for answer in message["answers"]:
             asked = self._asked.pop(answer["id"], None)

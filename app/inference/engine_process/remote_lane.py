@@ -53,11 +53,12 @@ class RemoteLane:
 
     @property
     def busy_s(self) -> float:
-        """How long interactive views have waited without an answer to any; 0 if none waits. From any thread.
+        """How long interactive views have waited without an answer to any, or the engine has been at a long batch.
 
-        Bulk ones may be passed over by those of other processes for as long as there are any.
+        Bulk views may be passed over by those of other processes for as long as there are any. From any thread.
         """
-        return time.perf_counter() - self._answered_at if self._urgent else 0.0
+        unanswered_s = time.perf_counter() - self._answered_at if self._urgent else 0.0
+        return max(unanswered_s, self._connection.long_s("batch"))
 
     def place(self, view: Tensor) -> Tensor:
         """The view in shared memory, which goes back when it is dropped here and there. Raises EngineFull."""

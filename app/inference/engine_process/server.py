@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 _INLINE_BYTES: Final = 64 * 1024  # of an output: more goes through shared memory
 _GREETING_S: Final = 10.0
+_LONG_S: Final = 5.0  # HTTP processes are told of what takes longer
+_LOOKS_EVERY_S: Final = 1.0
 
 
 class EngineServer:
@@ -52,6 +54,7 @@ class EngineServer:
         """Until it is cancelled."""
         listener.setblocking(False)
         loop = asyncio.get_running_loop()
+        telling = asyncio.create_task(self._tell_what_takes_long(), name="tell what takes long")
         try:
             while True:
                 link, _ = await loop.sock_accept(listener)
@@ -59,10 +62,22 @@ class EngineServer:
                 self._greeting.add(task)
                 task.add_done_callback(self._greeting.discard)
         finally:
-            for task in self._greeting:
+            for task in (telling, *self._greeting):
                 task.cancel()
             for session in list(self._sessions):
                 session.wire.close()
+
+    async def _tell_what_takes_long(self) -> None:
+        """An HTTP process whose views wait for those of others cannot know a stuck device from a busy one."""
+        was_long = False
+        while True:
+            await asyncio.sleep(_LOOKS_EVERY_S)
+            busy_s = self._lane.busy_s
+            long = {"batch": busy_s} if busy_s > _LONG_S else {}
+            if long or was_long:
+                for session in self._sessions:
+                    session.wire.send({"long": long})
+            was_long = bool(long)
 
     async def _greet(self, link: socket.socket) -> None:
         arena = Arena(self._arena_bytes)
