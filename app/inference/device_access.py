@@ -36,6 +36,10 @@ class ModelMemory(Protocol):
     def is_reachable(self) -> bool:
         """Whether the device can be asked right now."""
 
+    @property
+    def loading_s(self) -> float:
+        """How long the model that is being loaded has been; 0 if none is. From any thread."""
+
     def all(self) -> list[LoadedModel]:
         """The least recently used first."""
 

@@ -16,13 +16,14 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import torch
 
 from app.inference.errors import OutOfDeviceMemory
+from app.inference.loading_thread import LoadingThread
 from app.inference.model_source import ModelFinder, ModelSource
 from app.inference.warm_up import warm_up
 from models.backends import cuda_graphs
@@ -78,7 +79,7 @@ class LoadedModels:
         self._lookups: dict[str, tuple[ModelSource, float]] = {}
         self._answering: dict[str, str] = {}  # the digest that a name or an alias was last answered with
         self._failed: dict[str, tuple[ModelsError, float]] = {}  # by digest, with when to try again
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._loader = LoadingThread()
         self.on_change: Callable[[], None] = lambda: None  # a model came, went, or runs in another way
 
     @property
@@ -95,6 +96,11 @@ class LoadedModels:
     def size_bytes(self) -> int:
         """Memory that their weights take."""
         return sum(model.predictor.size_bytes for model in self._loaded.values())
+
+    @property
+    def loading_s(self) -> float:
+        """How long the model that is being loaded has been; 0 if none is. From any thread."""
+        return self._loader.busy_s
 
     def all(self) -> list[LoadedModel]:
         """The least recently used first."""
@@ -149,7 +155,7 @@ class LoadedModels:
         """The model runs so from now on; which batches suit it then is measured beside."""
         model.predictor.backend = backend
         self.on_change()
-        measuring = asyncio.get_running_loop().run_in_executor(self._loader, warm_up, model.predictor)
+        measuring = self._loader.run(model.source.reference, partial(warm_up, model.predictor))
         measuring.add_done_callback(lambda done: self._note_best_batch(model, done))
 
     def _note_best_batch(self, model: LoadedModel, measuring: asyncio.Future[int]) -> None:
@@ -204,7 +210,7 @@ class LoadedModels:
         """Lets go of every model."""
         for task in self._loading.values():
             task.cancel()
-        self._loader.shutdown(wait=False, cancel_futures=True)
+        self._loader.close()
         self._loaded.clear()
 
     async def _find(self, reference: str) -> ModelSource:
@@ -259,12 +265,11 @@ class LoadedModels:
         await self._look_at_pins()
         self._check_fits(source)
         started_at = time.monotonic()
-        loop = asyncio.get_running_loop()
         try:
-            loaded = await loop.run_in_executor(self._loader, _load_now, source)
+            loaded = await self._loader.run(source.reference, partial(_load_now, source))
         except OutOfDeviceMemory:
             self._make_room(source.size_bytes, beside=source.name)
-            loaded = await loop.run_in_executor(self._loader, _load_now, source)
+            loaded = await self._loader.run(source.reference, partial(_load_now, source))
         self._make_room(loaded.predictor.size_bytes, beside=source.name)
         loaded.is_pinned = source.digest in self._pins.values()
         self._loaded[source.digest] = loaded

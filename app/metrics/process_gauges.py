@@ -45,6 +45,11 @@ class ProcessGauges:
             "How long the device has been at work without an answer; far above a batch's time it is stuck.",
             mode=_MOST,
         )
+        self._loading = gauge(
+            "fovea_model_load_seconds",
+            "How long the model that is being loaded has been; others wait for it.",
+            mode=_MOST,
+        )
         self._loaded = gauge("fovea_loaded_models", "Models in memory.")
         self._model_memory = gauge(
             "fovea_model_memory_bytes", "Size of a loaded model's weights; 0 once it is unloaded.", "model", "version"
@@ -69,6 +74,7 @@ class ProcessGauges:
             self._pending.set(engine.pending_images)
             self._most_pending.set(engine.max_pending_images)
             self._busy.set(engine.busy_s)
+            self._loading.set(engine.models.loading_s)
             self._set_models(engine)
             self._set_device(engine.models.device)
 

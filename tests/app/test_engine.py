@@ -113,6 +113,25 @@ def test_deadline_while_loading_says_so_and_loading_goes_on(
     with_engine(tmp_path, work)
 
 
+def test_load_that_does_not_end_is_told_of_with_the_models_name(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("app.inference.loading_thread._LONG_S", 0.1)
+    loading = SlowLoading(monkeypatch)
+
+    async def work(engine: Engine) -> None:
+        assert engine.models.loading_s == 0
+        getting = asyncio.create_task(engine.models.get("one"))
+        await asyncio.to_thread(wait_until, lambda: caplog.messages)
+        assert engine.models.loading_s > 0
+        assert caplog.messages == ["one/1 has been loading for 0.1 s; other models wait until it is there"]
+        loading.go_on.set()
+        await getting
+        assert engine.models.loading_s == 0
+
+    with_engine(tmp_path, work)
+
+
 def test_least_recently_used_model_goes_when_memory_is_short_and_pinned_ones_stay(
     registry: Registry, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ from tests.app.engine_processes import Served, settings_of, until, with_served
 from tests.app.exposed import Exposed
 from tests.app.finders import finders_from_version
 from tests.app.running_api import running_api
+from tests.app.test_engine import SlowLoading
 from tests.waiting import wait_until
 
 VIEW = torch.arange(28 * 28, dtype=torch.int64).to(torch.uint8).view(1, 28, 28)
@@ -124,6 +125,25 @@ def test_bulk_views_that_others_go_before_are_no_sign_of_a_stuck_device(finders_
             assert served.lane.busy_s > lane.busy_s == 0
             release()
             await waiting
+
+    with_served(finders_home, work)
+
+
+def test_load_that_does_not_end_is_told_of_to_every_process_until_it_ends(
+    finders_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.inference.engine_process.server._LONG_S", 0.1)
+    monkeypatch.setattr("app.inference.engine_process.server._LOOKS_EVERY_S", 0.01)
+    loading = SlowLoading(monkeypatch)
+
+    async def work(served: Served) -> None:
+        async with served.client() as (models, lane), served.client() as (others_models, _):
+            getting = asyncio.create_task(models.get("compass"))
+            await until(lambda: models.loading_s > 0.1 and others_models.loading_s > 0.1)
+            assert lane.busy_s == 0
+            loading.go_on.set()
+            await getting
+            await until(lambda: models.loading_s == others_models.loading_s == 0)
 
     with_served(finders_home, work)
 

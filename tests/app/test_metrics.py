@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
 from tests.app.exposed import Exposed
 from tests.app.running_api import RunningApi
+from tests.app.test_engine import SlowLoading
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 from workers.jobs import JobFailure, JobStatus
@@ -40,6 +42,20 @@ def test_prediction_is_counted_and_timed(api: RunningApi) -> None:
     assert told.value("fovea_prediction_seconds_count", backend="eager", **labels) == 1
     assert told.value("fovea_http_requests_total", route="/v1/classify", method="POST", status="200") == 1
     assert told.value("fovea_http_requests_total", route="/v1/classify", method="POST", status="404") == 1
+
+
+def test_load_that_does_not_end_is_seen_at_the_scrape(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_compass(api.services.registry)
+    loading = SlowLoading(monkeypatch)
+    assert Exposed.of(api.http).value("fovea_model_load_seconds") == 0
+    with ThreadPoolExecutor(1) as client:
+        asked = client.submit(api.classify, pictures.png())
+        try:
+            wait_until(lambda: Exposed.of(api.http).value("fovea_model_load_seconds") > 0.1)
+        finally:
+            loading.go_on.set()
+        assert asked.result().status_code == 200
+    assert Exposed.of(api.http).value("fovea_model_load_seconds") == 0
 
 
 def test_what_the_process_holds_is_read_at_the_scrape(start_api: StartApi) -> None:

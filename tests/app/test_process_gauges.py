@@ -22,7 +22,7 @@ from tests.app.test_prediction_metrics import a_source
 def an_engine(*names: str) -> Engine:
     """As far as the gauges look at it: with models of those names in memory."""
     loaded = [SimpleNamespace(source=a_source(name), predictor=SimpleNamespace(size_bytes=7)) for name in names]
-    models = SimpleNamespace(all=lambda: loaded, budget_bytes=100, device=torch.device("cpu"))
+    models = SimpleNamespace(all=lambda: loaded, budget_bytes=100, loading_s=0.0, device=torch.device("cpu"))
     return cast("Engine", SimpleNamespace(models=models, pending_images=0, max_pending_images=1, busy_s=0.0))
 
 

@@ -77,7 +77,7 @@ class EngineConnection:
         """Whether there is an engine at the other end."""
         return self._wire is not None
 
-    def long_s(self, what: Literal["batch"]) -> float:
+    def long_s(self, what: Literal["batch", "load"]) -> float:
         """How long the engine has been at it, as it says itself; 0 if not for long. From any thread."""
         since = self._long_since.get(what)
         return 0.0 if since is None else time.monotonic() - since

@@ -58,6 +58,11 @@ class RemoteModels:
         """Whether there is an engine process."""
         return self._connection.is_open
 
+    @property
+    def loading_s(self) -> float:
+        """How long the engine has been at the load of a model; 0 if not for long. From any thread."""
+        return self._connection.long_s("load")
+
     def all(self) -> list[LoadedModel]:
         """What the engine last told of."""
         return list(self._loaded)

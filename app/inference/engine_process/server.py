@@ -68,12 +68,12 @@ class EngineServer:
                 session.wire.close()
 
     async def _tell_what_takes_long(self) -> None:
-        """An HTTP process whose views wait for those of others cannot know a stuck device from a busy one."""
+        """An HTTP process sees neither loads nor the batches of others, and could not know what is stuck."""
         was_long = False
         while True:
             await asyncio.sleep(_LOOKS_EVERY_S)
-            busy_s = self._lane.busy_s
-            long = {"batch": busy_s} if busy_s > _LONG_S else {}
+            taking_s = {"batch": self._lane.busy_s, "load": self._models.loading_s}
+            long = {what: seconds for what, seconds in taking_s.items() if seconds > _LONG_S}
             if long or was_long:
                 for session in self._sessions:
                     session.wire.send({"long": long})
