@@ -14,13 +14,16 @@ from models.presets import scaled_size
 _BUDGET_S = 1.0  # for finding the best size, beyond the one batch that every model gets
 _ROUNDS = 3  # by turns, since a machine's speed changes
 _BESIDE_S = 0.001  # what a batch costs around the network: the way to its thread and back
-_WORTH = 1.01  # times what the best size takes a view: less is not worth waiting for a larger batch
+_AS_GOOD = 1.02  # times what the best size takes a view
+_BRIEF_S = 0.1  # somebody urgent may come while a batch runs
 _PICTURE = (480, 640)  # px, height and width: what cameras and data sets have
 
 
 def warm_up(predictor: AnyPredictor) -> int:
     """Runs batches of growing size, as far as time allows. Returns the best size, 1 to BATCH_IMAGES.
 
+    Of sizes that are as good it is the largest that runs briefly: it makes up for what a batch costs beside the
+    network.
     Raises what the network raises: a model that cannot predict is not to be served.
     """
     preset = predictor.preset
@@ -40,7 +43,8 @@ def warm_up(predictor: AnyPredictor) -> int:
             if time.perf_counter() + seconds < ends_at:
                 fastest[size] = min(seconds, _seconds(predictor, view, size))
     best_s = _a_view(fastest)
-    return next(size for size, seconds in fastest.items() if (seconds + _BESIDE_S) / size <= best_s * _WORTH)
+    as_good = [size for size, seconds in fastest.items() if (seconds + _BESIDE_S) / size <= best_s * _AS_GOOD]
+    return max((size for size in as_good if fastest[size] <= _BRIEF_S), default=as_good[0])
 
 
 def _a_view(fastest: dict[int, float]) -> float:

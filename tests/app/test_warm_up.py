@@ -40,8 +40,10 @@ def test_as_much_as_fits_where_a_batch_takes_the_same_whatever_its_size(monkeypa
     assert best_of(monkeypatch, lambda *_: 0.002) == BATCH_IMAGES
 
 
-def test_network_that_gains_nothing_gets_batches_as_small_as_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert best_of(monkeypatch, lambda size, _: 0.1 * size) == 1
+def test_network_that_gains_nothing_gets_what_runs_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert best_of(monkeypatch, lambda size, _: 0.02 * size) == 4
+    assert best_of(monkeypatch, lambda size, _: 0.06 * size) == 1
+    assert best_of(monkeypatch, lambda size, _: 0.12 * size) == 1
 
 
 def test_way_around_a_quick_network_counts(monkeypatch: pytest.MonkeyPatch) -> None:
