@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Final
 
 import torch
 
+from app.cores import usable_cores
 from app.inference.backend_builds import BackendBuilds
 from app.inference.device_access import ModelMemory
 from app.inference.devices import choose_device, half_of_memory
@@ -69,7 +69,8 @@ def make_engine(
             nvjpeg = open_nvjpeg(models.device)
     else:
         models = RemoteModels(connection, device=choose_device(settings.device), lookup_every_s=LOOKUP_EVERY_S)
-    decode_threads = settings.decode_threads or max(1, (os.cpu_count() or 1) // settings.processes)
+    cores = max(1, usable_cores() // settings.processes)
+    decode_threads = settings.decode_threads or cores
     engine = partial(
         Engine,
         models,
@@ -79,7 +80,7 @@ def make_engine(
         max_image_pixels=settings.max_image_pixels,
         observers=observers,
         decode_jpeg=nvjpeg,
-        has_one_core=models.device.type == "cpu" and decode_threads == torch.get_num_threads() == 1,
+        has_one_core=models.device.type == "cpu" and cores == decode_threads == torch.get_num_threads() == 1,
     )
     return (engine() if connection is None else engine(make_lane=partial(RemoteLane, connection))), builds
 

@@ -16,8 +16,8 @@ from typing import Any, Final, Literal, TypeVar
 
 from app.inference.thread_priority import stand_back
 
-Urgency = Literal["finish", "network", "interactive", "bulk"]
-_URGENCIES: Final[tuple[Urgency, ...]] = ("finish", "network", "interactive", "bulk")
+Urgency = Literal["finish", "network", "interactive", "bulk network", "bulk"]
+_URGENCIES: Final[tuple[Urgency, ...]] = ("finish", "network", "interactive", "bulk network", "bulk")
 
 Result = TypeVar("Result")
 

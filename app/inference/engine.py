@@ -152,8 +152,8 @@ class Engine:
         views = 0
         try:
             count = len(images)
-            if selection.is_tiled:  # headers only: whoever is refused hears of it at once
-                count = await self._decoders.run("finish", _count_views, images, selection)
+            if selection.is_tiled:  # headers only, and not in the decode pool: whoever is refused hears of it at once
+                count = await asyncio.to_thread(_count_views, images, selection)
             self._admission.admit(count, priority, timeout_s)
             views = count
             model = await self._model(reference, precision, began_at + timeout_s)

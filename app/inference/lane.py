@@ -5,8 +5,8 @@ the next batch grows, up to what measured best for its model. Nothing polls and 
 priority the view that came first decides whose turn it is, so no model starves another.
 
 Where a single core decodes and predicts, it is not idle while it decodes: both have turns in one thread, and a batch
-grows until there is nothing left to decode. That neither interrupts the network nor runs it for one view when others
-are about to come.
+grows while something as urgent is being decoded, for as long as the model's last batch took at most. That neither
+interrupts the network nor runs it for one view when others are about to come.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class _Waiting:
     model: LoadedModel
     view: Tensor  # uint8 [C, h, w]
     selection: Selection[Any]
+    priority: Priority
     done: asyncio.Future[Ran]
     number: int  # in the order of arrival
     since: float
@@ -86,8 +87,8 @@ class Lane:
         self._numbers = count()
         self._is_busy = False
         self._started_at = 0.0  # the batch that runs, or the last one
-        self._batch_s = 0.0  # the last one took
         self._idle_since = 0.0
+        self._is_closed = False
         self._unfinished = 0  # large outputs that somebody still holds
 
     @property
@@ -112,11 +113,15 @@ class Lane:
         Raises OutOfDeviceMemory if the view does not even fit alone, and whatever the network raises.
         """
         done: asyncio.Future[Ran] = asyncio.get_running_loop().create_future()
+        if self._is_closed:
+            done.cancel()
+            return done
         line: _Line = (priority, id(model), view.shape)
         waiting = _Waiting(
             model=model,
             view=view,
             selection=selection,
+            priority=priority,
             done=done,
             number=next(self._numbers),
             since=time.perf_counter(),
@@ -136,7 +141,10 @@ class Lane:
             self._start()
 
     def close(self) -> None:
-        """Takes no more; what runs ends by itself."""
+        """Takes no more, and gives up what waits; what runs ends by itself."""
+        self._is_closed = True
+        for waiting in [waiting for line in self._lines.values() for waiting in line]:
+            waiting.done.cancel()
         if self._thread:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
@@ -154,7 +162,7 @@ class Lane:
 
     def _start(self) -> None:
         """Gives the device the next batch if it is idle and there is one."""
-        if self._is_busy:
+        if self._is_busy or self._is_closed:
             return
         batch = self._take()
         if not batch:
@@ -163,7 +171,8 @@ class Lane:
         self._is_busy = True
         running: asyncio.Future[_Outcome]
         if self._shared:
-            running = self._shared.submit("network", _predict, batch)
+            is_urgent = any(waiting.priority == "interactive" for waiting in batch)
+            running = self._shared.submit("network" if is_urgent else "bulk network", _predict, batch)
         else:
             running = asyncio.get_running_loop().run_in_executor(self._thread, _predict, batch)
         running.add_done_callback(lambda done: self._end(batch, done))
@@ -172,10 +181,12 @@ class Lane:
         lines = [line for line in self._lines if self._may_start(line)]
         if not lines:
             return []
-        chosen = min(lines, key=lambda line: (_PRIORITIES.index(line[0]), self._lines[line][0].number))
-        most = self._lines[chosen][0].model.batch_size(chosen[2])
-        if self._is_company_worth_it(chosen, most):
+        priority = min((line[0] for line in lines), key=_PRIORITIES.index)
+        ready = [line for line in lines if line[0] == priority and not self._has_company_coming(line)]
+        if not ready:
             return []
+        chosen = min(ready, key=lambda line: self._lines[line][0].number)
+        most = self._most(chosen)
         batch: list[_Waiting] = []
         for priority in _PRIORITIES:  # bulk fills what is left of an interactive batch
             line: _Line = (priority, *chosen[1:])
@@ -191,11 +202,19 @@ class Lane:
     def _may_start(self, line: _Line) -> bool:
         return self._unfinished < _LARGE_OUTPUTS or not self._lines[line][0].model.predictor.has_large_outputs
 
-    def _is_company_worth_it(self, line: _Line, most: int) -> bool:
-        """Whether the core has more to decode for this batch. It may take as long as the last batch did."""
-        if self._shared is None or len(self._lines[line]) >= most or not self._shared.is_busy(line[0]):
+    def _most(self, line: _Line) -> int:
+        """Views that a batch of the line may have."""
+        return self._lines[line][0].model.batch_size(line[2])
+
+    def _has_company_coming(self, line: _Line) -> bool:
+        """Whether the core is at something as urgent, which may be for this batch.
+
+        It is waited for as long as the model's last batch took, at most.
+        """
+        if self._shared is None or len(self._lines[line]) >= self._most(line) or not self._shared.is_busy(line[0]):
             return False
-        return time.perf_counter() - max(self._idle_since, self._lines[line][0].since) < self._batch_s
+        first = self._lines[line][0]
+        return time.perf_counter() - max(self._idle_since, first.since) < first.model.batch_s
 
     def _leave(self, line: _Line, waiting: _Waiting) -> None:
         queue = self._lines.get(line, deque())
@@ -218,8 +237,8 @@ class Lane:
 
     def _hand_out(self, batch: list[_Waiting], outcome: _Outcome) -> None:
         started_at, elapsed_s = outcome.started_at, outcome.elapsed_s
-        self._batch_s = elapsed_s
         model = batch[0].model
+        model.batch_s = elapsed_s
         given_up = 0
         for waiting, output in zip(batch, outcome.outputs, strict=True):
             if waiting.done.cancelled():

@@ -48,6 +48,7 @@ class LoadedModel:
     source: ModelSource
     predictor: AnyPredictor
     best_batch: int  # views
+    batch_s: float = 0.0  # the last one took
     is_pinned: bool = False
     loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     last_used_at: datetime = field(default_factory=lambda: datetime.now(UTC))

@@ -35,8 +35,11 @@ def warm_up(predictor: AnyPredictor) -> int:
     fastest = {1: _seconds(predictor, view, 1)}
     size = 2
     while size <= most and time.perf_counter() + _ROUNDS * 2 * size * _a_view(fastest) < ends_at:
-        _seconds(predictor, view, size)  # slow for its size
-        fastest[size] = _seconds(predictor, view, size)
+        try:
+            _seconds(predictor, view, size)  # slow for its size
+            fastest[size] = _seconds(predictor, view, size)
+        except torch.OutOfMemoryError:
+            break
         size *= 2
     for _ in range(_ROUNDS - 1):
         for size, seconds in fastest.items():

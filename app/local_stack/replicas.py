@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
+from app.cores import usable_cores
 from app.local_stack.address import base_url, bound_socket
 from app.local_stack.child import die_with_parent
 from app.local_stack.errors import ChildDied
@@ -109,7 +110,7 @@ class Replicas:
 
 def replica_environment(env: Mapping[str, str], *, count: int) -> dict[str, str]:
     """`env` for one of `count` servers: each takes its share of the cores, unless the operator says otherwise."""
-    share = max(1, len(os.sched_getaffinity(0)) // count) if hasattr(os, "sched_getaffinity") else 1
+    share = max(1, usable_cores() // count)
     return {"OMP_NUM_THREADS": str(share), **env}
 
 

@@ -64,6 +64,34 @@ def test_urgent_calls_go_first_and_equals_in_their_order() -> None:
     assert ran == ["finish 2", "finish 5", "interactive 1", "interactive 4", "bulk 0", "bulk 3"]
 
 
+def test_network_goes_before_decoding_that_is_not_more_urgent() -> None:
+    ran: list[str] = []
+    urgencies: list[Urgency] = ["bulk", "bulk network", "interactive", "network", "finish"]
+
+    async def work(pool: DecodePool) -> None:
+        async with busy(pool):
+            tasks = await asked(pool, [pool.run(urgency, ran.append, urgency) for urgency in urgencies])
+        await asyncio.gather(*tasks)
+
+    with_pool(work)
+    assert ran == urgencies[::-1]
+
+
+def test_pool_is_busy_until_the_event_loop_knows_the_result() -> None:
+    async def work(pool: DecodePool) -> None:
+        told: list[bool] = []
+        pool.after_call = lambda: told.append(pool.is_busy("bulk"))
+        async with busy(pool):
+            given_up, going_on = await asked(pool, [pool.run("bulk", str), pool.run("bulk", str)])
+            given_up.cancel()
+            assert pool.is_busy("finish")  # what holds it
+        await going_on
+        assert not pool.is_busy("bulk")
+        assert told == [True, True, False]  # also of the one that was given up
+
+    with_pool(work)
+
+
 def test_all_threads_work_at_once() -> None:
     meeting = threading.Barrier(3, timeout=30)
 

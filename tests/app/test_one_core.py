@@ -11,19 +11,23 @@ from typing import Any
 import pytest
 import torch
 
+from app import engine_setup
 from app.inference.answers import Answer
 from app.inference.decode_pool import DecodePool
 from app.inference.engine import Engine
+from app.inference.errors import WrongTask
 from app.inference.lane import Lane, Priority
+from app.settings import ApiSettings
 from models.errors import ImageError
 from models.predictors.classification import Classifier, ClassSelection
+from models.predictors.detection import DetectionSelection
 from models.registry import Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.engines import ALL, note_batches, with_engine
 from tests.waiting import wait_until
 
-LONG_S = 60.0  # so long did the last batch take, as far as the lane knows
+LONG_S = 60.0  # so long did the model's last batch take, as far as the lane knows
 
 
 @pytest.fixture
@@ -39,10 +43,8 @@ def with_one_core(
     """batch_s: what a batch took lately, which bounds how long a view waits for company."""
 
     async def prepared(engine: Engine) -> None:
-        (await engine.models.get("one")).best_batch = best_batch
-        lane = engine._lane
-        assert isinstance(lane, Lane)
-        lane._batch_s = batch_s
+        model = await engine.models.get("one")
+        model.best_batch, model.batch_s = best_batch, batch_s
         await work(engine)
 
     with_engine(home, prepared, has_one_core=True)
@@ -179,6 +181,60 @@ def test_interactive_picture_does_not_wait_for_bulk_ones_to_be_decoded(
     with_one_core(home, work)
 
 
+def test_company_of_another_model_holds_nobody_up_for_long(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_compass(Registry(home / "registry"), "two")
+    decoding = Decoding(monkeypatch)
+    ended: list[str] = []
+
+    async def note(engine: Engine, model: str) -> None:
+        await engine.predict(model, [pictures.png()], ALL, timeout_s=30)
+        ended.append(model)
+
+    async def work(engine: Engine) -> None:
+        (await engine.models.get("two")).batch_s = LONG_S  # and "one" is quick
+        release, holding = await held(engine)
+        asked = [asyncio.create_task(note(engine, "one"))]
+        await until_waiting(engine._decoders, 1)
+        asked += [asyncio.create_task(note(engine, "two")) for _ in range(3)]
+        await until_waiting(engine._decoders, 4)
+        release.set()
+        decoding.let(1)
+        await until(lambda: engine.busy_s > 0 or bool(ended))  # the network is next, or has run already
+        decoding.let(1)  # the thread is at it
+        await until(lambda: ended[:1] == ["one"])
+        decoding.let(2)
+        await asyncio.gather(holding, *asked)
+
+    with_one_core(home, work, batch_s=0.0)
+
+
+def test_request_of_tiles_is_judged_at_once_while_the_core_is_busy(home: Path) -> None:
+    async def work(engine: Engine) -> None:
+        release, holding = await held(engine)
+        with pytest.raises(WrongTask):  # after its tiles were counted
+            await engine.predict("one", [pictures.png()], DetectionSelection(tile_px=300), timeout_s=30)
+        release.set()
+        await holding
+
+    with_one_core(home, work)
+
+
+def test_closed_engine_gives_up_what_waits_for_the_network(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding = Decoding(monkeypatch)
+
+    async def work(engine: Engine) -> None:
+        asked = [asyncio.create_task(ask(engine)) for _ in range(2)]
+        decoding.let(1)
+        await until(lambda: engine._lane.waiting == 1)
+        await engine.close()
+        decoding.let(1)  # the other one is decoded, and comes too late
+        for task in asked:
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    with_one_core(home, work)
+
+
 def test_network_is_never_interrupted_by_a_decoder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: set[str] = set()
     original = Classifier.predict_prepared
@@ -209,3 +265,40 @@ def test_closed_engine_gives_up_what_waits(home: Path) -> None:
         await holding
 
     with_one_core(home, work)
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "decode_threads", "torch_threads", "turns"),
+    [
+        (2, 2, 0, 1, True),
+        (1, 1, 0, 1, True),
+        (8, 1, 1, 1, False),  # the operator spares cores, which are there all the same
+        (8, 2, 0, 4, False),
+        (2, 2, 3, 1, False),
+    ],
+)
+def test_both_have_turns_only_where_a_process_has_one_core(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    processes: int,
+    decode_threads: int,
+    torch_threads: int,
+    turns: bool,
+) -> None:
+    monkeypatch.setattr(engine_setup, "usable_cores", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: torch_threads)
+    settings = ApiSettings(
+        _env_file=None, home=home, device="cpu", processes=processes, decode_threads=decode_threads
+    )
+
+    async def work() -> None:
+        engine, builds = engine_setup.make_engine(settings, Registry(home / "registry"), connection=None, observers=())
+        assert builds is not None
+        lane = engine._lane
+        assert isinstance(lane, Lane)
+        assert (lane._shared is not None) == turns
+        await builds.close()
+        await engine.close()
+
+    asyncio.run(work())
