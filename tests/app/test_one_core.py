@@ -88,6 +88,14 @@ async def until(condition: Callable[[], bool]) -> None:
     await asyncio.to_thread(wait_until, condition)
 
 
+async def until_first_ended(engine: Engine, decoding: Decoding, ended: list[str]) -> None:
+    """With two pictures decoded: its own, and the one that the thread takes before the event loop hears of it."""
+    decoding.let(1)
+    await until(lambda: engine.busy_s > 0 or bool(ended))  # the network is next, or has run already
+    decoding.let(1)
+    await until(lambda: bool(ended))
+
+
 async def until_waiting(pool: DecodePool, calls: int) -> None:
     await until(lambda: pool.waiting == calls)
 
@@ -171,10 +179,8 @@ def test_interactive_picture_does_not_wait_for_bulk_ones_to_be_decoded(
         asked.append(asyncio.create_task(note(engine, "interactive")))
         await until_waiting(engine._decoders, 5)
         release.set()
-        decoding.let(1)
-        await until(lambda: engine.busy_s > 0 or bool(ended))  # the network is next, or has run already
-        decoding.let(1)  # the thread is at it
-        await until(lambda: ended[:1] == ["interactive"])
+        await until_first_ended(engine, decoding, ended)
+        assert ended[0] == "interactive"
         decoding.let(3)
         await asyncio.gather(holding, *asked)
 
@@ -198,10 +204,8 @@ def test_company_of_another_model_holds_nobody_up_for_long(home: Path, monkeypat
         asked += [asyncio.create_task(note(engine, "two")) for _ in range(3)]
         await until_waiting(engine._decoders, 4)
         release.set()
-        decoding.let(1)
-        await until(lambda: engine.busy_s > 0 or bool(ended))  # the network is next, or has run already
-        decoding.let(1)  # the thread is at it
-        await until(lambda: ended[:1] == ["one"])
+        await until_first_ended(engine, decoding, ended)
+        assert ended[0] == "one"
         decoding.let(2)
         await asyncio.gather(holding, *asked)
 
@@ -288,9 +292,7 @@ def test_both_have_turns_only_where_a_process_has_one_core(
 ) -> None:
     monkeypatch.setattr(engine_setup, "usable_cores", lambda: cores)
     monkeypatch.setattr(torch, "get_num_threads", lambda: torch_threads)
-    settings = ApiSettings(
-        _env_file=None, home=home, device="cpu", processes=processes, decode_threads=decode_threads
-    )
+    settings = ApiSettings(_env_file=None, home=home, device="cpu", processes=processes, decode_threads=decode_threads)
 
     async def work() -> None:
         engine, builds = engine_setup.make_engine(settings, Registry(home / "registry"), connection=None, observers=())
