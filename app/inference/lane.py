@@ -23,7 +23,7 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor
 
-from app.inference.decode_pool import DecodePool
+from app.inference.decode_pool import DecodePool, Urgency
 from app.inference.errors import OutOfDeviceMemory
 from app.inference.loaded_models import LoadedModel
 from app.inference.observer import Observer
@@ -171,8 +171,8 @@ class Lane:
         self._is_busy = True
         running: asyncio.Future[_Outcome]
         if self._shared:
-            is_urgent = any(waiting.priority == "interactive" for waiting in batch)
-            running = self._shared.submit("network" if is_urgent else "bulk network", _predict, batch)
+            urgency: Urgency = "network" if batch[0].priority == "interactive" else "bulk network"
+            running = self._shared.submit(urgency, _predict, batch)
         else:
             running = asyncio.get_running_loop().run_in_executor(self._thread, _predict, batch)
         running.add_done_callback(lambda done: self._end(batch, done))

@@ -21,10 +21,9 @@ from app.inference.engine_process.remote_models import RemoteModels
 from app.inference.engine_process.server import EngineServer
 from app.inference.lane import Lane
 from app.inference.loaded_models import LoadedModels
-from app.inference.model_source import ModelFinder
 from app.settings import ApiSettings
-from models.architectures import catalog
 from models.registry import Registry
+from tests.app.engines import finder_of
 from tests.cli.processes import running_below
 
 
@@ -92,15 +91,7 @@ class Served:
 
 def with_served(home: Path, work: Callable[[Served], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
-        known = frozenset(catalog.names())
-        finder = ModelFinder(
-            Registry(home / "registry", reserved_names=known),
-            architectures=known,
-            weights_dir=home / "weights",
-            allow_download=False,
-            device=torch.device("cpu"),
-        )
-        models, lane = LoadedModels(finder, budget_bytes=10**9), Lane()
+        models, lane = LoadedModels(finder_of(home), budget_bytes=10**9), Lane()
         server = EngineServer(models, lane, arena_bytes=2**20)
         path = home / "s"
         path.unlink(missing_ok=True)

@@ -21,6 +21,18 @@ from models.registry import Registry
 ALL = ClassSelection()
 
 
+def finder_of(home: Path) -> ModelFinder:
+    """Of the models of `home`, on the CPU."""
+    known = frozenset(catalog.names())
+    return ModelFinder(
+        Registry(home / "registry", reserved_names=known),
+        architectures=known,
+        weights_dir=home / "weights",
+        allow_download=False,
+        device=torch.device("cpu"),
+    )
+
+
 def engine_of(
     home: Path,
     *,
@@ -31,16 +43,8 @@ def engine_of(
     **changes: Any,
 ) -> Engine:
     """With the models of `home`, on the CPU. changes: of what an engine is made with otherwise."""
-    known = frozenset(catalog.names())
-    finder = ModelFinder(
-        Registry(home / "registry", reserved_names=known),
-        architectures=known,
-        weights_dir=home / "weights",
-        allow_download=False,
-        device=torch.device("cpu"),
-    )
     return Engine(
-        LoadedModels(finder, budget_bytes=budget_bytes, pinned=pinned),
+        LoadedModels(finder_of(home), budget_bytes=budget_bytes, pinned=pinned),
         decode_threads=1,
         max_pending_images=max_pending_images,
         max_image_bytes=10**6,

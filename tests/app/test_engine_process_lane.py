@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 import weakref
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
@@ -27,6 +26,7 @@ from models.predictors.classification import Classifier, ClassSelection
 from models.predictors.segmentation import SegmentationSelection, Segmenter
 from tests.app import pictures
 from tests.app.engine_processes import Served, settings_of, until, with_served
+from tests.app.engines import note_batches
 from tests.app.exposed import Exposed
 from tests.app.finders import finders_from_version
 from tests.app.running_api import running_api
@@ -47,14 +47,7 @@ def painters_home(finders_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_views_of_two_processes_share_a_batch_and_interactive_ones_go_first(
     finders_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes: list[int] = []
-    original = Classifier.predict_prepared
-
-    def noted(predictor: Classifier, batch: torch.Tensor, selections: Sequence[ClassSelection]) -> list[torch.Tensor]:
-        sizes.append(len(batch))
-        return original(predictor, batch, selections)
-
-    monkeypatch.setattr(Classifier, "predict_prepared", noted)
+    sizes = note_batches(monkeypatch)
 
     async def work(served: Served) -> None:
         async with served.client() as (models, lane), served.client() as (others_models, others_lane):

@@ -228,6 +228,7 @@ def test_closed_engine_gives_up_what_waits_for_the_network(home: Path, monkeypat
 
     async def work(engine: Engine) -> None:
         asked = [asyncio.create_task(ask(engine)) for _ in range(2)]
+        await until_waiting(engine._decoders, 1)  # the thread is at the first one
         decoding.let(1)
         await until(lambda: engine._lane.waiting == 1)
         await engine.close()
