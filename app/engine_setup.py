@@ -109,7 +109,11 @@ def open_models(
         datasets_dir=settings.datasets_dir,
         weights_dir=settings.weights_dir,
         device=device,
-        policy=Policy(backend=settings.backend, precision=settings.precision),
+        policy=Policy(
+            backend=settings.backend,
+            precision=settings.precision,
+            calibration_dataset=settings.calibration_dataset or None,
+        ),
         on_ready=models.adopt,
     )
     models.on_load = builds.start

@@ -90,8 +90,15 @@ class ApiSettings(WorkerSettings):
         description="How models run; `auto` builds what there is in the background, and takes the fastest that answers "
         "as eager PyTorch does.",
     )
-    precision: Literal["auto", "float32"] = Field(
-        "auto", description="What models compute in; `auto` is bfloat16 where the device has it in hardware."
+    precision: Literal["auto", "float32", "int8"] = Field(
+        "auto",
+        description="What models compute in; `auto` is bfloat16 where the device has it in hardware, `int8` adds "
+        "8-bit integers on CPUs for models that give nearly the same answers in them.",
+    )
+    calibration_dataset: str = Field(
+        "",
+        description="Data set, `name` or `name/version`, for models whose own is not here, pretrained weights for "
+        "instance: int8 takes its ranges from its pictures, and what was built is checked on them. Empty is none.",
     )
     jpeg_decoder: Literal["auto", "cpu"] = Field(
         "auto",

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.backends`: eager float32, AOTInductor and OpenVINO, side by side in one process.
+"""`python -m benchmarks.backends`: eager float32, AOTInductor, OpenVINO and its int8, side by side in one process.
 
 For each architecture, with random weights: ms an image at batches of 1, 4 and 8, medians of rounds in turn, as
 wall clock and as processor time (on a machine that does other things too, only the second says something); then what
@@ -28,10 +28,12 @@ from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph
 from models.backends.machine import best_precision
 from models.backends.openvino import OpenVino
+from models.backends.openvino_int8 import OpenVinoInt8
 from models.backends.verification import BATCHES, compare
 from models.backends.views import ViewSize, natural_views
 
 _CPU = torch.device("cpu")
+_EXAMPLES = 32  # made-up pictures do for measuring int8
 
 Run = Callable[[Tensor], Any]
 
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument("--architectures", nargs="+", default=["resnet18", "resnet50"])
     parser.add_argument("--threads", type=int, default=1, help="of one batch")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--precision", choices=["auto", "float32"], default="auto", help="of what is compiled")
+    parser.add_argument("--precision", choices=["auto", "float32"], default="auto", help="of what is not int8")
     options = parser.parse_args()
     precision = best_precision(_CPU) if options.precision == "auto" else "float32"
     torch.set_num_threads(options.threads)
@@ -63,21 +65,23 @@ def _measure(name: str, directory: Path, rounds: int, precision: Precision) -> N
     eager = EagerBackend(ClassificationGraph(module, preset), "cpu")
     views = natural_views(preset, max(BATCHES))
     backends: dict[str, Backend] = {"eager": eager}
-    for compiler in (OpenVino(), AotInductor()):
-        reason = compiler.why_not(_CPU, precision)
+    for compiler in (OpenVino(), OpenVinoInt8(), AotInductor()):
+        own = precision if precision in compiler.precisions else "int8"
+        key = f"{compiler.name} {own}"
+        reason = compiler.why_not(_CPU)
         if reason:
-            print(f"{name}: no {compiler.name}: {reason}")
+            print(f"{name}: no {key}: {reason}")
             continue
-        backends[compiler.name] = _built(compiler, eager, directory / compiler.name, precision)
-        agreement = compare("classification", eager, backends[compiler.name], views, source="generated")
-        print(f"{name}: {compiler.name}: largest score difference {agreement.largest_score_difference:.1e}")
+        backends[key] = _built(compiler, eager, directory / key, own)
+        agreement = compare("classification", eager, backends[key], views, source="generated")
+        print(f"{name}: {key}: largest score difference {agreement.largest_score_difference:.1e}")
     runs: dict[str, Run] = {key: backend.run for key, backend in backends.items()}
     header = " | ".join(f"batch {size}: wall | processor" for size in BATCHES)
     print(f"\n| {name}, ms an image | {header} |\n|{'---|' * (1 + 2 * len(BATCHES))}")
     times = {size: _times(runs, torch.stack(views[:size]), rounds) for size in BATCHES}
     for key in runs:
         print(f"| {key} | " + " | ".join(" | ".join(f"{ms:.1f}" for ms in times[size][key]) for size in BATCHES) + " |")
-    if "aot_inductor" in backends:
+    if f"aot_inductor {precision}" in backends:
         runs["aot_inductor, torch's loader"] = _with_torchs_loader(eager, directory, precision)
     batch = torch.stack(views[:4])
     print(f"\n| {name}, batches of 4 | 1 thread | 2 threads | another thread waits at most |\n|---|---|---|---|")
@@ -90,10 +94,11 @@ def _measure(name: str, directory: Path, rounds: int, precision: Precision) -> N
 def _built(compiler: Compiler, eager: EagerBackend, directory: Path, precision: Precision) -> Backend:
     directory.mkdir()
     began = time.monotonic()
-    size = ViewSize.of(eager.graph.preset) if isinstance(eager.graph, ClassificationGraph) else None
-    assert size is not None
-    compiler.build(eager, size, directory, precision=precision)
-    print(f"built with {compiler.name} in {time.monotonic() - began:.0f} s", flush=True)
+    assert isinstance(eager.graph, ClassificationGraph)
+    size = ViewSize.of(eager.graph.preset)
+    examples = natural_views(eager.graph.preset, _EXAMPLES, seed=1)
+    compiler.build(eager, size, directory, precision=precision, examples=examples)
+    print(f"built with {compiler.name} in {precision} in {time.monotonic() - began:.0f} s", flush=True)
     return compiler.load(eager, size, directory, precision=precision)
 
 

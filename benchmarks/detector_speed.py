@@ -27,12 +27,19 @@ from models.backends.eager import EagerBackend
 from models.backends.graphs import DetectionGraph
 from models.backends.machine import best_precision
 from models.backends.openvino import OpenVino
-from models.backends.views import ViewSize
+from models.backends.openvino_int8 import OpenVinoInt8
+from models.backends.views import ViewSize, natural_views
+from models.manifest import AnyPreset
 from models.presets import scaled_size
 
 _SIDES = (480, 640)  # px, of the pictures
 _DETECTORS = ["ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_resnet50_fpn"]
-_COMPILERS: dict[str, Compiler] = {"openvino": OpenVino(), "aot_inductor": AotInductor()}
+_COMPILERS: dict[str, Compiler] = {
+    "openvino": OpenVino(),
+    "openvino_int8": OpenVinoInt8(),
+    "aot_inductor": AotInductor(),
+}
+_EXAMPLES = 8  # made-up pictures do for measuring int8
 _CPU = torch.device("cpu")
 Way = Callable[[Tensor], object]
 Seconds = Mapping[str, list[float]]
@@ -47,7 +54,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--compilers", nargs="*", default=list(_COMPILERS), choices=list(_COMPILERS))
-    parser.add_argument("--precision", choices=["auto", "float32"], default="auto", help="of what is compiled")
+    parser.add_argument("--precision", choices=["auto", "float32"], default="auto", help="of what is not int8")
     parser.add_argument("--cpu-time", action="store_true", help="of the process, where others use the machine too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -56,7 +63,7 @@ def main() -> None:
     what = "CPU time" if options.cpu_time else "wall clock"
     load = os.getloadavg()[0]
     print(f"torch {torch.__version__}, {options.threads} threads, {options.rounds} rounds, {what}, load {load:.1f}")
-    print(f"compiled networks compute in {precision}\n")
+    print(f"compiled networks compute in {precision}, or int8\n")
     print("| detector | batch | way | images/s | x torchvision | where the time goes, ms |")
     print("|---|---|---|---|---|---|")
     for name in options.detectors:
@@ -75,7 +82,7 @@ def _measure(name: str, options: argparse.Namespace, precision: Precision, clock
     spent: Spent = defaultdict(lambda: defaultdict(float))
     ways: dict[str, Way] = {"torchvision eager": lambda batch: whole(list(batch.float() / 255))}
     everything: dict[str, Mapping[str, Network]] = {"ours eager": eager.networks}
-    everything.update(_compiled(eager, ViewSize.of(preset), options.compilers, precision))
+    everything.update(_compiled(eager, preset, options.compilers, precision))
     for label, networks in everything.items():
         ways[label] = _taken_apart(detector, networks, spent[label], clock)
     height, width = scaled_size(preset, *_SIDES)
@@ -88,13 +95,17 @@ def _measure(name: str, options: argparse.Namespace, precision: Precision, clock
 
 
 def _compiled(
-    eager: EagerBackend, size: ViewSize, compilers: list[str], precision: Precision
+    eager: EagerBackend, preset: AnyPreset, compilers: list[str], precision: Precision
 ) -> Iterator[tuple[str, Mapping[str, Network]]]:
     """Built as servers build them, by the compiler's name."""
+    size = ViewSize.of(preset)
     for name in compilers:
+        compiler = _COMPILERS[name]
+        own = precision if precision in compiler.precisions else "int8"
         with tempfile.TemporaryDirectory(prefix="fovea-speed-") as directory:
-            _COMPILERS[name].build(eager, size, Path(directory), precision=precision)
-            backend = _COMPILERS[name].load(eager, size, Path(directory), precision=precision)
+            examples = natural_views(preset, _EXAMPLES)
+            compiler.build(eager, size, Path(directory), precision=own, examples=examples)
+            backend = compiler.load(eager, size, Path(directory), precision=own)
         assert isinstance(backend, CompiledBackend)
         yield name, backend.networks
 

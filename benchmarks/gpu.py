@@ -161,8 +161,8 @@ def backends(eager: EagerBackend, size: ViewSize, directory: Path) -> Iterator[B
     """All that there are on the device, one after the other."""
     yield eager
     precision: Precision = best_precision(eager.device)
-    for compiler in COMPILERS:
-        reason = compiler.why_not(eager.device, precision)
+    for compiler in (each for each in COMPILERS if precision in each.precisions):
+        reason = compiler.why_not(eager.device)
         built = directory / f"{compiler.name}-{precision}"
         built.mkdir()
         try:

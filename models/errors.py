@@ -120,6 +120,10 @@ class BackendUnavailable(BackendError):
     """This machine, or this network, lacks what the backend needs."""
 
 
+class NothingToCalibrateOn(BackendError):
+    """A backend takes its ranges from real pictures, and none are here."""
+
+
 class BackendRefused(BackendError):
     """What was built differs from eager float32 beyond tolerance."""
 

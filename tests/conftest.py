@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import torch
 
 from tests.redis_server import RedisServer
 
@@ -50,3 +51,12 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """PyTorch computes on one until the module's tests are through: several share their cores with other tests."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

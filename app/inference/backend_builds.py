@@ -226,7 +226,7 @@ class BackendBuilds:
         values: dict[str, object] = {
             **self._directories,
             "name": source.name,
-            "backend": candidate.identity.backend,
+            "key": candidate.identity.key,
             "precision": self._policy.precision,
             "device": self._device,
             "threads": candidate.identity.threads,
@@ -235,13 +235,15 @@ class BackendBuilds:
         }
         if source.version is not None:
             values["version"] = source.version
+        if self._policy.calibration_dataset is not None:
+            values["calibration-dataset"] = self._policy.calibration_dataset
         return [f"--{name}={value}" for name, value in values.items()]
 
     def _say_why_not(self) -> None:
         if not self._has_said_why_not:
             self._has_said_why_not = True
-            for name, reason in why_not(self._device, self._policy):
-                log.info("no %s backends are built: %s", name, reason)
+            for name, precision, reason in why_not(self._device, self._policy):
+                log.info("no %s backends are built in %s: %s", name, precision, reason)
 
 
 class _LastWords:

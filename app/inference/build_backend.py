@@ -17,22 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Final
 
 from app.inference.exports_of import exports_dir, exports_of
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from models.predictor import AnyPredictor
-    from workers.datasets.store import DatasetStore
 
 STARTED: Final = "building starts"  # the line after which time is taken
 EXIT_NOTHING_BUILT: Final = 3  # the model is gone, or the disk full: no fault of what was to be built
 
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
-# pictures: a minute or two of eager float32 on a slow core
-_VERIFIED_ON = {"classification": 64, "segmentation": 12, "detection": 16}
 _NICENESS = 10  # a tenth of what others get; with 19 a busy server would stop it altogether
 
 log = logging.getLogger("app.inference.build_backend")
@@ -46,8 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, required=True, help="laid out like TORCH_HOME")
     parser.add_argument("--name", required=True, help="a registered model, or pretrained weights of the catalogue")
     parser.add_argument("--version", type=int, help="of a registered model")
-    parser.add_argument("--backend", required=True)
-    parser.add_argument("--precision", choices=["auto", "float32"], required=True)
+    parser.add_argument("--key", required=True, help="what to build, of all that the policy allows")
+    parser.add_argument("--precision", choices=["auto", "float32", "int8"], required=True, help="policy")
+    parser.add_argument("--calibration-dataset", help="policy")
     parser.add_argument("--device", required=True)
     parser.add_argument("--threads", type=int, required=True, help="threads of the process that will serve")
     parser.add_argument(
@@ -67,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _build(options: argparse.Namespace) -> int:
     import torch
 
+    from app.inference.pictures_of import pictures_of
     from models.backends.building import build
     from models.backends.choosing import Policy, candidates
     from models.backends.eager import EagerBackend
@@ -81,10 +75,13 @@ def _build(options: argparse.Namespace) -> int:
     registry = Registry(options.registry)
     try:
         found = exports_of(registry, options.weights, name=options.name, version=options.version)
-        policy = Policy(backend=options.backend, precision=options.precision)
-        wanted = candidates(device, policy, weights=found.weights)
-        missing = [each for each in wanted if found.exports.find(each.identity) is None]
-        if not missing:
+        policy = Policy(precision=options.precision, calibration_dataset=options.calibration_dataset)
+        allowed = candidates(device, policy, weights=found.weights)
+        candidate = next((each for each in allowed if each.identity.key == options.key), None)
+        if candidate is None:
+            print(f"{options.key} cannot be built here any more")
+            return EXIT_NOTHING_BUILT
+        if found.exports.find(candidate.identity) is not None:
             return 0
         found.exports.remove_leftovers()
         if options.version is None:
@@ -93,72 +90,32 @@ def _build(options: argparse.Namespace) -> int:
             predictor = Predictor.from_pretrained(
                 *pretrained, weights_dir=options.weights, allow_download=False, device=device
             )
-            views, source = _views(predictor, None, None)
+            own = None
         else:
             version = registry.get(options.name, options.version)
             predictor = Predictor.from_version(registry, version, device)
-            views, source = _views(predictor, version.manifest.dataset, DatasetStore(options.datasets))
+            own = version.manifest.dataset
         assert isinstance(predictor.backend, EagerBackend)
-        for candidate in missing:
-            build(
-                candidate,
-                found.exports,
-                predictor.backend,
-                task=predictor.task,
-                preset=predictor.preset,
-                views=views,
-                source=source,
-                now=lambda: datetime.now(UTC),
-            )
+        pictures = pictures_of(
+            predictor,
+            own,
+            options.calibration_dataset,
+            DatasetStore(options.datasets),
+            with_calibration=candidate.identity.precision == "int8",
+        )
+        build(
+            candidate,
+            found.exports,
+            predictor.backend,
+            task=predictor.task,
+            preset=predictor.preset,
+            pictures=pictures,
+            now=lambda: datetime.now(UTC),
+        )
     except (ModelsError, OSError) as error:
-        print(f"{type(error).__name__}: {error}")
+        print(f"{type(error).__name__}: {error} {getattr(error, 'hint', None) or ''}")
         return EXIT_NOTHING_BUILT
     return 0
-
-
-def _views(
-    predictor: AnyPredictor, dataset: Any, datasets: DatasetStore | None
-) -> tuple[list[Tensor], Literal["dataset", "generated"]]:
-    """What to verify on: validation pictures of the data set it learned from; made-up ones where that is gone."""
-    from models.backends.views import natural_views
-
-    count = _VERIFIED_ON[predictor.task]
-    if dataset is not None and datasets is not None:
-        views = _dataset_views(predictor, f"{dataset.name}/{dataset.version}", dataset.fingerprint, datasets, count)
-        if views:
-            return views, "dataset"
-    return natural_views(predictor.preset, count), "generated"
-
-
-def _dataset_views(
-    predictor: AnyPredictor, reference: str, fingerprint: str, datasets: DatasetStore, count: int
-) -> list[Tensor]:
-    from models.errors import ModelsError
-    from models.images import decode_image
-    from models.predictors.classification import ClassSelection
-    from models.predictors.detection import DetectionSelection
-    from models.predictors.segmentation import SegmentationSelection
-    from workers.errors import WorkersError
-
-    selections = {
-        "classification": ClassSelection(),
-        "detection": DetectionSelection(),
-        "segmentation": SegmentationSelection(),
-    }
-    views: list[Tensor] = []
-    try:
-        version = datasets.resolve(reference)
-        if version.info.fingerprint != fingerprint:
-            return []
-        images = datasets.images(version, "val") or datasets.images(version, "train")
-    except (ModelsError, WorkersError):
-        return []
-    step = max(1, len(images) // count)
-    for image in images[::step][:count]:
-        with suppress(ModelsError, OSError):  # others will do
-            decoded = decode_image((version.images_dir / image.path).read_bytes())
-            views += predictor.prepare(decoded, selections[predictor.task])
-    return views
 
 
 def _die_with(parent: int) -> None:

@@ -60,7 +60,7 @@ class UsedModel(BaseModel):
     version: int | None = Field(description="Null for pretrained weights of the catalogue.")
     architecture: str
     backend: str = Field(description="How the network ran: `eager`, or compiled.")
-    precision: str = Field(description="What it computed in: `float32` or `bfloat16`.")
+    precision: str = Field(description="What it computed in: `float32`, `bfloat16` or `int8`.")
 
     @property
     def reference(self) -> str:

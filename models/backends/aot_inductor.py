@@ -13,6 +13,7 @@ import json
 import shutil
 import weakref
 import zipfile
+from collections.abc import Sequence
 from ctypes import byref, c_char_p, c_size_t, c_void_p
 from pathlib import Path
 
@@ -33,15 +34,24 @@ class AotInductor:
     """Builds packages with torch.export and Inductor. Needs a C++ compiler to build, and none to load."""
 
     name: BackendName = "aot_inductor"
+    precisions: frozenset[Precision] = frozenset({"float32", "bfloat16"})
     libraries: tuple[str, ...] = ()
 
-    def why_not(self, device: torch.device, precision: Precision) -> str | None:  # noqa: ARG002
+    def why_not(self, device: torch.device) -> str | None:
         """See Compiler.why_not."""
         if device.type not in ("cpu", "cuda"):
             return f"AOTInductor makes no code for {device.type}"
         return None if find_compiler() else "no C++ compiler is installed (g++ or clang++)"
 
-    def build(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> None:
+    def build(
+        self,
+        eager: EagerBackend,
+        size: ViewSize,
+        directory: Path,
+        *,
+        precision: Precision,
+        examples: Sequence[Tensor] = (),  # noqa: ARG002
+    ) -> None:
         """See Compiler.build."""
         for part in parts_of(eager, size):
             build_part(part, directory, precision=precision, device=eager.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, cast
 
@@ -14,15 +15,32 @@ from models.backends.choosing import Candidate
 from models.backends.detection.agreement import DetectorBackend, check_detectors, compare_detectors
 from models.backends.eager import EagerBackend
 from models.backends.exports import Exports
-from models.backends.report import Agreement, ExportReport, ExportStatus, Speed
+from models.backends.report import Agreement, Calibration, ExportReport, ExportStatus, Speed
 from models.backends.verification import check, compare, measure
 from models.backends.views import ViewSize
-from models.errors import BackendError, BackendRefused
+from models.errors import BackendError, BackendRefused, NothingToCalibrateOn
 from models.manifest import AnyPreset, Task
 
 log = logging.getLogger(__name__)
 
 _LONGEST_REASON = 2000  # a compiler's words can be pages
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pictures:
+    """What a network is tried out on: views, uint8 [C, h, w]."""
+
+    to_verify_on: Sequence[Tensor]
+    source: Literal["dataset", "generated"]  # of those
+    to_calibrate_on: Sequence[Tensor] = ()  # others, of a data set only
+    dataset: str | None = None  # name and version
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """To be written down."""
+        if self.dataset is None:
+            return None
+        return Calibration(dataset=self.dataset, pictures=len(self.to_calibrate_on))
 
 
 def build(
@@ -32,14 +50,14 @@ def build(
     *,
     task: Task,
     preset: AnyPreset,
-    views: Sequence[Tensor],
-    source: Literal["dataset", "generated"],
+    pictures: Pictures,
     now: Callable[[], datetime],
 ) -> ExportReport:
     """Builds `candidate` and says what came of it, on disk too; a failure is remembered like a success.
 
-    eager: in float32. views: uint8 [C, h, w], to verify on.
-    Raises OSError if the disk is full or the version was deleted meanwhile: then nothing is left behind.
+    eager: in float32.
+    Raises OSError if the disk is full or the version was deleted meanwhile, NothingToCalibrateOn if `pictures` are
+    missing what int8 needs: then nothing is left behind.
     """
     identity, compiler = candidate.identity, candidate.compiler
     size = ViewSize.of(preset)
@@ -51,16 +69,18 @@ def build(
     with exports.new_directory() as directory:
         try:
             began = time.monotonic()
-            compiler.build(eager, size, directory, precision=identity.precision)
+            compiler.build(eager, size, directory, precision=identity.precision, examples=pictures.to_calibrate_on)
             build_s = time.monotonic() - began
             built = compiler.load(eager, size, directory, precision=identity.precision)
             if task == "detection":
-                agreement = compare_detectors(eager, cast("DetectorBackend", built), views, source=source)
+                agreement = compare_detectors(
+                    eager, cast("DetectorBackend", built), pictures.to_verify_on, source=pictures.source
+                )
             else:
-                agreement = compare(task, eager, built, views, source=source)
-            speeds = measure(eager, built, views, device=eager.device)
+                agreement = compare(task, eager, built, pictures.to_verify_on, source=pictures.source)
+            speeds = measure(eager, built, pictures.to_verify_on, device=eager.device)
             (check_detectors if task == "detection" else check)(agreement, identity.precision)
-        except OSError:
+        except (OSError, NothingToCalibrateOn):
             raise
         except Exception as error:  # a compiler breaks with anything
             status = "refused" if isinstance(error, BackendRefused) else "failed"
@@ -75,6 +95,7 @@ def build(
                 identity=identity,
                 status=status,
                 reason=reason,
+                calibration=pictures.calibration if identity.precision == "int8" else None,
                 agreement=agreement,
                 speeds=speeds,
                 build_s=build_s,

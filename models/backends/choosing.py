@@ -19,6 +19,7 @@ from models.backends.exports import Exports
 from models.backends.graphs import DetectionGraph
 from models.backends.machine import best_precision, describe_libraries, describe_machine
 from models.backends.openvino import OpenVino
+from models.backends.openvino_int8 import OpenVinoInt8
 from models.backends.report import ExportIdentity, ExportReport
 from models.backends.views import ViewSize, natural_views
 from models.errors import BackendUnavailable
@@ -30,11 +31,13 @@ COMPILERS: Final[tuple[Compiler, ...]] = (  # the quickest to build first
     EagerBfloat16(),
     CudaGraphs(),
     OpenVino(),
+    OpenVinoInt8(),
     AotInductor(),
 )
 
 BackendChoice = Literal["auto", "eager", "aot_inductor", "openvino", "cuda_graphs"]
-PrecisionChoice = Literal["auto", "float32"]
+PrecisionChoice = Literal["auto", "float32"]  # of a request
+PrecisionPolicy = Literal["auto", "float32", "int8"]  # of an operator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +45,8 @@ class Policy:
     """What an operator wants."""
 
     backend: BackendChoice = "auto"  # eager: nothing is built
-    precision: PrecisionChoice = "auto"  # auto: bfloat16 where the device has it
+    precision: PrecisionPolicy = "auto"  # auto: bfloat16 where the device has it; int8: that too, where it is verified
+    calibration_dataset: str | None = None  # for int8 networks of models whose own data set is not here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,24 +64,26 @@ def can_be_built(eager: EagerBackend) -> bool:
 
 def candidates(device: torch.device, policy: Policy, *, weights: str) -> list[Candidate]:
     """What can be built here for the weights of that digest, for as many threads as PyTorch is set to."""
-    precision = _precision(device, policy)
-    return [
-        Candidate(compiler=compiler, identity=identify(compiler, precision, device, weights=weights))
-        for compiler in _wanted(policy)
-        if compiler.why_not(device, precision) is None
-    ]
+    found = []
+    for compiler, precision in _wanted(device, policy):
+        if compiler.why_not(device) is None:
+            calibration = policy.calibration_dataset if precision == "int8" else None
+            identity = identify(compiler, precision, device, weights=weights, calibration=calibration)
+            found.append(Candidate(compiler=compiler, identity=identity))
+    return found
 
 
-def why_not(device: torch.device, policy: Policy) -> Iterator[tuple[BackendName, str]]:
+def why_not(device: torch.device, policy: Policy) -> Iterator[tuple[BackendName, Precision, str]]:
     """What cannot be built here, and why: to be told, not to be tried."""
-    precision = _precision(device, policy)
-    for compiler in _wanted(policy):
-        reason = compiler.why_not(device, precision)
-        if reason and not isinstance(compiler, EagerBfloat16):
-            yield compiler.name, reason
+    for compiler, precision in _wanted(device, policy):
+        reason = compiler.why_not(device)
+        if reason:
+            yield compiler.name, precision, reason
 
 
-def identify(compiler: Compiler, precision: Precision, device: torch.device, *, weights: str) -> ExportIdentity:
+def identify(
+    compiler: Compiler, precision: Precision, device: torch.device, *, weights: str, calibration: str | None = None
+) -> ExportIdentity:
     """All that what `compiler` would build here depends on."""
     return ExportIdentity(
         backend=compiler.name,
@@ -85,6 +91,7 @@ def identify(compiler: Compiler, precision: Precision, device: torch.device, *, 
         device=device.type,
         threads=torch.get_num_threads(),
         weights=weights,
+        calibration=calibration,
         libraries=describe_libraries(*compiler.libraries),
         machine=describe_machine(device),
     )
@@ -132,11 +139,10 @@ def choose(
     return None
 
 
-def _wanted(policy: Policy) -> Iterator[Compiler]:
+def _wanted(device: torch.device, policy: Policy) -> Iterator[tuple[Compiler, Precision]]:
+    precisions: list[Precision] = ["float32" if policy.precision == "float32" else best_precision(device)]
+    if policy.precision == "int8":
+        precisions.append("int8")
     for compiler in COMPILERS:
         if policy.backend in ("auto", compiler.name):
-            yield compiler
-
-
-def _precision(device: torch.device, policy: Policy) -> Precision:
-    return best_precision(device) if policy.precision == "auto" else "float32"
+            yield from ((compiler, precision) for precision in precisions if precision in compiler.precisions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,17 +30,30 @@ class Compiler(Protocol):
         """What its backends are called."""
 
     @property
+    def precisions(self) -> frozenset[Precision]:
+        """What its networks can compute in."""
+
+    @property
     def libraries(self) -> tuple[str, ...]:
         """Distributions, besides torch, whose version matters to what it makes."""
 
-    def why_not(self, device: torch.device, precision: Precision) -> str | None:
+    def why_not(self, device: torch.device) -> str | None:
         """Why it cannot build or run here, found without trying; None: it can."""
 
-    def build(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> None:
+    def build(
+        self,
+        eager: EagerBackend,
+        size: ViewSize,
+        directory: Path,
+        *,
+        precision: Precision,
+        examples: Sequence[Tensor] = (),
+    ) -> None:
         """Writes what `load` needs into `directory`, which is empty. eager: float32.
 
-        Takes a while. The number of threads that PyTorch is set to is built in. Raises BackendError, or whatever the
-        compiler breaks with.
+        examples: pictures as the network will see them, uint8 [C, h, w], from which its ranges are taken. Takes a
+        while. The number of threads that PyTorch is set to is built in. Raises BackendError, or whatever the compiler
+        breaks with.
         """
 
     def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> Backend:

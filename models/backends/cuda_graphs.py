@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,13 +34,22 @@ class CudaGraphs:
     """Records networks whose views have one size."""
 
     name: BackendName = "cuda_graphs"
+    precisions: frozenset[Precision] = frozenset({"float32", "bfloat16"})
     libraries: tuple[str, ...] = ()
 
-    def why_not(self, device: torch.device, precision: Precision) -> str | None:  # noqa: ARG002
+    def why_not(self, device: torch.device) -> str | None:
         """See Compiler.why_not."""
         return None if device.type == "cuda" else f"CUDA graphs are for NVIDIA GPUs, not for {device.type}"
 
-    def build(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> None:  # noqa: ARG002
+    def build(
+        self,
+        eager: EagerBackend,
+        size: ViewSize,
+        directory: Path,  # noqa: ARG002
+        *,
+        precision: Precision,  # noqa: ARG002
+        examples: Sequence[Tensor] = (),  # noqa: ARG002
+    ) -> None:
         """There is nothing to write. Raises BackendUnavailable for what cannot be recorded."""
         if isinstance(eager.graph, DetectionGraph):  # the CPU decides which boxes they go on with
             raise BackendUnavailable("A detector does not do the same for every picture, as a CUDA graph would.")

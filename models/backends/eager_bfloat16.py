@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from models.backends.backend import BackendName, Precision
 from models.backends.eager import EagerBackend
@@ -17,15 +19,22 @@ class EagerBfloat16:
     """A copy of the network in half the memory."""
 
     name: BackendName = "eager"
+    precisions: frozenset[Precision] = frozenset({"bfloat16"})
     libraries: tuple[str, ...] = ()
 
-    def why_not(self, device: torch.device, precision: Precision) -> str | None:
+    def why_not(self, device: torch.device) -> str | None:
         """See Compiler.why_not."""
-        if precision == "float32":
-            return "eager float32 needs no building"
         return None if has_bfloat16(device) else f"{device} has no bfloat16 in hardware"
 
-    def build(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> None:
+    def build(
+        self,
+        eager: EagerBackend,
+        size: ViewSize,
+        directory: Path,
+        *,
+        precision: Precision,
+        examples: Sequence[Tensor] = (),
+    ) -> None:
         """There is nothing to write."""
 
     def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> EagerBackend:  # noqa: ARG002

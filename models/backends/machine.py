@@ -25,8 +25,13 @@ def has_bfloat16(device: torch.device) -> bool:
     return False
 
 
+def has_int8(device: torch.device) -> bool:
+    """Whether the device multiplies matrices of 8-bit integers in hardware, faster than of bfloat16."""
+    return device.type == "cpu" and bool({"avx512_vnni", "avx_vnni", "amx_int8"} & _processor_flags())
+
+
 def best_precision(device: torch.device) -> Precision:
-    """What a network computes in if nobody says otherwise."""
+    """What a network computes in if nobody says otherwise: of what differs from float32 by rounding alone."""
     return "bfloat16" if has_bfloat16(device) else "float32"
 
 

@@ -5,4 +5,4 @@ from __future__ import annotations
 from typing import Literal
 
 BackendName = Literal["eager", "aot_inductor", "openvino", "cuda_graphs"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]

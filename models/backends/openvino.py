@@ -1,8 +1,8 @@
 """Intel's inference runtime, for x86 and Arm processors: the extra `fovea[openvino]` (Apache-2.0).
 
 Its Python package reports to its maker as soon as it is imported, by the distribution `openvino-telemetry`, unless that
-is not there: then it works with a stub of its own. `_openvino` keeps it away. Networks are stored in OpenVINO's own
-format and compiled when they are loaded, which takes a fraction of a second.
+is not there: then it works with a stub of its own. `import_openvino` keeps it away. Networks are stored in OpenVINO's
+own format and compiled when they are loaded, which takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import queue
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,9 +32,10 @@ class OpenVino:
     """Converts exported networks."""
 
     name: BackendName = "openvino"
+    precisions: frozenset[Precision] = frozenset({"float32", "bfloat16"})
     libraries: tuple[str, ...] = ("openvino",)
 
-    def why_not(self, device: torch.device, precision: Precision) -> str | None:  # noqa: ARG002
+    def why_not(self, device: torch.device) -> str | None:
         """See Compiler.why_not."""
         if device.type != "cpu":
             return f"here OpenVINO serves CPUs, not {device.type}"
@@ -41,43 +43,40 @@ class OpenVino:
             return "OpenVINO is not installed: pip install 'fovea[openvino]'"
         return None
 
-    def build(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> None:  # noqa: ARG002
+    def build(
+        self,
+        eager: EagerBackend,
+        size: ViewSize,
+        directory: Path,
+        *,
+        precision: Precision,  # noqa: ARG002
+        examples: Sequence[Tensor] = (),  # noqa: ARG002
+    ) -> None:
         """See Compiler.build. Weights are stored in float32 whatever the network will compute in."""
-        openvino = _openvino()
         for part in parts_of(eager, size):
-            model = openvino.convert_model(export(part, "float32", eager.device))
-            (network_input,) = model.inputs
-            sides = [-1 if at in part.varies else side for at, side in enumerate(part.example.shape)][1:]
-            model.reshape({network_input: openvino.PartialShape([openvino.Dimension(1, part.most_rows), *sides])})
-            openvino.save_model(model, _file(directory, part), compress_to_fp16=False)
+            store(convert(part, eager.device), directory, part)
 
     def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> CompiledBackend:
         """See Compiler.load."""
-        networks = {
-            part.name: OpenVinoNetwork(
-                _file(directory, part),
-                precision=precision,
-                threads=torch.get_num_threads(),
-                has_few_shapes=not part.varies and part.most_rows <= LARGEST_BATCH,
-            )
-            for part in parts_of(eager, size)
-        }
+        networks = load_networks(eager, size, directory, hint=precision)
         return CompiledBackend(eager, size, networks, name=self.name, precision=precision)
 
 
 class OpenVinoNetwork:
     """A network on the CPU. Calls wait for each other: each has all the threads."""
 
-    def __init__(self, path: Path, *, precision: Precision, threads: int, has_few_shapes: bool) -> None:
-        """has_few_shapes: of its input; what each needs is kept then. Raises BackendUnavailable."""
+    def __init__(self, path: Path, *, hint: Precision, threads: int, has_few_shapes: bool) -> None:
+        """hint: what layers compute in that are not of integers. has_few_shapes: of its input; what each needs is kept
+        then. Raises BackendUnavailable.
+        """
         cache = {} if has_few_shapes else {"CPU_RUNTIME_CACHE_CAPACITY": 0}  # megabytes for every size of picture
         try:
-            core = _openvino().Core()
+            core = import_openvino().Core()
             compiled = core.compile_model(
                 core.read_model(path),
                 "CPU",
                 {
-                    "INFERENCE_PRECISION_HINT": "f32" if precision == "float32" else "bf16",
+                    "INFERENCE_PRECISION_HINT": "f32" if hint == "float32" else "bf16",
                     "NUM_STREAMS": 1,  # one caller at a time: a second stream would halve what the first one gets
                     "INFERENCE_NUM_THREADS": threads,
                     "ENABLE_CPU_PINNING": False,  # processes beside it would be pinned to the same cores
@@ -100,11 +99,41 @@ class OpenVinoNetwork:
         return tuple(torch.from_numpy(found[number]) for number in range(len(found)))
 
 
+def convert(part: Part, device: torch.device) -> Any:
+    """The part, whose weights lie on `device`, as OpenVINO's `Model` in float32."""
+    openvino = import_openvino()
+    model = openvino.convert_model(export(part, "float32", device))
+    (network_input,) = model.inputs
+    sides = [-1 if at in part.varies else side for at, side in enumerate(part.example.shape)][1:]
+    model.reshape({network_input: openvino.PartialShape([openvino.Dimension(1, part.most_rows), *sides])})
+    return model
+
+
+def store(model: Any, directory: Path, part: Part) -> None:
+    """Writes it where `load_networks` looks for it."""
+    import_openvino().save_model(model, _file(directory, part), compress_to_fp16=False)
+
+
+def load_networks(
+    eager: EagerBackend, size: ViewSize, directory: Path, *, hint: Precision
+) -> dict[str, OpenVinoNetwork]:
+    """The networks that were stored in `directory`, by the names of `parts_of`. Raises BackendError."""
+    return {
+        part.name: OpenVinoNetwork(
+            _file(directory, part),
+            hint=hint,
+            threads=torch.get_num_threads(),
+            has_few_shapes=not part.varies and part.most_rows <= LARGEST_BATCH,
+        )
+        for part in parts_of(eager, size)
+    }
+
+
 def _file(directory: Path, part: Part) -> Path:
     return directory / f"{part.name}.xml"
 
 
-def _openvino() -> ModuleType:
+def import_openvino() -> ModuleType:
     """The package, with its telemetry out of reach.
 
     Raises BackendUnavailable if it is not installed, or was imported by somebody else who let the telemetry in.

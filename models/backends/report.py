@@ -23,6 +23,9 @@ class ExportIdentity(BaseModel):
     device: str = Field(description="`cpu` or `cuda`.")
     threads: int = Field(ge=1, description="Threads that compute one batch.")
     weights: str = Field(description="Digest of the weights.")
+    calibration: str | None = Field(
+        None, description="Of int8: the data set to calibrate on where that of the model itself is not here."
+    )
     libraries: dict[str, str] = Field(description="Version of each that matters, and a digest of our own code.")
     machine: dict[str, str] = Field(description="What its machine code is made for.")
 
@@ -39,7 +42,9 @@ class Agreement(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     pictures: int = Field(description="How many were looked at.")
-    source: Literal["dataset", "generated"] = Field(description="Pictures the model learned from, or made-up ones.")
+    source: Literal["dataset", "generated"] = Field(
+        description="Validation pictures of a data set, the model's own if it is here; or made-up ones."
+    )
     top1: float | None = Field(
         None, description="Share of pictures, in segmentation of pixels, with the same best category."
     )
@@ -52,6 +57,15 @@ class Agreement(BaseModel):
     network_difference: float | None = Field(
         None, description="Of a detector: largest relative difference of what a network of it gives for one input."
     )
+
+
+class Calibration(BaseModel):
+    """What the ranges of int8 were taken from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str = Field(description="`ants-bees/1`.")
+    pictures: int
 
 
 class Speed(BaseModel):
@@ -75,6 +89,7 @@ class ExportReport(BaseModel):
         description="`verified`: may serve; `refused`: differs from eager float32; `failed`: could not be built."
     )
     reason: str | None = Field(None, description="Why it was refused or failed.")
+    calibration: Calibration | None = Field(None, description="Of int8.")
     agreement: Agreement | None = None
     speeds: tuple[Speed, ...] = ()
     created_at: datetime

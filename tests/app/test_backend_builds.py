@@ -11,7 +11,8 @@ import re
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from models.backends.backend import Backend
 from models.backends.choosing import Chosen, Policy
 from models.backends.eager import EagerBackend
 from models.backends.exports import Exports
+from models.backends.openvino_int8 import OpenVinoInt8
 from models.backends.report import ExportReport
 from models.manifest import DatasetReference
 from models.predictors.classification import ClassSelection
@@ -95,15 +97,6 @@ def with_server(work: Callable[[Server], Coroutine[Any, Any, None]], *args: Any,
             await server.models.close()
 
     asyncio.run(run())
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Builders compute on as many threads as this process: two that share a core with others wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -352,7 +345,7 @@ def test_builder_that_waits_for_another_ends_with_its_parent(tmp_path: Path) -> 
     lock = tmp_path / "exports" / ".lock"
     lock.parent.mkdir()
     arguments = [f"--{name}={tmp_path}" for name in ("registry", "datasets", "weights")]
-    arguments += ["--name=one", "--backend=openvino", "--precision=auto", "--device=cpu", "--threads=1"]
+    arguments += ["--name=one", "--key=openvino", "--precision=auto", "--device=cpu", "--threads=1"]
     parent_code = (
         "import os, subprocess, sys\n"
         "command = [sys.executable, '-m', 'app.inference.build_backend', *sys.argv[1:]]\n"
@@ -389,7 +382,7 @@ def test_absent_compilers_are_said_once(home: Path, caplog: pytest.LogCaptureFix
         for name in ("one", "two"):
             await server.load(name)
         assert server.ready == []
-        assert caplog.text.count("no openvino backends are built: it is not there") == 1
+        assert caplog.text.count("no openvino backends are built in float32: it is not there") == 1
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(StandIn, "why_not", lambda *_: "it is not there")
@@ -443,3 +436,31 @@ def test_real_server_builds_and_swaps_beside_its_requests(start_api: StartApi) -
     assert answer["predictions"][0]["classes"][0]["label"] == "left"
     exports = api.http.get("/v1/models/compass/versions/1").json()["exports"]
     assert [export["status"] for export in exports] == ["verified"]
+
+
+@pytest.mark.skipif(OpenVinoInt8().why_not(torch.device("cpu")) is not None, reason="int8 cannot be built here")
+def test_int8_waits_for_pictures_to_calibrate_on(
+    shades: RunningApi, one_thread: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real builder, for a model whose own data set is not here: without another one, and with it."""
+    publish_compass(shades.services.registry, "one")
+    monkeypatch.setattr(choosing, "COMPILERS", (OpenVinoInt8(),))
+
+    async def without(server: Server) -> None:
+        await server.load("one")
+        assert server.ready == []
+        assert not Exports(shades.home / "registry" / "one" / "1" / "exports").reports()
+        assert "There is no dataset 'shadse'. There is shades." in caplog.text
+        assert "FOVEA_CALIBRATION_DATASET names another" in caplog.text
+
+    async def with_it(server: Server) -> None:
+        loaded = await server.load("one")
+        assert [(backend.name, backend.precision) for backend in server.ready] == [("openvino", "int8")]
+        assert answers(loaded)[0][0] in ("left", "right")
+        (report,) = Exports(shades.home / "registry" / "one" / "1" / "exports").reports()
+        assert report.calibration is not None
+        assert report.calibration.dataset == "shades/1"
+
+    policy = Policy(backend="openvino", precision="int8")
+    with_server(without, shades.home, None, policy=replace(policy, calibration_dataset="shadse"))
+    with_server(with_it, shades.home, None, policy=replace(policy, calibration_dataset="shades"))

@@ -24,6 +24,7 @@ MODELS_MAY_IMPORT = {
     "cv2",
     "faster_coco_eval",
     "openvino",
+    "nncf",
 }
 ONLY_IN = {
     "celery": {"workers/queue.py", "workers/tasks.py", "workers/main.py"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,24 @@ class StandIn:
     """Stores one number: what the eager network's answers are multiplied by."""
 
     name: BackendName = "openvino"
+    precisions: frozenset[Precision] = frozenset({"float32", "bfloat16"})
     libraries: tuple[str, ...] = ()
 
     def __init__(self, gain: float = 1.0) -> None:
         self.gain = gain
 
-    def why_not(self, device: torch.device, precision: Precision) -> str | None:
+    def why_not(self, device: torch.device) -> str | None:
         return None
 
-    def build(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> None:
+    def build(
+        self,
+        eager: EagerBackend,
+        size: ViewSize,
+        directory: Path,
+        *,
+        precision: Precision,
+        examples: Sequence[Tensor] = (),
+    ) -> None:
         (directory / "gain.json").write_text(json.dumps(self.gain))
 
     def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> Backend:

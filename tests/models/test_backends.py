@@ -18,7 +18,7 @@ import torch
 from models.backends import choosing, machine
 from models.backends.aot_inductor import find_compiler
 from models.backends.backend import Backend
-from models.backends.building import build
+from models.backends.building import Pictures, build
 from models.backends.choosing import Candidate, Policy, candidates, choose, why_not
 from models.backends.eager import EagerBackend
 from models.backends.eager_bfloat16 import EagerBfloat16
@@ -81,8 +81,7 @@ def built(
         eager,
         task=task,
         preset=preset,
-        views=natural_views(preset, 7),
-        source="generated",
+        pictures=Pictures(to_verify_on=natural_views(preset, 7), source="generated"),
         now=lambda: NOW,
     )
 
@@ -354,7 +353,7 @@ def test_what_is_missing_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("models.backends.aot_inductor.find_compiler", lambda: None)
     monkeypatch.setattr("models.backends.openvino.importlib.util.find_spec", lambda _: None)
     assert candidates(CPU, Policy(), weights="w") == []
-    reasons = dict(why_not(CPU, Policy()))
+    reasons = {name: reason for name, _, reason in why_not(CPU, Policy())}
     assert "C++ compiler" in reasons["aot_inductor"]
     assert "fovea[openvino]" in reasons["openvino"]
 

@@ -21,6 +21,8 @@ from models.presets import apply_preset, normalise, preset_with_size
 from models.registry import Registry
 from tests.builders import gradient_tensor
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # on pictures this small a second one only waits
+
 CATEGORIES = ("ant", "bee", "fly", "moth", "wasp")  # as many as no other layer has of anything
 GIANT_PARAMETERS = 300_000_000  # of these only the head learns: gradients of everything would take gigabytes more
 
@@ -30,15 +32,6 @@ def test_catalogue_is_torchvisions_and_the_garment_classifier() -> None:
 
     assert names("classification") == sorted([*theirs, "garment_classifier"])
     assert len(theirs) >= 80
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Pictures this small give a second thread nothing but waiting."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.backends import choosing, cuda_graphs
-from models.backends.building import build
+from models.backends.building import Pictures, build
 from models.backends.choosing import Candidate, Policy, candidates, choose, identify, why_not
 from models.backends.cuda_graphs import CudaGraphs, CudaGraphsBackend, batch_sizes, next_size, record
 from models.backends.eager import EagerBackend
@@ -149,8 +149,7 @@ def test_networks_without_fixed_work_are_written_down_as_failed(tmp_path: Path, 
         eager,
         task="segmentation",
         preset=SCALE_PRESET,
-        views=natural_views(SCALE_PRESET, 2),
-        source="generated",
+        pictures=Pictures(to_verify_on=natural_views(SCALE_PRESET, 2), source="generated"),
         now=lambda: datetime.now(UTC),
     )
     assert (report.status, report.speeds) == ("failed", ())
@@ -160,7 +159,9 @@ def test_networks_without_fixed_work_are_written_down_as_failed(tmp_path: Path, 
 def test_processor_has_none_and_says_so() -> None:
     policy = Policy(backend="cuda_graphs")
     assert candidates(CPU, policy, weights="w") == []
-    assert dict(why_not(CPU, policy)) == {"cuda_graphs": "CUDA graphs are for NVIDIA GPUs, not for cpu"}
+    assert list(why_not(CPU, policy)) == [
+        ("cuda_graphs", best_precision(CPU), "CUDA graphs are for NVIDIA GPUs, not for cpu")
+    ]
 
 
 def test_gpu_is_asked_for_them_in_the_precision_that_suits_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,8 +204,7 @@ def test_best_precision_is_verified_stored_and_taken(tmp_path: Path, monkeypatch
         eager,
         task="classification",
         preset=PRESET,
-        views=natural_views(PRESET, 7),
-        source="generated",
+        pictures=Pictures(to_verify_on=natural_views(PRESET, 7), source="generated"),
         now=lambda: datetime.now(UTC),
     )
     assert (report.status, report.reason, report.files) == ("verified", None, {})

@@ -8,7 +8,7 @@ import gc
 import mmap
 import sys
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from models.architectures.catalog import build as build_architecture
 from models.backends.aot_inductor import AotInductorNetwork, build_part
-from models.backends.building import build
+from models.backends.building import Pictures, build
 from models.backends.choosing import Candidate, Policy, choose, identify
 from models.backends.compiler import CompiledBackend, Compiler, parts_of
 from models.backends.detection.agreement import (
@@ -43,18 +43,12 @@ from tests.models.detecting import assert_same_detections, smooth_pictures, that
 from tests.models.test_backends import needs_compiler, needs_openvino
 from tests.models.test_yolo import rectangles
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # on pictures this small a second one only waits
+
 CPU = torch.device("cpu")
 PRESET = ScalePreset(shorter_px=96, longer_px=128)
 SMALL = {"backbone": "mobilenet_v3_small"}
 SUMMED_OTHERWISE = {"px": 0.02, "score": 2e-4, "other": 1e-2}  # the same float32 arithmetic in another order
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def detector(name: str, *, preset: ScalePreset = PRESET) -> EagerBackend:
@@ -197,8 +191,7 @@ def test_detector_is_built_verified_on_its_objects_and_chosen(tmp_path: Path) ->
         eager,
         task="detection",
         preset=PRESET,
-        views=views,
-        source="dataset",
+        pictures=Pictures(to_verify_on=views, source="dataset"),
         now=lambda: datetime(2026, 11, 28, tzinfo=UTC),
     )
     assert (report.status, report.reason) == ("verified", None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from models.architectures.catalog import build, build_empty, get_architecture, h
 from models.presets import preset_with_size
 from models.state_dicts import for_publishing, module_from_state_dict, read_state_dict, save_state_dict
 from tests.builders import gradient_tensor
+
+pytestmark = pytest.mark.usefixtures("one_thread")  # on pictures this small a second one only waits
 
 NUM_CATEGORIES = 3
 SIZE_PX = 64
@@ -36,15 +37,6 @@ VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (
     *((name, {}) for name in (*names("detection"), *names("segmentation")) if not get_architecture(name).options),
 )
 OURS = ["fast_rcnn", "fasterrcnn_fpn", "maskrcnn_fpn", "rcnn", "yolo"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Pictures this small give a second thread nothing but waiting."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_catalogue_has_torchvisions_and_ours() -> None:

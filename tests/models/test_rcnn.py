@@ -153,9 +153,8 @@ def test_region_losses_are_by_hand() -> None:
     assert float(losses["loss_boxes"]) == pytest.approx((0.5 * 0.5**2 + (2 - 0.5)) / 2)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_fast_rcnn_learns_coloured_rectangles_from_given_proposals() -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     module = build("fast_rcnn", num_categories=2, image_size_px=64, options=SMALL)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
@@ -169,7 +168,6 @@ def test_fast_rcnn_learns_coloured_rectangles_from_given_proposals() -> None:
         losses["loss_categories"].backward()
         optimizer.step()
         history.append(float(losses["loss_categories"].detach()))
-    torch.set_num_threads(threads)
 
     assert sum(history[-5:]) < 0.6 * sum(history[:5])
 

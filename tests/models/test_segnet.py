@@ -39,9 +39,8 @@ def test_every_pixel_has_logits_whatever_the_size(height: int, width: int) -> No
         assert module(torch.rand(1, 3, height, width))["out"].shape == (1, 4, height, width)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_segnet_learns_where_a_square_is() -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     module = build("segnet", num_categories=2, options=SMALL)
     images, labels = torch.rand(4, 3, 64, 64) * 0.2, torch.zeros(4, 64, 64, dtype=torch.int64)
@@ -53,7 +52,6 @@ def test_segnet_learns_where_a_square_is() -> None:
         optimizer.zero_grad()
         functional.cross_entropy(module(images)["out"], labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    torch.set_num_threads(threads)
 
     found = module(images)["out"].argmax(1)
     assert float((found == labels).float().mean()) > 0.95

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -30,6 +29,8 @@ from models.manifest import ScalePreset
 from tests.models.detecting import assert_same_detections, smooth_pictures, that_detects
 from tests.models.test_yolo import rectangles
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # on pictures this small a second one only waits
+
 SMALL = {"backbone": "mobilenet_v3_small"}
 WHOLE = ("rcnn", "fast_rcnn")  # selective search is most of them
 TAKEN_APART = [name for name in names("detection") if name not in WHOLE]
@@ -38,14 +39,6 @@ ODD = (91, 133)  # px
 ALONE = ("fasterrcnn_fpn", "maskrcnn_fpn", "ssdlite320_mobilenet_v3_large", "yolo")  # the light ones, one of each kind
 STEPS = {"yolo": 40, "fasterrcnn_fpn": 5}
 PRESET = ScalePreset(shorter_px=64, longer_px=64)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _built(name: str, *, image_size_px: int | None = None) -> nn.Module:

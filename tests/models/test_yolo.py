@@ -38,9 +38,8 @@ def rectangles(seed: int, *, size_px: int = 64) -> tuple[Tensor, dict[str, Tenso
     return image, {"boxes": torch.tensor(boxes), "labels": torch.tensor(labels)}
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_modern_learns_coloured_rectangles_from_scratch() -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     module = build("yolo", num_categories=2, image_size_px=64, options=SMALL)
     optimizer = torch.optim.AdamW(module.parameters(), lr=2e-3)
@@ -53,7 +52,6 @@ def test_modern_learns_coloured_rectangles_from_scratch() -> None:
     image, target = rectangles(10_000)
     with torch.inference_mode():
         (found,) = module.eval()([image])
-    torch.set_num_threads(threads)
 
     for label in (1, 2):
         best = found["boxes"][found["labels"] == label][0]

@@ -27,7 +27,11 @@ _CERTAIN_SCORE: Final = 0.5  # what is found so surely must be an object of eage
 _MOST_OBJECTS = 1000  # a picture
 
 # Most that the outputs of a network may differ, relative to their size, and least average precision.
-DETECTOR_TOLERANCES: Final[dict[Precision, tuple[float, float]]] = {"float32": (0.002, 0.99), "bfloat16": (0.1, 0.9)}
+DETECTOR_TOLERANCES: Final[dict[Precision, tuple[float, float]]] = {
+    "float32": (0.002, 0.99),
+    "bfloat16": (0.1, 0.9),
+    "int8": (0.15, 0.9),
+}
 
 
 class DetectorBackend(Backend, Protocol):

@@ -1,0 +1,118 @@
+"""OpenVINO's networks in 8-bit integers, quantised after training: the extra `fovea[int8]` (NNCF, Apache-2.0).
+
+Weights and what layers hand on become integers of 8 bits, each with a scale: weights by their largest value, the rest
+by what the network makes of example pictures; biases then take up the mean error (Nagel et al. 2021, "A White Paper on
+Neural Network Quantization"; the algorithm is NNCF's). It is more than rounding, so an operator has to ask for it, and
+the pictures have to be real ones. NNCF reports to its maker by the distribution that `import_openvino` keeps away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.backends.backend import BackendName, Precision
+from models.backends.calibration import inputs_of_parts
+from models.backends.compiler import CompiledBackend, parts_of
+from models.backends.eager import EagerBackend
+from models.backends.machine import best_precision, has_int8
+from models.backends.openvino import OpenVino, convert, import_openvino, load_networks, store
+from models.backends.part import Part
+from models.backends.views import ViewSize
+from models.errors import NothingToCalibrateOn
+
+_LAYERS = frozenset({"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"})
+_SMOOTHED = (nn.MultiheadAttention,)  # what NNCF calls a transformer: outliers go from activations to weights
+
+
+class OpenVinoInt8:
+    """Quantises what `OpenVino` converts."""
+
+    name: BackendName = "openvino"
+    precisions: frozenset[Precision] = frozenset({"int8"})
+    libraries: tuple[str, ...] = ("openvino", "nncf")
+
+    def why_not(self, device: torch.device) -> str | None:
+        """See Compiler.why_not."""
+        reason = OpenVino().why_not(device)
+        if reason:
+            return reason
+        if not has_int8(device):
+            return "the processor has no instructions for 8-bit integers (AVX-512 VNNI, AVX-VNNI or AMX)"
+        if importlib.util.find_spec("nncf") is None:
+            return "NNCF is not installed: pip install 'fovea[int8]'"
+        return None
+
+    def build(
+        self,
+        eager: EagerBackend,
+        size: ViewSize,
+        directory: Path,
+        *,
+        precision: Precision,  # noqa: ARG002
+        examples: Sequence[Tensor] = (),
+    ) -> None:
+        """See Compiler.build. Raises NothingToCalibrateOn without examples."""
+        if not examples:
+            raise NothingToCalibrateOn(
+                "int8 needs pictures to calibrate on, and there is no data set of this model here.",
+                hint="FOVEA_CALIBRATION_DATASET names another.",
+            )
+        inputs = inputs_of_parts(eager, examples)
+        for part in parts_of(eager, size):
+            model = convert(part, eager.device)
+            seen = inputs.get(part.name)
+            store(quantised(model, part, seen) if seen else model, directory, part)
+
+    def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> CompiledBackend:
+        """See Compiler.load."""
+        networks = load_networks(eager, size, directory, hint=best_precision(eager.device))
+        return CompiledBackend(eager, size, networks, name=self.name, precision=precision)
+
+
+def quantised(model: Any, part: Part, inputs: Sequence[Tensor]) -> Any:
+    """What `convert` made of the part, in integers that suit these inputs of it."""
+    nncf = _nncf()
+    is_transformer = any(isinstance(module, _SMOOTHED) for module in part.module.modules())
+    with contextlib.redirect_stdout(io.StringIO()):  # bars of progress
+        return nncf.quantize(
+            model,
+            nncf.Dataset([each.numpy() for each in inputs]),
+            subset_size=len(inputs),
+            preset=nncf.QuantizationPreset.MIXED,  # asymmetric ranges where values have both signs
+            model_type=nncf.ModelType.TRANSFORMER if is_transformer else None,
+            ignored_scope=nncf.IgnoredScope(names=_last_layers(model)),
+        )
+
+
+def _last_layers(model: Any) -> list[str]:
+    """Names of the layers that no other follows: they take little time, and their errors nobody evens out."""
+    last: list[str] = []
+    leading: set[str] = set()  # to a layer
+    for operator in reversed(model.get_ordered_ops()):
+        name = operator.get_friendly_name()
+        inputs = (end for output in operator.outputs() for end in output.get_target_inputs())
+        readers = [end.get_node() for end in inputs]
+        if any(one.get_friendly_name() in leading or one.get_type_name() in _LAYERS for one in readers):
+            leading.add(name)
+        elif operator.get_type_name() in _LAYERS:
+            last.append(name)
+    return last
+
+
+def _nncf() -> ModuleType:
+    import_openvino()  # its maker's telemetry goes out of reach
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    module: ModuleType = nncf
+    return module

@@ -1,0 +1,285 @@
+"""Networks of 8-bit integers: calibrated on real pictures only, nearly the same answers, and only where asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.backends import choosing, machine
+from models.backends.backend import Precision
+from models.backends.building import Pictures, build
+from models.backends.calibration import inputs_of_parts
+from models.backends.choosing import COMPILERS, Candidate, Policy, candidates, choose, identify, why_not
+from models.backends.compiler import parts_of
+from models.backends.eager import EagerBackend
+from models.backends.eager_bfloat16 import EagerBfloat16
+from models.backends.exports import Exports
+from models.backends.graphs import ClassificationGraph
+from models.backends.openvino import OpenVino, convert
+from models.backends.openvino_int8 import OpenVinoInt8, quantised
+from models.backends.part import Part
+from models.backends.report import ExportReport
+from models.backends.views import ViewSize, natural_views
+from models.errors import NothingToCalibrateOn
+from tests.models.detecting import smooth_pictures
+from tests.models.small_networks import PRESET, StandIn, small_classifier
+from tests.models.test_detector_backends import PRESET as DETECTOR_PRESET
+from tests.models.test_detector_backends import detector, trained_detector
+from tests.models.test_yolo import rectangles
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[2]
+needs_int8 = pytest.mark.skipif(
+    OpenVinoInt8().why_not(CPU) is not None, reason=f"int8 cannot be built here: {OpenVinoInt8().why_not(CPU)}"
+)
+
+
+@pytest.fixture
+def exports(tmp_path: Path) -> Exports:
+    """Nothing is built yet."""
+    return Exports(tmp_path / "exports")
+
+
+def in_int8(calibration: str | None = None) -> Candidate:
+    return Candidate(
+        compiler=OpenVinoInt8(),
+        identity=identify(OpenVinoInt8(), "int8", CPU, weights="w", calibration=calibration),
+    )
+
+
+def built(exports: Exports, eager: EagerBackend, *, views: list[Tensor], examples: list[Tensor]) -> ExportReport:
+    return build(
+        in_int8(),
+        exports,
+        eager,
+        task="classification",
+        preset=PRESET,
+        pictures=Pictures(to_verify_on=views, source="dataset", to_calibrate_on=examples, dataset="photos/2"),
+        now=lambda: datetime.now(UTC),
+    )
+
+
+@needs_int8
+def test_classifier_answers_nearly_the_same_with_a_quarter_of_the_weights(exports: Exports) -> None:
+    eager = small_classifier(width=64)
+    report = built(exports, eager, views=natural_views(PRESET, 16), examples=natural_views(PRESET, 24, seed=1))
+    assert (report.status, report.reason) == ("verified", None)
+    assert report.calibration is not None
+    assert report.calibration.model_dump() == {"dataset": "photos/2", "pictures": 24}
+    assert report.agreement is not None
+    assert report.agreement.largest_score_difference is not None
+    assert 0 < report.agreement.largest_score_difference < 0.05
+
+    policy = Policy(backend="openvino", precision="int8")
+    chosen = choose(exports, eager, PRESET, policy, weights="w")
+    assert chosen is not None
+    assert (chosen.backend.name, chosen.backend.precision) == ("openvino", "int8")
+    assert chosen.backend.size_bytes < eager.size_bytes / 3
+    for size in (1, 3, 8):
+        batch = torch.stack(natural_views(PRESET, size, seed=2))
+        torch.testing.assert_close(chosen.backend.run(batch), eager.run(batch), atol=0.05, rtol=0)
+
+
+@needs_int8
+def test_ranges_of_pictures_unlike_those_that_it_sees_are_refused(exports: Exports) -> None:
+    eager = small_classifier()
+    graph = eager.graph
+    assert isinstance(graph, ClassificationGraph)
+    head: Any = graph.module.head
+    with torch.no_grad():
+        head.weight *= 20  # surer than chance
+    views = natural_views(PRESET, 16)
+    black = [torch.zeros(3, 32, 32, dtype=torch.uint8)] * 4
+    refused = built(exports, eager, views=views, examples=black)
+    assert refused.status == "refused"
+    assert refused.reason is not None
+    assert "eager float32" in refused.reason
+    assert refused.files == {}
+    assert built(exports, eager, views=views, examples=natural_views(PRESET, 16, seed=1)).status == "verified"
+
+
+@needs_int8
+def test_without_pictures_nothing_is_built_and_nothing_remembered(exports: Exports) -> None:
+    with pytest.raises(NothingToCalibrateOn, match="pictures to calibrate on") as raised:
+        built(exports, small_classifier(), views=natural_views(PRESET, 4), examples=[])
+    assert raised.value.hint is not None
+    assert "FOVEA_CALIBRATION_DATASET" in raised.value.hint
+    assert list(exports.root.iterdir()) == []
+
+
+@needs_int8
+def test_detector_is_verified_on_its_objects(exports: Exports) -> None:
+    calibrated_on, verified_on = (
+        [(rectangles(seed, size_px=96)[0] * 255).to(torch.uint8) for seed in range(first, first + 6)]
+        for first in (800, 900)
+    )
+    report = build(
+        in_int8(),
+        exports,
+        trained_detector(),
+        task="detection",
+        preset=DETECTOR_PRESET,
+        pictures=Pictures(to_verify_on=verified_on, source="dataset", to_calibrate_on=calibrated_on),
+        now=lambda: datetime.now(UTC),
+    )
+    assert (report.status, report.reason) == ("verified", None)
+    agreement = report.agreement
+    assert agreement is not None
+    assert agreement.objects is not None
+    assert agreement.objects >= 3
+    assert agreement.network_difference is not None
+    assert 0 < agreement.network_difference < 0.1
+
+
+@needs_int8
+def test_networks_of_a_detector_are_quantised_each_but_what_nothing_reaches(tmp_path: Path) -> None:
+    """A mask R-CNN that finds nothing has no boxes to look for masks in."""
+    eager = detector("maskrcnn_fpn")
+    module: Any = eager.graph.module
+    module.roi_heads.score_thresh = 2.0
+    examples = list(smooth_pictures(2, 96, 128))
+    assert set(inputs_of_parts(eager, examples)) == {"network", "box_head"}
+    OpenVinoInt8().build(eager, ViewSize.of(DETECTOR_PRESET), tmp_path, precision="int8", examples=examples)
+    is_quantised = {
+        path.stem: "FakeQuantize" in path.read_text(encoding="utf-8") for path in sorted(tmp_path.glob("*.xml"))
+    }
+    assert is_quantised == {"network": True, "box_head": True, "mask_head": False}
+
+
+class TwoEnds(nn.Module):
+    """Two layers that others follow, and two that none does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+        self.early_end, self.end = nn.Conv2d(8, 2, 1), nn.Linear(8, 4)
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        early = self.first(batch.float()).relu()
+        late = self.second(early).relu().mean(dim=(2, 3))
+        return self.early_end(early).sigmoid(), self.end(late).softmax(dim=1)
+
+
+@needs_int8
+def test_layers_that_no_other_follows_stay_in_floating_point(tmp_path: Path) -> None:
+    example = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    part = Part(name="network", module=TwoEnds().eval(), example=example, most_rows=8)
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randint(0, 256, (1, 3, 16, 16), generator=generator, dtype=torch.uint8) for _ in range(4)]
+    model = quantised(convert(part, CPU), part, inputs)
+    layers = [each for each in model.get_ordered_ops() if each.get_type_name() in ("Convolution", "MatMul")]
+    inputs_are_quantised = {
+        tuple(each.input(1).get_shape()): each.input_value(0).get_node().get_type_name() == "FakeQuantize"
+        for each in layers
+    }
+    assert inputs_are_quantised == {(8, 3, 3, 3): True, (8, 8, 3, 3): True, (2, 8, 1, 1): False, (4, 8): False}
+
+
+def test_what_networks_see_is_noted_for_each(tmp_path: Path) -> None:
+    views = natural_views(PRESET, 3)
+    assert [
+        torch.equal(seen[0], view)
+        for seen, view in zip(inputs_of_parts(small_classifier(), views)["network"], views, strict=True)
+    ] == [True] * 3
+
+    eager = detector("maskrcnn_fpn")
+    pictures = [*smooth_pictures(1, 96, 128), *smooth_pictures(1, 128, 96)]
+    seen = inputs_of_parts(eager, pictures)
+    assert set(seen) == {part.name for part in parts_of(eager, ViewSize.of(DETECTOR_PRESET))}
+    assert [each.shape[0] for each in seen["network"]] == [1, 1]
+    assert [each.dtype for each in seen["network"]] == [torch.float32] * 2
+    assert all(1 <= len(each) <= 64 for name in ("box_head", "mask_head") for each in seen[name])
+    assert len(seen["box_head"][0]) > 30  # of its proposals, from first to last
+
+
+@needs_int8
+def test_quantising_tells_nobody(tmp_path: Path) -> None:
+    code = f"""
+import sys
+def watch(event, arguments):
+    if event.startswith("socket.") and event != "socket.__new__":
+        raise SystemExit(f"{{event}} {{arguments}}")
+sys.addaudithook(watch)
+from pathlib import Path
+from models.backends.openvino_int8 import OpenVinoInt8
+from models.backends.views import ViewSize, natural_views
+from tests.models.small_networks import PRESET, small_classifier
+directory = Path({str(tmp_path)!r})
+OpenVinoInt8().build(
+    small_classifier(), ViewSize.of(PRESET), directory, precision="int8", examples=natural_views(PRESET, 4)
+)
+assert "nncf" in sys.modules
+assert sys.modules["openvino_telemetry"] is None
+assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": "."},
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "%" not in ended.stdout  # no bars of progress among a builder's last words
+    assert not (tmp_path / "intel").exists()
+
+
+def keys(policy: Policy) -> list[str]:
+    return [each.identity.key.rsplit("-", 1)[0] for each in candidates(CPU, policy, weights="w")]
+
+
+class StandInOfIntegers(StandIn):
+    """Needs nothing."""
+
+    precisions: frozenset[Precision] = frozenset({"int8"})
+
+
+def test_int8_is_built_only_where_it_is_asked_for_and_beside_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_processor_flags", lambda: {"avx512_bf16", "avx512_vnni"})
+    monkeypatch.setattr(choosing, "COMPILERS", (EagerBfloat16(), StandIn(), StandInOfIntegers()))
+    assert keys(Policy()) == ["eager-bfloat16", "openvino-bfloat16"]
+    assert keys(Policy(precision="float32")) == ["openvino-float32"]
+    assert keys(Policy(precision="int8")) == ["eager-bfloat16", "openvino-bfloat16", "openvino-int8"]
+    assert keys(Policy(precision="int8", backend="openvino")) == ["openvino-bfloat16", "openvino-int8"]
+
+
+def test_other_data_set_to_calibrate_on_makes_another_network() -> None:
+    first, second, none = (in_int8(name).identity for name in ("photos/1", "photos/2", None))
+    assert len({first.key, second.key, none.key}) == 3
+
+
+def test_no_other_compiler_is_asked_for_integers() -> None:
+    able = [type(compiler) for compiler in COMPILERS if "int8" in compiler.precisions]
+    assert able == [OpenVinoInt8]
+
+
+def test_what_int8_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def said() -> list[str]:
+        policy = Policy(backend="openvino", precision="int8")
+        return [reason for _, precision, reason in why_not(CPU, policy) if precision == "int8"]
+
+    monkeypatch.setattr(machine, "_processor_flags", set)
+    monkeypatch.setattr("models.backends.openvino_int8.importlib.util.find_spec", lambda _: object())
+    (reason,) = said()
+    assert "VNNI" in reason
+    monkeypatch.setattr(machine, "_processor_flags", lambda: {"avx_vnni"})
+    assert said() == []
+    monkeypatch.setattr(
+        "models.backends.openvino_int8.importlib.util.find_spec", lambda name: None if name == "nncf" else object()
+    )
+    (reason,) = said()
+    assert "fovea[int8]" in reason
+    monkeypatch.setattr("models.backends.openvino_int8.importlib.util.find_spec", lambda _: None)
+    (reason,) = said()
+    assert "fovea[openvino]" in reason
+    assert OpenVinoInt8().why_not(torch.device("cuda")) == OpenVino().why_not(torch.device("cuda"))
