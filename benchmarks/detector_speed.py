@@ -112,14 +112,19 @@ def _compiled(
 
 @torch.inference_mode()
 def _in_turn(ways: Mapping[str, Way], batch: Tensor, rounds: int, clock: Callable[[], float]) -> Seconds:
-    """Seconds that each way takes in each round, after one round that does not count."""
+    """Seconds that each way takes in each round.
+
+    Each runs twice and counts once: PyTorch's threads spin for milliseconds after what they did last, and whoever comes
+    next has the other's caches and shares a core with them. A server does the same again and again.
+    """
     seconds: defaultdict[str, list[float]] = defaultdict(list)
-    for _ in range(rounds + 1):
+    for _ in range(rounds):
         for label, way in ways.items():
+            way(batch)
             began = clock()
             way(batch)
             seconds[label].append(clock() - began)
-    return {label: taken[1:] for label, taken in seconds.items()}
+    return seconds
 
 
 def _taken_apart(
@@ -148,7 +153,7 @@ def _print_rows(name: str, count: int, seconds: Seconds, spent: Spent) -> None:
     for label, taken in seconds.items():
         ratio = statistics.median(before / after for before, after in zip(base, taken, strict=True))
         rate = count / statistics.median(taken)
-        inside = {part: 1000 * total / (len(taken) + 1) for part, total in spent[label].items()}  # of all rounds
+        inside = {part: 1000 * total / (2 * len(taken)) for part, total in spent[label].items()}  # of all runs
         if inside:
             inside["around"] = max(0.0, 1000 * statistics.mean(taken) - sum(inside.values()))
         where = ", ".join(f"{part} {ms:.1f}" for part, ms in inside.items())

@@ -73,7 +73,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fovea-bench-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
         home = directory / "home"
-        make_home(home, {MODEL: options.architecture})
+        make_home(home, options.archive, {MODEL: options.architecture})
         preset = get_architecture(options.architecture).preset
         assert isinstance(preset, Preset)
         print_preparing(pictures, preset, device, seconds=options.seconds)

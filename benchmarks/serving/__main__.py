@@ -72,7 +72,11 @@ def main() -> None:
             (directory / "pictures" / f"{number:04d}.jpg").write_bytes(picture)
         many = model_names() if "many-models" in options.only else []
         home = directory / "home"
-        make_home(home, {MAIN_MODEL: MAIN_ARCHITECTURE, **OTHER_MODELS, **dict.fromkeys(many, MAIN_ARCHITECTURE)})
+        make_home(
+            home,
+            options.archive,
+            {MAIN_MODEL: MAIN_ARCHITECTURE, **OTHER_MODELS, **dict.fromkeys(many, MAIN_ARCHITECTURE)},
+        )
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(directory / "inductor")  # for all children
         env = dict(pair.split("=", 1) for pair in options.fovea_env)
         python = make_peer_environment((options.peers or directory / "peers").resolve())
@@ -104,6 +108,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--warm-seconds", type=float)
     parser.add_argument("--overload-seconds", type=float, help="60, or with --quick 10")
     parser.add_argument("--backend", help="of the tuned peers and the loop without HTTP, in place of the fastest")
+    parser.add_argument("--peers-backend", help="of the tuned peers alone")
     parser.add_argument("--stored-within", type=float, default=BACKENDS_STORED_WITHIN_S, metavar="SECONDS")
     parser.add_argument("--fovea-flags", default="", help="more for `fovea serve`: '--processes 2'")
     parser.add_argument("--fovea-env", nargs="+", default=[], metavar="NAME=VALUE")
@@ -139,7 +144,11 @@ def _measure(run: Run) -> None:
         store_backends(fovea, verbs, pictures, within_s=options.stored_within, logs=run.logs)
     if "throughput" in options.only:
         others = peers(
-            run.bench.python, architecture=MAIN_ARCHITECTURE, weights=run.bench.weights, backend=loop.backend
+            run.bench.python,
+            architecture=MAIN_ARCHITECTURE,
+            weights=run.bench.weights,
+            pictures=run.bench.pictures,
+            backend=options.peers_backend or loop.backend,
         )
         wanted = [peer for peer in others if not options.servers or any(part in peer.title for part in options.servers)]
         results = measure([*wanted, server], pictures, bench=run.bench, loop=loop, pace=pace, logs=run.logs)

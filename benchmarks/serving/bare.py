@@ -57,6 +57,7 @@ def _classifier(options: argparse.Namespace) -> Step:
         threads=options.intra_threads,
         sizes=options.batches,
         callers=options.workers,
+        pictures=options.pictures,
     )
 
     def step(batch: list[bytes]) -> object:

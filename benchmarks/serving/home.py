@@ -1,4 +1,6 @@
-"""`python -m benchmarks.serving.home HOME MODEL=ARCHITECTURE ...`: models with random weights of a fixed seed.
+"""`python -m benchmarks.serving.home ARCHIVE HOME MODEL=ARCHITECTURE ...`: models with random weights of a fixed seed.
+
+The archive becomes the data set `photos`, which int8 is calibrated on.
 
 In a process of its own: the benchmark's own process does without torch, whose pages it would share with the servers
 that are measured.
@@ -13,13 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 CATEGORIES = 1000  # of classifiers
+DATASET = "photos"
 _SEED = 0
 
 
-def make_home(home: Path, models: Mapping[str, str]) -> dict[str, Path]:
+def make_home(home: Path, archive: Path, models: Mapping[str, str]) -> dict[str, Path]:
     """Publishes an architecture under each name; returns the versions' directories."""
     asked = [f"{name}={architecture}" for name, architecture in models.items()]
-    subprocess.run([sys.executable, "-m", "benchmarks.serving.home", str(home), *asked], check=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.serving.home", str(archive), str(home), *asked], check=True)
     return {name: home / "registry" / name / "1" for name in models}
 
 
@@ -30,8 +33,12 @@ def main() -> None:
     from models.architectures.catalog import build, get_architecture, names
     from models.manifest import ManifestDraft
     from models.registry import Registry
+    from workers.datasets.intake import ingest_archive
+    from workers.datasets.store import DatasetStore
 
-    home, *asked = sys.argv[1:]
+    archive, home, *asked = sys.argv[1:]
+    datasets = DatasetStore(Path(home) / "datasets")
+    ingest_archive(Path(archive), name=DATASET, store=datasets, now=datetime.now(UTC))
     registry = Registry(Path(home) / "registry", reserved_names=frozenset(names()))
     for number, (name, architecture) in enumerate(pair.split("=") for pair in asked):
         entry = get_architecture(architecture)

@@ -1,4 +1,4 @@
-"""The networks as servers other than Fovea run them: eager, compiled by torch, compiled by OpenVINO.
+"""The networks as servers other than Fovea run them: eager, compiled by torch, by OpenVINO, by OpenVINO in int8.
 
 All take bytes, uint8 [B, 3, h, w], and give probabilities, float32 [B, K]; normalisation is part of the network.
 """
@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from benchmarks.serving.machine import has_fast_bf16
 from models.architectures.catalog import build, get_architecture
+from models.backends.openvino import import_openvino
 from models.manifest import IMAGENET_MEAN, IMAGENET_STD, Preset
 from models.presets import resize_and_crop
 
-Backend = Literal["eager", "channels_last", "compile", "openvino"]
+Backend = Literal["eager", "channels_last", "compile", "openvino", "openvino_int8"]
 BACKENDS: Final = get_args(Backend)
+_CALIBRATED_ON = 64  # pictures
 Network = Callable[[Tensor], Tensor]
 
 
@@ -43,9 +45,11 @@ def make_network(
     threads: int,
     sizes: Sequence[int],
     callers: int = 1,
+    pictures: Path,
 ) -> Network:
     """threads: of one call. sizes: of batches, ascending; others are padded. callers: threads that call at a time.
 
+    pictures: a directory of JPEGs, which int8 is calibrated on.
     Raises ImportError or RuntimeError where a backend cannot be had.
     """
     torch.set_num_threads(threads)
@@ -57,8 +61,9 @@ def make_network(
             network = _in_inference_mode(_lean(module), torch.channels_last)
         case "compile":
             network = _padded(_compiled(_lean(module)), sizes)
-        case "openvino":
-            graphs = _openvino(module, sizes, side_px=_crop_px(architecture), threads=threads, streams=callers)
+        case "openvino" | "openvino_int8":
+            views = _views(architecture, pictures) if backend == "openvino_int8" else []
+            graphs = _openvino(module, sizes, views, side_px=_crop_px(architecture), threads=threads, streams=callers)
             network = _padded(graphs, sizes)
     for size in sizes:
         for _ in range(2):
@@ -136,9 +141,11 @@ def _compiled(module: nn.Module) -> Network:
     return call
 
 
-def _openvino(module: nn.Module, sizes: Sequence[int], *, side_px: int, threads: int, streams: int) -> Network:
-    """One static graph a batch size; a request object a thread."""
-    openvino: Any = importlib.import_module("openvino")
+def _openvino(
+    module: nn.Module, sizes: Sequence[int], views: Sequence[Tensor], *, side_px: int, threads: int, streams: int
+) -> Network:
+    """One static graph a batch size; a request object a thread. views: to calibrate int8 on; none: it is not int8."""
+    openvino: Any = import_openvino()  # without its telemetry
     core = openvino.Core()
     options = {
         "INFERENCE_NUM_THREADS": threads * streams,
@@ -149,6 +156,10 @@ def _openvino(module: nn.Module, sizes: Sequence[int], *, side_px: int, threads:
     example = torch.zeros(1, 3, side_px, side_px, dtype=torch.uint8)
     with torch.no_grad():
         graph = openvino.convert_model(module, example_input=example, input=[[-1, 3, side_px, side_px]])
+    if views:
+        nncf: Any = importlib.import_module("nncf")
+        inputs = nncf.Dataset([view[None].numpy() for view in views])
+        graph = nncf.quantize(graph, inputs, subset_size=len(views), preset=nncf.QuantizationPreset.MIXED)
     for size in sizes:
         graph.reshape([size, 3, side_px, side_px])
         graphs[size] = core.compile_model(graph, "CPU", options)
@@ -162,6 +173,12 @@ def _openvino(module: nn.Module, sizes: Sequence[int], *, side_px: int, threads:
         return torch.from_numpy(np.array(outputs[0]))
 
     return call
+
+
+def _views(architecture: str, pictures: Path) -> list[Tensor]:
+    preset = preset_of(architecture)
+    paths = sorted(pictures.iterdir())[:_CALIBRATED_ON]
+    return [decode_and_prepare(preset, path.read_bytes()) for path in paths]
 
 
 def _padded(network: Network, sizes: Sequence[int]) -> Network:

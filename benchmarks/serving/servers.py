@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from app.local_stack.address import free_port
-from benchmarks.serving.home import CATEGORIES
+from benchmarks.serving.home import CATEGORIES, DATASET
 from benchmarks.serving.load import HOST, form_request, raw_request
 from benchmarks.serving.machine import cores
 from benchmarks.serving.peer_environment import QUIET, ROOT
@@ -24,6 +24,7 @@ FOVEA_ENV: Final[dict[str, str]] = {
     "FOVEA_OFFLINE": "true",
     "FOVEA_LOG_LEVEL": "WARNING",
     "FOVEA_MAX_PENDING_IMAGES": "1024",  # 64 clients with 8 images each are more than the default takes
+    "FOVEA_CALIBRATION_DATASET": DATASET,  # should FOVEA_PRECISION be int8
     "FOVEA_REDIS_URL": "redis://127.0.0.1:9/0",  # nobody: predictions need none
 }
 FOVEA_OVERLOAD_ENV: Final[dict[str, str]] = {"FOVEA_MAX_PENDING_IMAGES": "256"}  # the default
@@ -115,9 +116,9 @@ def path_of(model: str, *, verb: str = "classify") -> str:
     return f"/v1/{verb}?model={quote(model, safe='')}"
 
 
-def peers(python: Path, *, architecture: str, weights: Path, backend: str) -> list[Server]:
+def peers(python: Path, *, architecture: str, weights: Path, pictures: Path, backend: str) -> list[Server]:
     """The servers that Fovea is compared to. python: of the peers' environment. backend: the fastest, for the tuned."""
-    env = environment(architecture, weights, categories=CATEGORIES, backend=backend, processes=cores())
+    env = environment(architecture, weights, pictures, categories=CATEGORIES, backend=backend, processes=cores())
     single = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     uvicorn = (str(python), "-m", "uvicorn", "--factory", "--host", HOST, "--port", "{port}", "--no-access-log")
     bento = (str(python), "-m", "bentoml", "serve", "--host", HOST, "--port", "{port}")

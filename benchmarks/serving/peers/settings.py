@@ -19,6 +19,7 @@ class PeerSettings:
 
     architecture: str
     weights: Path  # safetensors
+    pictures: Path  # a directory of JPEGs
     categories: int
     backend: Backend  # only where it is tuned
     processes: int  # that predict, each with one thread, where it is tuned
@@ -29,6 +30,7 @@ class PeerSettings:
         return cls(
             architecture=os.environ[variables.ARCHITECTURE],
             weights=Path(os.environ[variables.WEIGHTS]),
+            pictures=Path(os.environ[variables.PICTURES]),
             categories=int(os.environ[variables.CATEGORIES]),
             backend=cast("Backend", os.environ[variables.BACKEND]),
             processes=int(os.environ[variables.PROCESSES]),
@@ -47,4 +49,5 @@ class PeerSettings:
             categories=self.categories,
             threads=1,
             sizes=sizes,
+            pictures=self.pictures,
         )

@@ -30,7 +30,7 @@ _MOST_OBJECTS = 1000  # a picture
 DETECTOR_TOLERANCES: Final[dict[Precision, tuple[float, float]]] = {
     "float32": (0.002, 0.99),
     "bfloat16": (0.1, 0.9),
-    "int8": (0.15, 0.9),
+    "int8": (0.15, 0.8),
 }
 
 
