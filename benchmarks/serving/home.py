@@ -17,7 +17,7 @@ from pathlib import Path
 CATEGORIES = 1000  # of classifiers
 DATASET = "photos"
 _SEED = 0
-_LAST_LAYER_STD = 0.01
+_LAST_LAYER_STD = 0.001
 
 
 def make_home(home: Path, archive: Path, models: Mapping[str, str]) -> dict[str, Path]:
@@ -48,7 +48,7 @@ def main() -> None:
         labels = entry.categories if detects else tuple(f"category {index}" for index in range(CATEGORIES))
         torch.manual_seed(_SEED + number)
         module = build(architecture, num_categories=len(labels))
-        if not detects:  # else it is as sure as a trained one by chance, and rounding changes what it says
+        if not detects:  # else it is sure of something by chance, and rounding changes of what
             last = [part for part in module.modules() if isinstance(part, nn.Linear)][-1]
             nn.init.normal_(last.weight, std=_LAST_LAYER_STD)
         draft = ManifestDraft(
