@@ -113,6 +113,6 @@ def _nncf() -> ModuleType:
     import_openvino()  # its maker's telemetry goes out of reach
     import nncf
 
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own way also changes handlers that others put there
     module: ModuleType = nncf
     return module
