@@ -66,7 +66,10 @@ def _serve(settings: ApiSettings) -> None:
     server = uvicorn.Server(config)
     gc.collect()
     gc.freeze()  # 400,000 objects of torch and the routes: every full collection would stop the server for 0.2 s
-    server.run(sockets)
+    try:
+        server.run(sockets)
+    finally:
+        gc.unfreeze()  # else what libraries made stays to the end, and some of them complain of leaks then
     if not server.started:
         sys.exit(_NOT_STARTED)
 
