@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect
@@ -22,7 +22,6 @@ from app.predicting_routes import PredictingRoute, is_kept_in_memory, predicting
 from app.problems import answer, instance_of
 
 access_log = logging.getLogger("fovea.access")
-error_log = logging.getLogger("fovea.errors")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
@@ -32,7 +31,7 @@ _READ_TO_THE_END_BYTES = 1024**2  # a body so small costs less to read than a ne
 
 
 class RequestMiddleware:
-    """Gives every request an id, a log line and `Server-Timing`, and answers what nothing else answered."""
+    """Gives every request an id, a log line and `Server-Timing`."""
 
     def __init__(self, app: ASGIApp, count: Callable[[str, str, int], None]) -> None:
         """count: is told the method, the route's template and the status of every answer."""
@@ -43,15 +42,15 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _header(scope, b"x-request-id")
-        if not _REQUEST_ID.fullmatch(request_id):
-            request_id = uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
         started_at = time.perf_counter()
+        given_id = _header(scope, b"x-request-id")
+        request_id = given_id if _REQUEST_ID.fullmatch(given_id) else os.urandom(16).hex()
+        scope.setdefault("state", {})["request_id"] = request_id
         status = 0
+        is_whole = False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_whole
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = [
@@ -60,23 +59,17 @@ class RequestMiddleware:
                     (b"server-timing", b"total;dur=%.1f" % ((time.perf_counter() - started_at) * 1000)),
                 ]
                 message = {**message, "headers": headers}
+            else:
+                is_whole = not message.get("more_body", False)
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
             status = _CLIENT_WENT
-        except Exception as error:
-            error_log.exception(
-                "request %s: %s %s broke",
-                request_id,
-                scope["method"],
-                instance_of(scope),
-                extra={"request_id": request_id},
-            )
-            if status:  # half an answer is out: the server must cut the connection, or the client takes it for whole
+        except Exception:
+            if not is_whole:  # the server must cut the connection, or the client takes half an answer for whole
                 raise
-            await answer(error, scope)(scope, receive, send_with_id)
         finally:
             _log_access(scope, status, time.perf_counter() - started_at)
             self._count(scope["method"], getattr(scope.get("route"), "path_format", ""), status)
@@ -189,15 +182,17 @@ class BodyLimitMiddleware:
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, error: BodyTooLarge | EngineFull) -> None:
-    """Answers with the error, then lets the client finish, or stop by itself, for a moment.
+    """Answers with the error.
 
-    A connection closed under a client that still sends is reset, and the answer is lost with it. Whoever came at a
-    wrong time with a small body may ask again on the same connection.
+    Whoever came at a wrong time with a small body may ask again on the same connection: the server reads over it.
+    Others may finish, or stop by themselves, for a moment: a connection closed under a client that still sends is
+    reset, and the answer is lost with it.
     """
     response = answer(error, scope)
-    headers = response.raw_headers
-    if isinstance(error, BodyTooLarge) or not _ends_soon(scope):
-        headers = [*headers, (b"connection", b"close")]
+    if isinstance(error, EngineFull) and _ends_soon(scope):
+        await response(scope, receive, send)
+        return
+    headers = [*response.raw_headers, (b"connection", b"close")]
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
     try:
@@ -230,7 +225,11 @@ def _too_large(limit_bytes: int) -> BodyTooLarge:
 
 
 def _header(scope: Scope, name: bytes) -> str:
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+    for key, value in scope["headers"]:
+        if key == name:
+            text: str = value.decode("latin-1")
+            return text
+    return ""
 
 
 def _log_access(scope: Scope, status: int, duration_s: float) -> None:

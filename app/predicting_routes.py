@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -52,9 +53,12 @@ def is_kept_in_memory(scope: Scope) -> bool:
 
 def asked_model(route: PredictingRoute, scope: Scope) -> str:
     """The reference that the request names, whatever it is worth; empty if there is none."""
-    if route.reference:
-        return route.reference
-    named: list[str] = parse_qs(scope["query_string"].decode("latin-1")).get("model", [])
+    return route.reference or _model_in(scope["query_string"])
+
+
+@lru_cache(maxsize=256)
+def _model_in(query: bytes) -> str:
+    named: list[str] = parse_qs(query.decode("latin-1")).get("model", [])
     return named[-1] if named else ""
 
 

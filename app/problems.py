@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -13,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import JsonValue, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
@@ -26,6 +27,8 @@ from models.errors import IncompatibleWeights, ModelsError
 from workers.datasets.dataset import Finding
 from workers.errors import NO_SPACE, DiskFull, InvalidJob, UnusableDataset, WorkersError
 
+log = logging.getLogger("fovea.errors")
+
 MEDIA_TYPE = "application/problem+json"
 _LONGEST_VALUE = 200
 
@@ -37,6 +40,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(OSError, _answer_full_disk)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(Exception, _answer_unexpected)
 
 
 def problem_of(error: Exception, scope: Scope) -> Problem:
@@ -65,6 +69,15 @@ def answer(error: Exception, scope: Scope) -> Response:
 
 
 async def _answer_known(request: Request, error: Exception) -> Response:
+    return answer(error, request.scope)
+
+
+async def _answer_unexpected(request: Request, error: Exception) -> Response:
+    """Is called for what nothing else answered, even where half of an answer is out."""
+    if not isinstance(error, ClientDisconnect):
+        request_id, path = request.state.request_id, instance_of(request.scope)
+        line = "request %s: %s %s broke"
+        log.error(line, request_id, request.method, path, exc_info=error, extra={"request_id": request_id})
     return answer(error, request.scope)
 
 

@@ -8,6 +8,7 @@ the difference is Fovea's.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -114,6 +115,7 @@ def _full_fovea(home: Path) -> FastAPI:
 def _serve(port: int, level: str, home: Path) -> None:
     configure_logging(level=LEVELS[0] if level == NOTHING else level, log_format="text")
     app: ASGIApp = _answer_503 if level == NOTHING else _full_fovea(home)
+    gc.freeze()  # as `fovea serve` does
     uvicorn.run(app, host=HOST, port=port, log_config=None, access_log=False)
 
 
