@@ -7,6 +7,7 @@ ApiError
  ├─ UnknownFile               404
  ├─ UnknownJobType            404
  ├─ NotAcceptable             406
+ ├─ BodyTooSlow               408
  ├─ RequestInProgress         409   the first request with this idempotency key has not been answered
  ├─ BodyTooLarge              413
  ├─ TooManyImages             413
@@ -58,6 +59,10 @@ class UnknownJobType(ApiError):
 
 class NotAcceptable(ApiError):
     """The Accept header asks for what this route cannot answer to this request."""
+
+
+class BodyTooSlow(ApiError):
+    """The body was not there in time; what had come of it was given up."""
 
 
 class RequestInProgress(ApiError):
@@ -118,6 +123,7 @@ KINDS: dict[type[Exception], Kind] = {
     UnknownFile: Kind(404, "unknown_file", "No such file"),
     UnknownJobType: Kind(404, "unknown_job_type", "No such kind of job"),
     NotAcceptable: Kind(406, "not_acceptable", "The answer cannot have this form"),
+    BodyTooSlow: Kind(408, "body_too_slow", "The body came too slowly"),
     RequestInProgress: Kind(409, "request_in_progress", "The first request is still in progress", retry_after_s=1),
     BodyTooLarge: Kind(413, "body_too_large", "The body is too large"),
     TooManyImages: Kind(413, "too_many_images", "Too many images in one request"),

@@ -94,7 +94,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
     install_problem_handlers(app)
     complete_openapi(app)
     pending = PendingBytes(settings.max_pending_bytes)
-    app.add_middleware(BodyLimitMiddleware, limit_of=_body_limit(settings), pending=pending, note_refusal=_note_refusal)
+    app.add_middleware(
+        BodyLimitMiddleware,
+        limit_of=_body_limit(settings),
+        pending=pending,
+        timeout_s=settings.body_timeout_s,
+        note_refusal=_note_refusal,
+    )
     # outside of the layers that FastAPI puts around every middleware: a refusal goes through none of them
     within = RoomMiddleware(app.build_middleware_stack(), check_room=_check_room(settings))
     app.middleware_stack = RequestMiddleware(within, count=instruments.http_requests.count)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BodyTooLarge
+from app.errors import BodyTooLarge, BodyTooSlow
 from app.inference.errors import EngineFull
 from app.pending_bytes import HeldBytes, PendingBytes
 from app.predicting_routes import PredictingRoute, is_kept_in_memory, predicting_route
@@ -26,6 +26,8 @@ access_log = logging.getLogger("fovea.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
 _CLIENT_WENT = 499  # nginx's number for a client that did not wait
+_Refusal = BodyTooLarge | BodyTooSlow | EngineFull
+_REFUSALS = (BodyTooLarge, BodyTooSlow, EngineFull)
 _LINGER_S = 2.0
 _READ_TO_THE_END_BYTES = 1024**2  # a body so small costs less to read than a new connection
 
@@ -98,7 +100,8 @@ class RoomMiddleware:
 class BodyLimitMiddleware:
     """Refuses a body as soon as it is, or says it will be, too large; the rest is not read.
 
-    413: larger than its route allows. 503: more than there is room for beside those of other requests.
+    413: larger than its route allows. 503: more than there is room for beside those of other requests. 408: it is to be
+    kept in memory, and does not come.
     """
 
     def __init__(
@@ -106,15 +109,18 @@ class BodyLimitMiddleware:
         app: ASGIApp,
         limit_of: Callable[[Scope], int],
         pending: PendingBytes,
+        timeout_s: float,
         note_refusal: Callable[[Scope, PredictingRoute], None],
     ) -> None:
         """pending: where bodies that are kept in memory are counted together; others go to the disk.
 
+        timeout_s: how long such a body may take from its request's head to its end.
         note_refusal: is told of predictions for which there was no room there.
         """
         self._app = app
         self._limit_of = limit_of
         self._pending = pending
+        self._timeout_s = timeout_s
         self._note_refusal = note_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,49 +136,32 @@ class BodyLimitMiddleware:
             if held is not None:
                 self._pending.check(declared_bytes)
                 scope["state"]["held_bytes"] = held  # for what the route makes of the body
-        except (BodyTooLarge, EngineFull) as error:
+        except _REFUSALS as error:
             await self._turn_away(scope, receive, send, error)
             return
-        received_bytes = 0
-        refusal: BodyTooLarge | EngineFull | None = None
+        body = _BoundedBody(receive, limit_bytes, held, self._timeout_s)
         has_answered = False
-
-        async def receive_within_limit() -> Message:
-            nonlocal received_bytes, refusal
-            message = await receive()
-            if not (count := len(message.get("body", b""))):  # the client has gone, or has no more to say
-                return message
-            received_bytes += count
-            try:
-                if held is not None:
-                    held.take(count)
-                if received_bytes > limit_bytes:
-                    raise _too_large(limit_bytes)
-            except (BodyTooLarge, EngineFull) as error:
-                refusal = error
-                raise
-            return message
 
         async def send_unless_refused(message: Message) -> None:
             # whatever the route makes of the exception, the client hears of the limit
             nonlocal has_answered
-            if refusal is None or has_answered:
+            if body.refusal is None or has_answered:
                 has_answered = True
                 await send(message)
 
         try:
-            await self._app(scope, receive_within_limit, send_unless_refused)
-        except (BodyTooLarge, EngineFull):
-            if has_answered or refusal is None:
+            await self._app(scope, body.receive, send_unless_refused)
+        except _REFUSALS:
+            if has_answered or body.refusal is None:
                 raise
         finally:
             if held is not None:
                 held.leave()
-        if refusal is not None and not has_answered:
+        if body.refusal is not None and not has_answered:
             # its traceback has what was read of the body, in a circle
-            await self._turn_away(scope, receive, send, refusal.with_traceback(None))
+            await self._turn_away(scope, receive, send, body.refusal.with_traceback(None))
 
-    async def _turn_away(self, scope: Scope, receive: Receive, send: Send, error: BodyTooLarge | EngineFull) -> None:
+    async def _turn_away(self, scope: Scope, receive: Receive, send: Send, error: _Refusal) -> None:
         route = predicting_route(scope)
         if route is not None:
             scope.setdefault("route", route)  # as routing would, for whoever counts
@@ -181,7 +170,46 @@ class BodyLimitMiddleware:
         await _refuse(scope, receive, send, error)
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, error: BodyTooLarge | EngineFull) -> None:
+class _BoundedBody:
+    """ASGI's `receive` of one request, which raises what `refusal` is from then on."""
+
+    def __init__(self, receive: Receive, limit_bytes: int, held: HeldBytes | None, timeout_s: float) -> None:
+        """held: where the body is counted, None if it is not kept in memory and may take its time."""
+        self.refusal: _Refusal | None = None
+        self._receive = receive
+        self._limit_bytes = limit_bytes
+        self._held = held
+        self._timeout_s = timeout_s
+        self._ends_at = None if held is None else asyncio.get_running_loop().time() + timeout_s
+        self._received_bytes = 0
+
+    async def receive(self) -> Message:
+        """Raises BodyTooLarge, BodyTooSlow, EngineFull."""
+        try:
+            message = await (self._receive() if self._ends_at is None else self._receive_in_time())
+            count = len(message.get("body", b""))  # 0: the client has gone, or has no more to say
+            self._received_bytes += count
+            if self._held is not None and count:
+                self._held.take(count)
+            if self._received_bytes > self._limit_bytes:
+                raise _too_large(self._limit_bytes)
+        except _REFUSALS as error:
+            self.refusal = error
+            raise
+        return message
+
+    async def _receive_in_time(self) -> Message:
+        try:
+            async with asyncio.timeout_at(self._ends_at):
+                message = await self._receive()
+        except TimeoutError:
+            raise _too_slow(self._timeout_s) from None
+        if not message.get("more_body", False):
+            self._ends_at = None  # all that can come now is that the client goes
+        return message
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, error: _Refusal) -> None:
     """Answers with the error.
 
     Whoever came at a wrong time with a small body may ask again on the same connection: the server reads over it.
@@ -220,6 +248,13 @@ def _declared_bytes(scope: Scope) -> int:
 def _too_large(limit_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(
         f"The body is larger than the {limit_bytes} bytes that are read here.",
+        hint="Send less at a time, or have the operator raise the limit.",
+    )
+
+
+def _too_slow(timeout_s: float) -> BodyTooSlow:
+    return BodyTooSlow(
+        f"The body was not there after {timeout_s:g} s, and a body that is kept in memory may take no longer.",
         hint="Send less at a time, or have the operator raise the limit.",
     )
 

@@ -117,6 +117,13 @@ class ApiSettings(WorkerSettings):
         description="Bytes of requests to predict that are read and not yet answered, as sent, and what is unpacked, "
         "decoded or fetched for them; beyond that 503 with Retry-After.",
     )
+    body_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="Seconds that the body of a request to predict may take to arrive; then 408. It is in memory "
+        "meanwhile, and keeps others out.",
+    )
     request_timeout_s: float = Field(
         30.0,
         gt=0,

@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.http_protocol import BoundedHttpProtocol
 from app.local_stack.address import free_port
 from app.main import create_app
 from app.settings import ApiSettings
@@ -116,7 +117,7 @@ def _serve(port: int, level: str, home: Path) -> None:
     configure_logging(level=LEVELS[0] if level == NOTHING else level, log_format="text")
     app: ASGIApp = _answer_503 if level == NOTHING else _full_fovea(home)
     gc.freeze()  # as `fovea serve` does
-    uvicorn.run(app, host=HOST, port=port, log_config=None, access_log=False)
+    uvicorn.run(app, host=HOST, port=port, http=BoundedHttpProtocol, log_config=None, access_log=False)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import click
 from app.cli.failure import Failure
 from app.cli.model_flags import given_values
 from app.cli.settings_command import settings_command, settings_of
+from app.descriptors import raise_descriptor_limit
 from app.local_stack import StackError
 from app.local_stack.address import check_port
 from app.local_stack.engine_process import EngineProcess, is_own_engine_wanted
@@ -36,6 +37,7 @@ def serve(**flags: Any) -> None:
     # read when torch is loaded: its threads would spin for milliseconds after their work, where others have some
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     configure_logging(level=settings.log_level, log_format=settings.log_format)
+    raise_descriptor_limit()
     try:
         if REPLICA in os.environ:
             _serve(settings)
@@ -52,12 +54,14 @@ def serve(**flags: Any) -> None:
 def _serve(settings: ApiSettings) -> None:
     import uvicorn
 
+    from app.http_protocol import BoundedHttpProtocol
     from app.main import create_app
 
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,
         port=settings.port,
+        http=BoundedHttpProtocol,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,

@@ -13,6 +13,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from app.http_protocol import BoundedHttpProtocol
 from app.main import create_app
 from app.services import Services
 from app.settings import ApiSettings
@@ -53,7 +54,13 @@ def running_api(settings: ApiSettings) -> Iterator[RunningApi]:
     app = create_app(settings)
     port = free_port()
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, log_config=None, access_log=False, timeout_graceful_shutdown=5
+        app,
+        host="127.0.0.1",
+        port=port,
+        http=BoundedHttpProtocol,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

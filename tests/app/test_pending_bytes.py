@@ -151,3 +151,46 @@ def test_one_request_that_is_too_large_alone_is_not_called_full() -> None:
         held.take(101)
     held.leave()
     pending.check(100)
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/v1/classify?model=compass", "body_too_slow"),
+        (INFER, "408"),
+        ("/predictions/compass", "408"),
+        (INDEX, "408"),
+    ],
+)
+def test_body_that_does_not_come_is_given_up_and_leaves_its_room(start_api: StartApi, path: str, code: str) -> None:
+    api = start_api(max_body_bytes=80_000, max_pending_bytes=MOST, body_timeout_s=0.5)
+    publish_compass(api.services.registry)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {HELD + 1}\r\nContent-Type: image/png\r\n\r\n".encode()
+    stalled = [socket.create_connection(("127.0.0.1", api.port), timeout=60) for _ in range(2)]
+    for client in stalled:
+        client.sendall(head + bytes(HELD))
+    answers = [client.recv(65536) for client in stalled]
+    assert {answer.split()[1] for answer in answers} <= {b"408", b"503"}
+    slow = next(answer for answer in answers if answer.split()[1] == b"408")
+    assert code.encode() in slow
+    assert b"after 0.5 s" in slow or b"after 0.5 s" in stalled[answers.index(slow)].recv(65536)
+    assert ask(api, "/v1/classify?model=compass", {"Content-Type": "image/png"}, bytes(HELD)) == 415
+    for client in stalled:
+        client.close()
+
+
+def test_body_that_goes_to_the_disk_may_take_its_time(start_api: StartApi) -> None:
+    api = start_api(body_timeout_s=0.2)
+    form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.zip"\r\n\r\nno archive\r\n--x--\r\n'
+
+    def begin(path: str) -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", api.port), timeout=60)
+        kind = "Content-Type: multipart/form-data; boundary=x"
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\n{kind}\r\nContent-Length: {len(form)}\r\n\r\n"
+        client.sendall(head.encode() + form[:-1])
+        return client
+
+    with begin("/v1/datasets") as upload, begin("/v1/classify?model=compass") as picture:
+        assert picture.recv(65536).split()[1] == b"408"  # the time of both is over
+        upload.sendall(form[-1:])
+        assert upload.recv(65536).split()[1] not in (b"408", b"503")

@@ -1,0 +1,87 @@
+"""uvicorn's HTTP protocol with bounds on what comes before a body: uvicorn reads heads of any length, for any time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MOST_HEAD_BYTES: Final = 64 * 1024
+HEAD_TIMEOUT_S: Final = 20.0
+_LINGER_S: Final = 1.0
+
+_REASON: Final = b"The request line and headers have more than %d bytes.\n" % MOST_HEAD_BYTES
+_TOO_LARGE: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+    % (len(_REASON), _REASON)
+)
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """Answers 431 to a head that is too large, and closes a connection whose head does not come.
+
+    A connection has `HEAD_TIMEOUT_S` for its first request, and for every other from the first part of its head;
+    between requests it has uvicorn's `timeout_keep_alive`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As uvicorn makes it, for every connection."""
+        super().__init__(*args, **kwargs)
+        self._head_bytes = 0
+        self._heads = 0  # that are complete
+        self._is_past_head = False
+        self._is_refused = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Time runs from here."""
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is left behind."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parses it, and counts it if no head was completed by it."""
+        if self._is_refused:
+            return
+        heads = self._heads
+        super().data_received(data)
+        if self._is_past_head or self._heads != heads or self.transport.is_closing():
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > MOST_HEAD_BYTES:
+            self._is_refused = True  # what still comes is read over: a reset would take the answer along
+            self.transport.write(_TOO_LARGE)
+            self.loop.call_later(_LINGER_S, self.transport.close)
+        elif self._timer is None:
+            self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+
+    def on_headers_complete(self) -> None:
+        """The parser's: a body follows, were it empty."""
+        self._stop_timer()
+        self._head_bytes = 0
+        self._heads += 1
+        self._is_past_head = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The parser's: the next head may follow."""
+        self._is_past_head = False
+        super().on_message_complete()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if self.cycle is not None and not self.cycle.response_complete:  # the next request came early, and not whole
+            self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+        else:
+            self.transport.close()

@@ -1,0 +1,93 @@
+"""What comes before a body is bounded, in bytes and in time."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+
+from app import http_protocol
+from app.http_protocol import MOST_HEAD_BYTES
+from tests.app.running_api import RunningApi
+
+ASK = b"GET /healthz HTTP/1.1\r\nHost: here\r\n"
+
+
+@contextmanager
+def connected(api: RunningApi) -> Iterator[socket.socket]:
+    with closing(socket.create_connection(("127.0.0.1", api.port), timeout=60)) as client:
+        yield client
+
+
+def read_answer(client: socket.socket) -> bytes:
+    """The head and the body of an answer that says how long it is."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        assert (more := client.recv(65536)), data
+        data += more
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    while len(body) < length:
+        body += client.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+@pytest.mark.parametrize("head", [b"GET /", ASK + b"X-Endless: "], ids=["path", "header"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_head_without_an_end_is_refused(compass: RunningApi, head: bytes, is_first: bool) -> None:
+    with connected(compass) as client:
+        if not is_first:
+            client.sendall(ASK + b"\r\n")
+            assert read_answer(client).startswith(b"HTTP/1.1 200")
+        client.sendall(head)
+        with pytest.raises(ConnectionError):
+            for _ in range(100_000):
+                client.sendall(b"a" * 65536)
+
+
+def test_too_large_a_head_hears_why(compass: RunningApi) -> None:
+    with connected(compass) as client:
+        client.sendall(ASK + b"X-Large: " + b"a" * (MOST_HEAD_BYTES + 1))
+        answer = read_answer(client)
+        assert answer.startswith(b"HTTP/1.1 431 ")
+        assert b"65536 bytes" in answer
+        assert client.recv(1) == b""
+
+
+def test_large_head_that_ends_is_read(compass: RunningApi) -> None:
+    with connected(compass) as client:
+        for _ in range(3):  # it is counted anew for every request
+            for part in (ASK + b"X-Large: ", b"a" * 30_000, b"a" * 30_000, b"\r\n\r\n"):
+                client.sendall(part)
+            assert read_answer(client).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("sent", [b"", ASK, b"\r\n\r\n", ASK + b"\r\n" + ASK])
+def test_connection_whose_head_does_not_come_is_closed(
+    compass: RunningApi, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.2)
+    with connected(compass) as client:
+        client.sendall(sent)
+        data = b""
+        while more := client.recv(65536):
+            data += more
+        assert data.count(b"HTTP/1.1 200") == (1 if sent.count(b"GET") == 2 else 0)
+    assert compass.http.get("/healthz").status_code == 200
+
+
+def test_connection_that_has_asked_may_wait_for_its_body_and_ask_again(
+    compass: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.2)
+    with connected(compass) as client:
+        head = b"POST /v1/classify?model=compass HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n"
+        client.sendall(head)
+        with connected(compass) as other:  # one that is closed by the clock tells that the time is over
+            assert other.recv(1) == b""
+        client.sendall(b"no")
+        assert read_answer(client).startswith(b"HTTP/1.1 415")
+        client.sendall(ASK + b"\r\n")
+        assert read_answer(client).startswith(b"HTTP/1.1 200")

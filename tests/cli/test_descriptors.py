@@ -1,0 +1,21 @@
+"""A server takes as many file descriptors as it may have."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limits")
+def test_soft_limit_goes_up_to_the_hard_one() -> None:
+    program = (
+        "import resource\n"
+        "from app.descriptors import raise_descriptor_limit\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 512))\n"
+        "raise_descriptor_limit()\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert said.stdout.strip() == "(512, 512)"
