@@ -46,12 +46,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parses it, and counts it if no head was completed by it."""
+        """Parses it, and counts it if all of it is of a head that goes on."""
         if self._is_refused:
             return
-        heads = self._heads
+        heads, was_past_head = self._heads, self._is_past_head
         super().data_received(data)
-        if self._is_past_head or self._heads != heads or self.transport.is_closing():
+        if was_past_head or self._heads != heads or self.transport.is_closing():
             return
         self._head_bytes += len(data)
         if self._head_bytes > MOST_HEAD_BYTES:

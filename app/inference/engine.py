@@ -35,6 +35,7 @@ from app.inference.lane import Lane, Priority, Ran
 from app.inference.loaded_models import LoadedModel
 from app.inference.model_source import ModelSource
 from app.inference.observer import Observer, Outcome
+from app.inference.returned_memory import LargePictures
 from models.backends.backend import BackendName
 from models.backends.choosing import PrecisionChoice
 from models.errors import ImageError, ImageTooLarge
@@ -97,6 +98,7 @@ class Engine:
         self._decode_jpeg = decode_jpeg
         self._observers = observers
         self._decoders = DecodePool(decode_threads)
+        self._large_pictures = LargePictures()
         make_lane = make_lane or partial(Lane, shared=self._decoders if has_one_core else None)
         self._lane = make_lane(observers=observers, after_batch=self._admission.note)
 
@@ -176,12 +178,14 @@ class Engine:
             raise
         finally:
             self._admission.leave(views)
+            self._large_pictures.request_ended()
             source = model.source if model else self.models.known(reference)
             self._tell_end(reference, source, outcome, len(images), time.monotonic() - began_at, backend)
 
     async def close(self) -> None:
         """Stops taking work; what runs ends by itself."""
         self._decoders.close()
+        self._large_pictures.close()
         self._lane.close()
         await self.models.close()
 
@@ -288,7 +292,9 @@ class Engine:
             raise ImageTooLarge(
                 f"The image has {len(data)} bytes, and {self._max_image_bytes} are the most.", hint=hint
             )
-        return decode_image(data, max_pixels=self._max_image_pixels, decode_jpeg=decode_jpeg)
+        pixels = decode_image(data, max_pixels=self._max_image_pixels, decode_jpeg=decode_jpeg)
+        self._large_pictures.note(pixels.shape[1] * pixels.shape[2])
+        return pixels
 
     def _tell_end(
         self,

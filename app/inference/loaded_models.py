@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import logging
-import sys
 import time
 import weakref
 from collections import OrderedDict
@@ -25,6 +23,7 @@ import torch
 from app.inference.errors import OutOfDeviceMemory
 from app.inference.loading_thread import LoadingThread
 from app.inference.model_source import ModelFinder, ModelSource
+from app.inference.returned_memory import return_memory
 from app.inference.warm_up import warm_up
 from models.backends import cuda_graphs
 from models.backends.backend import Backend
@@ -343,9 +342,6 @@ def _return_memory_soon(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _return_memory() -> None:
-    """What was freed goes back to the system: allocators keep it for themselves otherwise."""
     gc.collect()
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # a C library that is not glibc
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return_memory()
     cuda_graphs.empty_cache()  # last, for it may wait

@@ -25,13 +25,19 @@ def read_answer(client: socket.socket) -> bytes:
     """The head and the body of an answer that says how long it is."""
     data = b""
     while b"\r\n\r\n" not in data:
-        assert (more := client.recv(65536)), data
+        more = client.recv(65536)
+        assert more, data
         data += more
     head, _, body = data.partition(b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
     while len(body) < length:
         body += client.recv(65536)
     return head + b"\r\n\r\n" + body
+
+
+def send_much(client: socket.socket) -> None:
+    for _ in range(100_000):
+        client.sendall(b"a" * 65536)
 
 
 @pytest.mark.parametrize("head", [b"GET /", ASK + b"X-Endless: "], ids=["path", "header"])
@@ -43,8 +49,7 @@ def test_head_without_an_end_is_refused(compass: RunningApi, head: bytes, is_fir
             assert read_answer(client).startswith(b"HTTP/1.1 200")
         client.sendall(head)
         with pytest.raises(ConnectionError):
-            for _ in range(100_000):
-                client.sendall(b"a" * 65536)
+            send_much(client)
 
 
 def test_too_large_a_head_hears_why(compass: RunningApi) -> None:
@@ -62,6 +67,15 @@ def test_large_head_that_ends_is_read(compass: RunningApi) -> None:
             for part in (ASK + b"X-Large: ", b"a" * 30_000, b"a" * 30_000, b"\r\n\r\n"):
                 client.sendall(part)
             assert read_answer(client).startswith(b"HTTP/1.1 200")
+
+
+def test_body_that_comes_in_large_parts_counts_for_no_head(compass: RunningApi) -> None:
+    with connected(compass) as client:
+        for _ in range(2):
+            head = b"POST /v1/classify?model=compass HTTP/1.1\r\nHost: here\r\nContent-Length: 1000000\r\n\r\n"
+            client.sendall(head)
+            client.sendall(bytes(1_000_000))  # the server reads 65,536 and more at once
+            assert read_answer(client).startswith(b"HTTP/1.1 415")
 
 
 @pytest.mark.parametrize("sent", [b"", ASK, b"\r\n\r\n", ASK + b"\r\n" + ASK])
