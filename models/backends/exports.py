@@ -57,8 +57,11 @@ class Exports:
         for name, digest in report.files.items():
             try:
                 is_same = _sha256(directory / name) == digest
-            except OSError:
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 is_same = False
+            except OSError as error:  # too many open files, or a disk that does not answer: nobody changed it
+                hint = "It is tried again when the model is loaded again."
+                raise BackendUnavailable(f"{directory / name} cannot be read: {error.strerror}.", hint=hint) from error
             if not is_same:
                 raise BackendUnavailable(
                     f"{directory / name} is not what was verified.", hint="Delete the directory: it is built again."

@@ -272,6 +272,26 @@ def test_damaged_file_is_not_loaded(
     assert "is not what was verified" in caplog.text
 
 
+def test_file_that_cannot_be_read_is_not_called_changed(
+    exports: Exports,
+    stand_in: Callable[[float], None],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    eager, policy = small_classifier(), Policy(backend="openvino")
+    built(exports, eager, policy)
+
+    def fail(*_: object) -> str:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr("models.backends.exports._sha256", fail)
+        assert choose(exports, eager, PRESET, policy, weights="w") is None
+    assert "gain.json cannot be read: Too many open files." in caplog.text
+    assert "Delete" not in caplog.text
+    assert choose(exports, eager, PRESET, policy, weights="w") is not None
+
+
 def test_damaged_report_is_as_if_there_were_none(exports: Exports, stand_in: Callable[[float], None]) -> None:
     report = built(exports, small_classifier(), Policy())
     (exports.directory(report.identity) / "report.json").write_text("{")
