@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from app.errors import MalformedBody, TooManyFiles, TooManyImages, UnsupportedBody
 from app.inference.errors import ImageUrlError
+from app.json_size import has_more_marks
 from app.pending_bytes import HeldBytes, held_by
 from app.problems import errors_of
 from app.routes.answers import file_part
@@ -21,6 +22,7 @@ from models.errors import ImageError
 
 IMAGE_TYPES: Final = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif")
 _FETCHES_AT_ONCE = 8
+_MARKS_OF_AN_IMAGE, _MARKS_BESIDE = 32, 10_000  # an image in JSON has 8 outside its texts; names and URLs have some
 
 _DOT_PNG = (  # a whole picture of one pixel
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
@@ -95,11 +97,11 @@ async def _from_form(request: Request, content_type: str, limit: int) -> list[Po
 
 async def _from_json(body: bytes, services: Services, held: HeldBytes) -> list[PostedImage]:
     held.take(len(body) * 3 // 4)  # what base64 of that length becomes: it stays beside the body
+    limit = services.settings.max_images_per_request
     try:
-        asked = await asyncio.to_thread(PredictRequest.model_validate_json, body)  # tens of megabytes of base64
+        asked = await asyncio.to_thread(_parsed, body, limit)  # tens of megabytes of base64
     except ValidationError as error:
         raise errors_of(error, where="body") from error
-    limit = services.settings.max_images_per_request
     if len(asked.images) > limit:
         raise _too_many(limit)
     slots = asyncio.Semaphore(_FETCHES_AT_ONCE)
@@ -114,6 +116,12 @@ async def _from_json(body: bytes, services: Services, held: HeldBytes) -> list[P
     finally:
         for image in images:
             image.cancel()
+
+
+def _parsed(body: bytes, limit: int) -> PredictRequest:
+    if has_more_marks(body, _MARKS_OF_AN_IMAGE * limit + _MARKS_BESIDE):
+        raise _too_many(limit)
+    return PredictRequest.model_validate_json(body)
 
 
 def _too_many(limit: int) -> TooManyImages:

@@ -215,6 +215,15 @@ def test_json_that_makes_no_sense_is_refused(compass: RunningApi, body: bytes, s
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("value", ['{"base64":""}', "0", "[]", '{"":[]}', '{"a":{"b":{}}}'])
+def test_json_of_too_many_values_is_refused_before_it_is_parsed(start_api: StartApi, value: str) -> None:
+    api = start_api(max_images_per_request=2)
+    cut_short = '{"images":[' + f"{value}," * 12_000
+    headers = {"Content-Type": "application/json"}
+    answer = api.http.post("/v1/classify", params={"model": "compass"}, content=cut_short, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_many_images")
+
+
 def test_url_is_refused_where_no_host_is_allowed(compass: RunningApi) -> None:
     body = {"images": [{"url": "http://127.0.0.1/a.png"}]}
     answer = compass.http.post("/v1/classify", params={"model": "compass"}, json=body)
