@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.detection_outputs import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD
 
+MOST_DIMENSIONS: Final = 8
 # JSON's whole numbers have any length, and Python raises where one of thousands of digits becomes text or a float
 MOST_OF_A_DIMENSION: Final = 2**31 - 1
 MOST_BINARY_BYTES: Final = 2**40
@@ -39,7 +40,7 @@ class InputTensor(Message):
 
     name: Text
     datatype: Text
-    shape: tuple[Annotated[int, Field(ge=0, le=MOST_OF_A_DIMENSION)], ...] = Field(max_length=8)
+    shape: tuple[Annotated[int, Field(ge=0, le=MOST_OF_A_DIMENSION)], ...] = Field(max_length=MOST_DIMENSIONS)
     parameters: InputParameters = InputParameters()
     data: list[Any] | None = Field(None, description="Flat or nested; elements of BYTES as base64.")
 

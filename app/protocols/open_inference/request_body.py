@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -11,12 +12,17 @@ from fastapi import Request
 from pydantic import ValidationError
 
 from app.errors import BodyTooLarge, InvalidTensor, MalformedBody, UnsupportedBody
+from app.json_size import has_more_marks
 from app.pending_bytes import HeldBytes, held_by
-from app.protocols.open_inference.messages import InferRequest, InputTensor, Message
+from app.protocols.open_inference.messages import MOST_DIMENSIONS, InferRequest, InputTensor, Message
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 IMAGE: Final = "image"  # the one input that every model has
 MOST_JSON_VALUES: Final = 2**22  # numbers take up to ten times their text in memory: more of them go as bytes
+_MOST_JSON_PARTS: Final = 2**16  # objects, lists and keys, once rows of numbers are one: they take most to make
+_NUMBERS: Final = re.compile(rb'("data"\s*:\s*)(\[[-+.0-9eE,\s\[\]]*\])')
+_NO_MARKS: Final = b"-+.0123456789eE \t\r\n\v\f"
+_WITHOUT_BRACKETS: Final = bytes.maketrans(b"[]", b"  ")
 _MOST_DIGITS: Final = 18  # of a count of bytes; Python refuses to read a number of thousands
 _PIECE_BYTES: Final = 8 * 1024**2  # unpacked at a time; what is left of the packed body is copied for each
 _WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}  # of zlib; deflate is zlib's format, RFC 9110, 8.4.1.2
@@ -77,9 +83,15 @@ def parse_infer(body: bytes, header_length: str | None) -> Body:
 
 def _split(body: bytes, json_bytes: int) -> Body:
     json = body[:json_bytes]
-    if json.count(b",") > MOST_JSON_VALUES:
+    if has_more_marks(json, MOST_JSON_VALUES, b","):
         raise InvalidTensor(
             f"The JSON has more than {MOST_JSON_VALUES} values.", hint="Send large tensors as binary data."
+        )
+    json = _NUMBERS.sub(_in_one_row, json)
+    if has_more_marks(json, _MOST_JSON_PARTS, b":[{"):
+        raise InvalidTensor(
+            f"The JSON has more than {_MOST_JSON_PARTS} objects, lists and keys.",
+            hint="Write `data` flat, row by row, or send large tensors as binary data.",
         )
     message = parse_message(json, InferRequest)
     rest = memoryview(body)[json_bytes:]
@@ -95,6 +107,31 @@ def _split(body: bytes, json_bytes: int) -> Body:
             hint=f"binary_data_size counts the bytes of a tensor, {HEADER_LENGTH} those of the JSON.",
         )
     return Body(message=message, binary=tuple(binary))
+
+
+def _in_one_row(data: re.Match[bytes]) -> bytes:
+    """Numbers nested evenly as flat ones: a list for every pixel takes seconds. Others stay, to be refused for it."""
+    name, numbers = data.groups()
+    if not _is_even(numbers.translate(None, _NO_MARKS)):
+        return data[0]
+    return b"%b[%b]" % (name, numbers.translate(_WITHOUT_BRACKETS))
+
+
+def _is_even(marks: bytes) -> bool:
+    """Whether all lists of a level are alike, by the brackets and commas of all: the first of each level tells."""
+    depth = len(marks) - len(marks.lstrip(b"["))
+    if depth > MOST_DIMENSIONS:
+        return False
+    row = b""
+    for level in range(1, depth + 1):
+        end = marks.find(b"]" * level) + level
+        first = marks[depth - level : end]
+        if level > 1:
+            count = (len(first) - 1) // (len(row) + 1)
+            if first != b"[" + b",".join([row] * count) + b"]":
+                return False
+        row = first
+    return row == marks
 
 
 async def _unpacked(packed: bytes, encoding: str, limit_bytes: int, held: HeldBytes) -> bytes:
