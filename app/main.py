@@ -214,6 +214,8 @@ def _body_limit(settings: ApiSettings) -> Callable[[Scope], int]:
             return settings.max_upload_bytes
         if path.startswith("/v1/models/") and path.endswith("/versions"):
             return settings.max_weights_bytes
+        if path.startswith("/v2/repository/"):
+            return min(open_inference.MOST_REPOSITORY_BYTES, settings.max_body_bytes)
         return settings.max_body_bytes
 
     return limit_of

@@ -358,6 +358,18 @@ def test_requests_above_the_limits_are_refused(start_api: StartApi) -> None:
     assert_refused(ask(api, image(data=[base64.b64encode(heavy).decode()])), 413, "1024 are the most")
 
 
+@pytest.mark.parametrize("path", ["index", "models/compass/load", "models/compass/unload"])
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_large_body_to_the_repository_is_refused(compass: RunningApi, path: str, encoding: str) -> None:
+    body = b" " * 65_537
+    if encoding == "gzip":
+        body = gzip.compress(body)
+
+    answer = compass.http.post(f"/v2/repository/{path}", content=body, headers={"Content-Encoding": encoding})
+
+    assert_refused(answer, 413, "65536 bytes")
+
+
 def test_label_maps_too_large_for_an_answer_are_refused(finders: RunningApi) -> None:
     files = [base64.b64encode(file).decode() for file in (png(3000, 1000), png(1000, 1000))]
 

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from app.dependencies import ServicesDep
 from app.errors import MalformedBody
 from app.inference.errors import ModelLoading
+from app.protocols.open_inference import MOST_REPOSITORY_BYTES
 from app.protocols.open_inference.messages import IndexRequest, LoadRequest
 from app.protocols.open_inference.request_body import parse_message, read_body
 from app.protocols.readiness import answers_now, is_loaded
@@ -27,7 +28,7 @@ router = APIRouter(prefix="/v2/repository", include_in_schema=False)
 @router.post("/index")
 async def index(request: Request, services: ServicesDep) -> Response:
     """Every version in the registry, and what of the catalogue is in memory."""
-    body = await read_body(request, limit_bytes=services.settings.max_body_bytes)
+    body = await read_body(request, limit_bytes=MOST_REPOSITORY_BYTES)
     wanted = parse_message(body, IndexRequest)
     entries = await asyncio.to_thread(_entries, services)
     return JSONResponse([entry for entry in entries if not wanted.ready or entry["state"] == "READY"])
@@ -36,7 +37,7 @@ async def index(request: Request, services: ServicesDep) -> Response:
 @router.post("/models/{model}/load")
 async def load(request: Request, services: ServicesDep, model: str) -> Response:
     """Loads the version that the name means now. Raises ModelLoading if that takes longer than a request may."""
-    body = await read_body(request, limit_bytes=services.settings.max_body_bytes)
+    body = await read_body(request, limit_bytes=MOST_REPOSITORY_BYTES)
     if parse_message(body, LoadRequest).parameters:
         raise MalformedBody(
             "A model's configuration and files cannot be sent along.", hint="Publish a version of it: /v1/models."
@@ -54,7 +55,7 @@ async def load(request: Request, services: ServicesDep, model: str) -> Response:
 @router.post("/models/{model}/unload")
 async def unload(request: Request, services: ServicesDep, model: str) -> Response:
     """Takes every version of the model out of memory; of an alias, or of pretrained weights, the one that it means."""
-    body = await read_body(request, limit_bytes=services.settings.max_body_bytes)
+    body = await read_body(request, limit_bytes=MOST_REPOSITORY_BYTES)
     parse_message(body, LoadRequest)
     served = await asyncio.to_thread(find_served, services.registry, model)
     references = {served.reference}
