@@ -125,6 +125,7 @@ class _FormReader:
         self._header_name = self._header_value = b""
         self._part: FormFile | None = None  # None while a text field is read
         self._field_name = ""
+        self._fields = 0  # also those of the same name
         self._buffer = bytearray()
         self._open_file: BinaryIO | None = None
         self._said: list[tuple[str, bytes]] = []
@@ -196,7 +197,8 @@ class _FormReader:
         self._digest.update(b"\0field\0" + self._field_name.encode())
         self._part = None
         if self._field_name not in self._file_fields:
-            if len(self._form.fields) >= _MAX_FIELDS:
+            self._fields += 1
+            if self._fields > _MAX_FIELDS:
                 raise MalformedBody(f"The form has more than {_MAX_FIELDS} fields.")
             return
         if sum(map(len, self._form.files.values())) >= self._max_files:

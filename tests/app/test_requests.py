@@ -140,3 +140,12 @@ def test_client_that_goes_away_in_mid_upload_leaves_nothing(api: RunningApi) -> 
     connection.close()
     wait_until(lambda: not spooled_files(api))
     assert api.http.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/classify?model=compass", "/predictions/compass", "/v1/datasets"])
+def test_form_of_too_many_fields_is_refused_though_all_have_one_name(compass: RunningApi, path: str) -> None:
+    field = b'--B\r\nContent-Disposition: form-data; name="f"\r\n\r\nx\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=B"}
+    answer = compass.http.post(path, content=field * 65 + b"--B--\r\n", headers=headers)
+    assert answer.status_code == 400
+    assert "The form has more than 64 fields." in answer.text
