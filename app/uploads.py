@@ -197,6 +197,14 @@ class _FormReader:
         self._digest.update(b"\0field\0" + self._field_name.encode())
         self._part = None
         if self._field_name not in self._file_fields:
+            if options.get(b"filename"):
+                right = " or ".join(map(repr, sorted(self._file_fields)))
+                raise InvalidValue(
+                    f"The form has a file in the field {self._field_name!r}.",
+                    field=self._field_name,
+                    valid="text",
+                    hint=f"Files go into {right}.",
+                )
             self._fields += 1
             if self._fields > _MAX_FIELDS:
                 raise MalformedBody(f"The form has more than {_MAX_FIELDS} fields.")

@@ -215,6 +215,12 @@ def test_json_that_makes_no_sense_is_refused(compass: RunningApi, body: bytes, s
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
+def test_file_in_a_wrong_field_is_told_the_right_one(compass: RunningApi) -> None:
+    answer = compass.http.post("/v1/classify", params={"model": "compass"}, files={"file": ("a.png", pictures.png())})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "file")
+    assert answer.json()["hint"] == "Files go into 'image'."
+
+
 @pytest.mark.parametrize("value", ['{"base64":""}', "0", "[]", '{"":[]}', '{"a":{"b":{}}}'])
 def test_json_of_too_many_values_is_refused_before_it_is_parsed(start_api: StartApi, value: str) -> None:
     api = start_api(max_images_per_request=2)

@@ -44,10 +44,11 @@ def test_raw_body_is_classified_in_labels(
     assert scores["left"] == pytest.approx(by_v1["classes"][0]["score"], abs=1e-6)
 
 
-def test_form_with_a_picture_is_answered_like_the_raw_body(compass: RunningApi) -> None:
+@pytest.mark.parametrize("field", ["data", "body"])
+def test_form_with_a_picture_is_answered_like_the_raw_body(compass: RunningApi, field: str) -> None:
     raw = compass.http.post("/predictions/compass", content=pictures.png()).json()
 
-    answer = compass.http.post("/predictions/compass", files={"data": ("left.png", pictures.png())})
+    answer = compass.http.post("/predictions/compass", files={field: ("left.png", pictures.png())})
 
     assert answer.json() == pytest.approx(raw, abs=1e-6)
 
@@ -113,11 +114,12 @@ def test_what_cannot_be_had_is_answered_in_torchserves_shape(
         ({"content": b""}, "The data is empty"),
         ({"content": b"no image"}, "no image in a format"),
         ({"content": pictures.png()[:60]}, "damaged"),
-        ({"files": {"image": ("a.png", b"x")}}, "no file in the field 'data'"),
+        ({"files": {"image": ("a.png", b"x")}}, "a file in the field 'image'. Files go into 'body' or 'data'."),
+        ({"files": {"note": (None, b"x")}}, "no file in the field 'data' or 'body'. It has: note."),
         ({"files": [("data", ("a", pictures.png())), ("data", ("b", b"x"))]}, "Image 2 of 2"),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, "boundary"),
     ],
-    ids=["empty", "no image", "cut", "other field", "second of two", "no boundary"],
+    ids=["empty", "no image", "cut", "other field", "no file", "second of two", "no boundary"],
 )
 def test_picture_that_cannot_be_used_is_a_bad_request(
     compass: RunningApi, request_parts: dict[str, Any], words: str

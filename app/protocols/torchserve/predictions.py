@@ -6,7 +6,7 @@ Source: TorchServe 0.12's inference API, and its handlers image_classifier and o
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from pydantic import JsonValue
@@ -28,7 +28,7 @@ from models.predictors.detection import DetectionSelection
 
 router = APIRouter(include_in_schema=False)
 
-_FIELD = "data"
+_FIELDS: Final = ("data", "body")  # TorchServe's handlers take either
 _TOP_K = 5
 
 
@@ -57,22 +57,22 @@ async def predict(request: Request, services: ServicesDep, model: str, version: 
 
 
 async def _read_images(request: Request, limit: int) -> list[bytes]:
-    """Files of the form's field `data`, or the body, whatever its type."""
+    """Files of the form's fields `data` and `body`, or the body, whatever its type."""
     content_type = request.headers.get("content-type", "")
     if not content_type.lower().startswith("multipart/form-data"):
         return [await request.body()]
     try:
         form = await read_form(
-            content_type, request.stream(), file_fields=frozenset({_FIELD}), new_path=None, max_files=limit
+            content_type, request.stream(), file_fields=frozenset(_FIELDS), new_path=None, max_files=limit
         )
     except TooManyFiles as error:
         raise TooManyImages(
             f"The request has more than {limit} images.", hint="Send them in several requests."
         ) from error
-    files = [file.data for file in form.files.get(_FIELD, [])]
+    files = [file.data for field in _FIELDS for file in form.files.get(field, [])]
     if not files:
         sent = ", ".join(sorted({*form.fields, *form.files})) or "nothing"
-        raise MalformedBody(f"The form has no file in the field {_FIELD!r}.", hint=f"It has: {sent}.")
+        raise MalformedBody("The form has no file in the field 'data' or 'body'.", hint=f"It has: {sent}.")
     return files
 
 
