@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Header, Query, Request
 
 from app.idempotency import Idempotency
 from app.inference.engine import Engine
+from app.inference.lane import Priority
 from app.services import Services
 from app.settings import ApiSettings
 from models.registry import Registry
 from workers.datasets.store import DatasetStore
 from workers.job_store import JobStore
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Urgency:
+    """How long an answer is worth waiting for, and whether anybody waits."""
+
+    timeout_s: float
+    priority: Priority
 
 
 async def get_services(request: Request) -> Services:
@@ -56,12 +66,34 @@ async def get_idempotency(
     return Idempotency(services.idempotency, scope=f"{request.method} {request.url.path}", key=idempotency_key)
 
 
+async def get_urgency(
+    services: ServicesDep,
+    x_request_timeout: Annotated[
+        float | None,
+        Header(
+            gt=0,
+            allow_inf_nan=False,
+            description="Seconds that the answer is worth waiting for; then 504. At most what the operator allows.",
+        ),
+    ] = None,
+    x_priority: Annotated[
+        Priority,
+        Header(description="`bulk` goes to the network after everybody who is `interactive`, and is refused earlier."),
+    ] = "interactive",
+) -> Urgency:
+    """Of a prediction, as its headers say."""
+    allowed_s = services.settings.request_timeout_s
+    timeout_s = allowed_s if x_request_timeout is None else min(x_request_timeout, allowed_s)
+    return Urgency(timeout_s=timeout_s, priority=x_priority)
+
+
 ServicesDep = Annotated[Services, Depends(get_services)]
 RegistryDep = Annotated[Registry, Depends(get_registry)]
 DatasetsDep = Annotated[DatasetStore, Depends(get_datasets)]
 JobsDep = Annotated[JobStore, Depends(get_jobs)]
 EngineDep = Annotated[Engine, Depends(get_engine)]
 SettingsDep = Annotated[ApiSettings, Depends(get_settings)]
+UrgencyDep = Annotated[Urgency, Depends(get_urgency)]
 IdempotencyDep = Annotated[Idempotency, Depends(get_idempotency)]
 
 LimitQuery = Annotated[int, Query(ge=1, le=500, description="Most entries of this page.")]

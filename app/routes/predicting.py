@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
-from fastapi import Header, Query, Request
+from fastapi import Query, Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
 from torch import Tensor
 
-from app.dependencies import ServicesDep
+from app.dependencies import ServicesDep, UrgencyDep
 from app.disconnects import while_connected
 from app.errors import NotAcceptable
 from app.inference.answers import Answer, Drawing
@@ -32,7 +32,7 @@ Prediction = TypeVar("Prediction")
 _DRAWN: Final[dict[str, Literal["png", "jpeg"]]] = {"image/png": "png", "image/jpeg": "jpeg"}
 _ANSWERS: Final = ("application/json", *_DRAWN)  # the first of those that a client likes equally well
 
-_TERMS_HEADERS: Final = ("x-request-timeout", "x-priority")  # those that `get_caller` reads
+_TERMS_HEADERS: Final = ("x-request-timeout", "x-priority")  # those that `get_urgency` reads
 _MOST_QUERIES, _LONGEST_QUERY = 256, 1000  # that are remembered
 
 ModelQuery = Annotated[
@@ -68,30 +68,17 @@ class Caller:
 async def get_caller(
     request: Request,
     services: ServicesDep,
-    x_request_timeout: Annotated[
-        float | None,
-        Header(
-            gt=0,
-            allow_inf_nan=False,
-            description="Seconds that the answer is worth waiting for; then 504. At most what the operator allows.",
-        ),
-    ] = None,
-    x_priority: Annotated[
-        Priority,
-        Header(description="`bulk` goes to the network after everybody who is `interactive`, and is refused earlier."),
-    ] = "interactive",
+    urgency: UrgencyDep,
     precision: Annotated[
         PrecisionChoice,
         Query(description="`float32` insists on it where the model runs in less; the first such request loads it."),
     ] = "auto",
 ) -> Caller:
     """For routes to depend on."""
-    allowed_s = services.settings.request_timeout_s
-    timeout_s = allowed_s if x_request_timeout is None else min(x_request_timeout, allowed_s)
     return Caller(
         request=request,
         services=services,
-        terms=Terms(timeout_s=timeout_s, priority=x_priority, precision=precision),
+        terms=Terms(timeout_s=urgency.timeout_s, priority=urgency.priority, precision=precision),
     )
 
 

@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
+from app.inference.lane import Priority
 from app.protocols.open_inference import request_body
 from models.predictor import AnyPredictor, Predictor
 from tests.app import pictures
@@ -423,6 +424,49 @@ def test_timeout_of_a_request_is_kept(start_api: StartApi, monkeypatch: pytest.M
     assert_refused(answer, 503, "still being loaded")
     assert int(answer.headers["retry-after"]) >= 1
     assert best(ask(api, image(), parameters={"timeout": 10**12})) == [0]
+
+
+@pytest.mark.parametrize("path", [INFER, "/predictions/compass"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("X-Request-Timeout", "-1"), ("X-Request-Timeout", "soon"), ("X-Priority", "vip")]
+)
+def test_header_that_makes_no_sense_is_refused(compass: RunningApi, path: str, name: str, value: str) -> None:
+    answer = compass.http.post(path, content=pictures.png(), headers={name: value, HEADER_LENGTH: "0"})
+
+    assert answer.status_code == 400
+    assert name.lower() in answer.json().get("error", answer.json().get("message"))
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters", "expected"),
+    [
+        (INFER, {}, (2.5, "bulk")),
+        (INFER, {"timeout": 0, "priority": 0}, (2.5, "bulk")),
+        (INFER, {"timeout": 7_000_000, "priority": 1}, (7.0, "interactive")),
+        ("/predictions/compass", {}, (2.5, "bulk")),
+    ],
+)
+def test_headers_tell_how_urgent_it_is_where_parameters_do_not(
+    compass: RunningApi,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    parameters: dict[str, int],
+    expected: tuple[float, str],
+) -> None:
+    predict = compass.services.engine.predict
+    asked = []
+
+    async def note(*args: Any, timeout_s: float, priority: Priority) -> Any:
+        asked.append((timeout_s, priority))
+        return await predict(*args, timeout_s=timeout_s, priority=priority)
+
+    monkeypatch.setattr(compass.services.engine, "predict", note)
+    body = json.dumps({"inputs": [image()], "parameters": parameters}).encode() if path == INFER else pictures.png()
+
+    answer = compass.http.post(path, content=body, headers={"X-Request-Timeout": "2.5", "X-Priority": "bulk"})
+
+    assert answer.status_code == 200, answer.text
+    assert asked == [expected]
 
 
 def test_damaged_weights_are_named_and_others_go_on(start_api: StartApi) -> None:

@@ -9,13 +9,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 from torch import Tensor
 
-from app.dependencies import ServicesDep
+from app.dependencies import ServicesDep, Urgency, UrgencyDep
 from app.disconnects import while_connected
 from app.pending_bytes import held_by
 from app.protocols.answered_images import predictions_of
 from app.protocols.open_inference.answers import Written, write_outputs
 from app.protocols.open_inference.inputs import Image, InputLimits, images_of
-from app.protocols.open_inference.messages import InferRequest
+from app.protocols.open_inference.messages import InferRequest, RequestParameters
 from app.protocols.open_inference.outputs import WantedOutput, selection_of, wanted_outputs
 from app.protocols.open_inference.request_body import HEADER_LENGTH, parse_infer, read_body
 from app.protocols.served_models import ServedModel, find_served
@@ -37,22 +37,23 @@ class _Asked:
 
 @router.post("/models/{model}/infer")
 @router.post("/models/{model}/versions/{version}/infer")
-async def infer(request: Request, services: ServicesDep, model: str, version: str | None = None) -> Response:
+async def infer(
+    request: Request, services: ServicesDep, urgency: UrgencyDep, model: str, version: str | None = None
+) -> Response:
     """The model's outputs for the images of the request."""
     body = await read_body(request, limit_bytes=services.settings.max_body_bytes)
     header_length = request.headers.get(HEADER_LENGTH)
     asked = await asyncio.to_thread(_understand, services, model, version, body, header_length)
     held_by(request).take(sum(map(_size_bytes, asked.images)))  # copies, while the body stays
-    said = asked.message.parameters
-    most_s = services.settings.request_timeout_s
+    urgency = _urgency(asked.message.parameters, urgency, services.settings.request_timeout_s)
     answer = await while_connected(
         request,
         services.engine.predict(
             asked.served.reference,
             asked.images,
             selection_of(asked.served, asked.message, asked.wanted),
-            timeout_s=min(said.timeout / 1e6, most_s) if said.timeout else most_s,
-            priority="bulk" if said.priority > 1 else "interactive",
+            timeout_s=urgency.timeout_s,
+            priority=urgency.priority,
         ),
     )
     services.unloaded.discard(asked.served.reference)
@@ -79,6 +80,15 @@ def _understand(services: Services, model: str, version: str | None, data: bytes
         images=images_of(body, served, limits),
         wanted=wanted_outputs(body.message, served),
     )
+
+
+def _urgency(said: RequestParameters, by_headers: Urgency, most_s: float) -> Urgency:
+    """As the parameters say, and the headers where those say nothing."""
+    timeout_s = min(said.timeout / 1e6, most_s) if said.timeout else by_headers.timeout_s
+    priority = by_headers.priority
+    if said.priority:
+        priority = "bulk" if said.priority > 1 else "interactive"
+    return Urgency(timeout_s=timeout_s, priority=priority)
 
 
 def _size_bytes(image: Image) -> int:

@@ -67,10 +67,13 @@ class RequestParameters(Message):
 
     binary_data_output: bool = False
     priority: int = Field(
-        0, ge=0, le=MOST_UNSIGNED, description="0, the default, and 1 are interactive; larger ones are bulk."
+        0,
+        ge=0,
+        le=MOST_UNSIGNED,
+        description="1 is interactive, larger ones are bulk; 0, the default, is as the headers say.",
     )
     timeout: int = Field(
-        0, ge=0, le=MOST_UNSIGNED, description="Microseconds that the answer may take; 0: as the server is set."
+        0, ge=0, le=MOST_UNSIGNED, description="Microseconds that the answer may take; 0: as the headers say."
     )
     score_threshold: float = Field(SCORE_THRESHOLD, ge=0, le=1)
     iou_threshold: float = Field(IOU_THRESHOLD, ge=0, le=1)

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from pydantic import JsonValue
 from starlette.responses import JSONResponse, Response
 
-from app.dependencies import ServicesDep
+from app.dependencies import ServicesDep, UrgencyDep
 from app.disconnects import while_connected
 from app.errors import MalformedBody, TooManyFiles, TooManyImages
 from app.inference.errors import WrongTask
@@ -41,14 +41,20 @@ async def ping(services: ServicesDep) -> Response:
 
 @router.api_route("/predictions/{model}", methods=["POST", "PUT"])  # curl -T is a PUT
 @router.api_route("/predictions/{model}/{version}", methods=["POST", "PUT"])
-async def predict(request: Request, services: ServicesDep, model: str, version: str | None = None) -> Response:
+async def predict(
+    request: Request, services: ServicesDep, urgency: UrgencyDep, model: str, version: str | None = None
+) -> Response:
     """What is on the picture; a list of answers where the form has several pictures."""
     images = await _read_images(request, services.settings.max_images_per_request)
     served = await asyncio.to_thread(find_served, services.registry, model, version)
     answer = await while_connected(
         request,
         services.engine.predict(
-            served.reference, images, _selection(served), timeout_s=services.settings.request_timeout_s
+            served.reference,
+            images,
+            _selection(served),
+            timeout_s=urgency.timeout_s,
+            priority=urgency.priority,
         ),
     )
     services.unloaded.discard(served.reference)
