@@ -46,6 +46,9 @@ class ModelMemory(Protocol):
     def known(self, reference: str) -> ModelSource | None:
         """See LoadedModels."""
 
+    def is_loading(self, reference: str, precision: PrecisionChoice = "auto") -> bool:
+        """See LoadedModels."""
+
     async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
         """See LoadedModels."""
 

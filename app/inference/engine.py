@@ -158,12 +158,12 @@ class Engine:
                 count = await asyncio.to_thread(_count_views, images, selection)
             self._admission.admit(count, priority, timeout_s)
             views = count
-            model = await self._model(reference, precision, began_at + timeout_s)
+            model = await self._model(reference, precision, began_at, timeout_s)
             _check(model, selection)
             with self._admission.working():
                 answer = await self._predict(model, images, selection, priority, began_at, timeout_s, drawing)
                 if precision == "float32" and answer.precision != precision:  # a faster backend came meanwhile
-                    model = await self._model(reference, precision, began_at + timeout_s)
+                    model = await self._model(reference, precision, began_at, timeout_s)
                     answer = await self._predict(model, images, selection, priority, began_at, timeout_s, drawing)
             outcome, backend = "ok", answer.backend
             return answer
@@ -189,11 +189,15 @@ class Engine:
         self._lane.close()
         await self.models.close()
 
-    async def _model(self, reference: str, precision: PrecisionChoice, deadline: float) -> LoadedModel:
+    async def _model(
+        self, reference: str, precision: PrecisionChoice, began_at: float, timeout_s: float
+    ) -> LoadedModel:
         try:
-            async with asyncio.timeout(deadline - time.monotonic()):
+            async with asyncio.timeout(began_at + timeout_s - time.monotonic()):
                 return await self.models.get(reference, precision)
         except TimeoutError as error:
+            if not self.models.is_loading(reference, precision):
+                raise _late(timeout_s) from error
             raise ModelLoading(f"{reference} is still being loaded.", hint="Ask again: loading goes on.") from error
 
     async def _predict(
@@ -218,10 +222,7 @@ class Engine:
                     prediction = entries[0].answer.prediction
                     drawn = await self._decoders.run(priority, self._draw, images[0], prediction, drawing)
         except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"The prediction was not ready within {timeout_s:g} s.",
-                hint="Send fewer images at a time, or try later.",
-            ) from error
+            raise _late(timeout_s) from error
         return _answer(model, entries, drawn)
 
     async def _image(
@@ -307,6 +308,12 @@ class Engine:
     ) -> None:
         for observer in self._observers:
             observer.request_ended(reference, source, outcome=outcome, images=images, seconds=seconds, backend=backend)
+
+
+def _late(timeout_s: float) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"The prediction was not ready within {timeout_s:g} s.", hint="Send fewer images at a time, or try later."
+    )
 
 
 async def _together(work: Any) -> list[Any]:

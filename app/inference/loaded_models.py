@@ -119,6 +119,14 @@ class LoadedModels:
         source, _ = self._lookups.get(reference, (None, 0.0))
         return source or newest_of(reference, self._loaded.values())
 
+    def is_loading(self, reference: str, precision: PrecisionChoice = "auto") -> bool:
+        """Whether what `reference` meant when it was last looked up is on its way into memory."""
+        source = self.known(reference)
+        if source is None:
+            return False
+        wanted = {source.digest, f"{source.digest}{EXACT}"} if precision == "float32" else {source.digest}
+        return not wanted.isdisjoint(self._loading)
+
     async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
         """The model that `reference` means, loaded if need be; while it is loaded again, the one it meant before.
 

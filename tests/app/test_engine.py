@@ -20,7 +20,7 @@ from app.inference.engine import Engine
 from app.inference.errors import DeadlineExceeded, EngineFull, ModelLoading, OutOfDeviceMemory, WrongTask
 from app.inference.lane import Lane, Priority, stack
 from app.inference.loaded_models import LoadedModels
-from app.inference.model_source import ModelSource
+from app.inference.model_source import ModelFinder, ModelSource
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph
 from models.errors import CorruptVersion, ModelsError, TooManyTiles, UnknownVersion, WeightsUnavailable
@@ -104,11 +104,33 @@ def test_deadline_while_loading_says_so_and_loading_goes_on(
 
     async def work(engine: Engine) -> None:
         with pytest.raises(ModelLoading):
-            await engine.predict("one", [pictures.png()], ALL, timeout_s=0.2)
+            await engine.predict("one", [pictures.png()], ALL, timeout_s=0.5)
         loading.go_on.set()
         await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
         assert loading.loads == 1
         assert engine.pending_images == 0
+
+    with_engine(tmp_path, work)
+
+
+@pytest.mark.parametrize("is_in_memory", [True, False])
+def test_deadline_while_the_model_is_looked_up_is_no_load(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_in_memory: bool
+) -> None:
+    go_on = threading.Event()
+    original = ModelFinder.find
+
+    def slowly(*args: Any) -> ModelSource:
+        assert go_on.wait(30)
+        return original(*args)
+
+    async def work(engine: Engine) -> None:
+        if is_in_memory:
+            await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        monkeypatch.setattr(ModelFinder, "find", slowly)
+        with pytest.raises(DeadlineExceeded):
+            await engine.predict("one", [pictures.png()], ALL, timeout_s=0.05)
+        go_on.set()
 
     with_engine(tmp_path, work)
 

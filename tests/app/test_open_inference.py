@@ -419,7 +419,7 @@ def test_timeout_of_a_request_is_kept(start_api: StartApi, monkeypatch: pytest.M
     api = start_api()
     publish_compass(api.services.registry)
     with loading_held_up(monkeypatch):
-        answer = ask(api, image(), parameters={"timeout": 50_000})
+        answer = ask(api, image(), parameters={"timeout": 500_000})
 
     assert_refused(answer, 503, "still being loaded")
     assert int(answer.headers["retry-after"]) >= 1

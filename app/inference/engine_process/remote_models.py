@@ -72,6 +72,12 @@ class RemoteModels:
         model, _ = self._lookups.get((reference, "auto"), (None, 0.0))
         return model.source if model else newest_of(reference, self._loaded)
 
+    def is_loading(self, reference: str, precision: PrecisionChoice = "auto") -> bool:
+        """See LoadedModels; here whatever is not in memory may be."""
+        model, _ = self._lookups.get((reference, precision), (None, 0.0))
+        source = model.source if model else self.known(reference) if precision == "auto" else None
+        return source is None or all(loaded.source.digest != source.digest for loaded in self._loaded)
+
     async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
         """See LoadedModels.get. Raises EngineRestarting besides."""
         model, until = self._lookups.get((reference, precision), (None, 0.0))
