@@ -23,6 +23,7 @@ from typing import Final
 import torch
 
 from app.inference.build_backend import EXIT_NOTHING_BUILT, STARTED
+from app.inference.calibration_dataset import stand_in_for
 from app.inference.exports_of import ModelExports, exports_of
 from app.inference.loaded_models import LoadedModel
 from app.inference.model_source import ModelSource
@@ -37,8 +38,9 @@ from models.backends.choosing import (
 )
 from models.backends.eager import EagerBackend
 from models.backends.report import ExportIdentity, ExportReport
-from models.errors import ModelsError
+from models.errors import ModelsError, NothingToCalibrateOn
 from models.registry import Registry
+from workers.datasets.store import DatasetStore
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,14 @@ class _BuildFailed(Exception):
         self.is_remembered = is_remembered
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plan:
+    """What is to be built for a model."""
+
+    stand_in: str | None  # data set version in place of the model's own
+    missing: list[Candidate]
+
+
 class BackendBuilds:
     """Finds and builds backends for models on one device. To be used from one event loop.
 
@@ -85,6 +95,7 @@ class BackendBuilds:
     ) -> None:
         self._registry = registry
         self._directories = {"registry": registry_dir, "datasets": datasets_dir, "weights": weights_dir}
+        self._datasets = DatasetStore(datasets_dir)
         self._device = device
         self._policy = policy
         self._on_ready = on_ready
@@ -94,6 +105,7 @@ class BackendBuilds:
         self._tried: set[tuple[str, str]] = set()  # digests of models, keys of what this process asked for
         self._one_at_a_time = asyncio.Lock()
         self._has_said_why_not = False
+        self._said: set[str] = set()  # of models that have nothing to be calibrated on
 
     def start(self, loaded: LoadedModel) -> None:
         """Looks for faster backends of a model that was loaded just now and runs eagerly. Returns at once."""
@@ -130,21 +142,38 @@ class BackendBuilds:
             return
         self._say_why_not()
         found = await asyncio.to_thread(self._exports_of, source)
-        wanted = await asyncio.to_thread(candidates, self._device, self._policy, weights=found.weights)
-        missing = await asyncio.to_thread(_missing, found, wanted, source)
-        current = await self._take_best(model, eager, found, current=None)
-        for candidate in missing:
+        plan = await asyncio.to_thread(self._plan, source, found)
+        current = await self._take_best(model, eager, found, plan, current=None)
+        for candidate in plan.missing:
             async with self._one_at_a_time:
                 if model() is None:  # it left while others were built
                     return
-                await self._build(source, found, candidate)
-            current = await self._take_best(model, eager, found, current=current)
+                await self._build(source, found, plan, candidate)
+            current = await self._take_best(model, eager, found, plan, current=current)
+
+    def _plan(self, source: ModelSource, found: ModelExports) -> _Plan:
+        """What int8 is calibrated on, and what is missing; says what has no pictures. Reads the disk: in a thread."""
+        own = candidates(self._device, self._policy, weights=found.weights)
+        integers = [each for each in own if each.identity.precision == "int8"]
+        named = self._policy.calibration_dataset
+        # what was calibrated on the model's own data set stays in use when that has gone
+        if all(_is_verified(found, each) for each in integers) if integers else named is None:
+            return _Plan(stand_in=None, missing=_missing(found, own, source))
+        try:
+            stand_in = stand_in_for(found.dataset, named, self._datasets)
+        except NothingToCalibrateOn as nothing:
+            self._say_once(nothing)
+            others = [each for each in own if each.identity.precision != "int8"]
+            return _Plan(stand_in=None, missing=_missing(found, others, source))
+        wanted = candidates(self._device, self._policy, weights=found.weights, calibration=stand_in)
+        return _Plan(stand_in=stand_in, missing=_missing(found, wanted, source))
 
     async def _take_best(
         self,
         model: weakref.ref[LoadedModel],
         eager: weakref.WeakKeyDictionary[LoadedModel, EagerBackend],
         found: ModelExports,
+        plan: _Plan,
         *,
         current: ExportIdentity | None,
     ) -> ExportIdentity | None:
@@ -154,7 +183,14 @@ class BackendBuilds:
             return current
         preset = loaded.predictor.preset
         best = await asyncio.to_thread(
-            choose, found.exports, eager[loaded], preset, self._policy, weights=found.weights, current=current
+            choose,
+            found.exports,
+            eager[loaded],
+            preset,
+            self._policy,
+            weights=found.weights,
+            calibration=plan.stand_in,
+            current=current,
         )
         if best is None:
             return current
@@ -165,7 +201,7 @@ class BackendBuilds:
     def _exports_of(self, source: ModelSource) -> ModelExports:
         return exports_of(self._registry, self._directories["weights"], name=source.name, version=source.version)
 
-    async def _build(self, source: ModelSource, found: ModelExports, candidate: Candidate) -> None:
+    async def _build(self, source: ModelSource, found: ModelExports, plan: _Plan, candidate: Candidate) -> None:
         """Unless this process tried already, for the model as it was in memory before, or another process did."""
         key = candidate.identity.key
         if (source.digest, key) in self._tried:
@@ -174,7 +210,7 @@ class BackendBuilds:
             return
         self._tried.add((source.digest, key))
         try:
-            await self._run_builder(source, candidate)
+            await self._run_builder(source, plan, candidate)
             report = await asyncio.to_thread(found.exports.find, candidate.identity)
             if report is None:
                 raise _BuildFailed("the builder left no report", is_remembered=False)
@@ -188,11 +224,11 @@ class BackendBuilds:
         else:
             log.warning("%s of %s is not used: %s: %s", key, source.reference, report.status, report.reason)
 
-    async def _run_builder(self, source: ModelSource, candidate: Candidate) -> None:
+    async def _run_builder(self, source: ModelSource, plan: _Plan, candidate: Candidate) -> None:
         """Raises _BuildFailed."""
         process = await asyncio.create_subprocess_exec(
             *self._builder,
-            *self._arguments(source, candidate),
+            *self._arguments(source, plan, candidate),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -222,7 +258,7 @@ class BackendBuilds:
             msg = f"it ended with exit code {code}. {words}"
             raise _BuildFailed(msg, is_remembered=code != EXIT_NOTHING_BUILT)
 
-    def _arguments(self, source: ModelSource, candidate: Candidate) -> list[str]:
+    def _arguments(self, source: ModelSource, plan: _Plan, candidate: Candidate) -> list[str]:
         values: dict[str, object] = {
             **self._directories,
             "name": source.name,
@@ -235,8 +271,8 @@ class BackendBuilds:
         }
         if source.version is not None:
             values["version"] = source.version
-        if self._policy.calibration_dataset is not None:
-            values["calibration-dataset"] = self._policy.calibration_dataset
+        if plan.stand_in is not None:
+            values["stand-in"] = plan.stand_in
         return [f"--{name}={value}" for name, value in values.items()]
 
     def _say_why_not(self) -> None:
@@ -244,6 +280,12 @@ class BackendBuilds:
             self._has_said_why_not = True
             for name, precision, reason in why_not(self._device, self._policy):
                 log.info("no %s backends are built in %s: %s", name, precision, reason)
+
+    def _say_once(self, nothing: NothingToCalibrateOn) -> None:
+        words = f"{nothing} {nothing.hint or ''}".rstrip()
+        if words not in self._said:
+            self._said.add(words)
+            log.warning("%s", words)
 
 
 class _LastWords:
@@ -276,6 +318,11 @@ def _eager_networks(model: weakref.ref[LoadedModel]) -> weakref.WeakKeyDictionar
         if isinstance(backend, EagerBackend) and can_be_built(backend):
             networks[loaded] = backend
     return networks
+
+
+def _is_verified(found: ModelExports, candidate: Candidate) -> bool:
+    report = found.exports.find(candidate.identity)
+    return report is not None and report.status == "verified"
 
 
 def _missing(found: ModelExports, wanted: Sequence[Candidate], source: ModelSource) -> list[Candidate]:

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", type=int, help="of a registered model")
     parser.add_argument("--key", required=True, help="what to build, of all that the policy allows")
     parser.add_argument("--precision", choices=["auto", "float32", "int8"], required=True, help="policy")
-    parser.add_argument("--calibration-dataset", help="policy")
+    parser.add_argument("--stand-in", help="data set version in place of that which the model learned from: photos/2")
     parser.add_argument("--device", required=True)
     parser.add_argument("--threads", type=int, required=True, help="threads of the process that will serve")
     parser.add_argument(
@@ -75,8 +75,8 @@ def _build(options: argparse.Namespace) -> int:
     registry = Registry(options.registry)
     try:
         found = exports_of(registry, options.weights, name=options.name, version=options.version)
-        policy = Policy(precision=options.precision, calibration_dataset=options.calibration_dataset)
-        allowed = candidates(device, policy, weights=found.weights)
+        policy = Policy(precision=options.precision)
+        allowed = candidates(device, policy, weights=found.weights, calibration=options.stand_in)
         candidate = next((each for each in allowed if each.identity.key == options.key), None)
         if candidate is None:
             print(f"{options.key} cannot be built here any more")
@@ -90,16 +90,14 @@ def _build(options: argparse.Namespace) -> int:
             predictor = Predictor.from_pretrained(
                 *pretrained, weights_dir=options.weights, allow_download=False, device=device
             )
-            own = None
         else:
             version = registry.get(options.name, options.version)
             predictor = Predictor.from_version(registry, version, device)
-            own = version.manifest.dataset
         assert isinstance(predictor.backend, EagerBackend)
         pictures = pictures_of(
             predictor,
-            own,
-            options.calibration_dataset,
+            found.dataset,
+            options.stand_in,
             DatasetStore(options.datasets),
             with_calibration=candidate.identity.precision == "int8",
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.backends.exports import Exports
+from models.manifest import DatasetReference
 from models.registry import Registry
 
 
@@ -16,6 +17,7 @@ class ModelExports:
 
     exports: Exports
     weights: str  # digest
+    dataset: DatasetReference | None = None  # that the model learned from
 
 
 def exports_of(registry: Registry, weights_dir: Path, *, name: str, version: int | None) -> ModelExports:
@@ -25,7 +27,8 @@ def exports_of(registry: Registry, weights_dir: Path, *, name: str, version: int
     """
     if version is not None:
         found = registry.get(name, version)
-        return ModelExports(exports=Exports(found.exports_dir), weights=found.manifest.sha256)
+        manifest = found.manifest
+        return ModelExports(exports=Exports(found.exports_dir), weights=manifest.sha256, dataset=manifest.dataset)
     from models.weights import find_pretrained, weights_path  # torch, which who waits for the lock does without
 
     pretrained = find_pretrained(name)

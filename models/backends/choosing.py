@@ -46,7 +46,7 @@ class Policy:
 
     backend: BackendChoice = "auto"  # eager: nothing is built
     precision: PrecisionPolicy = "auto"  # auto: bfloat16 where the device has it; int8: that too, where it is verified
-    calibration_dataset: str | None = None  # for int8 networks of models whose own data set is not here
+    calibration_dataset: str | None = None  # stands in for that of models whose own is not here: `photos`, `photos/2`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +62,18 @@ def can_be_built(eager: EagerBackend) -> bool:
     return not isinstance(eager.graph, DetectionGraph) or eager.graph.split is not None
 
 
-def candidates(device: torch.device, policy: Policy, *, weights: str) -> list[Candidate]:
-    """What can be built here for the weights of that digest, for as many threads as PyTorch is set to."""
+def candidates(
+    device: torch.device, policy: Policy, *, weights: str, calibration: str | None = None
+) -> list[Candidate]:
+    """What can be built here for the weights of that digest, for as many threads as PyTorch is set to.
+
+    calibration: the data set version that int8 is calibrated on instead of that of the model itself, `photos/2`.
+    """
     found = []
     for compiler, precision in _wanted(device, policy):
         if compiler.why_not(device) is None:
-            calibration = policy.calibration_dataset if precision == "int8" else None
-            identity = identify(compiler, precision, device, weights=weights, calibration=calibration)
+            stands_in = calibration if precision == "int8" else None
+            identity = identify(compiler, precision, device, weights=weights, calibration=stands_in)
             found.append(Candidate(compiler=compiler, identity=identity))
     return found
 
@@ -112,16 +117,19 @@ def choose(
     policy: Policy,
     *,
     weights: str,
+    calibration: str | None = None,
     current: ExportIdentity | None = None,
 ) -> Chosen | None:
     """The fastest of what is stored, verified and faster than eager; None: stay eager.
 
     A backend that the policy names is taken although eager be faster. What cannot be loaded, or fails at a first batch,
-    is logged and left out. current: what runs already; None is returned too if nothing stored is faster than it.
+    is logged and left out. weights, calibration: as of `candidates`. current: what runs already; None is returned too
+    if nothing stored is faster than it.
     """
     if not can_be_built(eager):
         return None
-    found = [(exports.find(each.identity), each) for each in candidates(eager.device, policy, weights=weights)]
+    possible = candidates(eager.device, policy, weights=weights, calibration=calibration)
+    found = [(exports.find(each.identity), each) for each in possible]
     verified = [(report, each) for report, each in found if report is not None and report.status == "verified"]
     for report, each in sorted(verified, key=lambda pair: pair[0].seconds_an_image):
         if policy.backend == "auto" and report.seconds_an_image >= report.eager_seconds_an_image:

@@ -24,7 +24,8 @@ class ExportIdentity(BaseModel):
     threads: int = Field(ge=1, description="Threads that compute one batch.")
     weights: str = Field(description="Digest of the weights.")
     calibration: str | None = Field(
-        None, description="Of int8: the data set to calibrate on where that of the model itself is not here."
+        None,
+        description="Of int8: the data set version, `photos/2`, that it was calibrated on; null if the model's own.",
     )
     libraries: dict[str, str] = Field(description="Version of each that matters, and a digest of our own code.")
     machine: dict[str, str] = Field(description="What its machine code is made for.")

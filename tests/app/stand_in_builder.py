@@ -21,7 +21,7 @@ if how in ("crash", "hang", "refuse"):
     sys.exit(3)
 
 from models.backends import choosing  # noqa: E402 -- torch, seconds
-from tests.models.small_networks import StandIn  # noqa: E402
+from tests.models.small_networks import StandIn, StandInOfIntegers  # noqa: E402
 
 
 class Greedy(StandIn):
@@ -31,6 +31,6 @@ class Greedy(StandIn):
         bytearray(2**36)
 
 
-made = {"right": StandIn(), "wrong": StandIn(gain=0.9), "greedy": Greedy()}
+made = {"right": StandIn(), "wrong": StandIn(gain=0.9), "greedy": Greedy(), "integers": StandInOfIntegers()}
 choosing.COMPILERS = (made[how],)  # type: ignore[misc]
 sys.exit(main(arguments))

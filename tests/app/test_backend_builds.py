@@ -12,7 +12,6 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +35,12 @@ from models.manifest import DatasetReference
 from models.predictors.classification import ClassSelection
 from models.registry import Registry
 from tests.app import pictures
+from tests.app.archives import image_folder_zip
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
 from tests.app.running_api import RunningApi
 from tests.builders import gradient_tensor
-from tests.models.small_networks import StandIn
+from tests.models.small_networks import StandIn, StandInOfIntegers
 from tests.waiting import wait_until
 
 # taken although it be slower: these networks take no time at all; float32 is the same on every processor
@@ -438,22 +438,84 @@ def test_real_server_builds_and_swaps_beside_its_requests(start_api: StartApi) -
     assert [export["status"] for export in exports] == ["verified"]
 
 
-@pytest.mark.skipif(OpenVinoInt8().why_not(torch.device("cpu")) is not None, reason="int8 cannot be built here")
-def test_int8_waits_for_pictures_to_calibrate_on(
-    shades: RunningApi, one_thread: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def integers(shades: RunningApi, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> RunningApi:
+    """With the models `own` of `shades` and `other` of no data set, and one way to build them: in int8."""
+    monkeypatch.setattr(choosing, "COMPILERS", (StandInOfIntegers(),))
+    dataset = shades.services.datasets.resolve("shades").info.reference
+    publish_compass(shades.services.registry, "own", dataset=dataset)
+    publish_compass(shades.services.registry, "other", gain=3.0)
+    return shades
+
+
+def in_int8(named: str | None) -> Policy:
+    return Policy(backend="openvino", precision="int8", calibration_dataset=named)
+
+
+def calibrated_on(api: RunningApi, name: str) -> list[str]:
+    reports = Exports(api.home / "registry" / name / "1" / "exports").reports()
+    assert [report.status for report in reports] == ["verified"] * len(reports)
+    return [report.calibration.dataset for report in reports if report.calibration]
+
+
+def test_int8_of_a_model_with_its_own_data_set_stays_whatever_is_named(integers: RunningApi) -> None:
+    async def load(server: Server) -> None:
+        await server.load("own")
+        assert [backend.name for backend in server.ready] == ["openvino"]
+
+    with_server(load, integers.home, "integers", policy=in_int8(None))
+    assert calibrated_on(integers, "own") == ["shades/1"]
+    for named in ("shades", "no-such"):
+        with_server(load, integers.home, "crash", policy=in_int8(named))
+    integers.services.datasets.delete("shades")
+    with_server(load, integers.home, "crash", policy=in_int8(None))
+
+
+def test_int8_is_built_anew_when_there_is_a_newer_version_of_the_named_data_set(integers: RunningApi) -> None:
+    async def load(server: Server) -> None:
+        await server.load("other")
+        assert [backend.name for backend in server.ready] == ["openvino"]
+
+    with_server(load, integers.home, "integers", policy=in_int8("shades"))
+    for named in ("shades", "shades/1"):
+        with_server(load, integers.home, "crash", policy=in_int8(named))
+    archive = {"file": ("s.zip", image_folder_zip(of_each=20))}
+    assert integers.http.post("/v1/datasets", data={"name": "shades"}, files=archive).status_code == 201
+    with_server(load, integers.home, "integers", policy=in_int8("shades"))
+    assert calibrated_on(integers, "other") == ["shades/2", "shades/1"]
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        (None, "FOVEA_CALIBRATION_DATASET names a data set for them."),
+        ("shadse", "FOVEA_CALIBRATION_DATASET: There is no dataset 'shadse'. There is shades."),
+    ],
+)
+def test_without_pictures_to_calibrate_on_no_builder_starts_and_it_is_said_once(
+    integers: RunningApi, builders: Builders, caplog: pytest.LogCaptureFixture, named: str | None, words: str
 ) -> None:
-    """The real builder, for a model whose own data set is not here: without another one, and with it."""
+    publish_compass(integers.services.registry, "another", gain=4.0)
+    builders.gate.set()
+
+    async def work(server: Server) -> None:
+        for name in ("other", "another"):
+            await server.load(name)
+            assert not Exports(integers.home / "registry" / name / "1" / "exports").reports()
+        assert builders.built == []
+        assert caplog.text.count(words) == 1
+
+    with_server(work, integers.home, "integers", policy=in_int8(named))
+
+
+@pytest.mark.skipif(OpenVinoInt8().why_not(torch.device("cpu")) is not None, reason="int8 cannot be built here")
+def test_real_builder_calibrates_on_the_named_data_set(
+    shades: RunningApi, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish_compass(shades.services.registry, "one")
     monkeypatch.setattr(choosing, "COMPILERS", (OpenVinoInt8(),))
 
-    async def without(server: Server) -> None:
-        await server.load("one")
-        assert server.ready == []
-        assert not Exports(shades.home / "registry" / "one" / "1" / "exports").reports()
-        assert "There is no dataset 'shadse'. There is shades." in caplog.text
-        assert "FOVEA_CALIBRATION_DATASET names another" in caplog.text
-
-    async def with_it(server: Server) -> None:
+    async def work(server: Server) -> None:
         loaded = await server.load("one")
         assert [(backend.name, backend.precision) for backend in server.ready] == [("openvino", "int8")]
         assert answers(loaded)[0][0] in ("left", "right")
@@ -461,6 +523,4 @@ def test_int8_waits_for_pictures_to_calibrate_on(
         assert report.calibration is not None
         assert report.calibration.dataset == "shades/1"
 
-    policy = Policy(backend="openvino", precision="int8")
-    with_server(without, shades.home, None, policy=replace(policy, calibration_dataset="shadse"))
-    with_server(with_it, shades.home, None, policy=replace(policy, calibration_dataset="shades"))
+    with_server(work, shades.home, None, policy=in_int8("shades"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 import torch
 
@@ -26,10 +24,10 @@ def asked(
     predictor: AnyPredictor,
     *,
     own: DatasetReference | None = None,
-    other: str | None = None,
+    stand_in: str | None = None,
     with_calibration: bool = True,
 ) -> Pictures:
-    return pictures_of(predictor, own, other, shades.services.datasets, with_calibration=with_calibration)
+    return pictures_of(predictor, own, stand_in, shades.services.datasets, with_calibration=with_calibration)
 
 
 def test_verified_on_validation_pictures_and_calibrated_on_others(shades: RunningApi, predictor: AnyPredictor) -> None:
@@ -44,29 +42,19 @@ def test_verified_on_validation_pictures_and_calibrated_on_others(shades: Runnin
     assert not asked(shades, predictor, own=info.reference, with_calibration=False).to_calibrate_on
 
 
-def test_other_data_set_stands_in_where_the_models_own_is_gone(shades: RunningApi, predictor: AnyPredictor) -> None:
+def test_other_data_set_may_stand_in(shades: RunningApi, predictor: AnyPredictor) -> None:
+    assert asked(shades, predictor, stand_in="shades/1").dataset == "shades/1"
     gone = DatasetReference(name="gone", version=1, fingerprint="0" * 64)
     changed = DatasetReference(name="shades", version=1, fingerprint="0" * 64)
     for own in (None, gone, changed):
-        assert asked(shades, predictor, own=own, other="shades").dataset == "shades/1"
-        found = asked(shades, predictor, own=own)
+        assert asked(shades, predictor, own=own, stand_in="shades/1").dataset == "shades/1"
+
+
+def test_without_a_data_set_verified_is_on_made_up_pictures(shades: RunningApi, predictor: AnyPredictor) -> None:
+    gone = DatasetReference(name="gone", version=1, fingerprint="0" * 64)
+    changed = DatasetReference(name="shades", version=1, fingerprint="0" * 64)
+    for own, stand_in in ((None, None), (gone, None), (changed, None), (None, "gone/1")):
+        found = asked(shades, predictor, own=own, stand_in=stand_in)
         assert (found.source, found.dataset, found.calibration) == ("generated", None, None)
         assert len(found.to_verify_on) == 64
         assert not found.to_calibrate_on  # made-up ones say nothing of the range that photos have
-
-
-@pytest.mark.parametrize(
-    ("other", "words"),
-    [
-        ("shadse", "There is no dataset 'shadse'. There is shades."),
-        ("shades/7", "shades has no version 7. It has 1."),
-        ("../shades", "Write NAME or NAME/VERSION."),
-    ],
-)
-def test_data_set_that_does_not_exist_is_said(
-    shades: RunningApi, predictor: AnyPredictor, caplog: pytest.LogCaptureFixture, other: str, words: str
-) -> None:
-    caplog.set_level(logging.WARNING)
-    assert asked(shades, predictor, other=other).source == "generated"
-    assert "FOVEA_CALIBRATION_DATASET" in caplog.text
-    assert words in caplog.text

@@ -85,6 +85,12 @@ class StandIn:
         return Scaled(eager, gain=json.loads((directory / "gain.json").read_text()))
 
 
+class StandInOfIntegers(StandIn):
+    """The same, in int8."""
+
+    precisions: frozenset[Precision] = frozenset({"int8"})
+
+
 class Scaled:
     """Another backend whose answers are multiplied."""
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from models.backends import choosing, machine
-from models.backends.backend import Precision
 from models.backends.building import Pictures, build
 from models.backends.calibration import inputs_of_parts
 from models.backends.choosing import COMPILERS, Candidate, Policy, candidates, choose, identify, why_not
@@ -29,7 +28,7 @@ from models.backends.report import ExportReport
 from models.backends.views import ViewSize, natural_views
 from models.errors import NothingToCalibrateOn
 from tests.models.detecting import smooth_pictures
-from tests.models.small_networks import PRESET, StandIn, small_classifier
+from tests.models.small_networks import PRESET, StandIn, StandInOfIntegers, small_classifier
 from tests.models.test_detector_backends import PRESET as DETECTOR_PRESET
 from tests.models.test_detector_backends import detector, trained_detector
 from tests.models.test_yolo import rectangles
@@ -238,12 +237,6 @@ def keys(policy: Policy) -> list[str]:
     return [each.identity.key.rsplit("-", 1)[0] for each in candidates(CPU, policy, weights="w")]
 
 
-class StandInOfIntegers(StandIn):
-    """Needs nothing."""
-
-    precisions: frozenset[Precision] = frozenset({"int8"})
-
-
 def test_int8_is_built_only_where_it_is_asked_for_and_beside_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_processor_flags", lambda: {"avx512_bf16", "avx512_vnni"})
     monkeypatch.setattr(choosing, "COMPILERS", (EagerBfloat16(), StandIn(), StandInOfIntegers()))
@@ -253,9 +246,17 @@ def test_int8_is_built_only_where_it_is_asked_for_and_beside_the_rest(monkeypatc
     assert keys(Policy(precision="int8", backend="openvino")) == ["openvino-bfloat16", "openvino-int8"]
 
 
-def test_other_data_set_to_calibrate_on_makes_another_network() -> None:
-    first, second, none = (in_int8(name).identity for name in ("photos/1", "photos/2", None))
-    assert len({first.key, second.key, none.key}) == 3
+def test_other_data_set_to_calibrate_on_makes_another_network_in_int8_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "COMPILERS", (StandIn(), StandInOfIntegers()))
+
+    def keys_with(calibration: str | None, named: str | None = None) -> list[str]:
+        policy = Policy(precision="int8", calibration_dataset=named)
+        return [each.identity.key for each in candidates(CPU, policy, weights="w", calibration=calibration)]
+
+    (rounded, own), *others = (keys_with(each) for each in (None, "photos/1", "photos/2"))
+    assert [others[0][0], others[1][0]] == [rounded] * 2
+    assert len({own, others[0][1], others[1][1]}) == 3
+    assert keys_with(None, named="photos") == [rounded, own]  # what is named matters where it is used
 
 
 def test_no_other_compiler_is_asked_for_integers() -> None:
