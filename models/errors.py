@@ -121,7 +121,7 @@ class BackendUnavailable(BackendError):
 
 
 class NothingToCalibrateOn(BackendError):
-    """A backend takes its ranges from real pictures, and none are here."""
+    """A backend takes its ranges from real pictures, and none or too few are here."""
 
 
 class BackendRefused(BackendError):

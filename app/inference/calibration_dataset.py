@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Final
 
+from models.backends.building import LEAST_TO_CALIBRATE_ON, LEAST_TO_VERIFY_ON
 from models.errors import ModelsError, NothingToCalibrateOn
 from models.manifest import DatasetReference
 from workers.datasets.store import DatasetStore, DatasetVersion
 from workers.errors import WorkersError
 
+_LEAST: Final = LEAST_TO_CALIBRATE_ON + LEAST_TO_VERIFY_ON  # no picture does for both
+
 
 def stand_in_for(own: DatasetReference | None, named: str | None, datasets: DatasetStore) -> str | None:
-    """The data set version, `photos/2`, that stands in for a model's own; None: its own is here.
+    """The data set version, `photos/2`, that stands in for a model's own; None: its own is here and large enough.
 
     named: by the operator, `photos` or `photos/2`; it is not looked for where nobody needs it.
-    Raises NothingToCalibrateOn if neither is here.
+    Raises NothingToCalibrateOn if neither does for int8.
     """
-    if own_version(own, datasets) is not None:
+    version = own_version(own, datasets)
+    if version is not None and _pictures(version) >= _LEAST:
         return None
     if named is None:
         raise NothingToCalibrateOn(
-            "Models whose own data set is not here are not built in int8: they have no pictures to calibrate on.",
+            f"Models whose own data set is not here, or of fewer than {_LEAST} pictures, are not built in int8: they "
+            "have nothing to be calibrated on.",
             hint="FOVEA_CALIBRATION_DATASET names a data set for them.",
         )
     try:
-        return reference_of(datasets.resolve(named))
+        version = datasets.resolve(named)
     except (ModelsError, WorkersError) as error:
         raise NothingToCalibrateOn(f"FOVEA_CALIBRATION_DATASET: {error}", hint=error.hint) from error
+    reference, count = reference_of(version), _pictures(version)
+    if count < _LEAST:
+        raise NothingToCalibrateOn(f"FOVEA_CALIBRATION_DATASET: {reference} has {count} pictures; int8 needs {_LEAST}.")
+    return reference
 
 
 def own_version(own: DatasetReference | None, datasets: DatasetStore) -> DatasetVersion | None:
@@ -42,3 +52,7 @@ def own_version(own: DatasetReference | None, datasets: DatasetStore) -> Dataset
 def reference_of(version: DatasetVersion) -> str:
     """`photos/2`."""
     return f"{version.info.name}/{version.info.version}"
+
+
+def _pictures(version: DatasetVersion) -> int:
+    return sum(split.images for split in version.info.splits.values())

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 from torch import Tensor
 
@@ -23,6 +23,8 @@ from models.manifest import AnyPreset, Task
 
 log = logging.getLogger(__name__)
 
+LEAST_TO_CALIBRATE_ON: Final = 16  # pictures; ranges of fewer are those of these pictures
+LEAST_TO_VERIFY_ON: Final = 8  # others, in int8: it is more than rounding, and one picture tells nothing
 _LONGEST_REASON = 2000  # a compiler's words can be pages
 
 
@@ -42,6 +44,15 @@ class Pictures:
             return None
         return Calibration(dataset=self.dataset, pictures=len(self.to_calibrate_on))
 
+    def check_calibration(self) -> None:
+        """Raises NothingToCalibrateOn if they are too few for int8."""
+        if len(self.to_calibrate_on) < LEAST_TO_CALIBRATE_ON or len(self.to_verify_on) < LEAST_TO_VERIFY_ON:
+            raise NothingToCalibrateOn(
+                f"int8 needs {LEAST_TO_CALIBRATE_ON} pictures to calibrate on and {LEAST_TO_VERIFY_ON} others to be "
+                f"verified on; of {self.dataset or 'no data set'} {len(self.to_calibrate_on)} and "
+                f"{len(self.to_verify_on) if self.source == 'dataset' else 0} can be read."
+            )
+
 
 def build(
     candidate: Candidate,
@@ -57,9 +68,11 @@ def build(
 
     eager: in float32.
     Raises OSError if the disk is full or the version was deleted meanwhile, NothingToCalibrateOn if `pictures` are
-    missing what int8 needs: then nothing is left behind.
+    too few for int8: then nothing is left behind.
     """
     identity, compiler = candidate.identity, candidate.compiler
+    if identity.precision == "int8":
+        pictures.check_calibration()
     size = ViewSize.of(preset)
     status: ExportStatus = "verified"
     reason: str | None = None
@@ -80,7 +93,7 @@ def build(
                 agreement = compare(task, eager, built, pictures.to_verify_on, source=pictures.source)
             speeds = measure(eager, built, pictures.to_verify_on, device=eager.device)
             (check_detectors if task == "detection" else check)(agreement, identity.precision)
-        except (OSError, NothingToCalibrateOn):
+        except OSError:
             raise
         except Exception as error:  # a compiler breaks with anything
             status = "refused" if isinstance(error, BackendRefused) else "failed"

@@ -440,12 +440,19 @@ def test_real_server_builds_and_swaps_beside_its_requests(start_api: StartApi) -
 
 @pytest.fixture
 def integers(shades: RunningApi, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> RunningApi:
-    """With the models `own` of `shades` and `other` of no data set, and one way to build them: in int8."""
+    """With a data set, `photos`, the models `own` of it and `other` of none, and one way to build them: in int8."""
     monkeypatch.setattr(choosing, "COMPILERS", (StandInOfIntegers(),))
-    dataset = shades.services.datasets.resolve("shades").info.reference
+    post_photos(shades)
+    dataset = shades.services.datasets.resolve("photos").info.reference
     publish_compass(shades.services.registry, "own", dataset=dataset)
     publish_compass(shades.services.registry, "other", gain=3.0)
     return shades
+
+
+def post_photos(api: RunningApi, *, of_each: int = 12) -> None:
+    """As many as int8 needs."""
+    archive = {"file": ("s.zip", image_folder_zip(of_each=of_each))}
+    assert api.http.post("/v1/datasets", data={"name": "photos"}, files=archive).status_code == 201
 
 
 def in_int8(named: str | None) -> Policy:
@@ -464,10 +471,10 @@ def test_int8_of_a_model_with_its_own_data_set_stays_whatever_is_named(integers:
         assert [backend.name for backend in server.ready] == ["openvino"]
 
     with_server(load, integers.home, "integers", policy=in_int8(None))
-    assert calibrated_on(integers, "own") == ["shades/1"]
-    for named in ("shades", "no-such"):
+    assert calibrated_on(integers, "own") == ["photos/1"]
+    for named in ("photos", "no-such"):
         with_server(load, integers.home, "crash", policy=in_int8(named))
-    integers.services.datasets.delete("shades")
+    integers.services.datasets.delete("photos")
     with_server(load, integers.home, "crash", policy=in_int8(None))
 
 
@@ -476,13 +483,12 @@ def test_int8_is_built_anew_when_there_is_a_newer_version_of_the_named_data_set(
         await server.load("other")
         assert [backend.name for backend in server.ready] == ["openvino"]
 
-    with_server(load, integers.home, "integers", policy=in_int8("shades"))
-    for named in ("shades", "shades/1"):
+    with_server(load, integers.home, "integers", policy=in_int8("photos"))
+    for named in ("photos", "photos/1"):
         with_server(load, integers.home, "crash", policy=in_int8(named))
-    archive = {"file": ("s.zip", image_folder_zip(of_each=20))}
-    assert integers.http.post("/v1/datasets", data={"name": "shades"}, files=archive).status_code == 201
-    with_server(load, integers.home, "integers", policy=in_int8("shades"))
-    assert calibrated_on(integers, "other") == ["shades/2", "shades/1"]
+    post_photos(integers, of_each=13)
+    with_server(load, integers.home, "integers", policy=in_int8("photos"))
+    assert calibrated_on(integers, "other") == ["photos/2", "photos/1"]
 
 
 @pytest.mark.parametrize(
@@ -512,6 +518,7 @@ def test_without_pictures_to_calibrate_on_no_builder_starts_and_it_is_said_once(
 def test_real_builder_calibrates_on_the_named_data_set(
     shades: RunningApi, one_thread: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    post_photos(shades)
     publish_compass(shades.services.registry, "one")
     monkeypatch.setattr(choosing, "COMPILERS", (OpenVinoInt8(),))
 
@@ -521,6 +528,6 @@ def test_real_builder_calibrates_on_the_named_data_set(
         assert answers(loaded)[0][0] in ("left", "right")
         (report,) = Exports(shades.home / "registry" / "one" / "1" / "exports").reports()
         assert report.calibration is not None
-        assert report.calibration.dataset == "shades/1"
+        assert report.calibration.dataset == "photos/1"
 
-    with_server(work, shades.home, None, policy=in_int8("shades"))
+    with_server(work, shades.home, None, policy=in_int8("photos"))

@@ -9,25 +9,43 @@ from models.errors import NothingToCalibrateOn
 from models.manifest import DatasetReference
 from tests.app.archives import image_folder_zip
 from tests.app.running_api import RunningApi
+from workers.datasets.store import DatasetStore
 
+LEAST = 24  # pictures
 GONE = DatasetReference(name="gone", version=1, fingerprint="0" * 64)
-CHANGED = DatasetReference(name="shades", version=1, fingerprint="0" * 64)
+CHANGED = DatasetReference(name="photos", version=1, fingerprint="0" * 64)
+
+
+def post(api: RunningApi, name: str, pictures: int) -> DatasetStore:
+    archive = {"file": ("s.zip", image_folder_zip(of_each=pictures // 2))}
+    assert api.http.post("/v1/datasets", data={"name": name}, files=archive).status_code == 201
+    return api.services.datasets
 
 
 @pytest.mark.parametrize("named", [None, "shades", "no-such"])
 def test_none_does_where_the_models_own_is_here(shades: RunningApi, named: str | None) -> None:
-    own = shades.services.datasets.resolve("shades").info.reference
-    assert stand_in_for(own, named, shades.services.datasets) is None
+    datasets = post(shades, "photos", LEAST)
+    assert stand_in_for(datasets.resolve("photos").info.reference, named, datasets) is None
 
 
 @pytest.mark.parametrize("own", [None, GONE, CHANGED])
 def test_name_means_its_newest_version(shades: RunningApi, own: DatasetReference | None) -> None:
-    datasets = shades.services.datasets
-    assert stand_in_for(own, "shades", datasets) == "shades/1"
-    archive = {"file": ("s.zip", image_folder_zip(of_each=11))}
-    assert shades.http.post("/v1/datasets", data={"name": "shades"}, files=archive).status_code == 201
-    assert stand_in_for(own, "shades", datasets) == "shades/2"
-    assert stand_in_for(own, "shades/1", datasets) == "shades/1"
+    datasets = post(shades, "photos", LEAST)
+    assert stand_in_for(own, "photos", datasets) == "photos/1"
+    post(shades, "photos", LEAST + 2)
+    assert stand_in_for(own, "photos", datasets) == "photos/2"
+    assert stand_in_for(own, "photos/1", datasets) == "photos/1"
+
+
+def test_too_few_pictures_do_for_nobody(shades: RunningApi) -> None:
+    datasets = post(shades, "few", LEAST - 2)
+    own = datasets.resolve("few").info.reference
+    with pytest.raises(NothingToCalibrateOn, match="of fewer than 24 pictures"):
+        stand_in_for(own, None, datasets)
+    with pytest.raises(NothingToCalibrateOn, match="few/1 has 22 pictures; int8 needs 24"):
+        stand_in_for(None, "few", datasets)
+    post(shades, "photos", LEAST)
+    assert stand_in_for(own, "photos", datasets) == "photos/1"
 
 
 @pytest.mark.parametrize("own", [None, GONE, CHANGED])

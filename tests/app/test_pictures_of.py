@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
+from app.inference import pictures_of as pictures_of_module
 from app.inference.pictures_of import pictures_of
 from models.backends.building import Pictures
+from models.errors import NothingToCalibrateOn
+from models.images import decode_image
 from models.manifest import DatasetReference
 from models.predictor import AnyPredictor, Predictor
+from tests.app.archives import image_folder_zip
 from tests.app.compass import publish_compass
 from tests.app.running_api import RunningApi
+from workers.datasets.dataset import SplitName
 
 
 @pytest.fixture
@@ -58,3 +65,67 @@ def test_without_a_data_set_verified_is_on_made_up_pictures(shades: RunningApi, 
         assert (found.source, found.dataset, found.calibration) == ("generated", None, None)
         assert len(found.to_verify_on) == 64
         assert not found.to_calibrate_on  # made-up ones say nothing of the range that photos have
+
+
+def split_sizes(api: RunningApi, name: str) -> dict[str, int]:
+    return {split: found.images for split, found in api.services.datasets.resolve(name).info.splits.items()}
+
+
+def test_pictures_of_a_small_data_set_are_shared_out_and_none_is_for_both(
+    shades: RunningApi, predictor: AnyPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """24 are just enough: 19 and 5, of which 3 go from the first to the second."""
+    archive = {"file": ("s.zip", image_folder_zip(of_each=12))}
+    assert shades.http.post("/v1/datasets", data={"name": "photos"}, files=archive).status_code == 201
+    assert split_sizes(shades, "photos")["val"] < 8
+    read: list[bytes] = []
+
+    def noting(data: bytes) -> torch.Tensor:
+        read.append(data)
+        return decode_image(data)
+
+    monkeypatch.setattr(pictures_of_module, "decode_image", noting)
+    found = asked(shades, predictor, stand_in="photos/1")
+    assert (len(found.to_calibrate_on), len(found.to_verify_on)) == (16, 8)
+    assert len(set(read)) == len(read) == 24
+    found.check_calibration()
+
+
+@pytest.mark.parametrize("damaged", ["pictures", "lines"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_split_that_cannot_be_read_is_replaced_by_the_other(
+    shades: RunningApi, predictor: AnyPredictor, split: SplitName, damaged: str
+) -> None:
+    archive = {"file": ("s.zip", image_folder_zip(of_each=80))}
+    assert shades.http.post("/v1/datasets", data={"name": "photos"}, files=archive).status_code == 201
+    version = shades.services.datasets.resolve("photos")
+    assert version.info.splits["val"].images >= 24
+    if damaged == "lines":
+        with (version.path / f"{split}.jsonl").open("a") as lines:
+            lines.write('{"path": \n')
+    else:
+        for image in shades.services.datasets.images(version, split):
+            (version.images_dir / image.path).write_bytes(b"no picture")
+    for with_calibration in (True, False):
+        found = asked(shades, predictor, stand_in="photos/1", with_calibration=with_calibration)
+        assert (found.source, found.dataset) == ("dataset", "photos/1")
+        if with_calibration:
+            found.check_calibration()
+
+
+def test_data_set_of_which_nothing_can_be_read_is_named(shades: RunningApi, predictor: AnyPredictor) -> None:
+    shutil.rmtree(shades.services.datasets.resolve("shades").images_dir)
+    with pytest.raises(NothingToCalibrateOn, match="of shades/1 0 and 0 can be read"):
+        asked(shades, predictor, stand_in="shades/1").check_calibration()
+    assert asked(shades, predictor, stand_in="shades/1", with_calibration=False).source == "generated"
+
+
+def test_for_a_picture_that_cannot_be_read_another_is_taken(shades: RunningApi, predictor: AnyPredictor) -> None:
+    archive = {"file": ("s.zip", image_folder_zip(of_each=110))}
+    assert shades.http.post("/v1/datasets", data={"name": "photos"}, files=archive).status_code == 201
+    datasets = shades.services.datasets
+    version = datasets.resolve("photos")
+    for image in datasets.images(version, "train")[::4]:
+        (version.images_dir / image.path).unlink()
+    found = asked(shades, predictor, stand_in="photos/1")
+    assert len(found.to_calibrate_on) == 128

@@ -97,7 +97,7 @@ def test_ranges_of_pictures_unlike_those_that_it_sees_are_refused(exports: Expor
     with torch.no_grad():
         head.weight *= 20  # surer than chance
     views = natural_views(PRESET, 16)
-    black = [torch.zeros(3, 32, 32, dtype=torch.uint8)] * 4
+    black = [torch.zeros(3, 32, 32, dtype=torch.uint8)] * 16
     refused = built(exports, eager, views=views, examples=black)
     assert refused.status == "refused"
     assert refused.reason is not None
@@ -106,20 +106,22 @@ def test_ranges_of_pictures_unlike_those_that_it_sees_are_refused(exports: Expor
     assert built(exports, eager, views=views, examples=natural_views(PRESET, 16, seed=1)).status == "verified"
 
 
-@needs_int8
-def test_without_pictures_nothing_is_built_and_nothing_remembered(exports: Exports) -> None:
-    with pytest.raises(NothingToCalibrateOn, match="pictures to calibrate on") as raised:
-        built(exports, small_classifier(), views=natural_views(PRESET, 4), examples=[])
-    assert raised.value.hint is not None
-    assert "FOVEA_CALIBRATION_DATASET" in raised.value.hint
-    assert list(exports.root.iterdir()) == []
+@pytest.mark.parametrize(("calibrated_on", "verified_on"), [(0, 64), (15, 64), (128, 7), (128, 0)])
+def test_with_too_few_pictures_nothing_is_built_and_nothing_remembered(
+    exports: Exports, calibrated_on: int, verified_on: int
+) -> None:
+    views, examples = natural_views(PRESET, verified_on), natural_views(PRESET, calibrated_on)
+    words = f"of photos/2 {calibrated_on} and {verified_on} can be read"
+    with pytest.raises(NothingToCalibrateOn, match=words):
+        built(exports, small_classifier(), views=views, examples=examples)
+    assert not exports.root.exists()
 
 
 @needs_int8
 def test_detector_is_verified_on_its_objects(exports: Exports) -> None:
     calibrated_on, verified_on = (
-        [(rectangles(seed, size_px=96)[0] * 255).to(torch.uint8) for seed in range(first, first + 6)]
-        for first in (800, 900)
+        [(rectangles(seed, size_px=96)[0] * 255).to(torch.uint8) for seed in range(first, first + count)]
+        for first, count in ((800, 16), (900, 8))
     )
     report = build(
         in_int8(),

@@ -105,22 +105,27 @@ class DatasetStore:
     def images(self, version: DatasetVersion, split: SplitName) -> list[DatasetImage]:
         """The images of one split, in an order that does not change.
 
-        Raises UnknownDatasetVersion if the version was deleted meanwhile.
+        Raises UnknownDatasetVersion if the version was deleted meanwhile, DamagedDataset.
         """
         return list(self.iter_images(version, split))
 
     def iter_images(self, version: DatasetVersion, split: SplitName) -> Iterator[DatasetImage]:
         """The same, one after another: they may be millions of objects.
 
-        Raises UnknownDatasetVersion if the version was deleted meanwhile.
+        Raises UnknownDatasetVersion if the version was deleted meanwhile, DamagedDataset.
         """
+        reference = f"{version.info.name}/{version.info.version}"
         try:
             with (version.path / _images_file(split)).open("rb") as lines:
                 for line in lines:
                     yield DatasetImage.model_validate_json(line)
         except FileNotFoundError as error:
-            reference = f"{version.info.name}/{version.info.version}"
             raise UnknownDatasetVersion(f"{reference} does not exist any more.") from error
+        except ValidationError as error:
+            raise DamagedDataset(
+                f"{reference} cannot be read: its {_images_file(split)} is damaged, or of a later Fovea.",
+                hint="Post the archive again, and delete this version.",
+            ) from error
 
     def publish(
         self,
