@@ -456,9 +456,9 @@ def test_headers_tell_how_urgent_it_is_where_parameters_do_not(
     predict = compass.services.engine.predict
     asked = []
 
-    async def note(*args: Any, timeout_s: float, priority: Priority) -> Any:
+    async def note(*args: Any, timeout_s: float, priority: Priority, **others: Any) -> Any:
         asked.append((timeout_s, priority))
-        return await predict(*args, timeout_s=timeout_s, priority=priority)
+        return await predict(*args, timeout_s=timeout_s, priority=priority, **others)
 
     monkeypatch.setattr(compass.services.engine, "predict", note)
     body = json.dumps({"inputs": [image()], "parameters": parameters}).encode() if path == INFER else pictures.png()
@@ -480,3 +480,24 @@ def test_damaged_weights_are_named_and_others_go_on(start_api: StartApi) -> None
     assert_refused(answer, answer.status_code, "not those that were published")
     assert answer.status_code >= 500
     assert best(ask(api, image())) == [0]
+
+
+@pytest.mark.parametrize("asked", ["auto", "float32", None])
+def test_precision_is_in_the_answer_and_can_be_insisted_on(
+    compass: RunningApi, monkeypatch: pytest.MonkeyPatch, asked: str | None
+) -> None:
+    engine, heard = compass.services.engine, []
+    predict = engine.predict
+
+    async def listening(*arguments: Any, precision: Any, **options: Any) -> Any:
+        heard.append(precision)
+        return await predict(*arguments, precision=precision, **options)
+
+    monkeypatch.setattr(engine, "predict", listening)
+    answer = ask(compass, image(), parameters={} if asked is None else {"precision": asked})
+    assert answer.json()["parameters"] == {"backend": "eager", "precision": "float32"}
+    assert heard == [asked or "auto"]
+
+
+def test_precision_that_cannot_be_insisted_on_is_refused(compass: RunningApi) -> None:
+    assert_refused(ask(compass, image(), parameters={"precision": "int4"}), 400, "'auto' or 'float32'")

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from app.errors import InvalidTensor
+from app.inference.answers import Answer
+from app.protocols.answered_images import predictions_of
 from app.protocols.open_inference.messages import InferRequest
 from app.protocols.open_inference.outputs import WantedOutput
 from app.protocols.open_inference.request_body import MOST_JSON_VALUES
@@ -40,15 +42,15 @@ def write_outputs(
     served: ServedModel,
     message: InferRequest,
     wanted: Sequence[WantedOutput],
-    predictions: Sequence[Any],
+    answer: Answer[Any],
     *,
     most_values: int,
 ) -> Written:
-    """The answer to a request; `predictions` are of its images in their order.
+    """What the engine answered, in the protocol's form, and what it ran on, in `parameters`.
 
-    most_values: of a tensor that was padded. Raises InvalidTensor. Takes a while for label maps: in a thread.
+    most_values: of a tensor that was padded. Raises InvalidTensor, ImageError. For a thread: label maps take a while.
     """
-    tensors = _tensors(served, wanted, predictions, most_values)
+    tensors = _tensors(served, wanted, predictions_of(answer), most_values)
     described = []
     binary: list[bytes] = []
     for one in wanted:
@@ -65,10 +67,15 @@ def write_outputs(
         else:
             entry["data"] = tensor.reshape(-1).tolist()
         described.append(entry)
-    answer = {"model_name": served.name, "model_version": str(served.version), "outputs": described}
+    written = {
+        "model_name": served.name,
+        "model_version": str(served.version),
+        "parameters": {"backend": answer.backend, "precision": answer.precision},
+        "outputs": described,
+    }
     if message.id:
-        answer["id"] = message.id
-    return Written(json=json.dumps(answer).encode(), binary=b"".join(binary))
+        written["id"] = message.id
+    return Written(json=json.dumps(written).encode(), binary=b"".join(binary))
 
 
 def _tensors(

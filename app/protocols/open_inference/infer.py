@@ -12,7 +12,6 @@ from torch import Tensor
 from app.dependencies import ServicesDep, Urgency, UrgencyDep
 from app.disconnects import while_connected
 from app.pending_bytes import held_by
-from app.protocols.answered_images import predictions_of
 from app.protocols.open_inference.answers import Written, write_outputs
 from app.protocols.open_inference.inputs import Image, InputLimits, images_of
 from app.protocols.open_inference.messages import InferRequest, RequestParameters
@@ -54,6 +53,7 @@ async def infer(
             selection_of(asked.served, asked.message, asked.wanted),
             timeout_s=urgency.timeout_s,
             priority=urgency.priority,
+            precision=asked.message.parameters.precision,
         ),
     )
     services.unloaded.discard(asked.served.reference)
@@ -62,7 +62,7 @@ async def infer(
         asked.served,
         asked.message,
         asked.wanted,
-        predictions_of(answer),
+        answer,
         most_values=services.settings.max_image_pixels,
     )
     return _response(written, server_timing(answer.times))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.backends.choosing import PrecisionChoice
 from models.detection_outputs import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD
 
 MOST_DIMENSIONS: Final = 8
@@ -63,7 +64,7 @@ class RequestedOutput(Message):
 
 
 class RequestParameters(Message):
-    """Of the whole request; the last three are Fovea's, for detectors."""
+    """Of the whole request; `precision`, and the last three for detectors, are Fovea's."""
 
     binary_data_output: bool = False
     priority: int = Field(
@@ -75,6 +76,7 @@ class RequestParameters(Message):
     timeout: int = Field(
         0, ge=0, le=MOST_UNSIGNED, description="Microseconds that the answer may take; 0: as the headers say."
     )
+    precision: PrecisionChoice = Field("auto", description="`float32` insists on it where the model runs in less.")
     score_threshold: float = Field(SCORE_THRESHOLD, ge=0, le=1)
     iou_threshold: float = Field(IOU_THRESHOLD, ge=0, le=1)
     max_detections: int = Field(MAX_DETECTIONS, ge=1, le=10_000)
