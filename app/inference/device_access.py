@@ -49,6 +49,9 @@ class ModelMemory(Protocol):
     def is_loading(self, reference: str, precision: PrecisionChoice = "auto") -> bool:
         """See LoadedModels."""
 
+    def failing_s(self) -> dict[str, float]:
+        """See LoadedModels."""
+
     async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
         """See LoadedModels."""
 

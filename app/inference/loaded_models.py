@@ -57,6 +57,15 @@ class LoadedModel:
         return min(self.best_batch, largest_batch(shape))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Failed:
+    """A load that failed; until then it is not tried again."""
+
+    reference: str
+    error: ModelsError
+    until: float
+
+
 class LoadedModels:
     """As many models as fit into `budget_bytes` on one device. To be used from one event loop."""
 
@@ -78,9 +87,9 @@ class LoadedModels:
         self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
         self._lookups: dict[str, tuple[ModelSource, float]] = {}
         self._answering: dict[str, str] = {}  # the digest that a name or an alias was last answered with
-        self._failed: dict[str, tuple[ModelsError, float]] = {}  # by digest, with when to try again
+        self._failed: dict[str, _Failed] = {}  # by digest
         self._loader = LoadingThread()
-        self.on_change: Callable[[], None] = lambda: None  # a model came, went, or runs in another way
+        self.on_change: Callable[[], None] = lambda: None  # a model came, went, failed, or runs in another way
 
     @property
     def device(self) -> torch.device:
@@ -126,6 +135,12 @@ class LoadedModels:
             return False
         wanted = {source.digest, f"{source.digest}{EXACT}"} if precision == "float32" else {source.digest}
         return not wanted.isdisjoint(self._loading)
+
+    def failing_s(self) -> dict[str, float]:
+        """Versions that could not be loaded lately, with the seconds until that is tried again."""
+        now = time.monotonic()
+        failed = (failed for digest, failed in self._failed.items() if not digest.endswith(EXACT))
+        return {one.reference: one.until - now for one in failed if now < one.until}
 
     async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
         """The model that `reference` means, loaded if need be; while it is loaded again, the one it meant before.
@@ -262,13 +277,16 @@ class LoadedModels:
             log.warning("%s was not loaded: %s", source.reference, error)
             if len(self._failed) >= _MOST_FAILED:
                 self._failed.clear()
-            self._failed[source.digest] = (error, time.monotonic() + _FAILED_FOR_S)
+            self._failed[source.digest] = _Failed(
+                reference=source.reference, error=error, until=time.monotonic() + _FAILED_FOR_S
+            )
+            self.on_change()
 
     async def _load(self, source: ModelSource) -> LoadedModel:
         """Others leave only when the model is there: one that cannot be loaded costs nobody his place."""
-        failed, until = self._failed.get(source.digest, (None, 0.0))
-        if failed is not None and time.monotonic() < until:
-            raise failed.with_traceback(None)
+        failed = self._failed.get(source.digest)
+        if failed is not None and time.monotonic() < failed.until:
+            raise failed.error.with_traceback(None)
         self._failed.pop(source.digest, None)
         await self._look_at_pins()
         self._check_fits(source)

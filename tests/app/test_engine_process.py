@@ -15,7 +15,7 @@ import pytest
 from app.inference.answers import ImageAnswer
 from app.inference.engine import Engine
 from app.local_stack.engine_process import EngineProcess
-from models.errors import UnknownModel
+from models.errors import CorruptVersion, UnknownModel
 from models.predictor import Predictor
 from models.predictors.classification import ClassSelection
 from models.predictors.detection import DetectionSelection
@@ -131,6 +131,22 @@ def test_models_are_seen_as_the_engine_process_has_them(engine_process: EnginePr
             with pytest.raises(UnknownModel):
                 await one.models.get("nothing")
             await one.predict("compass", [pictures.png()], ALL, timeout_s=60)
+
+    asyncio.run(work())
+
+
+def test_version_that_could_not_be_loaded_is_known_to_all(engine_process: EngineProcess, finders_home: Path) -> None:
+    damaged = publish_compass(Registry(finders_home / "registry"), "damaged")
+    damaged.state_dict_path.write_bytes(b"\0" * damaged.manifest.size_bytes)
+
+    async def work() -> None:
+        async with (
+            engine_at(engine_process.path, finders_home) as one,
+            engine_at(engine_process.path, finders_home) as other,
+        ):
+            with pytest.raises(CorruptVersion):
+                await one.models.get("damaged")
+            await until(lambda: "damaged/1" in other.models.failing_s())
 
     asyncio.run(work())
 

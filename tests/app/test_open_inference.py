@@ -501,3 +501,31 @@ def test_precision_is_in_the_answer_and_can_be_insisted_on(
 
 def test_precision_that_cannot_be_insisted_on_is_refused(compass: RunningApi) -> None:
     assert_refused(ask(compass, image(), parameters={"precision": "int4"}), 400, "'auto' or 'float32'")
+
+
+def test_model_that_could_not_be_loaded_is_not_ready_for_a_while(
+    start_api: StartApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.inference.loaded_models._FAILED_FOR_S", 3600.0)
+    api = start_api()
+    damaged = publish_compass(api.services.registry)
+    damaged.state_dict_path.write_bytes(b"\0" * damaged.manifest.size_bytes)
+    assert api.http.get("/v2/models/compass/ready").status_code == 200
+
+    assert ask(api, image()).status_code == 503
+
+    assert api.http.get("/v2/models/compass/ready").status_code == 400
+    (entry,) = api.http.post("/v2/repository/index").json()
+    assert (entry["state"], entry["reason"]) == ("UNAVAILABLE", "it could not be loaded")
+    (described,) = api.http.get("/models/compass").json()
+    assert described["workers"][0]["status"] == "UNLOADED"
+
+
+def test_model_that_may_be_loaded_again_is_ready(start_api: StartApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.inference.loaded_models._FAILED_FOR_S", 0.0)
+    api = start_api()
+    damaged = publish_compass(api.services.registry)
+    damaged.state_dict_path.write_bytes(b"\0" * damaged.manifest.size_bytes)
+
+    assert ask(api, image()).status_code == 503
+    assert api.http.get("/v2/models/compass/ready").status_code == 200

@@ -34,6 +34,7 @@ class RemoteModels:
         self._budget_bytes = 0
         self._described: dict[str, LoadedModel] = {}  # by digest
         self._loaded: list[LoadedModel] = []  # the least recently used first; replaced, never changed
+        self._failing: dict[str, float] = {}  # until when
         self._lookups: dict[tuple[str, PrecisionChoice], tuple[LoadedModel, float]] = {}
         connection.on_models = self._note
         connection.on_lost = self._forget
@@ -77,6 +78,11 @@ class RemoteModels:
         model, _ = self._lookups.get((reference, precision), (None, 0.0))
         source = model.source if model else self.known(reference) if precision == "auto" else None
         return source is None or all(loaded.source.digest != source.digest for loaded in self._loaded)
+
+    def failing_s(self) -> dict[str, float]:
+        """See LoadedModels."""
+        now = time.monotonic()
+        return {reference: until - now for reference, until in self._failing.items() if now < until}
 
     async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
         """See LoadedModels.get. Raises EngineRestarting besides."""
@@ -124,14 +130,17 @@ class RemoteModels:
         return await asking
 
     def _note(self, message: Message) -> None:
-        """All that is loaded, whenever that changes."""
+        """All that is loaded or could not be, whenever that changes."""
         self._budget_bytes = message["budget_bytes"]
+        now = time.monotonic()
+        self._failing = {reference: now + seconds for reference, seconds in message["failing_s"].items()}
         self._loaded = [self._update(entry) for entry in message["models"]]
         self._described = {model.source.digest: model for model in self._loaded}
 
     def _forget(self) -> None:
         """The next engine has nothing in memory."""
         self._loaded = []
+        self._failing.clear()
         self._described.clear()
         self._lookups.clear()
 

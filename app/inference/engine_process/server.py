@@ -135,7 +135,8 @@ class _Session:
         loaded = self._models.all()
         self._described &= {model.source.digest for model in loaded}
         entries = [self._entry(model) for model in loaded]
-        self.wire.send({"models": entries, "budget_bytes": self._models.budget_bytes})
+        told = {"models": entries, "budget_bytes": self._models.budget_bytes, "failing_s": self._models.failing_s()}
+        self.wire.send(told)
 
     def _on_message(self, message: Message, _: bytearray) -> None:
         match message["do"]:

@@ -85,7 +85,7 @@ def _entries(services: Services) -> list[dict[str, JsonValue]]:
 
 def _entry(services: Services, name: str, version: int, reference: str) -> dict[str, JsonValue]:
     if not answers_now(services, reference):
-        state, reason = "UNAVAILABLE", "unloaded"
+        state, reason = "UNAVAILABLE", "unloaded" if reference in services.unloaded else "it could not be loaded"
     else:
         state, reason = "READY", "" if is_loaded(services, reference) else "the first request loads it"
     return {"name": name, "version": str(version), "state": state, "reason": reason}
