@@ -50,6 +50,9 @@ class Agreement(BaseModel):
         None, description="Share of pictures, in segmentation of pixels, with the same best category."
     )
     largest_score_difference: float | None = Field(None, description="Of probabilities, in [0, 1].")
+    score_difference_p999: float | None = Field(
+        None, description="Of segmentation: what the scores of 99.9 % of the pixels differ by at most, in [0, 1]."
+    )
     ap: float | None = Field(
         None,
         description="Of a detector: average precision (IoU 0.50 to 0.95); eager float32's objects are the truth.",

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from models.backends import choosing, machine
 from models.backends.aot_inductor import find_compiler
-from models.backends.backend import Backend
+from models.backends.backend import Backend, BackendName, Precision
 from models.backends.building import Pictures, build
 from models.backends.choosing import Candidate, Policy, candidates, choose, why_not
 from models.backends.eager import EagerBackend
@@ -25,7 +26,7 @@ from models.backends.eager_bfloat16 import EagerBfloat16
 from models.backends.exports import Exports
 from models.backends.graphs import DetectionGraph
 from models.backends.report import Agreement, ExportIdentity, ExportReport, Speed
-from models.backends.verification import check, compare
+from models.backends.verification import check, compare, told_apart
 from models.backends.views import natural_views
 from models.errors import BackendRefused
 from models.manifest import AnyPreset, Preset, Task
@@ -412,6 +413,52 @@ def test_categories_that_change_places_are_refused() -> None:
     agreement = Agreement(pictures=100, source="dataset", top1=0.97, largest_score_difference=0.0)
     with pytest.raises(BackendRefused, match=r"97\.00%"):
         check(agreement, "float32")
+
+
+class WrongPixels:
+    """A segmentation network's answers, but for the first pixels of each, which get other logits."""
+
+    name: BackendName = "openvino"
+    size_bytes = 4
+
+    def __init__(self, other: EagerBackend, *, share: float, precision: Precision, value: float = 50.0) -> None:
+        self.precision = precision
+        self._other, self._share, self._value = other, share, value
+
+    def run(self, batch: Tensor) -> Tensor:
+        logits = self._other.run(batch).clone()
+        pixels = logits.flatten(2)
+        pixels[:, 0, : round(self._share * pixels.shape[2])] = self._value
+        found: Tensor = pixels.view_as(logits)
+        return found
+
+
+def test_few_pixels_of_a_segmentation_do_not_condemn_int8() -> None:
+    eager, views = small_segmenter(), natural_views(SCALE_PRESET, 4)
+
+    def compared(share: float, precision: Precision, value: float = 50.0) -> Agreement:
+        other = WrongPixels(eager, share=share, precision=precision, value=value)
+        return compare("segmentation", eager, other, views, source="dataset")
+
+    few = compared(0.0006, "int8")
+    assert few.score_difference_p999 == 0.0
+    assert few.largest_score_difference is not None
+    assert few.largest_score_difference > 0.5
+    check(few, "int8")
+    with pytest.raises(BackendRefused, match="A score differs"):
+        check(compared(0.0006, "float32"), "float32")
+    with pytest.raises(BackendRefused, match=r"99\.9 % of the pixels"):
+        check(compared(0.002, "int8"), "int8")
+    with pytest.raises(BackendRefused):
+        check(compared(0.0006, "int8", value=float("nan")), "int8")
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "told"),
+    [(0.31, 0.15, "0.31"), (0.1504, 0.15, "0.1504"), (0.15, 0.15, "0.15"), (float("inf"), 0.15, "inf")],
+)
+def test_figure_is_told_apart_from_its_limit(value: float, limit: float, told: str) -> None:
+    assert told_apart(value, limit) == told
 
 
 def test_generated_pictures_are_smooth_like_photos_and_always_the_same() -> None:

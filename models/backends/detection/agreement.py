@@ -19,7 +19,7 @@ from models.backends.detection.parts import Detections, Network
 from models.backends.eager import EagerBackend
 from models.backends.graphs import DetectionGraph
 from models.backends.report import Agreement
-from models.backends.verification import batches
+from models.backends.verification import batches, told_apart
 from models.errors import BackendRefused
 
 _OBJECT_SCORE: Final = 0.3  # what scores less, nobody relies on
@@ -73,13 +73,13 @@ def check_detectors(agreement: Agreement, precision: Precision) -> None:
     assert agreement.network_difference is not None
     if not agreement.network_difference <= most:
         raise BackendRefused(
-            f"A network's output differs from eager float32 by {agreement.network_difference:.2g} of its size; "
-            f"{most:g} is the most."
+            f"A network's output differs from eager float32 by {told_apart(agreement.network_difference, most)} "
+            f"of its size; {most:g} is the most."
         )
     if agreement.ap is not None and agreement.ap < least:
         raise BackendRefused(
-            f"Of eager float32's {agreement.objects} objects the average precision is {agreement.ap:.3f}; {least:g} "
-            "must be."
+            f"Of eager float32's {agreement.objects} objects the average precision is "
+            f"{told_apart(agreement.ap, least, digits=3)}; {least:g} must be."
         )
 
 
