@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from models.errors import InvalidName
+from workers.datasets.store import parted_reference
 from workers.settings import WorkerSettings
 
 MEBIBYTE = 1024**2
@@ -93,7 +95,8 @@ class ApiSettings(WorkerSettings):
     precision: Literal["auto", "float32", "int8"] = Field(
         "auto",
         description="What models compute in; `auto` is bfloat16 where the device has it in hardware, `int8` adds "
-        "8-bit integers on CPUs for models that give nearly the same answers in them.",
+        "8-bit integers on CPUs, with the backends `auto` and `openvino`, for models that give nearly the same answers "
+        "in them.",
     )
     calibration_dataset: str = Field(
         "",
@@ -138,6 +141,27 @@ class ApiSettings(WorkerSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("calibration_dataset")
+    @classmethod
+    def _is_a_reference(cls, value: str) -> str:
+        if value:
+            try:
+                parted_reference(value)
+            except InvalidName as error:
+                msg = f"{error} {error.hint}"
+                raise ValueError(msg) from error
+        return value
+
+    @model_validator(mode="after")
+    def _backend_knows_precision(self) -> ApiSettings:
+        if self.precision == "int8" and self.backend not in ("auto", "openvino"):
+            msg = (
+                f"precision is int8 and backend is {self.backend}, which has no 8-bit integers: choose backend auto or "
+                "openvino, or precision auto."
+            )
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _limits_fit_together(self) -> ApiSettings:

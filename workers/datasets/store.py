@@ -96,11 +96,8 @@ class DatasetStore:
 
         Raises InvalidName, UnknownDataset, UnknownDatasetVersion, DamagedDataset.
         """
-        match = _REFERENCE.fullmatch(reference)
-        if match is None:
-            raise InvalidName(f"{reference[:100]!r} is no dataset reference.", hint="Write NAME or NAME/VERSION.")
-        name = match["name"]
-        return self.get(name, int(match["version"]) if match["version"] else self.versions(name)[-1])
+        name, version = parted_reference(reference)
+        return self.get(name, version or self.versions(name)[-1])
 
     def images(self, version: DatasetVersion, split: SplitName) -> list[DatasetImage]:
         """The images of one split, in an order that does not change.
@@ -195,6 +192,14 @@ class DatasetStore:
         with path.with_name(f"{path.name}.lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
             yield path
+
+
+def parted_reference(reference: str) -> tuple[str, int | None]:
+    """The name and version of `name/3`, of `name` None. Raises InvalidName."""
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise InvalidName(f"{reference[:100]!r} is no dataset reference.", hint="Write NAME or NAME/VERSION.")
+    return checked_name(match["name"], kind="dataset"), int(match["version"]) if match["version"] else None
 
 
 def _images_file(split: SplitName) -> str:
