@@ -143,7 +143,7 @@ KINDS: dict[type[Exception], Kind] = {
     models.NotAnImage: Kind(415, "not_an_image", "Not an image"),
     models.BrokenImage: Kind(422, "broken_image", "The image is damaged"),
     models.ImageTooLarge: Kind(413, "image_too_large", "The image is too large"),
-    models.TooManyTiles: Kind(422, "too_many_tiles", "The image has too many tiles"),
+    models.TooManyTiles: Kind(422, "too_many_tiles", "Too many tiles"),
     models.NoMasks: Kind(422, "no_masks", "The model makes no masks"),
     models.UnknownArchitecture: Kind(404, "unknown_architecture", "No such architecture"),
     models.UnsupportedOption: Kind(422, "unsupported_option", "The architecture has no such option"),

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from app.inference.places import bulk_places
 from models.errors import InvalidName
 from workers.datasets.store import parted_reference
 from workers.settings import WorkerSettings
@@ -112,7 +113,8 @@ class ApiSettings(WorkerSettings):
     max_pending_images: int = Field(
         256,
         ge=1,
-        description="Images accepted and not yet answered, tiles counted too; beyond that 503 with Retry-After.",
+        description="Images accepted and not yet answered, tiles counted too; beyond that 503 with Retry-After. "
+        "Bulk requests take up to three quarters of them.",
     )
     max_pending_bytes: int = Field(
         GIBIBYTE,
@@ -165,10 +167,12 @@ class ApiSettings(WorkerSettings):
 
     @model_validator(mode="after")
     def _limits_fit_together(self) -> ApiSettings:
-        if self.max_images_per_request > self.max_pending_images:
+        places = bulk_places(self.max_pending_images)
+        if self.max_images_per_request > places:
             msg = (
                 f"max_images_per_request is {self.max_images_per_request} and max_pending_images is "
-                f"{self.max_pending_images}: a request of the full size could never be taken. Raise the second."
+                f"{self.max_pending_images}, of which bulk requests may take {places}: one of the full size could "
+                "never be taken. Raise the second."
             )
             raise ValueError(msg)
         if self.max_body_bytes > self.max_pending_bytes:

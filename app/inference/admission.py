@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 from app.inference.errors import EngineFull
 from app.inference.lane import Priority
+from app.inference.places import bulk_places
 from models.errors import TooManyTiles
 
 _LONGEST_RETRY_S = 60
-_BULK_SHARE = 0.75  # of the places: the rest is kept for those who wait for their answer
 
 
 class Admission:
@@ -62,7 +62,7 @@ class Admission:
         self._view_s += weight * (elapsed_s / views - self._view_s)
 
     def _places(self, priority: Priority) -> int:
-        return self.most if priority == "interactive" else max(1, int(self.most * _BULK_SHARE))
+        return self.most if priority == "interactive" else bulk_places(self.most)
 
     def _check(self, views: int, priority: Priority, timeout_s: float) -> None:
         waiting_s = self.pending * self._view_s

@@ -398,17 +398,16 @@ def loading_held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event
 
 
 def test_full_server_says_when_to_come_again(start_api: StartApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    api = start_api(max_images_per_request=2, max_pending_images=2)
+    api = start_api(max_images_per_request=1, max_pending_images=2)
     publish_compass(api.services.registry)
-    two = image(shape=[2], data=image()["data"] * 2)
-    with ThreadPoolExecutor(1) as pool:
-        with loading_held_up(monkeypatch) as asked:
-            first = pool.submit(ask, api, two)
-            wait_until(asked.is_set)
+    with ThreadPoolExecutor(2) as pool:
+        with loading_held_up(monkeypatch):
+            first = [pool.submit(ask, api, image()) for _ in range(2)]
+            wait_until(lambda: api.services.engine.pending_images == 2)
             by_v2 = ask(api, image())
             by_torchserve = api.http.post("/predictions/compass", content=pictures.png())
 
-        assert best(first.result()) == [0, 0]
+        assert [best(one.result()) for one in first] == [[0], [0]]
     assert_refused(by_v2, 503, "2 images wait already")
     assert int(by_v2.headers["retry-after"]) >= 1
     assert (by_torchserve.status_code, by_torchserve.json()["type"]) == (503, "ServiceUnavailableException")

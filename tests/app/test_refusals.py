@@ -32,7 +32,7 @@ PICTURE = pictures.png()
 @pytest.fixture
 def api_with_places(start_api: StartApi) -> RunningApi:
     """An API with one model, in memory."""
-    api = start_api(max_pending_images=PLACES, max_images_per_request=PLACES)
+    api = start_api(max_pending_images=PLACES, max_images_per_request=PLACES // 2)
     publish_compass(api.services.registry)
     assert api.classify(PICTURE).status_code == 200
     return api

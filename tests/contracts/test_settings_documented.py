@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
+from pydantic import ValidationError
 
+from app.inference.admission import Admission
 from app.settings import ApiSettings
 
 EXAMPLE = Path(__file__).resolve().parents[2] / ".env.example"
@@ -32,3 +35,11 @@ def test_setting_says_what_it_means_in_both_places(name: str) -> None:
     assert description
     words = " ".join(line.removeprefix("# ") for line in EXAMPLE.read_text().splitlines() if line.startswith("#"))
     assert description in words
+
+
+@pytest.mark.parametrize(("pending", "images", "fits"), [(64, 64, False), (64, 48, True), (1, 1, True), (1, 2, False)])
+def test_a_bulk_request_of_the_full_size_finds_places(pending: int, images: int, fits: bool) -> None:
+    with nullcontext() if fits else pytest.raises(ValidationError, match="could never be taken"):
+        ApiSettings(_env_file=None, max_pending_images=pending, max_images_per_request=images)
+    if fits:
+        Admission(pending).admit(images, "bulk", timeout_s=1)
