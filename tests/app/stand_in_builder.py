@@ -20,7 +20,9 @@ if how in ("crash", "hang", "refuse"):
         signal.pause()
     sys.exit(3)
 
-from models.backends import choosing  # noqa: E402 -- torch, seconds
+from models.backends import choosing, machine  # noqa: E402 -- torch, seconds
+from models.backends.compiler import Compiler  # noqa: E402
+from models.backends.openvino_int8 import OpenVinoInt8  # noqa: E402
 from tests.models.small_networks import StandIn, StandInOfIntegers  # noqa: E402
 
 
@@ -31,6 +33,15 @@ class Greedy(StandIn):
         bytearray(2**36)
 
 
-made = {"right": StandIn(), "wrong": StandIn(gain=0.9), "greedy": Greedy(), "integers": StandInOfIntegers()}
+if how == "quantise":  # really, on a processor that may be slow at it
+    machine._processor_flags = lambda: {"avx512_vnni"}
+
+made: dict[str, Compiler] = {
+    "right": StandIn(),
+    "wrong": StandIn(gain=0.9),
+    "greedy": Greedy(),
+    "integers": StandInOfIntegers(),
+    "quantise": OpenVinoInt8(),
+}
 choosing.COMPILERS = (made[how],)  # type: ignore[misc]
 sys.exit(main(arguments))

@@ -24,7 +24,7 @@ from app.inference.backend_builds import PROJECT_DIR, BackendBuilds, BuildLimits
 from app.inference.loaded_models import LoadedModel, LoadedModels
 from app.inference.model_source import ModelFinder
 from models.architectures import catalog
-from models.backends import choosing
+from models.backends import choosing, machine
 from models.backends.backend import Backend
 from models.backends.choosing import Chosen, Policy
 from models.backends.eager import EagerBackend
@@ -514,13 +514,14 @@ def test_without_pictures_to_calibrate_on_no_builder_starts_and_it_is_said_once(
     with_server(work, integers.home, "integers", policy=in_int8(named))
 
 
-@pytest.mark.skipif(OpenVinoInt8().why_not(torch.device("cpu")) is not None, reason="int8 cannot be built here")
+@pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="NNCF is not installed: pip install 'fovea[int8]'")
 def test_real_builder_calibrates_on_the_named_data_set(
     shades: RunningApi, one_thread: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     post_photos(shades)
     publish_compass(shades.services.registry, "one")
     monkeypatch.setattr(choosing, "COMPILERS", (OpenVinoInt8(),))
+    monkeypatch.setattr(machine, "_processor_flags", lambda: {"avx512_vnni"})
 
     async def work(server: Server) -> None:
         loaded = await server.load("one")
@@ -530,4 +531,4 @@ def test_real_builder_calibrates_on_the_named_data_set(
         assert report.calibration is not None
         assert report.calibration.dataset == "photos/1"
 
-    with_server(work, shades.home, None, policy=in_int8("photos"))
+    with_server(work, shades.home, "quantise", policy=in_int8("photos"))
