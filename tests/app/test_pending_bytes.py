@@ -183,14 +183,15 @@ def test_body_that_goes_to_the_disk_may_take_its_time(start_api: StartApi) -> No
     api = start_api(body_timeout_s=0.2)
     form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.zip"\r\n\r\nno archive\r\n--x--\r\n'
 
-    def begin(path: str) -> socket.socket:
+    def begin(path: str, kind: str) -> socket.socket:
         client = socket.create_connection(("127.0.0.1", api.port), timeout=60)
-        kind = "Content-Type: multipart/form-data; boundary=x"
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\n{kind}\r\nContent-Length: {len(form)}\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {len(form)}\r\n\r\n"
         client.sendall(head.encode() + form[:-1])
         return client
 
-    with begin("/v1/datasets") as upload, begin("/v1/classify?model=compass") as picture:
+    upload = begin("/v1/datasets", "multipart/form-data; boundary=x")
+    picture = begin("/v1/classify?model=compass", "image/png")
+    with upload, picture:
         assert picture.recv(65536).split()[1] == b"408"  # the time of both is over
         upload.sendall(form[-1:])
         assert upload.recv(65536).split()[1] not in (b"408", b"503")
