@@ -248,14 +248,14 @@ def _declared_bytes(scope: Scope) -> int:
 def _too_large(limit_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(
         f"The body is larger than the {limit_bytes} bytes that are read here.",
-        hint="Send less at a time, or have the operator raise the limit.",
+        hint="Send less at a time, or ask the operator whether the limit can be raised.",
     )
 
 
 def _too_slow(timeout_s: float) -> BodyTooSlow:
     return BodyTooSlow(
         f"The body was not there after {timeout_s:g} s, and a body that is kept in memory may take no longer.",
-        hint="Send less at a time, or have the operator raise the limit.",
+        hint="Send less at a time, or ask the operator whether the limit can be raised.",
     )
 
 

@@ -33,7 +33,7 @@ def stand_in_for(own: DatasetReference | None, named: str | None, datasets: Data
         version = datasets.resolve(named)
     except (ModelsError, WorkersError) as error:
         raise NothingToCalibrateOn(f"FOVEA_CALIBRATION_DATASET: {error}", hint=error.hint) from error
-    reference, count = reference_of(version), _pictures(version)
+    reference, count = version.reference, _pictures(version)
     if count < _LEAST:
         raise NothingToCalibrateOn(f"FOVEA_CALIBRATION_DATASET: {reference} has {count} pictures; int8 needs {_LEAST}.")
     return reference
@@ -47,11 +47,6 @@ def own_version(own: DatasetReference | None, datasets: DatasetStore) -> Dataset
         version = datasets.get(own.name, own.version)
         return version if version.info.fingerprint == own.fingerprint else None
     return None
-
-
-def reference_of(version: DatasetVersion) -> str:
-    """`photos/2`."""
-    return f"{version.info.name}/{version.info.version}"
 
 
 def _pictures(version: DatasetVersion) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 
 from torch import Tensor
 
-from app.inference.calibration_dataset import own_version, reference_of
+from app.inference.calibration_dataset import own_version
 from models.backends.building import LEAST_TO_CALIBRATE_ON, LEAST_TO_VERIFY_ON, Pictures
 from models.backends.views import natural_views
 from models.errors import ModelsError
@@ -66,7 +66,7 @@ def pictures_of(
             elif not views:
                 views = _views(predictor, version, train, most_verified)
             if views or with_calibration:
-                name = reference_of(version)
+                name = version.reference
                 return Pictures(to_verify_on=views, source="dataset", to_calibrate_on=examples, dataset=name)
     return Pictures(to_verify_on=natural_views(predictor.preset, most_verified), source="generated")
 

@@ -11,6 +11,7 @@ from typing import Final, Literal, cast
 
 from torch import Tensor
 
+from models.backends.backend import Backend
 from models.backends.choosing import Candidate
 from models.backends.detection.agreement import DetectorBackend, check_detectors, compare_detectors
 from models.backends.eager import EagerBackend
@@ -85,21 +86,14 @@ def build(
             compiler.build(eager, size, directory, precision=identity.precision, examples=pictures.to_calibrate_on)
             build_s = time.monotonic() - began
             built = compiler.load(eager, size, directory, precision=identity.precision)
-            if task == "detection":
-                agreement = compare_detectors(
-                    eager, cast("DetectorBackend", built), pictures.to_verify_on, source=pictures.source
-                )
-            else:
-                agreement = compare(task, eager, built, pictures.to_verify_on, source=pictures.source)
+            agreement = _compare(task, eager, built, pictures)
             speeds = measure(eager, built, pictures.to_verify_on, device=eager.device)
             (check_detectors if task == "detection" else check)(agreement, identity.precision)
         except OSError:
             raise
         except Exception as error:  # a compiler breaks with anything
             status = "refused" if isinstance(error, BackendRefused) else "failed"
-            reason = (str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}")[
-                :_LONGEST_REASON
-            ]
+            reason = _words_of(error)
             for path in directory.iterdir():
                 path.unlink()
         return exports.publish(
@@ -115,3 +109,15 @@ def build(
                 created_at=now(),
             ),
         )
+
+
+def _compare(task: Task, eager: EagerBackend, built: Backend, pictures: Pictures) -> Agreement:
+    views, source = pictures.to_verify_on, pictures.source
+    if task == "detection":
+        return compare_detectors(eager, cast("DetectorBackend", built), views, source=source)
+    return compare(task, eager, built, views, source=source)
+
+
+def _words_of(error: Exception) -> str:
+    words = str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"
+    return words[:_LONGEST_REASON]

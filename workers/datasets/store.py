@@ -40,6 +40,11 @@ class DatasetVersion:
     info: DatasetInfo
 
     @property
+    def reference(self) -> str:
+        """`photos/2`."""
+        return f"{self.info.name}/{self.info.version}"
+
+    @property
     def images_dir(self) -> Path:
         """What the paths of its images are relative to."""
         return self.path / IMAGES_DIRECTORY
@@ -111,16 +116,15 @@ class DatasetStore:
 
         Raises UnknownDatasetVersion if the version was deleted meanwhile, DamagedDataset.
         """
-        reference = f"{version.info.name}/{version.info.version}"
         try:
             with (version.path / _images_file(split)).open("rb") as lines:
                 for line in lines:
                     yield DatasetImage.model_validate_json(line)
         except FileNotFoundError as error:
-            raise UnknownDatasetVersion(f"{reference} does not exist any more.") from error
+            raise UnknownDatasetVersion(f"{version.reference} does not exist any more.") from error
         except ValidationError as error:
             raise DamagedDataset(
-                f"{reference} cannot be read: its {_images_file(split)} is damaged, or of a later Fovea.",
+                f"{version.reference} cannot be read: its {_images_file(split)} is damaged, or of a later Fovea.",
                 hint="Post the archive again, and delete this version.",
             ) from error
 
