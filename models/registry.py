@@ -105,7 +105,9 @@ class Registry:
 
         Raises InvalidName, UnknownModel, UnknownVersion, CorruptVersion.
         """
-        numbers = self.versions(name)
+        return self._get(name, version, self.versions(name))
+
+    def _get(self, name: str, version: int, numbers: Sequence[int]) -> ModelVersion:
         if version not in numbers:
             raise UnknownVersion(f"{name} has no version {version}.", hint=f"It has {_listed(numbers)}.")
         path = self._root / name / str(version)
@@ -130,13 +132,13 @@ class Registry:
                 f"{reference[:100]!r} is no model reference.", hint="Write NAME, NAME@ALIAS or NAME/VERSION."
             )
         name, alias, version = match["name"], match["alias"], match["version"]
-        numbers = self.versions(name)
+        aliases = self._aliases(checked_name(name, kind="model"))
+        numbers = self.versions(name)  # after the aliases: what they mean is there before they mean it
         if version:
-            return self.get(name, int(version))
-        aliases = self.aliases(name)
+            return self._get(name, int(version), numbers)
         if alias:
-            return self.get(name, _pick(aliases, checked_name(alias, kind="alias"), name))
-        return self.get(name, aliases.get(PRODUCTION, numbers[-1]))
+            return self._get(name, _pick(aliases, checked_name(alias, kind="alias"), name), numbers)
+        return self._get(name, aliases.get(PRODUCTION, numbers[-1]), numbers)
 
     def aliases(self, name: str) -> dict[str, int]:
         """Version of every alias, sorted by alias.
@@ -144,6 +146,9 @@ class Registry:
         Raises InvalidName, UnknownModel, CorruptVersion.
         """
         self.versions(name)
+        return self._aliases(name)
+
+    def _aliases(self, name: str) -> dict[str, int]:
         directory = self._root / name / "aliases"
         found: dict[str, int] = {}
         for path in sorted(directory.iterdir()) if directory.is_dir() else ():

@@ -52,6 +52,9 @@ class ModelMemory(Protocol):
     def failing_s(self) -> dict[str, float]:
         """See LoadedModels."""
 
+    def ready(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel | None:
+        """See LoadedModels."""
+
     async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
         """See LoadedModels."""
 

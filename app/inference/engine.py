@@ -192,6 +192,9 @@ class Engine:
     async def _model(
         self, reference: str, precision: PrecisionChoice, began_at: float, timeout_s: float
     ) -> LoadedModel:
+        ready = self.models.ready(reference, precision)
+        if ready is not None:  # as nearly always
+            return ready
         try:
             async with asyncio.timeout(began_at + timeout_s - time.monotonic()):
                 return await self.models.get(reference, precision)

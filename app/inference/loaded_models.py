@@ -22,6 +22,7 @@ import torch
 
 from app.inference.errors import OutOfDeviceMemory
 from app.inference.loading_thread import LoadingThread
+from app.inference.lookups import Lookups
 from app.inference.model_source import ModelFinder, ModelSource
 from app.inference.returned_memory import return_memory
 from app.inference.warm_up import warm_up
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 
 _FAILED_FOR_S = 30.0  # a host that did not answer, or a damaged file, is not tried again for every request
 _MOST_FAILED = 1000
-_MOST_REFERENCES = 10_000
 EXACT = " float32"  # at the end of the digest of a model that is kept in float32 beside a faster one
 
 
@@ -77,15 +77,14 @@ class LoadedModels:
         pinned: Sequence[str] = (),
         lookup_every_s: float = 0.0,
     ) -> None:
-        """pinned: references; what they mean never goes. lookup_every_s: how long a lookup holds."""
+        """pinned: references; what they mean never goes. lookup_every_s: see Lookups."""
         self.on_load: Callable[[LoadedModel], None] = lambda _: None  # is told of every model that was loaded
         self._finder = finder
         self.budget_bytes = budget_bytes
         self._pins: dict[str, str] = dict.fromkeys(pinned, "")  # the digest that each reference means
-        self._lookup_every_s = lookup_every_s
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # by digest, least recently used first
         self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
-        self._lookups: dict[str, tuple[ModelSource, float]] = {}
+        self._lookups: Lookups[str, ModelSource] = Lookups(self._look_up, holds_s=lookup_every_s)
         self._answering: dict[str, str] = {}  # the digest that a name or an alias was last answered with
         self._failed: dict[str, _Failed] = {}  # by digest
         self._loader = LoadingThread()
@@ -125,8 +124,7 @@ class LoadedModels:
 
     def known(self, reference: str) -> ModelSource | None:
         """What `reference` meant when it was last looked up; where it never was, what is in memory of that name."""
-        source, _ = self._lookups.get(reference, (None, 0.0))
-        return source or newest_of(reference, self._loaded.values())
+        return self._lookups.known(reference) or newest_of(reference, self._loaded.values())
 
     def is_loading(self, reference: str, precision: PrecisionChoice = "auto") -> bool:
         """Whether what `reference` meant when it was last looked up is on its way into memory."""
@@ -142,13 +140,22 @@ class LoadedModels:
         failed = (failed for digest, failed in self._failed.items() if not digest.endswith(EXACT))
         return {one.reference: one.until - now for one in failed if now < one.until}
 
+    def ready(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel | None:
+        """What `get` would give, if nothing has to be waited for."""
+        source = self._lookups.fresh(reference)
+        loaded = self._loaded.get(source.digest) if source else None
+        if loaded is None or (precision == "float32" and loaded.predictor.backend.precision != precision):
+            return None
+        self._note_use(reference, loaded)
+        return loaded
+
     async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
         """The model that `reference` means, loaded if need be; while it is loaded again, the one it meant before.
 
         precision: with `float32`, a model that runs in less is loaded a second time.
         Whoever gives up waiting does not stop the loading. Raises ModelsError, OutOfDeviceMemory.
         """
-        source = await self._find(reference)
+        source = await self._lookups.get(reference)
         loaded = self._loaded.get(source.digest)
         if loaded is None:
             loading = self._load_once(source)
@@ -157,12 +164,15 @@ class LoadedModels:
                 loaded = await asyncio.shield(loading)
         if precision == "float32" and loaded.predictor.backend.precision != precision:
             return await self._get_exact(loaded.source)
+        self._note_use(reference, loaded)
+        return loaded
+
+    def _note_use(self, reference: str, loaded: LoadedModel) -> None:
         if loaded.source.digest in self._loaded:  # it may have left while it was waited for
             if "/" not in reference:  # what a number means never moves
                 self._answering[reference] = loaded.source.digest
             self._loaded.move_to_end(loaded.source.digest)
         loaded.last_used_at = datetime.now(UTC)
-        return loaded
 
     async def _get_exact(self, source: ModelSource) -> LoadedModel:
         exact = replace(source, digest=f"{source.digest}{EXACT}")
@@ -200,8 +210,8 @@ class LoadedModels:
 
     async def load(self, reference: str) -> LoadedModel:
         """The model that `reference` means right now, in memory. Raises ModelsError, OutOfDeviceMemory."""
-        self._lookups.pop(reference, None)
-        source = await self._find(reference)
+        self._lookups.forget(reference)
+        source = await self._lookups.get(reference)
         loaded = self._loaded.get(source.digest)
         if loaded is None:
             loaded = await asyncio.shield(self._load_once(source))
@@ -218,7 +228,7 @@ class LoadedModels:
 
     async def unload(self, reference: str) -> bool:
         """Takes the model out of memory, pinned or not; whether it was there. Raises ModelsError."""
-        source = await self._find(reference)
+        source = await self._lookups.get(reference)
         loaded = [self._loaded.get(digest) for digest in (source.digest, f"{source.digest}{EXACT}")]
         for model in loaded:
             if model is not None:
@@ -227,24 +237,20 @@ class LoadedModels:
 
     def forget_lookups(self) -> None:
         """To be called when names, versions or aliases were changed here: the next request sees it."""
-        self._lookups.clear()
+        self._lookups.forget()
 
     async def close(self) -> None:
         """Lets go of every model."""
+        self._lookups.close()
         for task in self._loading.values():
             task.cancel()
         self._loader.close()
         self._loaded.clear()
 
-    async def _find(self, reference: str) -> ModelSource:
-        source, until = self._lookups.get(reference, (None, 0.0))
-        if source is None or time.monotonic() >= until:
-            source = await asyncio.to_thread(self._finder.find, reference)
-            if len(self._lookups) >= _MOST_REFERENCES:
-                self._lookups.clear()
-            self._lookups[reference] = (source, time.monotonic() + self._lookup_every_s)
-            if self._pins.get(reference, source.digest) != source.digest:
-                self._pin(reference, source.digest)
+    async def _look_up(self, reference: str) -> ModelSource:
+        source = await asyncio.to_thread(self._finder.find, reference)
+        if self._pins.get(reference, source.digest) != source.digest:
+            self._pin(reference, source.digest)
         return source
 
     def _pin(self, reference: str, digest: str) -> None:
@@ -257,7 +263,7 @@ class LoadedModels:
         """An alias may have moved, or a version may be gone, while nobody asked for it."""
         for reference in self._pins:
             try:
-                await self._find(reference)
+                await self._lookups.get(reference)
             except ModelsError:
                 self._pin(reference, "")
 

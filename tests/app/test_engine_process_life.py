@@ -140,8 +140,6 @@ def test_engine_process_whose_batch_is_stuck_is_replaced_and_the_view_is_asked_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.local_stack.engine_process._LONGEST_SILENCE_S", 3)
-    # it is about being asked again: a slow machine takes more than ten seconds to import torch
-    monkeypatch.setattr("app.inference.engine_process.connection._PATIENCE_S", 100)
     publish_compass(Registry(tmp_path / "registry"))
 
     settings = settings_of(tmp_path, request_timeout_s=1)  # stuck after 2 s

@@ -30,7 +30,7 @@ from app.inference.errors import EngineRestarting
 log = logging.getLogger(__name__)
 
 _MOST_TRIES: Final = 2
-_PATIENCE_S = 10.0  # for an engine that is away: it starts in a few seconds
+_PATIENCE_S = 30.0  # for an engine that is away: importing torch takes 3 to 15 s
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # between tries to reach it
 _START_S = 120.0  # that the first one may take, torch and the device's own start included
 _RETRY_AFTER_S = 2

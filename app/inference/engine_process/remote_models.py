@@ -16,26 +16,26 @@ from app.inference.engine_process.connection import EngineConnection
 from app.inference.engine_process.remote_predictor import RemoteBackend, remote_predictor
 from app.inference.engine_process.wire import Message
 from app.inference.loaded_models import LoadedModel, newest_of
+from app.inference.lookups import Lookups
 from app.inference.model_source import ModelSource
 from models.backends.choosing import PrecisionChoice
 from models.predictor import AnyPredictor
-
-_MOST_REFERENCES = 10_000
 
 
 class RemoteModels:
     """See LoadedModels. To be used from the event loop of its connection."""
 
     def __init__(self, connection: EngineConnection, *, device: torch.device, lookup_every_s: float = 0.0) -> None:
-        """device: the engine's. lookup_every_s: how long a lookup holds."""
+        """device: the engine's. lookup_every_s: see Lookups."""
         self._connection = connection
         self._device = device
-        self._lookup_every_s = lookup_every_s
         self._budget_bytes = 0
         self._described: dict[str, LoadedModel] = {}  # by digest
         self._loaded: list[LoadedModel] = []  # the least recently used first; replaced, never changed
         self._failing: dict[str, float] = {}  # until when
-        self._lookups: dict[tuple[str, PrecisionChoice], tuple[LoadedModel, float]] = {}
+        self._lookups: Lookups[tuple[str, PrecisionChoice], LoadedModel] = Lookups(
+            self._look_up, holds_s=lookup_every_s
+        )
         connection.on_models = self._note
         connection.on_lost = self._forget
 
@@ -70,12 +70,12 @@ class RemoteModels:
 
     def known(self, reference: str) -> ModelSource | None:
         """See LoadedModels.known."""
-        model, _ = self._lookups.get((reference, "auto"), (None, 0.0))
+        model = self._lookups.known((reference, "auto"))
         return model.source if model else newest_of(reference, self._loaded)
 
     def is_loading(self, reference: str, precision: PrecisionChoice = "auto") -> bool:
         """See LoadedModels; here whatever is not in memory may be."""
-        model, _ = self._lookups.get((reference, precision), (None, 0.0))
+        model = self._lookups.known((reference, precision))
         source = model.source if model else self.known(reference) if precision == "auto" else None
         return source is None or all(loaded.source.digest != source.digest for loaded in self._loaded)
 
@@ -84,20 +84,22 @@ class RemoteModels:
         now = time.monotonic()
         return {reference: until - now for reference, until in self._failing.items() if now < until}
 
+    def ready(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel | None:
+        """See LoadedModels."""
+        model = self._lookups.fresh((reference, precision))
+        if model is not None:
+            model.last_used_at = datetime.now(UTC)
+        return model
+
     async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
         """See LoadedModels.get. Raises EngineRestarting besides."""
-        model, until = self._lookups.get((reference, precision), (None, 0.0))
-        if model is None or time.monotonic() >= until:
-            model = await self._ask_for({"do": "get", "reference": reference, "precision": precision})
-            if len(self._lookups) >= _MOST_REFERENCES:
-                self._lookups.clear()
-            self._lookups[reference, precision] = (model, time.monotonic() + self._lookup_every_s)
+        model = await self._lookups.get((reference, precision))
         model.last_used_at = datetime.now(UTC)
         return model
 
     async def load(self, reference: str) -> LoadedModel:
         """See LoadedModels.load. Raises EngineRestarting besides."""
-        self._lookups.pop((reference, "auto"), None)
+        self._lookups.forget((reference, "auto"))
         return await self._ask_for({"do": "load", "reference": reference})
 
     async def load_beside(self, name: str, version: int) -> None:
@@ -106,7 +108,7 @@ class RemoteModels:
 
     async def unload(self, reference: str) -> bool:
         """See LoadedModels.unload. Raises EngineRestarting besides."""
-        self._lookups.clear()
+        self._lookups.forget()
         was_there: bool = await self._connection.ask(
             {"do": "unload", "reference": reference}, lambda answer, _: answer["value"]
         )
@@ -114,12 +116,17 @@ class RemoteModels:
 
     def forget_lookups(self) -> None:
         """See LoadedModels."""
-        self._lookups.clear()
+        self._lookups.forget()
         self._connection.tell({"do": "forget_lookups"})
 
     async def close(self) -> None:
         """The engine process keeps its models for the others."""
+        self._lookups.close()
         self._connection.close()
+
+    async def _look_up(self, key: tuple[str, PrecisionChoice]) -> LoadedModel:
+        reference, precision = key
+        return await self._ask_for({"do": "get", "reference": reference, "precision": precision})
 
     async def _ask_for(self, question: Message) -> LoadedModel:
         asking: asyncio.Future[LoadedModel] = self._connection.ask(
@@ -142,7 +149,7 @@ class RemoteModels:
         self._loaded = []
         self._failing.clear()
         self._described.clear()
-        self._lookups.clear()
+        self._lookups.forget()
 
     def _update(self, entry: Message) -> LoadedModel:
         """An entry describes its model where this end has not heard of it."""

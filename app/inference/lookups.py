@@ -1,0 +1,114 @@
+"""What references mean, remembered for a moment and looked up anew before that is over.
+
+A lookup takes a thread or another process: as long as somebody asks, it is done beside the requests and none of them
+waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+_MOST_KEPT = 10_000
+
+Key = TypeVar("Key", bound=Hashable)
+Found = TypeVar("Found")
+
+
+@dataclass(slots=True)
+class _Kept(Generic[Found]):
+    found: Found
+    began_at: float  # it was true then
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay(Generic[Found]):
+    task: asyncio.Task[Found]
+    began_at: float
+
+
+class Lookups(Generic[Key, Found]):
+    """To be used from one event loop."""
+
+    def __init__(
+        self,
+        look_up: Callable[[Key], Awaitable[Found]],
+        *,
+        holds_s: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """holds_s: from the beginning of a lookup; 0 looks up anew every time."""
+        self._look_up = look_up
+        self._holds_s = holds_s
+        self._now = now
+        self._kept: dict[Key, _Kept[Found]] = {}
+        self._under_way: dict[Key, _UnderWay[Found]] = {}
+
+    def known(self, key: Key) -> Found | None:
+        """What was found last, however long ago."""
+        kept = self._kept.get(key)
+        return kept.found if kept else None
+
+    def fresh(self, key: Key) -> Found | None:
+        """What holds right now, without waiting; in the second half of its time it is looked up anew beside."""
+        kept = self._kept.get(key)
+        if kept is None:
+            return None
+        age_s = self._now() - kept.began_at
+        if age_s >= self._holds_s:
+            return None
+        if age_s >= self._holds_s / 2 and key not in self._under_way:
+            self._begin(key)
+        return kept.found
+
+    async def get(self, key: Key) -> Found:
+        """What holds right now; one lookup for all who wait. Raises what it raises."""
+        found = self.fresh(key)
+        if found is not None:
+            return found
+        under_way = self._under_way.get(key)
+        if under_way is None or self._now() - under_way.began_at >= self._holds_s:
+            under_way = self._begin(key)
+        return await asyncio.shield(under_way.task)
+
+    def forget(self, key: Key | None = None) -> None:
+        """All, or one: what is being looked up may be out of date already, and is not kept either."""
+        if key is None:
+            self._kept.clear()
+            self._under_way.clear()
+        else:
+            self._kept.pop(key, None)
+            self._under_way.pop(key, None)
+
+    def close(self) -> None:
+        """Gives up what is under way."""
+        for under_way in self._under_way.values():
+            under_way.task.cancel()
+        self.forget()
+
+    def _begin(self, key: Key) -> _UnderWay[Found]:
+        under_way = _UnderWay(asyncio.create_task(self._run(key)), self._now())
+        self._under_way[key] = under_way
+        under_way.task.add_done_callback(lambda done: self._end(key, under_way, done))
+        return under_way
+
+    async def _run(self, key: Key) -> Found:
+        return await self._look_up(key)
+
+    def _end(self, key: Key, under_way: _UnderWay[Found], done: asyncio.Task[Found]) -> None:
+        is_wanted = self._under_way.get(key) is under_way
+        if is_wanted:
+            del self._under_way[key]
+        if done.cancelled():
+            return
+        if done.exception() is not None:  # whoever waits hears of it; whoever comes looks up anew
+            if is_wanted:
+                self._kept.pop(key, None)
+            return
+        if is_wanted:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            self._kept[key] = _Kept(done.result(), under_way.began_at)
