@@ -1,4 +1,7 @@
-"""uvicorn's HTTP protocol with bounds on what comes before a body: uvicorn reads heads of any length, for any time."""
+"""uvicorn's HTTP protocol with bounds on what comes before a body, and word of clients that go.
+
+uvicorn reads heads of any length, for any time.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import asyncio
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.disconnects import Departure
 
 MOST_HEAD_BYTES: Final = 64 * 1024
 HEAD_TIMEOUT_S: Final = 20.0
@@ -34,6 +39,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._is_past_head = False
         self._is_refused = False
         self._timer: asyncio.TimerHandle | None = None
+        self._departure = Departure()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Time runs from here."""
@@ -44,6 +50,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Nothing is left behind."""
         self._stop_timer()
         super().connection_lost(exc)
+        self._departure.happen()
 
     def data_received(self, data: bytes) -> None:
         """Parses it, and counts it if all of it is of a head that goes on."""
@@ -60,6 +67,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.loop.call_later(_LINGER_S, self.transport.close)
         elif self._timer is None:
             self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+
+    def on_message_begin(self) -> None:
+        """The parser's: a request begins."""
+        super().on_message_begin()
+        self.scope["state"]["departure"] = self._departure
 
     def on_headers_complete(self) -> None:
         """The parser's: a body follows, were it empty."""

@@ -39,6 +39,7 @@ from app.routes import (
     runs,
     segment,
 )
+from app.routes.predicting import AskedBefore
 from app.services import Services
 from app.settings import ApiSettings
 from app.spool import Spool
@@ -94,15 +95,16 @@ def create_app(settings: ApiSettings) -> FastAPI:
     install_problem_handlers(app)
     complete_openapi(app)
     pending = PendingBytes(settings.max_pending_bytes)
-    app.add_middleware(
-        BodyLimitMiddleware,
+    # these are outside of the layers that FastAPI puts around every middleware
+    known = AskedBefore(app.build_middleware_stack())
+    bounded = BodyLimitMiddleware(
+        known,
         limit_of=_body_limit(settings),
         pending=pending,
         timeout_s=settings.body_timeout_s,
         note_refusal=_note_refusal,
     )
-    # outside of the layers that FastAPI puts around every middleware: a refusal goes through none of them
-    within = RoomMiddleware(app.build_middleware_stack(), check_room=_check_room(settings))
+    within = RoomMiddleware(bounded, check_room=_check_room(settings))
     app.middleware_stack = RequestMiddleware(within, count=instruments.http_requests.count)
     return app
 

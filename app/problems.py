@@ -68,6 +68,17 @@ def answer(error: Exception, scope: Scope) -> Response:
     return problem_response(problem_of(error, scope), headers)
 
 
+async def answer_whatever(request: Request, error: Exception) -> Response:
+    """The answer that the application's handlers have for the error, where they were not asked by FastAPI."""
+    handlers = request.app.exception_handlers
+    handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
+    try:
+        response: Response = await handler(request, error)
+    except Exception as unexpected:
+        return await _answer_unexpected(request, unexpected)
+    return response
+
+
 async def _answer_known(request: Request, error: Exception) -> Response:
     return answer(error, request.scope)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 _MOST_KEPT = 10_000
+_RENEWED_AT = 0.7  # of the time that a lookup holds
 
 Key = TypeVar("Key", bound=Hashable)
 Found = TypeVar("Found")
@@ -53,14 +54,14 @@ class Lookups(Generic[Key, Found]):
         return kept.found if kept else None
 
     def fresh(self, key: Key) -> Found | None:
-        """What holds right now, without waiting; in the second half of its time it is looked up anew beside."""
+        """What holds right now, without waiting; towards the end of its time it is looked up anew beside."""
         kept = self._kept.get(key)
         if kept is None:
             return None
         age_s = self._now() - kept.began_at
         if age_s >= self._holds_s:
             return None
-        if age_s >= self._holds_s / 2 and key not in self._under_way:
+        if age_s >= _RENEWED_AT * self._holds_s and key not in self._under_way:
             self._begin(key)
         return kept.found
 

@@ -12,7 +12,6 @@ from app.routes.predicting import (
     Caller,
     CategoriesQuery,
     ModelQuery,
-    PredictRoute,
     Presentation,
     answer_prediction,
     get_caller,
@@ -24,7 +23,7 @@ from models.drawing import annotate_classes
 from models.predictions import ClassScore
 from models.predictors.classification import ClassSelection
 
-router = APIRouter(prefix="/v1", tags=["Predict"], route_class=PredictRoute)
+router = APIRouter(prefix="/v1", tags=["Predict"])
 
 
 @router.post(

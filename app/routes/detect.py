@@ -13,7 +13,6 @@ from app.routes.predicting import (
     Caller,
     CategoriesQuery,
     ModelQuery,
-    PredictRoute,
     Presentation,
     answer_prediction,
     get_caller,
@@ -29,7 +28,7 @@ from models.overlay import annotate_detections
 from models.predictors.detection import DetectionSelection, MaskForm
 from models.tiling import MAX_OVERLAP, MAX_TILE_PX, MIN_TILE_PX, OVERLAP
 
-router = APIRouter(prefix="/v1", tags=["Predict"], route_class=PredictRoute)
+router = APIRouter(prefix="/v1", tags=["Predict"])
 
 _MOST_DETECTIONS = 10_000
 

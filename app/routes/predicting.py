@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from fastapi import Query, Request
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 from torch import Tensor
 
 from app.dependencies import ServicesDep, UrgencyDep
@@ -18,7 +19,8 @@ from app.disconnects import while_connected
 from app.errors import NotAcceptable
 from app.inference.answers import Answer, Drawing
 from app.inference.lane import Priority
-from app.problems import problem_of
+from app.predicting_routes import PREDICTING_PATHS, predicting_route
+from app.problems import answer_whatever, problem_of
 from app.routes.answers import Documented, file_part, json_answer, problems
 from app.routes.posted_images import PostedImage, read_images
 from app.schemas.predict import ImageInfo, ImagePrediction, Timing, UsedModel
@@ -32,7 +34,7 @@ Prediction = TypeVar("Prediction")
 _DRAWN: Final[dict[str, Literal["png", "jpeg"]]] = {"image/png": "png", "image/jpeg": "jpeg"}
 _ANSWERS: Final = ("application/json", *_DRAWN)  # the first of those that a client likes equally well
 
-_TERMS_HEADERS: Final = ("x-request-timeout", "x-priority")  # those that `get_urgency` reads
+_TERMS_HEADERS: Final = (b"x-request-timeout", b"x-priority")  # those that `get_urgency` reads
 _MOST_QUERIES, _LONGEST_QUERY = 256, 1000  # that are remembered
 
 ModelQuery = Annotated[
@@ -114,29 +116,44 @@ class Asked(Generic[Prediction]):
     terms: Terms
 
 
-class PredictRoute(APIRoute):
-    """A route that predicts. What it is asked for is worked out once a query: FastAPI takes longer than HTTP does."""
+class AskedBefore:
+    """ASGI middleware that answers what was asked in the same words before; whatever is new goes on to FastAPI.
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's own at first, which ends in `answer_prediction`; later, for the same query, that alone."""
-        work_out = super().get_route_handler()
-        known: dict[tuple[str | bytes | None, ...], Asked[Any]] = {}
+    FastAPI's layers and its working out of a query take longer than all of HTTP does.
+    """
 
-        async def handle(request: Request) -> Response:
-            key = (request.scope["query_string"], *map(request.headers.get, _TERMS_HEADERS))
-            asked = known.get(key)
-            if asked is not None:
-                return await _answer(request, request.app.state.services, asked)
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._known: dict[tuple[str | bytes, ...], Asked[Any]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] not in PREDICTING_PATHS or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        terms = [value for name, value in scope["headers"] if name in _TERMS_HEADERS for value in (name, value)]
+        words = (scope["path"], scope["query_string"], *terms)
+        asked = self._known.get(words)
+        if asked is None:
             try:
-                return await work_out(request)
+                await self._app(scope, receive, send)
             finally:
-                asked = getattr(request.state, "asked", None)
-                if asked is not None and sum(len(part or "") for part in key) < _LONGEST_QUERY:
-                    if len(known) >= _MOST_QUERIES:
-                        known.clear()
-                    known[key] = asked
+                self._remember(words, scope["state"].get("asked"))
+            return
+        scope["route"] = predicting_route(scope)  # as routing would, for whoever counts
+        request = Request(scope, receive)
+        try:
+            response = await _answer(request, scope["app"].state.services, asked)
+        except ClientDisconnect:
+            raise
+        except Exception as error:  # as FastAPI would answer it
+            response = await answer_whatever(request, error)
+        await response(scope, receive, send)
 
-        return handle
+    def _remember(self, words: tuple[str | bytes, ...], asked: Asked[Any] | None) -> None:
+        if asked is not None and sum(map(len, words)) < _LONGEST_QUERY:
+            if len(self._known) >= _MOST_QUERIES:
+                self._known.clear()
+            self._known[words] = asked
 
 
 async def answer_prediction(

@@ -15,7 +15,6 @@ from app.routes.predicting import (
     Caller,
     CategoriesQuery,
     ModelQuery,
-    PredictRoute,
     Presentation,
     answer_prediction,
     get_caller,
@@ -28,7 +27,7 @@ from models import predictions
 from models.overlay import annotate_segments
 from models.predictors.segmentation import SegmentationSelection
 
-router = APIRouter(prefix="/v1", tags=["Predict"], route_class=PredictRoute)
+router = APIRouter(prefix="/v1", tags=["Predict"])
 
 
 @router.post(

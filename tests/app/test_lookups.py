@@ -54,7 +54,7 @@ def test_holds_for_its_time_and_is_renewed_beside_the_requests() -> None:
         registry.meaning = 2
         registry.now_s += 0.04
         assert (found.fresh("digits"), registry.asked) == (1, 1)
-        registry.now_s += 0.02  # in the second half: it holds, and is looked up beside, once
+        registry.now_s += 0.04  # near the end: it holds, and is looked up beside, once
         assert (found.fresh("digits"), found.fresh("digits")) == (1, 1)
         await settle()
         assert registry.asked == 2
@@ -67,7 +67,7 @@ def test_nothing_holds_longer_however_slow_lookups_are() -> None:
     async def scenario(registry: Registry) -> None:
         found = registry.lookups()
         await found.get("digits")
-        registry.now_s += 0.06
+        registry.now_s += 0.08
         registry.gate.clear()
         assert found.fresh("digits") == 1
         await settle()
@@ -121,7 +121,7 @@ def test_what_is_gone_is_said_to_whoever_asks_next() -> None:
         found = registry.lookups()
         await found.get("digits")
         registry.meaning = LookupError("gone")
-        registry.now_s += 0.06
+        registry.now_s += 0.08
         assert found.fresh("digits") == 1
         await settle()
         assert found.fresh("digits") is None
