@@ -29,7 +29,7 @@ from models.backends.choosing import Policy
 from models.nvjpeg import NvJpeg, open_nvjpeg
 from models.registry import Registry
 
-LOOKUP_EVERY_S: Final = 0.2  # what a worker publishes or promotes is seen this much later at most
+LOOKUP_EVERY_S: Final = 0.5  # what a worker publishes or promotes is seen this much later at most
 _LEAST_ARENA_BYTES: Final = 1024**3  # a view of 8192 px squared, the largest preset there can be, takes a fifth of it
 _LONGEST_BATCH_S: Final = (
     120.0  # a full one of a large detector on a busy CPU takes many seconds; a GPU's, less than one

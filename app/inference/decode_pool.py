@@ -3,11 +3,15 @@
 Every call adds itself to its line and one turn to the executor; whose turn it is, is decided only when a thread is
 free, by the thread itself. So no thread waits for the event loop between two calls, and no lock is needed beside the
 executor's: adding to a deque and taking from it are atomic.
+
+Waking the event loop takes a part of a core that decodes and predicts, so where nobody can do anything with a single
+result, the results of quick calls are told together.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +23,13 @@ from app.inference.thread_priority import stand_back
 Urgency = Literal["finish", "network", "interactive", "bulk network", "bulk"]
 _URGENCIES: Final[tuple[Urgency, ...]] = ("finish", "network", "interactive", "bulk network", "bulk")
 
+_QUICK_S = 0.01  # a call that takes longer is told of at once
+_LONGEST_HELD_S = 0.03
+
 Result = TypeVar("Result")
+
+
+_Told = tuple[Urgency, "asyncio.Future[Any]", Any, BaseException | None]
 
 
 class _Waiting:
@@ -40,6 +50,10 @@ class DecodePool:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=stand_back)
         self._lines: dict[Urgency, deque[_Waiting]] = {urgency: deque() for urgency in _URGENCIES}
         self._unsettled = dict.fromkeys(_URGENCIES, 0)  # calls whose results the event loop does not know
+        self._untold: deque[_Told] = deque()  # results, on their way to the event loop
+        self._untold_since = 0.0
+        self._is_woken = False  # the event loop, which has not come to it yet
+        self.told_together = 1  # results that are told at once; with one thread only
         self.after_call: Callable[[], None] = lambda: None  # on the event loop, once its result is known there
 
     @property
@@ -70,6 +84,7 @@ class DecodePool:
         self._threads.shutdown(wait=False, cancel_futures=True)
         while (found := self._next()) is not None:
             found[1].done.cancel()
+        self._settle()  # after that: a result waits for others only while there are some
 
     def _line_up(self, urgency: Urgency, work: Callable[..., Any], *args: object) -> _Waiting:
         waiting = _Waiting((work, *args), asyncio.get_running_loop())
@@ -92,6 +107,7 @@ class DecodePool:
         urgency, waiting = found
         work, waiting.work = waiting.work, None
         outcome: tuple[Any, BaseException | None] = None, None
+        began_at = time.perf_counter()
         if work is not None:  # not given up
             function, *args = work
             try:
@@ -100,15 +116,38 @@ class DecodePool:
                 outcome = None, error
             del function, args
         del found, work
-        with suppress(RuntimeError):  # the loop was closed meanwhile: nobody awaits it
-            waiting.loop.call_soon_threadsafe(self._settle, urgency, waiting.done, *outcome)
+        ended_at = time.perf_counter()
+        if not self._untold:
+            self._untold_since = ended_at
+        self._untold.append((urgency, waiting.done, *outcome))
+        if not self._is_woken and not self._may_wait(urgency, began_at, ended_at):
+            self._is_woken = True
+            with suppress(RuntimeError):  # the loop was closed meanwhile: nobody awaits it
+                waiting.loop.call_soon_threadsafe(self._settle)
         del waiting, outcome  # an error's traceback has this frame: it would hold the future, and that the error
 
-    def _settle(self, urgency: Urgency, done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    def _may_wait(self, urgency: Urgency, began_at: float, ended_at: float) -> bool:
+        """Whether the event loop need not hear of a result before that of the next call, which there is."""
+        return (
+            len(self._untold) < self.told_together
+            and bool(self._lines[urgency])
+            and ended_at - began_at < _QUICK_S
+            and ended_at - self._untold_since < _LONGEST_HELD_S
+        )
+
+    def _settle(self) -> None:
+        """On the event loop."""
+        self._is_woken = False  # first: what comes from here on is seen below, or wakes it again
+        while self._untold:
+            self._settle_one(*self._untold.popleft())
+            self.after_call()
+
+    def _settle_one(
+        self, urgency: Urgency, done: asyncio.Future[Any], result: Any, error: BaseException | None
+    ) -> None:
         self._unsettled[urgency] -= 1
         if not done.done():
             if error is None:
                 done.set_result(result)
             else:
                 done.set_exception(error)
-        self.after_call()

@@ -129,6 +129,7 @@ class Lane:
         self._lines.setdefault(line, deque()).append(waiting)
         done.add_done_callback(lambda done: self._leave(line, waiting) if done.cancelled() else None)
         if self._shared:
+            self._shared.told_together = model.batch_size(view.shape)
             self._start_soon()
         else:
             self._start()

@@ -92,6 +92,73 @@ def test_pool_is_busy_until_the_event_loop_knows_the_result() -> None:
     with_pool(work)
 
 
+def test_quick_results_are_told_together_and_none_is_left_untold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.inference.decode_pool._QUICK_S", 60)
+    monkeypatch.setattr("app.inference.decode_pool._LONGEST_HELD_S", 60)
+    gate = threading.Semaphore(0)
+
+    async def work(pool: DecodePool) -> None:
+        async with busy(pool):
+            tasks = await asked(pool, [pool.run("bulk", gate.acquire) for _ in range(5)])
+        pool.told_together = 3
+        gate.release(2)
+        await asyncio.to_thread(wait_until, lambda: pool.waiting == 2)  # the thread is at the third
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in tasks)
+        gate.release(1)
+        assert await asyncio.gather(*tasks[:3]) == [True] * 3
+        gate.release(2)  # fewer than three, and no more to come
+        assert await asyncio.gather(*tasks) == [True] * 5
+
+    with_pool(work)
+
+
+def test_slow_result_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.inference.decode_pool._QUICK_S", 0)
+    release = threading.Event()
+
+    async def work(pool: DecodePool) -> None:
+        pool.told_together = 4
+        async with busy(pool):
+            first, second = await asked(pool, [pool.run("bulk", str, 1), pool.run("bulk", release.wait, 30)])
+        assert await first == "1"  # while the second goes on
+        release.set()
+        assert await second is True
+
+    with_pool(work)
+
+
+def test_result_that_waits_for_company_is_told_when_the_pool_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.inference.decode_pool._QUICK_S", 60)
+    monkeypatch.setattr("app.inference.decode_pool._LONGEST_HELD_S", 60)
+    begin, began, release = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        began.set()
+        assert release.wait(30)
+
+    async def work(pool: DecodePool) -> None:
+        async with busy(pool):
+            calls: list[Coroutine[Any, Any, Any]] = [
+                pool.run("bulk", begin.wait),
+                pool.run("bulk", hold),
+                pool.run("bulk", list),
+            ]
+            first, *others = await asked(pool, calls)
+        pool.told_together = 4
+        begin.set()
+        await asyncio.to_thread(began.wait, 30)
+        assert not first.done()
+        pool.close()
+        assert await first is True
+        release.set()
+        outcomes = await asyncio.gather(*others, return_exceptions=True)
+        assert outcomes[0] is None
+        assert isinstance(outcomes[1], asyncio.CancelledError)
+
+    with_pool(work)
+
+
 def test_all_threads_work_at_once() -> None:
     meeting = threading.Barrier(3, timeout=30)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from app import engine_setup
+from app.inference import lane
 from app.inference.answers import Answer
 from app.inference.decode_pool import DecodePool
 from app.inference.engine import Engine
@@ -102,6 +104,8 @@ async def until_waiting(pool: DecodePool, calls: int) -> None:
 
 def test_batch_grows_while_there_is_more_to_decode(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = note_batches(monkeypatch)
+    predict = lane._predict  # it takes a millisecond, and is waited for no longer
+    monkeypatch.setattr(lane, "_predict", lambda batch: replace(predict(batch), elapsed_s=LONG_S))
 
     async def work(engine: Engine) -> None:
         release, holding = await held(engine)
