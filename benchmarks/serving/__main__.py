@@ -28,15 +28,16 @@ from benchmarks.serving.other_models import measure_other_models, subjects
 from benchmarks.serving.overload import measure_overload
 from benchmarks.serving.peer_environment import make_peer_environment
 from benchmarks.serving.pictures import read_pictures
+from benchmarks.serving.ratios import measure_ratios
 from benchmarks.serving.servers import BACKENDS_STORED_WITHIN_S, FOVEA_OVERLOAD_ENV, FoveaStart, peers
-from benchmarks.serving.throughput import Pace, measure, print_results, print_targets
+from benchmarks.serving.throughput import Pace, measure, print_results
 
 MAIN_MODEL, MAIN_ARCHITECTURE = "resnet18-bench", "resnet18"
 OTHER_MODELS: Final = {
     "resnet50-bench": "resnet50",
     "ssdlite320_mobilenet_v3_large-bench": "ssdlite320_mobilenet_v3_large",
 }
-SCENARIOS: Final = ("generator", "throughput", "alone", "others", "overload", "many-models", "cold-start")
+SCENARIOS: Final = ("generator", "throughput", "ratios", "alone", "others", "overload", "many-models", "cold-start")
 QUICK: Final = Pace(seconds=3.0, warm_s=3.0, rounds=1)
 FULL: Final = Pace(seconds=10.0, warm_s=10.0, rounds=3)
 
@@ -104,6 +105,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=SCENARIOS)
     parser.add_argument("--servers", nargs="+", default=[], help="parts of peers' names; none: all")
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--turns", type=int, help="of ratios: 20, or with --quick 5")
     parser.add_argument("--seconds", type=float, help="of one stretch of load")
     parser.add_argument("--warm-seconds", type=float)
     parser.add_argument("--overload-seconds", type=float, help="60, or with --quick 10")
@@ -142,18 +144,28 @@ def _measure(run: Run) -> None:
         wanted_models = [MAIN_MODEL, *(OTHER_MODELS if "others" in options.only else ())]
         verbs = {name: "detect" if "ssdlite" in name else "classify" for name in wanted_models}
         store_backends(fovea, verbs, pictures, within_s=options.stored_within, logs=run.logs)
+    others = peers(
+        run.bench.python,
+        architecture=MAIN_ARCHITECTURE,
+        weights=run.bench.weights,
+        pictures=run.bench.pictures,
+        backend=options.peers_backend or loop.backend,
+    )
+    wanted = [peer for peer in others if not options.servers or any(part in peer.title for part in options.servers)]
     if "throughput" in options.only:
-        others = peers(
-            run.bench.python,
-            architecture=MAIN_ARCHITECTURE,
-            weights=run.bench.weights,
-            pictures=run.bench.pictures,
-            backend=options.peers_backend or loop.backend,
-        )
-        wanted = [peer for peer in others if not options.servers or any(part in peer.title for part in options.servers)]
         results = measure([*wanted, server], pictures, bench=run.bench, loop=loop, pace=pace, logs=run.logs)
         print_results(results, loop, MAIN_ARCHITECTURE)
-        print_targets(results)
+    if "ratios" in options.only:
+        measure_ratios(
+            server,
+            wanted,
+            pictures,
+            bench=run.bench,
+            loop=loop,
+            turns=options.turns or (5 if options.quick else 20),
+            seconds=min(2.0, pace.seconds),
+            logs=run.logs,
+        )
     if "alone" in options.only:
         measure_alone(
             server,
@@ -187,7 +199,7 @@ def _loop(run: Run, *, seconds: float) -> Loop:
     """The fastest without HTTP, measured only if something is compared with it."""
     if run.options.backend:
         return Loop(backend=run.options.backend, style="processes", batch=4)
-    if not {"throughput", "alone", "others"} & set(run.options.only):
+    if not {"throughput", "ratios", "alone", "others"} & set(run.options.only):
         return Loop(backend="channels_last", style="processes", batch=4)
     return find_fastest(run.bench, seconds=seconds, rounds=min(2, run.pace.rounds))
 

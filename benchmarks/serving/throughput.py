@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -12,12 +12,12 @@ from typing import Final
 from benchmarks.serving.ceiling import Bench, Loop, loop_on_all_cores
 from benchmarks.serving.load import Tally, closed_loop, run
 from benchmarks.serving.processes import PeakMemory, Unfit
-from benchmarks.serving.servers import FOVEA, NAIVE, Server, label_of, started
+from benchmarks.serving.servers import FOVEA, Server, label_of, started
 from benchmarks.serving.tables import median, print_table, spread
 
 CONCURRENCIES: Final = (1, 16, 64)
 FORM, RAW, EIGHT = "multipart", "raw body", "8 images a request"
-_IMAGES = {FORM: 1, RAW: 1, EIGHT: 8}
+IMAGES = {FORM: 1, RAW: 1, EIGHT: 8}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,23 +39,6 @@ class Results:
     starts_s: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     labels: dict[str, int] = field(default_factory=dict)
     unfit: dict[str, str] = field(default_factory=dict)
-
-    def rate(self, title: str, shape: str, concurrency: int) -> float:
-        """Median of the rounds, images a second; NaN if it was not measured."""
-        return median([tally.images_a_second for tally in self.tallies.get((title, shape, concurrency), [])])
-
-    def latency_ms(self, title: str, shape: str, concurrency: int, share: float) -> float:
-        """Median of the rounds."""
-        return median([tally.quantile_ms(share) for tally in self.tallies.get((title, shape, concurrency), [])])
-
-    def best_rate(self, wanted: Callable[[str], bool], concurrency: int) -> float:
-        """The best of the servers that are wanted by title, one picture a request."""
-        rates = [
-            self.rate(title, shape, at)
-            for title, shape, at in self.tallies
-            if at == concurrency and shape != EIGHT and wanted(title)
-        ]
-        return max((rate for rate in rates if rate == rate), default=float("nan"))  # noqa: PLR0124 - not NaN
 
 
 def measure(
@@ -90,7 +73,7 @@ def _measure_one(
     requests = {FORM: server.forms(pictures)}
     if server.name == FOVEA:
         requests[RAW] = server.raw(pictures)
-        requests[EIGHT] = server.forms(pictures, images_a_request=_IMAGES[EIGHT])
+        requests[EIGHT] = server.forms(pictures, images_a_request=IMAGES[EIGHT])
     with (
         started(server, pictures[0], logs) as running,
         PeakMemory(running.child.process.pid) as memory,
@@ -107,7 +90,7 @@ def _measure_one(
                         asked,
                         concurrency=concurrency,
                         seconds=pace.seconds,
-                        images_a_request=_IMAGES[shape],
+                        images_a_request=IMAGES[shape],
                         first=first,
                     )
                 )
@@ -143,22 +126,3 @@ def print_results(results: Results, loop: Loop, architecture: str) -> None:
         print(f"Left out: {title}: {reason}\n")
     if len(set(results.labels.values())) > 1:
         print(f"They do not agree on the first picture: {results.labels}\n")
-
-
-def print_targets(results: Results) -> None:
-    """What was asked of resnet18 on 2 cores, and what came out."""
-    ceiling = median(results.ceiling)
-    peers = results.best_rate(lambda title: not title.startswith(FOVEA), 16)
-    naive = results.rate(f"{NAIVE}, stock", FORM, 16)
-    raw, form, eight = (results.rate(FOVEA, shape, 16) for shape in (RAW, FORM, EIGHT))
-    p50, p99 = (results.latency_ms(FOVEA, FORM, 64, share) for share in (0.5, 0.99))
-    rows = [
-        ("raw body at c=16, of the loop without HTTP", raw / ceiling, ">= 0.90"),
-        ("multipart at c=16, of the loop without HTTP", form / ceiling, ">= 0.86"),
-        ("8 images a request at c=16, of the loop without HTTP", eight / ceiling, ">= 0.95"),
-        ("multipart at c=16, times the best peer", form / peers, ">= 1.35"),
-        ("multipart at c=16, times the naive server", form / naive, ">= 8"),
-        ("p99 over p50 at c=64, multipart", p99 / p50, "<= 2.5"),
-    ]
-    print("### Against the targets\n")
-    print_table(["what", "measured", "target"], [(what, f"{value:.2f}", target) for what, value, target in rows])

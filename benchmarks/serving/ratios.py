@@ -1,0 +1,149 @@
+"""What a machine that changes its speed within seconds can still tell: everything runs, and is asked by turns.
+
+The loop without HTTP, Fovea and its peers stay started; each works for a short stretch and rests while the others do.
+Peers are stopped (SIGSTOP) while they rest: some of them take a core even when nobody asks them.
+Figures are ratios of neighbouring stretches, medians of all turns, with the quartiles beside.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from benchmarks.serving.ceiling import Bench, Loop, loop_on_all_cores
+from benchmarks.serving.load import closed_loop, quantile, run
+from benchmarks.serving.processes import Unfit
+from benchmarks.serving.servers import FOVEA, NAIVE, Server, Started, started
+from benchmarks.serving.tables import median, print_table
+from benchmarks.serving.throughput import EIGHT, FORM, IMAGES, RAW
+
+_CONCURRENCY = 16
+_WARM_S = 4.0
+_LOOP = "the loop without HTTP"
+
+
+def measure_ratios(
+    server: Server,
+    peers: Sequence[Server],
+    pictures: Sequence[bytes],
+    *,
+    bench: Bench,
+    loop: Loop,
+    turns: int,
+    seconds: float,
+    logs: Path,
+) -> None:
+    """Prints the ratios that there are targets for. seconds: of one stretch. Raises Unfit if Fovea is."""
+    with ExitStack() as stack:
+        work = stack.enter_context(loop_on_all_cores(bench, loop.backend, loop.style)).work
+        asked: dict[str, Callable[[], float]] = {_LOOP: lambda: work(seconds=seconds, batch=loop.batch)[0]}
+        running: list[Started] = []
+        for each in [server, *peers]:
+            try:
+                running.append(stack.enter_context(started(each, pictures[0], logs)))
+            except Unfit as error:
+                if each is server:
+                    raise
+                print(f"Left out: {each.title}: {error}\n")
+                continue
+            shapes = (RAW, FORM, EIGHT) if each is server else (FORM,)
+            for shape in shapes:
+                asked[f"{each.title}, {shape}"] = _rate_of(each, running[-1], shape, pictures, seconds)
+            if each is not server:
+                title = f"{each.title}, {FORM}"
+                rests = stack.enter_context(_Rests(running[-1]))
+                asked[title] = rests.between(asked[title])
+        rates: defaultdict[str, list[float]] = defaultdict(list)
+        for turn in range(turns + 1):
+            for title in list(asked) if turn % 2 else reversed(list(asked)):
+                rate = asked[title]()
+                if turn:  # the first one warms up
+                    rates[title].append(rate)
+            print(f"turn {turn} of {turns}: done", file=sys.stderr, flush=True)
+    _print(rates)
+
+
+def _rate_of(
+    server: Server, started_server: Started, shape: str, pictures: Sequence[bytes], seconds: float
+) -> Callable[[], float]:
+    port = started_server.child.port
+    images = IMAGES[shape]
+    requests = server.raw(pictures) if shape == RAW else server.forms(pictures, images_a_request=images)
+
+    def rate(for_s: float = seconds) -> float:
+        tally = run(closed_loop(port, requests, concurrency=_CONCURRENCY, seconds=for_s, images_a_request=images))
+        return tally.images_a_second
+
+    rate(_WARM_S)
+    return rate
+
+
+class _Rests:
+    """A server that is stopped unless it is asked."""
+
+    def __init__(self, server: Started) -> None:
+        self._root = psutil.Process(server.child.process.pid)
+
+    def __enter__(self) -> Self:
+        self._signal(signal.SIGSTOP)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._signal(signal.SIGCONT)  # or it would not end
+
+    def between(self, ask: Callable[[], float]) -> Callable[[], float]:
+        """`ask`, while it goes on."""
+
+        def awake() -> float:
+            self._signal(signal.SIGCONT)
+            try:
+                return ask()
+            finally:
+                self._signal(signal.SIGSTOP)
+
+        return awake
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in [self._root, *self._root.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+
+def _print(rates: dict[str, list[float]]) -> None:
+    print("### By turns\n")
+    print_table(
+        ["what", "images/s", "of the loop without HTTP", "quartiles"],
+        [(title, f"{median(own):.1f}", *_ratio(own, rates[_LOOP])) for title, own in rates.items()],
+    )
+    raw, form, eight = (rates[f"{FOVEA}, {shape}"] for shape in (RAW, FORM, EIGHT))
+    peers = {title: own for title, own in rates.items() if title != _LOOP and not title.startswith(FOVEA)}
+    targets = [
+        ("raw body at c=16, of the loop without HTTP", _ratio(raw, rates[_LOOP]), ">= 0.90"),
+        ("multipart at c=16, of the loop without HTTP", _ratio(form, rates[_LOOP]), ">= 0.86"),
+        ("8 images a request at c=16, of the loop without HTTP", _ratio(eight, rates[_LOOP]), ">= 0.95"),
+    ]
+    if peers:
+        best = max(peers, key=lambda title: median(peers[title]))
+        targets.append((f"multipart at c=16, times the best peer ({best})", _ratio(form, peers[best]), ">= 1.35"))
+    naive = peers.get(f"{NAIVE}, stock, {FORM}")
+    if naive:
+        targets.append(("multipart at c=16, times the naive server", _ratio(form, naive), ">= 8"))
+    print("### Against the targets, by turns\n")
+    print_table(
+        ["what", "measured", "quartiles", "target"], [(what, *ratio, target) for what, ratio, target in targets]
+    )
+
+
+def _ratio(own: Sequence[float], others: Sequence[float]) -> tuple[str, str]:
+    ratios = [mine / other for mine, other in zip(own, others, strict=True)]
+    return f"{median(ratios):.2f}", f"{quantile(ratios, 0.25):.2f} to {quantile(ratios, 0.75):.2f}"
