@@ -1,8 +1,8 @@
 """What a machine that changes its speed within seconds can still tell: everything runs, and is asked by turns.
 
-The loop without HTTP, Fovea and its peers stay started; each works for a short stretch and rests while the others do. The
-loop works before and after every stretch of a server, which is compared with the mean of both.
-Peers are stopped (SIGSTOP) while they rest: some of them take a core even when nobody asks them.
+The loop without HTTP, Fovea and its peers stay started; each works for a short stretch and rests while the others do.
+The loop works before and after every stretch of a server, which is compared with the mean of both. Peers are
+stopped (SIGSTOP) while they rest: some of them take a core even when nobody asks them.
 Figures are medians of all turns, with the quartiles beside.
 """
 
