@@ -85,6 +85,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The parser's: the next head may follow."""
         self._is_past_head = False
         super().on_message_complete()
+        if not self.pipeline:  # uvicorn goes on reading only when it is asked for more, and then no departure is seen
+            self.flow.resume_reading()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

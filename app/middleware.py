@@ -151,7 +151,7 @@ class BodyLimitMiddleware:
 
         try:
             await self._app(scope, body.receive, send_unless_refused)
-        except _REFUSALS:
+        except Exception:
             if has_answered or body.refusal is None:
                 raise
         finally:

@@ -69,13 +69,19 @@ def answer(error: Exception, scope: Scope) -> Response:
 
 
 async def answer_whatever(request: Request, error: Exception) -> Response:
-    """The answer that the application's handlers have for the error, where they were not asked by FastAPI."""
+    """The answer that the application's handlers have for the error, where they were not asked by FastAPI.
+
+    What the error's traceback held, a body for instance, is let go of, as Starlette does.
+    """
     handlers = request.app.exception_handlers
     handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
     try:
         response: Response = await handler(request, error)
     except Exception as unexpected:
-        return await _answer_unexpected(request, unexpected)
+        response = await _answer_unexpected(request, unexpected)
+        unexpected.__traceback__ = None
+    finally:
+        error.__traceback__ = None
     return response
 
 

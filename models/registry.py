@@ -132,7 +132,8 @@ class Registry:
                 f"{reference[:100]!r} is no model reference.", hint="Write NAME, NAME@ALIAS or NAME/VERSION."
             )
         name, alias, version = match["name"], match["alias"], match["version"]
-        aliases = self._aliases(checked_name(name, kind="model"))
+        checked_name(name, kind="model")
+        aliases = {} if version else self._aliases(name)
         numbers = self.versions(name)  # after the aliases: what they mean is there before they mean it
         if version:
             return self._get(name, int(version), numbers)

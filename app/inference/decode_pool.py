@@ -35,11 +35,12 @@ _Told = tuple[Urgency, "asyncio.Future[Any]", Any, BaseException | None]
 class _Waiting:
     """A call, until a thread takes it."""
 
-    __slots__ = ("done", "loop", "work")
+    __slots__ = ("done", "has_company", "loop", "work")
 
-    def __init__(self, work: tuple[Any, ...], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, work: tuple[Any, ...], loop: asyncio.AbstractEventLoop, *, has_company: bool) -> None:
         self.work: tuple[Any, ...] | None = work  # a function and its arguments; None: given up
         self.loop = loop
+        self.has_company = has_company
         self.done: asyncio.Future[Any] = loop.create_future()
 
 
@@ -67,11 +68,16 @@ class DecodePool:
 
     def submit(self, urgency: Urgency, work: Callable[..., Result], *args: object) -> asyncio.Future[Result]:
         """What `work` returns or raises, when it has had its turn."""
-        return self._line_up(urgency, work, *args).done
+        return self._line_up(urgency, work, args).done
 
-    async def run(self, urgency: Urgency, work: Callable[..., Result], *args: object) -> Result:
-        """What `work` returns or raises; cancelled before its turn, it never runs."""
-        waiting = self._line_up(urgency, work, *args)
+    async def run(
+        self, urgency: Urgency, work: Callable[..., Result], *args: object, has_company: bool = False
+    ) -> Result:
+        """What `work` returns or raises; cancelled before its turn, it never runs.
+
+        has_company: one result alone is of no use, unless it is an error: it may be told with the next call's.
+        """
+        waiting = self._line_up(urgency, work, args, has_company=has_company)
         try:
             result: Result = await waiting.done
         except asyncio.CancelledError:
@@ -86,8 +92,10 @@ class DecodePool:
             found[1].done.cancel()
         self._settle()  # after that: a result waits for others only while there are some
 
-    def _line_up(self, urgency: Urgency, work: Callable[..., Any], *args: object) -> _Waiting:
-        waiting = _Waiting((work, *args), asyncio.get_running_loop())
+    def _line_up(
+        self, urgency: Urgency, work: Callable[..., Any], args: tuple[object, ...], *, has_company: bool = False
+    ) -> _Waiting:
+        waiting = _Waiting((work, *args), asyncio.get_running_loop(), has_company=has_company)
         self._unsettled[urgency] += 1
         self._lines[urgency].append(waiting)
         self._threads.submit(self._take_turn)
@@ -120,7 +128,9 @@ class DecodePool:
         if not self._untold:
             self._untold_since = ended_at
         self._untold.append((urgency, waiting.done, *outcome))
-        if not self._is_woken and not self._may_wait(urgency, began_at, ended_at):
+        is_error = outcome[1] is not None or isinstance(outcome[0], Exception)
+        may_wait = waiting.has_company and not is_error and self._may_wait(urgency, began_at, ended_at)
+        if not self._is_woken and not may_wait:
             self._is_woken = True
             with suppress(RuntimeError):  # the loop was closed meanwhile: nobody awaits it
                 waiting.loop.call_soon_threadsafe(self._settle)

@@ -236,7 +236,7 @@ class Engine:
         priority: Priority,
     ) -> _Finished[Prediction] | ImageError | OutOfDeviceMemory:
         predictor = model.predictor
-        prepared = await self._decoders.run(priority, self._prepare, predictor, image, selection)
+        prepared = await self._decoders.run(priority, self._prepare, predictor, image, selection, has_company=True)
         if isinstance(prepared, ImageError):
             return prepared
         waiting = [self._lane.submit(model, view, selection, priority) for view in prepared.views]

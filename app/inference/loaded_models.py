@@ -84,7 +84,9 @@ class LoadedModels:
         self._pins: dict[str, str] = dict.fromkeys(pinned, "")  # the digest that each reference means
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # by digest, least recently used first
         self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
-        self._lookups: Lookups[str, ModelSource] = Lookups(self._look_up, holds_s=lookup_every_s)
+        self._lookups: Lookups[str, ModelSource] = Lookups(
+            self._look_up, holds_s=lookup_every_s, on_found=self._note_meaning
+        )
         self._answering: dict[str, str] = {}  # the digest that a name or an alias was last answered with
         self._failed: dict[str, _Failed] = {}  # by digest
         self._loader = LoadingThread()
@@ -248,10 +250,11 @@ class LoadedModels:
         self._loaded.clear()
 
     async def _look_up(self, reference: str) -> ModelSource:
-        source = await asyncio.to_thread(self._finder.find, reference)
+        return await asyncio.to_thread(self._finder.find, reference)
+
+    def _note_meaning(self, reference: str, source: ModelSource) -> None:
         if self._pins.get(reference, source.digest) != source.digest:
             self._pin(reference, source.digest)
-        return source
 
     def _pin(self, reference: str, digest: str) -> None:
         """The pin goes from what the reference meant to what it means now."""

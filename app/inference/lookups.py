@@ -39,11 +39,16 @@ class Lookups(Generic[Key, Found]):
         look_up: Callable[[Key], Awaitable[Found]],
         *,
         holds_s: float,
+        on_found: Callable[[Key, Found], None] = lambda _key, _found: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """holds_s: from the beginning of a lookup; 0 looks up anew every time."""
+        """holds_s: from the beginning of a lookup; 0 looks up anew every time.
+
+        on_found: is told of what was found, before whoever waits for it, unless it was forgotten meanwhile.
+        """
         self._look_up = look_up
         self._holds_s = holds_s
+        self._on_found = on_found
         self._now = now
         self._kept: dict[Key, _Kept[Found]] = {}
         self._under_way: dict[Key, _UnderWay[Found]] = {}
@@ -73,7 +78,12 @@ class Lookups(Generic[Key, Found]):
         under_way = self._under_way.get(key)
         if under_way is None or self._now() - under_way.began_at >= self._holds_s:
             under_way = self._begin(key)
-        return await asyncio.shield(under_way.task)
+        task = under_way.task
+        del under_way
+        try:
+            return await asyncio.shield(task)
+        finally:
+            del task  # an error's traceback has this frame: it would hold the task, and that the error
 
     def forget(self, key: Key | None = None) -> None:
         """All, or one: what is being looked up may be out of date already, and is not kept either."""
@@ -113,3 +123,4 @@ class Lookups(Generic[Key, Found]):
             if len(self._kept) >= _MOST_KEPT:
                 self._kept.clear()
             self._kept[key] = _Kept(done.result(), under_way.began_at)
+            self._on_found(key, done.result())

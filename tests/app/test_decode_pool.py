@@ -99,7 +99,7 @@ def test_quick_results_are_told_together_and_none_is_left_untold(monkeypatch: py
 
     async def work(pool: DecodePool) -> None:
         async with busy(pool):
-            tasks = await asked(pool, [pool.run("bulk", gate.acquire) for _ in range(5)])
+            tasks = await asked(pool, [pool.run("bulk", gate.acquire, has_company=True) for _ in range(5)])
         pool.told_together = 3
         gate.release(2)
         await asyncio.to_thread(wait_until, lambda: pool.waiting == 2)  # the thread is at the third
@@ -120,8 +120,35 @@ def test_slow_result_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(pool: DecodePool) -> None:
         pool.told_together = 4
         async with busy(pool):
-            first, second = await asked(pool, [pool.run("bulk", str, 1), pool.run("bulk", release.wait, 30)])
+            first, second = await asked(
+                pool, [pool.run("bulk", *call, has_company=True) for call in ((str, 1), (release.wait, 30))]
+            )
         assert await first == "1"  # while the second goes on
+        release.set()
+        assert await second is True
+
+    with_pool(work)
+
+
+@pytest.mark.parametrize("how", ["raised", "returned", "alone"])
+def test_error_and_result_without_company_are_told_at_once(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.setattr("app.inference.decode_pool._QUICK_S", 60)
+    monkeypatch.setattr("app.inference.decode_pool._LONGEST_HELD_S", 60)
+    release = threading.Event()
+
+    def first() -> Any:
+        error = ValueError("no picture")
+        if how == "raised":
+            raise error
+        return error if how == "returned" else 1
+
+    async def work(pool: DecodePool) -> None:
+        pool.told_together = 4
+        async with busy(pool):
+            calls = [pool.run("bulk", first, has_company=how != "alone"), pool.run("bulk", release.wait, 30)]
+            told, second = await asked(pool, calls)
+        outcomes = await asyncio.gather(told, return_exceptions=True)  # while the second goes on
+        assert str(outcomes[0]) == ("1" if how == "alone" else "no picture")
         release.set()
         assert await second is True
 
@@ -140,7 +167,7 @@ def test_result_that_waits_for_company_is_told_when_the_pool_is_closed(monkeypat
     async def work(pool: DecodePool) -> None:
         async with busy(pool):
             calls: list[Coroutine[Any, Any, Any]] = [
-                pool.run("bulk", begin.wait),
+                pool.run("bulk", begin.wait, has_company=True),
                 pool.run("bulk", hold),
                 pool.run("bulk", list),
             ]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 
@@ -29,7 +32,7 @@ class Registry:
         seen = self.meaning
         await self.gate.wait()
         if isinstance(seen, Exception):
-            raise seen
+            raise type(seen)(*seen.args)  # a new one, which nobody keeps
         return seen
 
 
@@ -152,5 +155,49 @@ def test_at_the_end_nothing_is_left_under_way() -> None:
         found.close()
         with pytest.raises(asyncio.CancelledError):
             await waiting
+
+    run(scenario)
+
+
+def test_failure_holds_nothing_of_whoever_asked() -> None:
+    class Body:
+        """A picture, say."""
+
+    async def scenario(registry: Registry) -> None:
+        registry.meaning = LookupError("gone")
+        found = registry.lookups()
+        held: list[weakref.ref[Body]] = []
+
+        async def ask() -> None:
+            body = Body()
+            held.append(weakref.ref(body))
+            with suppress(LookupError):
+                await found.get("digits")
+
+        await ask()
+        await settle()
+        assert held[0]() is None
+
+    gc.disable()
+    try:
+        run(scenario)
+    finally:
+        gc.enable()
+
+
+def test_only_what_holds_is_told_of() -> None:
+    async def scenario(registry: Registry) -> None:
+        told: list[tuple[str, int]] = []
+        found = Lookups(registry.look_up, holds_s=0.1, on_found=lambda key, seen: told.append((key, seen)))
+        registry.gate.clear()
+        early = asyncio.create_task(found.get("digits"))
+        await settle()
+        registry.meaning = 2
+        found.forget()
+        late = asyncio.create_task(found.get("digits"))
+        await settle()
+        registry.gate.set()
+        assert (await early, await late) == (1, 2)
+        assert told == [("digits", 2)]
 
     run(scenario)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import socket
 import threading
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -83,11 +86,34 @@ def test_damaged_weights_are_503_with_the_digest_and_other_models_go_on(start_ap
     assert api.classify(pictures.png()).status_code == 200
 
 
+@pytest.mark.parametrize("model", ["compass", "nobody"])
+def test_errors_keep_nothing_of_a_body(compass_of_its_own: RunningApi, model: str) -> None:
+    size_bytes = 4 * 1024**2
+    body = b"no picture" + os.urandom(size_bytes)
+
+    def refused() -> None:
+        for _ in range(10):
+            assert compass_of_its_own.classify(body, model=model).status_code in (404, 415)
+
+    refused()
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        refused()
+        assert tracemalloc.get_traced_memory()[0] < 2 * size_bytes
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+
+@pytest.mark.parametrize("size_bytes", [0, 400_000, 1_500_000])  # uvicorn stops reading at 64 KiB
 def test_client_that_leaves_frees_its_place_and_is_not_predicted(
-    compass_of_its_own: RunningApi, monkeypatch: pytest.MonkeyPatch
+    compass_of_its_own: RunningApi, monkeypatch: pytest.MonkeyPatch, size_bytes: int
 ) -> None:
     api, engine = compass_of_its_own, compass_of_its_own.services.engine
     picture = pictures.png()
+    picture += bytes(max(0, size_bytes - len(picture)))  # nobody reads what is behind a PNG's end
     with ThreadPoolExecutor(1) as pool, busy_network(monkeypatch) as began:
         first = pool.submit(api.classify, picture)
         wait_until(lambda: began)

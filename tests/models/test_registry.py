@@ -416,6 +416,7 @@ def test_damaged_alias_is_corrupt(registry: Registry) -> None:
 
     with pytest.raises(CorruptVersion):
         registry.resolve("ants-bees")
+    assert registry.resolve("ants-bees/1").manifest.version == 1  # which needs no alias
 
 
 def test_leftovers_are_neither_models_nor_versions(registry: Registry, tmp_path: Path) -> None:
