@@ -752,6 +752,7 @@ def test_jpegs_that_another_decoder_takes_are_answered_like_those_it_does_not(
         return decode_image(data)
 
     async def work(engine: Engine) -> None:
+        (await engine.models.get("one")).best_batch = 1  # scores of larger batches differ in their last bits
         files = [plain_jpeg(), pictures.png(), b"no picture", pictures.jpeg()]
         answer = await engine.predict("one", files, ALL, timeout_s=30)
         assert taken == [plain_jpeg()]
