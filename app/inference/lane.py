@@ -81,8 +81,9 @@ class Lane:
         self._thread = None if shared else ThreadPoolExecutor(1, thread_name_prefix="infer", initializer=stand_back)
         self._shared = shared
         self._starts_soon = False
+        self._is_put_off = False  # a result came since: its picture is on its way here
         if shared:
-            shared.after_call = self._start_soon
+            shared.after_call = self._note_result
         self._lines: dict[_Line, deque[_Waiting]] = {}
         self._numbers = count()
         self._is_busy = False
@@ -153,13 +154,21 @@ class Lane:
         """When all those whose pictures are decoded by now have brought them here: their turns are due already."""
         if self._starts_soon or not self._lines:
             return
-        self._starts_soon = True
+        self._starts_soon, self._is_put_off = True, False
         loop = asyncio.get_running_loop()
         loop.call_soon(loop.call_soon, self._start_now)
 
+    def _note_result(self) -> None:
+        """Of the shared thread's, just before whoever waits for it hears of it."""
+        self._is_put_off = True
+        self._start_soon()
+
     def _start_now(self) -> None:
         self._starts_soon = False
-        self._start()
+        if self._is_put_off:
+            self._start_soon()
+        else:
+            self._start()
 
     def _start(self) -> None:
         """Gives the device the next batch if it is idle and there is one."""

@@ -21,6 +21,7 @@ from app.inference.errors import WrongTask
 from app.inference.lane import Lane, Priority
 from app.settings import ApiSettings
 from models.errors import ImageError
+from models.images import decode_image
 from models.predictors.classification import Classifier, ClassSelection
 from models.predictors.detection import DetectionSelection
 from models.registry import Registry
@@ -114,6 +115,26 @@ def test_batch_grows_while_there_is_more_to_decode(home: Path, monkeypatch: pyte
         release.set()
         await asyncio.gather(holding, *asked)
         assert sizes == [4, 2]
+
+    with_one_core(home, work)
+
+
+def test_picture_whose_result_is_known_is_waited_for_until_it_has_come(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = note_batches(monkeypatch)
+
+    async def work(engine: Engine) -> None:
+        model = await engine.models.get("one")
+        (view,) = model.predictor.prepare(decode_image(pictures.png()), ALL)
+        assert isinstance(engine._lane, Lane)
+        first = engine._lane.submit(model, view, ALL, "interactive")
+        await asyncio.sleep(0)
+        engine._lane._note_result()  # the thread is idle from here on
+        await asyncio.sleep(0)
+        second = engine._lane.submit(model, view, ALL, "interactive")
+        await asyncio.gather(first, second)
+        assert sizes == [2]
 
     with_one_core(home, work)
 
