@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 _MOST_KEPT = 10_000
 _RENEWED_AT = 0.7  # of the time that a lookup holds
@@ -19,7 +19,7 @@ Key = TypeVar("Key", bound=Hashable)
 Found = TypeVar("Found")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Kept(Generic[Found]):
     found: Found
     began_at: float  # it was true then
@@ -36,7 +36,7 @@ class Lookups(Generic[Key, Found]):
 
     def __init__(
         self,
-        look_up: Callable[[Key], Awaitable[Found]],
+        look_up: Callable[[Key], Coroutine[Any, Any, Found]],
         *,
         holds_s: float,
         on_found: Callable[[Key, Found], None] = lambda _key, _found: None,
@@ -101,26 +101,20 @@ class Lookups(Generic[Key, Found]):
         self.forget()
 
     def _begin(self, key: Key) -> _UnderWay[Found]:
-        under_way = _UnderWay(asyncio.create_task(self._run(key)), self._now())
+        under_way = _UnderWay(asyncio.create_task(self._look_up(key)), self._now())
         self._under_way[key] = under_way
         under_way.task.add_done_callback(lambda done: self._end(key, under_way, done))
         return under_way
 
-    async def _run(self, key: Key) -> Found:
-        return await self._look_up(key)
-
     def _end(self, key: Key, under_way: _UnderWay[Found], done: asyncio.Task[Found]) -> None:
-        is_wanted = self._under_way.get(key) is under_way
-        if is_wanted:
-            del self._under_way[key]
-        if done.cancelled():
+        has_failed = done.cancelled() or done.exception() is not None  # whoever waits hears of it
+        if self._under_way.get(key) is not under_way:  # forgotten, or overtaken
             return
-        if done.exception() is not None:  # whoever waits hears of it; whoever comes looks up anew
-            if is_wanted:
-                self._kept.pop(key, None)
+        del self._under_way[key]
+        if has_failed:  # whoever comes looks up anew
+            self._kept.pop(key, None)
             return
-        if is_wanted:
-            if len(self._kept) >= _MOST_KEPT:
-                self._kept.clear()
-            self._kept[key] = _Kept(done.result(), under_way.began_at)
-            self._on_found(key, done.result())
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.clear()
+        self._kept[key] = _Kept(done.result(), under_way.began_at)
+        self._on_found(key, done.result())

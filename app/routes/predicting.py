@@ -19,7 +19,7 @@ from app.disconnects import while_connected
 from app.errors import NotAcceptable
 from app.inference.answers import Answer, Drawing
 from app.inference.lane import Priority
-from app.predicting_routes import PREDICTING_PATHS, predicting_route
+from app.predicting_routes import predicting_route
 from app.problems import answer_whatever, problem_of
 from app.routes.answers import Documented, file_part, json_answer, problems
 from app.routes.posted_images import PostedImage, read_images
@@ -127,7 +127,8 @@ class AskedBefore:
         self._known: dict[tuple[str | bytes, ...], Asked[Any]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in PREDICTING_PATHS or scope["method"] != "POST":
+        route = predicting_route(scope) if scope["type"] == "http" else None
+        if route is None:
             await self._app(scope, receive, send)
             return
         terms = [value for name, value in scope["headers"] if name in _TERMS_HEADERS for value in (name, value)]
@@ -139,7 +140,7 @@ class AskedBefore:
             finally:
                 self._remember(words, scope["state"].get("asked"))
             return
-        scope["route"] = predicting_route(scope)  # as routing would, for whoever counts
+        scope["route"] = route  # as routing would, for whoever counts
         request = Request(scope, receive)
         try:
             response = await _answer(request, scope["app"].state.services, asked)

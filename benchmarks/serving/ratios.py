@@ -49,10 +49,9 @@ def measure_ratios(
         work = stack.enter_context(loop_on_all_cores(bench, loop.backend, loop.style)).work
         asked: dict[str, Callable[[], float]] = {}
         spent: defaultdict[str, list[_Spent]] = defaultdict(list)
-        running: list[Started] = []
         for each in [server, *peers]:
             try:
-                running.append(stack.enter_context(started(each, pictures[0], logs)))
+                running = stack.enter_context(started(each, pictures[0], logs))
             except Unfit as error:
                 if each is server:
                     raise
@@ -61,9 +60,9 @@ def measure_ratios(
             shapes = (RAW, FORM, EIGHT) if each is server else (FORM,)
             for shape in shapes:
                 title = f"{each.title}, {shape}"
-                asked[title] = _rate_of(each, running[-1], shape, pictures, seconds, spent[title])
+                asked[title] = _rate_of(each, running, shape, pictures, seconds, spent[title])
             if each is not server:
-                rests = stack.enter_context(_Rests(running[-1]))
+                rests = stack.enter_context(_Rests(running))
                 asked[title] = rests.between(asked[title])
         rates: defaultdict[str, list[float]] = defaultdict(list)  # images a second
         shares: defaultdict[str, list[float]] = defaultdict(list)  # of the loop's

@@ -126,3 +126,6 @@ def print_results(results: Results, loop: Loop, architecture: str) -> None:
         print(f"Left out: {title}: {reason}\n")
     if len(set(results.labels.values())) > 1:
         print(f"They do not agree on the first picture: {results.labels}\n")
+    at_64 = results.tallies[FOVEA, FORM, 64]
+    ratio = median([tally.quantile_ms(0.99) / tally.quantile_ms(0.5) for tally in at_64])
+    print(f"p99 over p50 at c=64, multipart: {ratio:.2f} (target: <= 2.5)\n")

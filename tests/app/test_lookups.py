@@ -23,8 +23,10 @@ class Registry:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    def lookups(self, *, holds_s: float = 0.1) -> Lookups[str, int]:
-        return Lookups(self.look_up, holds_s=holds_s, now=lambda: self.now_s)
+    def lookups(
+        self, *, holds_s: float = 0.1, on_found: Callable[[str, int], None] = lambda _key, _found: None
+    ) -> Lookups[str, int]:
+        return Lookups(self.look_up, holds_s=holds_s, on_found=on_found, now=lambda: self.now_s)
 
     async def look_up(self, key: str) -> int:
         assert key == "digits"
@@ -104,7 +106,8 @@ def test_one_lookup_serves_all_who_wait_and_outlives_who_gives_up() -> None:
 
 def test_what_is_forgotten_while_it_is_looked_up_is_not_kept() -> None:
     async def scenario(registry: Registry) -> None:
-        found = registry.lookups()
+        told: list[int] = []
+        found = registry.lookups(on_found=lambda _, seen: told.append(seen))
         registry.gate.clear()
         early = asyncio.create_task(found.get("digits"))
         await settle()
@@ -115,6 +118,7 @@ def test_what_is_forgotten_while_it_is_looked_up_is_not_kept() -> None:
         registry.gate.set()
         assert (await early, await late) == (1, 2)
         assert found.fresh("digits") == 2
+        assert told == [2]
 
     run(scenario)
 
@@ -183,21 +187,3 @@ def test_failure_holds_nothing_of_whoever_asked() -> None:
         run(scenario)
     finally:
         gc.enable()
-
-
-def test_only_what_holds_is_told_of() -> None:
-    async def scenario(registry: Registry) -> None:
-        told: list[tuple[str, int]] = []
-        found = Lookups(registry.look_up, holds_s=0.1, on_found=lambda key, seen: told.append((key, seen)))
-        registry.gate.clear()
-        early = asyncio.create_task(found.get("digits"))
-        await settle()
-        registry.meaning = 2
-        found.forget()
-        late = asyncio.create_task(found.get("digits"))
-        await settle()
-        registry.gate.set()
-        assert (await early, await late) == (1, 2)
-        assert told == [("digits", 2)]
-
-    run(scenario)
