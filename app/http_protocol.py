@@ -1,16 +1,25 @@
-"""uvicorn's HTTP protocol with bounds on what comes before a body, and word of clients that go.
+"""uvicorn's HTTP protocol with bounds on what comes before a body, a gate, and word of clients that go.
 
-uvicorn reads heads of any length, for any time.
+uvicorn reads heads of any length, for any time, and makes a task for every one.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.responses import Response
+from starlette.types import Scope
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.disconnects import Departure
+from app.gate import GATE, Gate
+from app.request_heads import ends_soon
 
 MOST_HEAD_BYTES: Final = 64 * 1024
 HEAD_TIMEOUT_S: Final = 20.0
@@ -29,6 +38,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     A connection has `HEAD_TIMEOUT_S` for its first request, and for every other from the first part of its head;
     between requests it has uvicorn's `timeout_keep_alive`.
+
+    Requests that the application's gate refuses are answered here, and what still comes of them is read over. Where
+    that is much, or has yet to be called for, the connection is closed after it, or after a moment: closed under a
+    client that still sends it would be reset, and the answer lost.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -38,8 +51,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._heads = 0  # that are complete
         self._is_past_head = False
         self._is_refused = False
+        self._is_last = False  # the request that is being read
+        self._is_answering = False
         self._timer: asyncio.TimerHandle | None = None
         self._departure = Departure()
+        self._gate: Gate | None = self.app_state.get(GATE)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Time runs from here."""
@@ -64,7 +80,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._head_bytes > MOST_HEAD_BYTES:
             self._is_refused = True  # what still comes is read over: a reset would take the answer along
             self.transport.write(_TOO_LARGE)
-            self.loop.call_later(_LINGER_S, self.transport.close)
+            self._linger()
         elif self._timer is None:
             self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
 
@@ -85,8 +101,44 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The parser's: the next head may follow."""
         self._is_past_head = False
         super().on_message_complete()
-        if not self.pipeline:  # uvicorn goes on reading only when it is asked for more, and then no departure is seen
+        if self._is_last:
+            self.transport.close()
+        elif not self.pipeline:  # uvicorn goes on reading only when it is asked for more, and then no departure is seen
             self.flow.resume_reading()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """uvicorn's, when the head is read and the requests before it are answered."""
+        if self._gate is None or self.transport.is_closing():
+            super()._start_asgi_task(cycle, app)
+        elif self._is_answering:  # one of many that were sent together: they would go deeper and deeper
+            self.loop.call_soon(self._start_asgi_task, cycle, app)
+        else:
+            scope: Any = cycle.scope
+            _look_behind_proxies(scope, self.config)
+            refusal = self._gate.refusal(scope)
+            if refusal is None:
+                super()._start_asgi_task(cycle, app)
+            else:
+                self._answer_at_once(cycle, refusal)
+
+    def _answer_at_once(self, cycle: RequestResponseCycle, response: Response) -> None:
+        scope: Any = cycle.scope
+        headers = [*cycle.default_headers, *response.raw_headers]
+        self._is_last = not (cycle.keep_alive and ends_soon(scope))
+        if self._is_last:
+            headers.append((b"connection", b"close"))
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        self.transport.write(b"".join([STATUS_LINE[response.status_code], lines, b"\r\n", response.body]))
+        cycle.response_started = cycle.response_complete = True
+        if self._is_last:
+            self._linger()
+            return
+        self._is_answering = True
+        self.on_response_complete()
+        self._is_answering = False
+
+    def _linger(self) -> None:
+        self.loop.call_later(_LINGER_S, self.transport.close)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -99,3 +151,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
         else:
             self.transport.close()
+
+
+def _look_behind_proxies(scope: Scope, config: Config) -> None:
+    """Puts the client there, as uvicorn does before the application; doing it twice does no harm."""
+    if config.proxy_headers and any(name.startswith(b"x-forwarded-") for name, _ in scope["headers"]):
+        looking = _proxies(config)(scope, None, None)
+        with suppress(StopIteration):  # it waits for nothing
+            looking.send(None)
+
+
+@lru_cache(maxsize=8)
+def _proxies(config: Config) -> Any:
+    async def nothing(*_: Any) -> None:
+        pass
+
+    return ProxyHeadersMiddleware(nothing, trusted_hosts=config.forwarded_allow_ips)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import Scope
 
 from app.engine_setup import engine_connection, make_engine
+from app.gate import GATE, Gate
 from app.inference.engine import Engine
 from app.inference.engine_process.connection import EngineConnection
 from app.inference.image_urls import ImageUrls
@@ -20,7 +22,7 @@ from app.inference.statistics import Statistics
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Instruments
 from app.metrics.shared_values import shared_directory
-from app.middleware import BodyLimitMiddleware, RequestMiddleware, RoomMiddleware
+from app.middleware import BodyLimitMiddleware, RequestMiddleware
 from app.openapi import complete_openapi
 from app.pending_bytes import PendingBytes
 from app.predicting_routes import PredictingRoute, asked_model, urgency_of
@@ -104,16 +106,17 @@ def create_app(settings: ApiSettings) -> FastAPI:
         timeout_s=settings.body_timeout_s,
         note_refusal=_note_refusal,
     )
-    within = RoomMiddleware(bounded, check_room=_check_room(settings))
-    app.middleware_stack = RequestMiddleware(within, count=instruments.http_requests.count)
+    app.middleware_stack = RequestMiddleware(bounded, count=instruments.http_requests.count)
     return app
 
 
 def _lifespan(
     settings: ApiSettings, instruments: Instruments
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+) -> Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]:
+    """What it yields, the HTTP protocol is told of as well."""
+
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         async with engine_connection(settings) as connection:
             services = await asyncio.to_thread(_open, settings, instruments, connection)
             app.state.services = services
@@ -124,7 +127,7 @@ def _lifespan(
                 beside += (asyncio.create_task(_preload(services, name)) for name in sorted(services.preloading))
                 if instruments.shared is not None:
                     beside.append(asyncio.create_task(services.metrics.keep_others_informed()))
-                yield
+                yield {GATE: Gate(_check_room(settings, services.engine), instruments.http_requests.count)}
             finally:
                 for task in beside:
                     task.cancel()
@@ -228,9 +231,8 @@ def _note_refusal(scope: Scope, route: PredictingRoute) -> None:
     engine.note_refusal(asked_model(route, scope))
 
 
-def _check_room(settings: ApiSettings) -> Callable[[Scope, PredictingRoute], None]:
+def _check_room(settings: ApiSettings, engine: Engine) -> Callable[[Scope, PredictingRoute], None]:
     def check_room(scope: Scope, route: PredictingRoute) -> None:
-        engine: Engine = scope["app"].state.services.engine
         priority, timeout_s = urgency_of(scope, longest_s=settings.request_timeout_s)
         engine.check_room(asked_model(route, scope), priority, timeout_s)
 

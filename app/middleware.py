@@ -1,4 +1,4 @@
-"""What happens to every request before its route: an id, a line in the log, its time, room for it, a limit on its body.
+"""What happens to every request before its route: an id, a line in the log, its time, a limit on its body.
 
 Pure ASGI: Starlette's BaseHTTPMiddleware would buffer nothing but cost a task and a queue a request.
 """
@@ -6,11 +6,8 @@ Pure ASGI: Starlette's BaseHTTPMiddleware would buffer nothing but cost a task a
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import re
-import time
 from collections.abc import Callable
+from typing import Final
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,24 +16,20 @@ from app.errors import BodyTooLarge, BodyTooSlow
 from app.inference.errors import EngineFull
 from app.pending_bytes import HeldBytes, PendingBytes
 from app.predicting_routes import PredictingRoute, is_kept_in_memory, predicting_route
-from app.problems import answer, instance_of
+from app.problems import answer
+from app.request_heads import declared_bytes, ends_soon
+from app.request_notes import Count, RequestNotes
 
-access_log = logging.getLogger("fovea.access")
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
-_QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
-_CLIENT_WENT = 499  # nginx's number for a client that did not wait
+_CLIENT_WENT: Final = 499  # nginx's number for a client that did not wait
 _Refusal = BodyTooLarge | BodyTooSlow | EngineFull
-_REFUSALS = (BodyTooLarge, BodyTooSlow, EngineFull)
-_LINGER_S = 2.0
-_READ_TO_THE_END_BYTES = 1024**2  # a body so small costs less to read than a new connection
+_REFUSALS: Final = (BodyTooLarge, BodyTooSlow, EngineFull)
+_LINGER_S: Final = 2.0
 
 
 class RequestMiddleware:
     """Gives every request an id, a log line and `Server-Timing`."""
 
-    def __init__(self, app: ASGIApp, count: Callable[[str, str, int], None]) -> None:
-        """count: is told the method, the route's template and the status of every answer."""
+    def __init__(self, app: ASGIApp, count: Count) -> None:
         self._app = app
         self._count = count
 
@@ -44,10 +37,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started_at = time.perf_counter()
-        given_id = _header(scope, b"x-request-id")
-        request_id = given_id if _REQUEST_ID.fullmatch(given_id) else os.urandom(16).hex()
-        scope.setdefault("state", {})["request_id"] = request_id
+        notes = RequestNotes(scope, self._count)
         status = 0
         is_whole = False
 
@@ -55,12 +45,7 @@ class RequestMiddleware:
             nonlocal status, is_whole
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [
-                    *message["headers"],
-                    (b"x-request-id", request_id.encode()),
-                    (b"server-timing", b"total;dur=%.1f" % ((time.perf_counter() - started_at) * 1000)),
-                ]
-                message = {**message, "headers": headers}
+                message = {**message, "headers": [*message["headers"], *notes.headers()]}
             else:
                 is_whole = not message.get("more_body", False)
             await send(message)
@@ -73,28 +58,7 @@ class RequestMiddleware:
             if not is_whole:  # the server must cut the connection, or the client takes half an answer for whole
                 raise
         finally:
-            _log_access(scope, status, time.perf_counter() - started_at)
-            self._count(scope["method"], getattr(scope.get("route"), "path_format", ""), status)
-
-
-class RoomMiddleware:
-    """Refuses predictions that a full engine would refuse, before routing and before anything of the body is read."""
-
-    def __init__(self, app: ASGIApp, check_room: Callable[[Scope, PredictingRoute], None]) -> None:
-        """check_room: raises EngineFull."""
-        self._app = app
-        self._check_room = check_room
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = predicting_route(scope) if scope["type"] == "http" else None
-        if route is not None:
-            try:
-                self._check_room(scope, route)
-            except EngineFull as error:
-                scope["route"] = route  # as routing would, for whoever counts
-                await _refuse(scope, receive, send, error)
-                return
-        await self._app(scope, receive, send)
+            notes.end(status)
 
 
 class BodyLimitMiddleware:
@@ -129,12 +93,12 @@ class BodyLimitMiddleware:
             return
         limit_bytes = self._limit_of(scope)
         held = HeldBytes(self._pending) if is_kept_in_memory(scope) else None
-        declared_bytes = _declared_bytes(scope)
+        body_bytes = declared_bytes(scope)
         try:
-            if declared_bytes > limit_bytes:
+            if body_bytes > limit_bytes:
                 raise _too_large(limit_bytes)
             if held is not None:
-                self._pending.check(declared_bytes)
+                self._pending.check(body_bytes)
                 scope["state"]["held_bytes"] = held  # for what the route makes of the body
         except _REFUSALS as error:
             await self._turn_away(scope, receive, send, error)
@@ -217,7 +181,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, error: _Refusal) -
     reset, and the answer is lost with it.
     """
     response = answer(error, scope)
-    if isinstance(error, EngineFull) and _ends_soon(scope):
+    if isinstance(error, EngineFull) and ends_soon(scope):
         await response(scope, receive, send)
         return
     headers = [*response.raw_headers, (b"connection", b"close")]
@@ -232,19 +196,6 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, error: _Refusal) -
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _ends_soon(scope: Scope) -> bool:
-    """Whether the body says that it is small, and comes without being called for."""
-    if _header(scope, b"transfer-encoding") or _header(scope, b"expect"):
-        return False
-    return _declared_bytes(scope) <= _READ_TO_THE_END_BYTES
-
-
-def _declared_bytes(scope: Scope) -> int:
-    """Of the body; 0 where nothing is said."""
-    declared = _header(scope, b"content-length")
-    return int(declared) if declared.isdecimal() else 0
-
-
 def _too_large(limit_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(
         f"The body is larger than the {limit_bytes} bytes that are read here.",
@@ -256,29 +207,4 @@ def _too_slow(timeout_s: float) -> BodyTooSlow:
     return BodyTooSlow(
         f"The body was not there after {timeout_s:g} s, and a body that is kept in memory may take no longer.",
         hint="Send less at a time, or ask the operator whether the limit can be raised.",
-    )
-
-
-def _header(scope: Scope, name: bytes) -> str:
-    for key, value in scope["headers"]:
-        if key == name:
-            text: str = value.decode("latin-1")
-            return text
-    return ""
-
-
-def _log_access(scope: Scope, status: int, duration_s: float) -> None:
-    level = logging.DEBUG if scope["path"] in _QUIET_PATHS else logging.INFO
-    if not access_log.isEnabledFor(level):
-        return
-    extra = {
-        "request_id": scope["state"]["request_id"],
-        "method": scope["method"],
-        "path": instance_of(scope),
-        "status": status,
-        "duration_ms": round(duration_s * 1000, 1),
-        "client": (scope.get("client") or ("-",))[0],
-    }
-    access_log.log(
-        level, "%(method)s %(path)s %(status)d %(duration_ms).1f ms %(client)s %(request_id)s", extra, extra=extra
     )

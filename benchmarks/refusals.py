@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 import uvicorn
@@ -98,15 +98,15 @@ def _full_fovea(home: Path) -> FastAPI:
         max_images_per_request=1,
     )
     app = create_app(settings)
-    opened = app.router.lifespan_context
+    opened: Any = app.router.lifespan_context
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with opened(app):
+    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
+        async with opened(app) as state:
             engine = app.state.services.engine
             engine.models.get = lambda *_: asyncio.Event().wait()
             filling = asyncio.create_task(engine.predict("ants-bees", [b""], ClassSelection(), timeout_s=3600))
-            yield
+            yield state
             filling.cancel()
 
     app.router.lifespan_context = lifespan

@@ -48,4 +48,5 @@ def configure_logging(*, level: str, log_format: Literal["text", "json"]) -> Non
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S")
     handler.setFormatter(JsonLines() if log_format == "json" else text)
     logging.basicConfig(handlers=[handler], level=level, force=True)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line shows them
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every image fetched is the access log's to write

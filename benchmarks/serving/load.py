@@ -161,48 +161,84 @@ async def open_loop(
     What is due while all connections wait for an answer is counted as unsent.
     """
     tally = Tally(seconds=seconds)
-    following = itertools.cycle(requests)
-    idle: deque[_Connection] = deque()
-    under_way: set[asyncio.Task[None]] = set()
-
-    async def ask(ends_at: float) -> None:
-        connection: _Connection | None = None
-        try:
-            while idle and idle[-1].is_over:  # the server closes what is idle for long
-                _drop(idle.pop())
-            connection = idle.pop() if idle else await _connect(port)
-            async with asyncio.timeout(_LAST_ANSWERS_WITHIN_S):
-                answer = await connection.ask(next(following))
-        except (OSError, TimeoutError) as error:
-            tally.failures[type(error).__name__] += 1
-            _drop(connection)
-            return
-        _note(tally, answer, ends_at)
-        if not connection.is_over:
-            idle.append(connection)
-
     with _measured(tally):
         began_at = time.perf_counter()
-        ends_at = began_at + seconds
+        sender = _Sender(port, requests, tally, ends_at=began_at + seconds, most_connections=most_connections)
         sent = 0
-        while (now := time.perf_counter()) < ends_at:
+        while (now := time.perf_counter()) < sender.ends_at:
             due = int((now - began_at) * requests_a_second) - sent
             sent += due
-            for number in range(due):
-                if len(under_way) >= most_connections:
-                    tally.unsent += due - number
-                    break
-                task = asyncio.create_task(ask(ends_at))
-                under_way.add(task)
-                task.add_done_callback(under_way.discard)
+            sender.send(due)
             sleeps_until = time.perf_counter() + _EVERY_S
             await asyncio.sleep(_EVERY_S)
             tally.lags_s.append(max(0.0, time.perf_counter() - sleeps_until))  # timers may be a millisecond early
-        if under_way:
-            await asyncio.wait(under_way)
-    for connection in idle:
-        _drop(connection)
+        await sender.end()
     return tally
+
+
+class _Sender:
+    """The open loop's connections. None has a task: that would cost as much as the request."""
+
+    def __init__(
+        self, port: int, requests: Sequence[bytes], tally: Tally, *, ends_at: float, most_connections: int
+    ) -> None:
+        self.ends_at = ends_at
+        self._port = port
+        self._following = itertools.cycle(requests)
+        self._tally = tally
+        self._most_connections = most_connections
+        self._idle: deque[_Connection] = deque()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._under_way: dict[asyncio.Future[_Answer], _Connection] = {}
+
+    def send(self, count: int) -> None:
+        """So many requests, or as many as there may be connections for."""
+        for number in range(count):
+            while self._idle and self._idle[-1].is_over:  # the server closes what is idle for long
+                _drop(self._idle.pop())
+            if self._idle:
+                self._ask(self._idle.pop())
+            elif len(self._under_way) + len(self._connecting) < self._most_connections:
+                task = asyncio.create_task(self._ask_on_another())
+                self._connecting.add(task)
+                task.add_done_callback(self._connecting.discard)
+            else:
+                self._tally.unsent += count - number
+                return
+
+    async def end(self) -> None:
+        """Waits for the last answers."""
+        if self._connecting:
+            await asyncio.wait(self._connecting)
+        if self._under_way:
+            _, late = await asyncio.wait(list(self._under_way), timeout=_LAST_ANSWERS_WITHIN_S)
+            for asked in late:
+                asked.cancel()
+            await asyncio.sleep(0)  # they are counted
+        for connection in self._idle:
+            _drop(connection)
+
+    def _ask(self, connection: _Connection) -> None:
+        asked = connection.ask(next(self._following))
+        self._under_way[asked] = connection
+        asked.add_done_callback(self._note)
+
+    async def _ask_on_another(self) -> None:
+        try:
+            self._ask(await _connect(self._port))
+        except OSError as error:
+            self._tally.failures[type(error).__name__] += 1
+
+    def _note(self, asked: asyncio.Future[_Answer]) -> None:
+        connection = self._under_way.pop(asked)
+        error = TimeoutError() if asked.cancelled() else asked.exception()
+        if error is not None:
+            self._tally.failures[type(error).__name__] += 1
+            _drop(connection)
+            return
+        _note(self._tally, asked.result(), self.ends_at)
+        if not connection.is_over:
+            self._idle.append(connection)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

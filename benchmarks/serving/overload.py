@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.serving.load import OK, UNAVAILABLE, Tally, closed_loop, open_loop, quantile, run
 from benchmarks.serving.processes import PeakMemory
 from benchmarks.serving.servers import Server, started
 from benchmarks.serving.tables import print_table
+from benchmarks.serving.threads import ThreadTimes
 
 _TIMES = 10
 _ALONE_REQUESTS = 20
@@ -22,21 +24,33 @@ def measure_overload(server: Server, pictures: Sequence[bytes], *, seconds: floa
         port, pid = running.child.port, running.child.process.pid
         run(closed_loop(port, requests, concurrency=16, seconds=max(1.0, best_s / 2)))
         alone_ms = _alone_ms(port, requests)
-        best = max(
-            (run(closed_loop(port, requests, concurrency=at, seconds=best_s)) for at in (16, 64)),
-            key=lambda tally: tally.goodput,
+        best, at_best = max(
+            (_with_threads(pid, closed_loop(port, requests, concurrency=at, seconds=best_s)) for at in (16, 64)),
+            key=lambda tally: tally[0].goodput,
         )
         before_mib = running.child.pss_mib()
         with PeakMemory(pid) as memory:
-            tally = run(open_loop(port, requests, requests_a_second=_TIMES * best.images_a_second, seconds=seconds))
+            rate = _TIMES * best.images_a_second
+            tally, during = _with_threads(pid, open_loop(port, requests, requests_a_second=rate, seconds=seconds))
         first_ms = _alone_ms(port, requests[:1])
         after_mib = running.child.pss_mib()
     print(f"### {_TIMES} times more than fits, for {seconds:g} s, raw bodies, from {time.strftime('%H:%M')}\n")
     print_table(["what", "measured", "target"], _rows(tally, best, alone_ms, first_ms))
+    print("CPU of the server, cores: event loops, other threads; core-ms an answer of the other threads\n")
+    for title, spent, stretch in (("best", at_best, best), ("overload", during, tally)):
+        loops, others = spent.event_loops_s / stretch.seconds, spent.others_s / stretch.seconds
+        print(f"- {title}: {loops:.2f}, {others:.2f}; {spent.others_s / stretch.in_time * 1000:.2f}")
+    print()
     print(
         f"PSS {before_mib:.0f} MiB before, at most {memory.peak_mib:.0f} MiB during, {after_mib:.0f} MiB after.\n",
         flush=True,
     )
+
+
+def _with_threads(pid: int, load: Coroutine[Any, Any, Tally]) -> tuple[Tally, ThreadTimes]:
+    before = ThreadTimes.below(pid)
+    tally = run(load)
+    return tally, ThreadTimes.below(pid).since(before)
 
 
 def _rows(tally: Tally, best: Tally, alone_ms: float, first_ms: float) -> list[tuple[str, str, str]]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from fastapi.routing import APIRoute
+from starlette.types import Receive, Scope, Send
 
+from app import http_protocol
 from app.predicting_routes import predicting_route
 from app.protocols.open_inference.infer import infer
 from app.protocols.torchserve.predictions import predict
@@ -140,6 +143,76 @@ def test_client_that_sends_much_hears_the_answer_before_the_end(full: RunningApi
         assert client.recv(1) == b""
 
 
+def test_refusal_asks_nothing_of_the_application(full: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append(scope["path"])
+        raise AssertionError
+
+    monkeypatch.setattr(full.app, "middleware_stack", application)
+    assert full.http.post("/v1/classify?model=compass", content=PICTURE).status_code == 503
+    assert asked == []
+
+
+@pytest.mark.parametrize("count", [3, 3000])
+def test_requests_sent_together_are_all_refused_in_their_order(full: RunningApi, count: int) -> None:
+    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
+        ask_first = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"  # what waits for its turn is refused then
+        requests = (
+            post("/v1/classify?model=compass", content_length=2, headers=f"X-Request-ID: n-{number}\r\n") + b"no"
+            for number in range(count)
+        )
+        sending = threading.Thread(target=client.sendall, args=(ask_first + b"".join(requests) + ask_first,))
+        sending.start()
+        with client.makefile("rb") as answers:
+            heads = [read_answer(answers) for _ in range(count + 2)]
+        sending.join()
+    assert heads[0].startswith(b"http/1.1 200")
+    assert heads[-1].startswith(b"http/1.1 200")
+    for number, head in enumerate(heads[1:-1]):
+        assert head.startswith(b"http/1.1 503")
+        assert f"x-request-id: n-{number}\r\n".encode() in head
+
+
+def read_answer(answers: BinaryIO) -> bytes:
+    """As `read_head`, of answers that come one behind the other."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        line = answers.readline().lower()
+        assert line, head
+        head += line
+    answers.read(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+    return head
+
+
+def test_nothing_is_answered_on_a_connection_that_a_refusal_ended(full: RunningApi) -> None:
+    path = "/v1/classify?model=compass"
+    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
+        unknown_length = post(path, content_length=0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+        client.sendall(unknown_length + b"2\r\nno\r\n0\r\n\r\n" + post(path, content_length=0))
+        data = b""
+        while more := client.recv(65536):
+            data += more
+    assert data.count(b"HTTP/1.1 503") == 1
+    assert b"connection: close" in data.lower()
+
+
+def test_client_of_http_1_0_is_told_that_the_connection_ends(full: RunningApi) -> None:
+    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
+        client.sendall(b"POST /v1/classify?model=compass HTTP/1.0\r\nContent-Length: 2\r\n\r\nno")
+        assert b"connection: close" in read_head(client)
+        assert client.recv(1) == b""
+
+
+def test_who_sends_on_after_a_refusal_is_cut_off(full: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "_LINGER_S", 0.1)
+    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
+        client.sendall(post("/v1/classify?model=compass", content_length=5_000_000) + b"a")
+        assert read_head(client).startswith(b"http/1.1 503")
+        assert client.recv(1) == b""
+
+
 def test_bulk_is_refused_while_there_is_room_for_others(api_with_places: RunningApi) -> None:
     admission = api_with_places.services.engine._admission
     admission.pending = 6  # three quarters
@@ -211,6 +284,15 @@ def test_refusal_has_its_line_in_the_log(full: RunningApi, caplog: pytest.LogCap
         full.http.post("/v1/classify?model=compass", content=PICTURE, headers={"X-Request-ID": "full-1"})
         (line,) = wait_until(lambda: [line for line in caplog.records if getattr(line, "request_id", "") == "full-1"])
     assert line.getMessage().startswith("POST /v1/classify 503 ")
+    assert vars(line)["client"] == "127.0.0.1"
+
+
+def test_client_behind_a_proxy_is_named_in_the_line(full: RunningApi, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "fovea.access"):
+        headers = {"X-Request-ID": "full-2", "X-Forwarded-For": "203.0.113.9, 127.0.0.1"}
+        full.http.post("/v1/classify?model=compass", content=PICTURE, headers=headers)
+        (line,) = wait_until(lambda: [line for line in caplog.records if getattr(line, "request_id", "") == "full-2"])
+    assert vars(line)["client"] == "203.0.113.9"
 
 
 def test_routes_that_predict_are_known_and_no_others(compass: RunningApi) -> None:
