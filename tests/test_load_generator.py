@@ -83,6 +83,16 @@ def test_server_that_is_not_there_is_a_failure() -> None:
     assert tally.images_a_second == 0
 
 
+def test_what_is_answered_on_the_ramp_is_not_in_time() -> None:
+    port = free_port()
+
+    load = closed_loop(port, [raw_request("/x", _PICTURE)], concurrency=4, seconds=0.2, ramp_s=0.2)
+    tally = _load([_FINE], port, load)
+
+    assert 0 < tally.in_time < len(tally.latencies_s[OK])
+    assert tally.images_a_second == tally.goodput == pytest.approx(tally.in_time / 0.2)
+
+
 def test_open_loop_sends_on_time() -> None:
     port = free_port()
 

@@ -34,7 +34,9 @@ class Tally:
 
     seconds: float
     images_a_request: int = 1
-    in_time: int = 0  # answered 200 before the stretch was over
+    has_ramp: bool = False  # there was load before the stretch
+    began_at: float = field(default_factory=time.perf_counter)
+    in_time: int = 0  # answered 200 within the stretch
     last_in_time_s: float = 0.0  # when the last of those came, after the start
     latencies_s: defaultdict[int, list[float]] = field(default_factory=lambda: defaultdict(list))  # by status
     failures: Counter[str] = field(default_factory=Counter)  # connections that broke, by what was wrong
@@ -45,8 +47,16 @@ class Tally:
 
     @property
     def images_a_second(self) -> float:
-        """Up to the last answer in time: what is under way at the end would count for nothing otherwise."""
-        return self.in_time * self.images_a_request / self.last_in_time_s if self.in_time else 0.0
+        """After a ramp, of the whole stretch: as much is under way at its beginning as at its end.
+
+        Else up to the last answer in time: what is under way at the end would count for nothing otherwise.
+        """
+        took_s = self.seconds if self.has_ramp else self.last_in_time_s
+        return self.in_time * self.images_a_request / took_s if self.in_time else 0.0
+
+    @property
+    def ends_at(self) -> float:
+        return self.began_at + self.seconds
 
     @property
     def goodput(self) -> float:
@@ -119,23 +129,25 @@ async def closed_loop(
     seconds: float,
     images_a_request: int = 1,
     first: int = 0,
+    ramp_s: float = 0.0,
 ) -> Tally:
     """Keeps `concurrency` requests under way for `seconds`, then waits for the last answers.
 
     first: which of `requests` is the first one, so that stretches need not begin alike.
+    ramp_s: how long before the stretch. What is answered by then has a latency and is not in time.
     """
-    tally = Tally(seconds=seconds, images_a_request=images_a_request)
+    tally = Tally(seconds=seconds, images_a_request=images_a_request, has_ramp=ramp_s > 0)
     following = itertools.cycle([*requests[first % len(requests) :], *requests[: first % len(requests)]])
     with _measured(tally):
-        ends_at = time.perf_counter() + seconds
-        await asyncio.gather(*(_ask_on(port, following, tally, ends_at) for _ in range(concurrency)))
+        tally.began_at = time.perf_counter() + ramp_s
+        await asyncio.gather(*(_ask_on(port, following, tally) for _ in range(concurrency)))
     return tally
 
 
-async def _ask_on(port: int, requests: Iterator[bytes], tally: Tally, ends_at: float) -> None:
+async def _ask_on(port: int, requests: Iterator[bytes], tally: Tally) -> None:
     """One connection's part of the closed loop."""
     connection: _Connection | None = None
-    while time.perf_counter() < ends_at:
+    while time.perf_counter() < tally.ends_at:
         try:
             if connection is None or connection.is_over:
                 connection = await _connect(port)
@@ -147,7 +159,7 @@ async def _ask_on(port: int, requests: Iterator[bytes], tally: Tally, ends_at: f
             connection = None
             await asyncio.sleep(_PAUSE_AFTER_REFUSAL_S)
             continue
-        _note(tally, answer, ends_at)
+        _note(tally, answer)
         if answer.status != OK:
             await asyncio.sleep(_PAUSE_AFTER_REFUSAL_S)
     _drop(connection)
@@ -162,11 +174,11 @@ async def open_loop(
     """
     tally = Tally(seconds=seconds)
     with _measured(tally):
-        began_at = time.perf_counter()
-        sender = _Sender(port, requests, tally, ends_at=began_at + seconds, most_connections=most_connections)
+        tally.began_at = time.perf_counter()
+        sender = _Sender(port, requests, tally, most_connections=most_connections)
         sent = 0
-        while (now := time.perf_counter()) < sender.ends_at:
-            due = int((now - began_at) * requests_a_second) - sent
+        while (now := time.perf_counter()) < tally.ends_at:
+            due = int((now - tally.began_at) * requests_a_second) - sent
             sent += due
             sender.send(due)
             sleeps_until = time.perf_counter() + _EVERY_S
@@ -179,10 +191,7 @@ async def open_loop(
 class _Sender:
     """The open loop's connections. None has a task: that would cost as much as the request."""
 
-    def __init__(
-        self, port: int, requests: Sequence[bytes], tally: Tally, *, ends_at: float, most_connections: int
-    ) -> None:
-        self.ends_at = ends_at
+    def __init__(self, port: int, requests: Sequence[bytes], tally: Tally, *, most_connections: int) -> None:
         self._port = port
         self._following = itertools.cycle(requests)
         self._tally = tally
@@ -236,7 +245,7 @@ class _Sender:
             self._tally.failures[type(error).__name__] += 1
             _drop(connection)
             return
-        _note(self._tally, asked.result(), self.ends_at)
+        _note(self._tally, asked.result())
         if not connection.is_over:
             self._idle.append(connection)
 
@@ -325,12 +334,12 @@ def _drop(connection: _Connection | None) -> None:
         connection.close()
 
 
-def _note(tally: Tally, answer: _Answer, ends_at: float) -> None:
+def _note(tally: Tally, answer: _Answer) -> None:
     tally.latencies_s[answer.status].append(answer.latency_s)
     now = time.perf_counter()
-    if answer.status == OK and now <= ends_at:
+    if answer.status == OK and tally.began_at <= now <= tally.ends_at:
         tally.in_time += 1
-        tally.last_in_time_s = now - (ends_at - tally.seconds)
+        tally.last_in_time_s = now - tally.began_at
     tally.bare_refusals += answer.status == UNAVAILABLE and not answer.says_when
 
 

@@ -1,7 +1,8 @@
 """What a machine that changes its speed within seconds can still tell: everything runs, and is asked by turns.
 
 The loop without HTTP, Fovea and its peers stay started; each works for a short stretch and rests while the others do.
-The loop works before and after every stretch of a server, which is compared with the mean of both. Peers are
+The loop works before and after every stretch of a server, which is compared with the mean of both; a stretch has a
+ramp, or what is decoded ahead of the network when it ends would be lost for its rate. Peers are
 stopped (SIGSTOP) while they rest: some of them take a core even when nobody asks them.
 Figures are medians of all turns, with the quartiles beside.
 """
@@ -30,6 +31,7 @@ from benchmarks.serving.throughput import EIGHT, FORM, IMAGES, RAW
 
 _CONCURRENCY = 16
 _WARM_S = 4.0
+_RAMP_S = 0.8  # 16 requests of 8 pictures are more than half a second's work
 _LOOP = "the loop without HTTP"
 
 
@@ -103,7 +105,10 @@ def _rate_of(
 
     def rate(for_s: float = seconds) -> float:
         before = ThreadTimes.below(pid)
-        tally = run(closed_loop(port, requests, concurrency=_CONCURRENCY, seconds=for_s, images_a_request=images))
+        load = closed_loop(
+            port, requests, concurrency=_CONCURRENCY, seconds=for_s, images_a_request=images, ramp_s=_RAMP_S
+        )
+        tally = run(load)
         times, answered = ThreadTimes.below(pid).since(before), tally.answered * images
         ms = 1000 / answered
         spent.append(

@@ -46,6 +46,11 @@ def test_network_that_gains_nothing_gets_what_runs_briefly(monkeypatch: pytest.M
     assert best_of(monkeypatch, lambda size, _: 0.12 * size) == 1
 
 
+def test_chance_does_not_decide_between_sizes_that_are_nearly_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    took_s = {1: 0.009, 2: 0.0164, 4: 0.0308, 8: 0.0632, 16: 0.125}  # 8 was unlucky
+    assert best_of(monkeypatch, lambda size, _: took_s.get(size, 1.0)) == 8
+
+
 def test_way_around_a_quick_network_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert best_of(monkeypatch, lambda size, _: 0.001 * size) > 8
 
