@@ -10,7 +10,6 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
-from starlette.responses import Response
 from starlette.types import Scope
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
@@ -18,7 +17,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.disconnects import Departure
-from app.gate import GATE, Gate
+from app.gate import GATE, Gate, Refusal
 from app.request_heads import ends_soon
 
 MOST_HEAD_BYTES: Final = 64 * 1024
@@ -121,14 +120,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             else:
                 self._answer_at_once(cycle, refusal)
 
-    def _answer_at_once(self, cycle: RequestResponseCycle, response: Response) -> None:
+    def _answer_at_once(self, cycle: RequestResponseCycle, refusal: Refusal) -> None:
         scope: Any = cycle.scope
-        headers = [*cycle.default_headers, *response.raw_headers]
         self._is_last = not (cycle.keep_alive and ends_soon(scope))
-        if self._is_last:
-            headers.append((b"connection", b"close"))
-        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
-        self.transport.write(b"".join([STATUS_LINE[response.status_code], lines, b"\r\n", response.body]))
+        lines = [STATUS_LINE[refusal.status], *(b"%b: %b\r\n" % header for header in cycle.default_headers)]
+        lines += [refusal.header_lines, b"connection: close\r\n" if self._is_last else b"", b"\r\n", refusal.body]
+        self.transport.write(b"".join(lines))
         cycle.response_started = cycle.response_complete = True
         if self._is_last:
             self._linger()

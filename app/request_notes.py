@@ -25,7 +25,7 @@ _QUIET_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics", "/ping", "/v
 class RequestNotes:
     """Of one request, from when it is made."""
 
-    __slots__ = ("_count", "_request_id", "_scope", "_started_at")
+    __slots__ = ("_count", "_scope", "_started_at", "request_id")
 
     def __init__(self, scope: Scope, count: Count) -> None:
         """The request's own id, if it has a usable one, or a new one is put into the scope's state."""
@@ -33,13 +33,13 @@ class RequestNotes:
         self._scope = scope
         self._count = count
         given_id = header(scope, b"x-request-id")
-        self._request_id = given_id if _REQUEST_ID.fullmatch(given_id) else os.urandom(16).hex()
-        scope.setdefault("state", {})["request_id"] = self._request_id
+        self.request_id = given_id if _REQUEST_ID.fullmatch(given_id) else os.urandom(16).hex()
+        scope.setdefault("state", {})["request_id"] = self.request_id
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """For its answer, which begins now."""
         return [
-            (b"x-request-id", self._request_id.encode()),
+            (b"x-request-id", self.request_id.encode()),
             (b"server-timing", b"total;dur=%.1f" % ((time.perf_counter() - self._started_at) * 1000)),
         ]
 
@@ -53,7 +53,7 @@ class RequestNotes:
         if not access_log.isEnabledFor(level):
             return
         extra = {
-            "request_id": self._request_id,
+            "request_id": self.request_id,
             "method": self._scope["method"],
             "path": instance_of(self._scope),
             "status": status,

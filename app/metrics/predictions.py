@@ -132,7 +132,8 @@ class PredictionMetrics:
         labels = NO_MODEL if model is None else self.labels_of(model)
         series = self._outcome_series(labels, outcome)
         series.requests.inc()
-        series.images.inc(images)
+        if images:  # a refusal knows of none
+            series.images.inc(images)
         if backend is not None:
             self._timed(labels, backend).total.observe(seconds)
 

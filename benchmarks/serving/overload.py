@@ -39,7 +39,7 @@ def measure_overload(server: Server, pictures: Sequence[bytes], *, seconds: floa
     print("CPU of the server, cores: event loops, other threads; core-ms an answer of the other threads\n")
     for title, spent, stretch in (("best", at_best, best), ("overload", during, tally)):
         loops, others = spent.event_loops_s / stretch.seconds, spent.others_s / stretch.seconds
-        print(f"- {title}: {loops:.2f}, {others:.2f}; {spent.others_s / stretch.in_time * 1000:.2f}")
+        print(f"- {title}: {loops:.2f}, {others:.2f}; {spent.others_s / len(stretch.latencies_s[OK]) * 1000:.2f}")
     print()
     print(
         f"PSS {before_mib:.0f} MiB before, at most {memory.peak_mib:.0f} MiB during, {after_mib:.0f} MiB after.\n",

@@ -13,13 +13,15 @@ import pytest
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
-from app import http_protocol
+from app import gate, http_protocol
+from app.gate import Gate, Refusal
 from app.predicting_routes import predicting_route
 from app.protocols.open_inference.infer import infer
 from app.protocols.torchserve.predictions import predict
 from app.routes.classify import classify
 from app.routes.detect import detect
 from app.routes.segment import segment
+from app.schemas.problem import Problem
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
@@ -79,6 +81,42 @@ def test_refusal_is_a_whole_problem(full: RunningApi, path: str) -> None:
     assert problem.instance == path.partition("?")[0]
     assert problem.hint == f"Send them again in {answer.headers['Retry-After']} s."
     assert "total;dur=" in answer.headers["Server-Timing"]
+
+
+def test_each_refusal_has_its_own_id_and_numbers(full: RunningApi) -> None:
+    def refused(request_id: str, path: str = "/v1/classify?model=compass") -> Problem:
+        problem = problem_of(full.http.post(path, content=PICTURE, headers={"X-Request-ID": request_id}))
+        assert (problem.status, problem.request_id, problem.instance) == (503, request_id, path.partition("?")[0])
+        return problem
+
+    for request_id in ("1", "two", "a" * 128):
+        assert refused(request_id).detail == "8 images wait already, and 8 are the most."
+    full.services.engine._admission.pending = 9
+    assert refused("later").detail == "9 images wait already, and 8 are the most."
+    assert refused("there", "/v1/detect").instance == "/v1/detect"
+    own = [full.http.post("/v1/classify?model=compass", content=PICTURE) for _ in range(2)]
+    ids = [problem_of(answer).request_id for answer in own]
+    assert ids == [answer.headers["X-Request-ID"] for answer in own]
+    assert len(set(ids)) == 2
+
+
+def test_paths_that_are_made_up_are_not_remembered_for_ever(full: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "_MOST_WORDINGS", 5)
+    gates: set[Gate] = set()
+    refusal = Gate.refusal
+
+    def noted(self: Gate, scope: Scope) -> Refusal | None:
+        gates.add(self)
+        return refusal(self, scope)
+
+    monkeypatch.setattr(Gate, "refusal", noted)
+    for number in range(12):
+        assert full.http.post(f"/predictions/made-up-{number}", content=PICTURE).status_code == 503
+    assert full.http.post(f"/predictions/{'long' * 100}", content=PICTURE).status_code == 503
+    (used,) = gates
+    remembered = used._wordings
+    assert 0 < len(remembered) <= 5
+    assert not any(b"long" in path for path, _, _ in remembered)
 
 
 @pytest.mark.parametrize("path", ["/v2/models/compass/infer", "/v2/models/made%20up/versions/7/infer"])
