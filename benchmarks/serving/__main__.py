@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -167,8 +167,9 @@ def _measure(run: Run) -> None:
             logs=run.logs,
         )
     if "alone" in options.only:
+        one_process = replace(fovea, flags=[*fovea.flags, "--processes", "1"])
         measure_alone(
-            server,
+            {1: server, machine.cores(): one_process.serving(MAIN_MODEL)},
             pictures,
             bench=run.bench,
             backend=loop.backend,

@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.serving.ceiling import Bench, bare
 from benchmarks.serving.load import OK, closed_loop, quantile, run
-from benchmarks.serving.machine import cores
 from benchmarks.serving.servers import Server, started
 from benchmarks.serving.tables import print_table
 
 
 def measure_alone(
-    server: Server, pictures: Sequence[bytes], *, bench: Bench, backend: str, turns: int, seconds: float, logs: Path
+    servers: Mapping[int, Server],
+    pictures: Sequence[bytes],
+    *,
+    bench: Bench,
+    backend: str,
+    turns: int,
+    seconds: float,
+    logs: Path,
 ) -> None:
-    """Prints the table: Fovea at concurrency 1, and the fastest backend in process on one thread and on all.
+    """Prints the table: Fovea at concurrency 1, and the fastest backend in process on as many threads.
 
-    seconds: of a turn. Raises Unfit.
+    servers: Fovea, by how many threads one of its processes has. seconds: of a turn. Raises Unfit.
     """
-    http_ms: list[float] = []
-    one_ms: list[float] = []
-    all_ms: list[float] = []
-    with (
-        started(server, pictures[0], logs) as running,
-        bare(bench, backend, processes=1, workers=1, intra_threads=1, batches=(1,)) as on_one,
-        bare(bench, backend, processes=1, workers=1, intra_threads=cores(), batches=(1,)) as on_all,
-    ):
-        requests = server.raw(pictures)
-        run(closed_loop(running.child.port, requests, concurrency=1, seconds=seconds))
-        for turn in range(turns):  # the machine's speed drifts
-            tally = run(closed_loop(running.child.port, requests, concurrency=1, seconds=seconds, first=turn * 7))
-            http_ms += [value * 1000 for value in tally.latencies_s[OK]]
-            one_ms += on_one.work(seconds=seconds, batch=1)[1]
-            all_ms += on_all.work(seconds=seconds, batch=1)[1]
-    http, one, every = (quantile(values, 0.5) for values in (http_ms, one_ms, all_ms))
     print("### One request at a time, raw body\n")
+    rows: list[tuple[str, str, str, str]] = []
+    for threads, server in servers.items():
+        http_ms: list[float] = []
+        bare_ms: list[float] = []
+        with (
+            started(server, pictures[0], logs) as running,
+            bare(bench, backend, processes=1, workers=1, intra_threads=threads, batches=(1,)) as in_process,
+        ):
+            requests = server.raw(pictures)
+            run(closed_loop(running.child.port, requests, concurrency=1, seconds=seconds))
+            for turn in range(turns):  # the machine's speed drifts
+                tally = run(closed_loop(running.child.port, requests, concurrency=1, seconds=seconds, first=turn * 7))
+                http_ms += [value * 1000 for value in tally.latencies_s[OK]]
+                bare_ms += in_process.work(seconds=seconds, batch=1)[1]
+        http, alone = quantile(http_ms, 0.5), quantile(bare_ms, 0.5)
+        rows.append((str(threads), f"{http:.1f}", f"{alone:.1f}", f"{http - alone:.1f}"))
     print_table(
-        ["what", "p50, ms"],
-        [
-            ("Fovea over HTTP", f"{http:.1f}"),
-            (f"in process, {backend}, one thread", f"{one:.1f}"),
-            (f"in process, {backend}, {cores()} threads", f"{every:.1f}"),
-            ("what HTTP and the engine add to the faster of both (target: <= 2)", f"{http - min(one, every):.1f}"),
-        ],
+        ["threads a process", "Fovea over HTTP, p50, ms", f"{backend} in process, ms", "more (target: <= 2)"], rows
     )
