@@ -107,7 +107,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """uvicorn's, when the head is read and the requests before it are answered."""
-        if self._gate is None or self.transport.is_closing():
+        if self._is_last:  # of a request behind the one that ended the connection
+            return
+        if self._gate is None or self.flow.write_paused:  # answers that nobody takes would pile up: a task waits
             super()._start_asgi_task(cycle, app)
         elif self._is_answering:  # one of many that were sent together: they would go deeper and deeper
             self.loop.call_soon(self._start_asgi_task, cycle, app)

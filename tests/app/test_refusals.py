@@ -228,11 +228,12 @@ def test_nothing_is_answered_on_a_connection_that_a_refusal_ended(full: RunningA
     path = "/v1/classify?model=compass"
     with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
         unknown_length = post(path, content_length=0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
-        client.sendall(unknown_length + b"2\r\nno\r\n0\r\n\r\n" + post(path, content_length=0))
+        ask_on = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n" + post(path, content_length=0)
+        client.sendall(unknown_length + b"2\r\nno\r\n0\r\n\r\n" + ask_on)
         data = b""
         while more := client.recv(65536):
             data += more
-    assert data.count(b"HTTP/1.1 503") == 1
+    assert data.count(b"HTTP/1.1 ") == data.count(b"HTTP/1.1 503") == 1
     assert b"connection: close" in data.lower()
 
 
@@ -241,6 +242,14 @@ def test_client_of_http_1_0_is_told_that_the_connection_ends(full: RunningApi) -
         client.sendall(b"POST /v1/classify?model=compass HTTP/1.0\r\nContent-Length: 2\r\n\r\nno")
         assert b"connection: close" in read_head(client)
         assert client.recv(1) == b""
+
+
+def test_who_takes_no_answers_is_not_read_for_ever(full: RunningApi) -> None:
+    with closing(socket.create_connection(("127.0.0.1", full.port))) as client:
+        client.settimeout(1)
+        many = (post("/v1/classify?model=compass", content_length=2) + b"no") * 1_000_000
+        with pytest.raises(TimeoutError):
+            client.sendall(many)
 
 
 def test_who_sends_on_after_a_refusal_is_cut_off(full: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
