@@ -1,7 +1,7 @@
 """Refuses predictions that a full engine would refuse, by their heads alone.
 
 With more requests than fit, a server is as good as its refusals are cheap: for one that is refused here no task is
-made, no layer is asked, nothing of its body is kept, and its words are put together once for many that get the same.
+made, no layer is asked and its body is read over, and its words are put together once for many that get the same.
 """
 
 from __future__ import annotations

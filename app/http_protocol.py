@@ -6,6 +6,7 @@ uvicorn reads heads of any length, for any time, and makes a task for every one.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
@@ -20,9 +21,13 @@ from app.disconnects import Departure
 from app.gate import GATE, Gate, Refusal
 from app.request_heads import ends_soon
 
+log = logging.getLogger(__name__)
+
 MOST_HEAD_BYTES: Final = 64 * 1024
 HEAD_TIMEOUT_S: Final = 20.0
-_LINGER_S: Final = 1.0
+READ_OVER_S: Final = 20.0  # what comes of a request that is answered
+_LINGER_S: Final = 2.0
+_LINGER_AFTER_HEAD_S: Final = 1.0  # whoever sends a head without an end would hear nothing anyway
 
 _REASON: Final = b"The request line and headers have more than %d bytes.\n" % MOST_HEAD_BYTES
 _TOO_LARGE: Final = (
@@ -38,9 +43,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     A connection has `HEAD_TIMEOUT_S` for its first request, and for every other from the first part of its head;
     between requests it has uvicorn's `timeout_keep_alive`.
 
-    Requests that the application's gate refuses are answered here, and what still comes of them is read over. Where
-    that is much, or has yet to be called for, the connection is closed after it, or after a moment: closed under a
-    client that still sends it would be reset, and the answer lost.
+    Requests that the application's gate refuses are answered here. What still comes of a request that is answered is
+    read over, for `READ_OVER_S`. Where that is much, has no length, or has yet to be called for, the connection of a
+    refused one is closed after it, or after a moment: closed under a client that still sends it would be reset, and the
+    answer lost.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -52,6 +58,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._is_refused = False
         self._is_last = False  # the request that is being read
         self._is_answering = False
+        self._running: RequestResponseCycle | None = None  # those behind it wait; uvicorn knows the last one only
         self._timer: asyncio.TimerHandle | None = None
         self._departure = Departure()
         self._gate: Gate | None = self.app_state.get(GATE)
@@ -64,6 +71,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is left behind."""
         self._stop_timer()
+        if self._running is not None and not self._running.response_complete:  # it may wait to write
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
         self._departure.happen()
 
@@ -79,7 +89,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._head_bytes > MOST_HEAD_BYTES:
             self._is_refused = True  # what still comes is read over: a reset would take the answer along
             self.transport.write(_TOO_LARGE)
-            self._linger()
+            self.loop.call_later(_LINGER_AFTER_HEAD_S, self.transport.close)
         elif self._timer is None:
             self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
 
@@ -102,25 +112,54 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
         if self._is_last:
             self.transport.close()
-        elif not self.pipeline:  # uvicorn goes on reading only when it is asked for more, and then no departure is seen
+            return
+        self._stop_timer()
+        if self.cycle is not None and self.cycle.response_complete:  # it was read over
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        if not self.pipeline:  # uvicorn goes on reading only when it is asked for more, and then no departure is seen
             self.flow.resume_reading()
+
+    def on_response_complete(self) -> None:
+        """uvicorn's: an answer is out, were it before the request's end."""
+        super().on_response_complete()
+        if self._is_past_head and self._timer is None and not self.transport.is_closing():
+            self._timer = self.loop.call_later(READ_OVER_S, self._give_up)
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's, to what is no HTTP. The last request was answered already."""
+        if self._is_last:
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """uvicorn's, when the head is read and the requests before it are answered."""
-        if self._is_last:  # of a request behind the one that ended the connection
+        if self._is_last or self.transport.is_closing():  # nobody would hear of it
             return
-        if self._gate is None or self.flow.write_paused:  # answers that nobody takes would pile up: a task waits
-            super()._start_asgi_task(cycle, app)
-        elif self._is_answering:  # one of many that were sent together: they would go deeper and deeper
+        if self._is_answering:  # one of many that were sent together: they would go deeper and deeper
             self.loop.call_soon(self._start_asgi_task, cycle, app)
-        else:
-            scope: Any = cycle.scope
+            return
+        refusal = self._refusal(cycle)
+        if refusal is not None:
+            self._answer_at_once(cycle, refusal)
+            return
+        self._unset_keepalive_if_required()  # a refusal may have been answered in the same part of the stream
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _refusal(self, cycle: RequestResponseCycle) -> Refusal | None:
+        if self._gate is None or self.flow.write_paused:  # answers that nobody takes would pile up: a task waits
+            return None
+        scope: Any = cycle.scope
+        try:
             _look_behind_proxies(scope, self.config)
-            refusal = self._gate.refusal(scope)
-            if refusal is None:
-                super()._start_asgi_task(cycle, app)
-            else:
-                self._answer_at_once(cycle, refusal)
+            return self._gate.refusal(scope)
+        except Exception:  # nobody is kept out by it: the engine refuses whom it must
+            log.exception("the gate broke, and the request went on")
+            return None
 
     def _answer_at_once(self, cycle: RequestResponseCycle, refusal: Refusal) -> None:
         scope: Any = cycle.scope
@@ -128,16 +167,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         lines = [STATUS_LINE[refusal.status], *(b"%b: %b\r\n" % header for header in cycle.default_headers)]
         lines += [refusal.header_lines, b"connection: close\r\n" if self._is_last else b"", b"\r\n", refusal.body]
         self.transport.write(b"".join(lines))
-        cycle.response_started = cycle.response_complete = True
-        if self._is_last:
-            self._linger()
-            return
-        self._is_answering = True
-        self.on_response_complete()
-        self._is_answering = False
-
-    def _linger(self) -> None:
-        self.loop.call_later(_LINGER_S, self.transport.close)
+        cycle.response_complete = True
+        if not self._is_last:
+            self._is_answering = True
+            self.on_response_complete()
+            self._is_answering = False
+        elif self._is_past_head:
+            self.flow.resume_reading()
+            self.loop.call_later(_LINGER_S, self.transport.close)
+        else:
+            self.transport.close()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -32,7 +32,10 @@ def predicting_route(scope: Scope) -> PredictingRoute | None:
     path, method = scope["path"], scope["method"]
     if path in PREDICTING_PATHS:
         return PredictingRoute(path, "") if method == "POST" else None
-    match path.split("/"):
+    parts = path.split("/")
+    if not all(parts[1:]):  # no model is called nothing
+        return None
+    match parts:
         case ["", "v2", "models", model, "infer"] if method == "POST":
             found = PredictingRoute("/v2/models/{model}/infer", model)
         case ["", "v2", "models", model, "versions", version, "infer"] if method == "POST":

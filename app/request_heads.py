@@ -10,10 +10,10 @@ _READ_TO_THE_END_BYTES: Final = 1024**2  # a body so small costs less to read th
 
 
 def header(scope: Scope, name: bytes) -> str:
-    """The first of that name, in small letters; empty if there is none."""
+    """The first of that name, which is in small letters; empty if there is none."""
     for key, value in scope["headers"]:
         if key == name:
-            text: str = value.decode("latin-1")
+            text: str = value.decode("latin-1").strip()
             return text
     return ""
 
@@ -31,5 +31,5 @@ def ends_soon(scope: Scope) -> bool:
         if name in (b"transfer-encoding", b"expect"):
             return False
         if name == b"content-length":
-            declared = value
+            declared = value.strip()
     return not declared.isdigit() or int(declared) <= _READ_TO_THE_END_BYTES

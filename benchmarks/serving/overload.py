@@ -26,7 +26,7 @@ def measure_overload(server: Server, pictures: Sequence[bytes], *, seconds: floa
         alone_ms = _alone_ms(port, requests)
         best, at_best = max(
             (_with_threads(pid, closed_loop(port, requests, concurrency=at, seconds=best_s)) for at in (16, 64)),
-            key=lambda tally: tally[0].goodput,
+            key=lambda measured: measured[0].goodput,
         )
         before_mib = running.child.pss_mib()
         with PeakMemory(pid) as memory:
@@ -37,9 +37,7 @@ def measure_overload(server: Server, pictures: Sequence[bytes], *, seconds: floa
     print(f"### {_TIMES} times more than fits, for {seconds:g} s, raw bodies, from {time.strftime('%H:%M')}\n")
     print_table(["what", "measured", "target"], _rows(tally, best, alone_ms, first_ms))
     print("CPU of the server, cores: event loops, other threads; core-ms an answer of the other threads\n")
-    for title, spent, stretch in (("best", at_best, best), ("overload", during, tally)):
-        loops, others = spent.event_loops_s / stretch.seconds, spent.others_s / stretch.seconds
-        print(f"- {title}: {loops:.2f}, {others:.2f}; {spent.others_s / len(stretch.latencies_s[OK]) * 1000:.2f}")
+    print(f"- best: {at_best}\n- overload: {during}")
     print()
     print(
         f"PSS {before_mib:.0f} MiB before, at most {memory.peak_mib:.0f} MiB during, {after_mib:.0f} MiB after.\n",
@@ -47,10 +45,14 @@ def measure_overload(server: Server, pictures: Sequence[bytes], *, seconds: floa
     )
 
 
-def _with_threads(pid: int, load: Coroutine[Any, Any, Tally]) -> tuple[Tally, ThreadTimes]:
-    before = ThreadTimes.below(pid)
+def _with_threads(pid: int, load: Coroutine[Any, Any, Tally]) -> tuple[Tally, str]:
+    """What came of the load, and what the server's threads spent on it, the answers after its end included."""
+    before, began_at = ThreadTimes.below(pid), time.perf_counter()
     tally = run(load)
-    return tally, ThreadTimes.below(pid).since(before)
+    spent, took_s = ThreadTimes.below(pid).since(before), time.perf_counter() - began_at
+    answers = max(1, len(tally.latencies_s[OK]))
+    cores = f"{spent.event_loops_s / took_s:.2f}, {spent.others_s / took_s:.2f}"
+    return tally, f"{cores}; {spent.others_s / answers * 1000:.2f}"
 
 
 def _rows(tally: Tally, best: Tally, alone_ms: float, first_ms: float) -> list[tuple[str, str, str]]:

@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, BinaryIO
 
 import pytest
@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from app import gate, http_protocol
 from app.gate import Gate, Refusal
+from app.http_protocol import BoundedHttpProtocol
 from app.predicting_routes import predicting_route
 from app.protocols.open_inference.infer import infer
 from app.protocols.torchserve.predictions import predict
@@ -91,6 +92,9 @@ def test_each_refusal_has_its_own_id_and_numbers(full: RunningApi) -> None:
 
     for request_id in ("1", "two", "a" * 128):
         assert refused(request_id).detail == "8 images wait already, and 8 are the most."
+    full.services.engine._admission._view_s = 1.0
+    answer = full.http.post("/v1/classify?model=compass", content=PICTURE)
+    assert (answer.headers["Retry-After"], problem_of(answer).hint) == ("8", "Send them again in 8 s.")
     full.services.engine._admission.pending = 9
     assert refused("later").detail == "9 images wait already, and 8 are the most."
     assert refused("there", "/v1/detect").instance == "/v1/detect"
@@ -143,6 +147,8 @@ def test_refusal_is_torchserve_s_error_there(full: RunningApi, method: str, path
         ("HEAD", "/v1/classify?model=compass", 405),
         ("GET", "/predictions/compass", 405),
         ("POST", "/predictions/a/b/c", 404),
+        ("POST", "/predictions/", 404),
+        ("POST", "/v2/models//infer", 404),
         ("HEAD", "/v2/models/compass/infer", 405),
         ("GET", "/v2/models/compass", 200),
         ("GET", "/healthz", 200),
@@ -169,14 +175,19 @@ def test_connection_goes_on_after_a_refusal_in_the_middle_of_a_body(full: Runnin
         assert read_head(client).startswith(b"http/1.1 200")
 
 
+@pytest.mark.parametrize("size", [10, 5_000_000])
 @pytest.mark.parametrize("headers", ["", "Expect: 100-continue\r\n"])
-def test_client_that_sends_much_hears_the_answer_before_the_end(full: RunningApi, headers: str) -> None:
+def test_client_that_sends_much_or_asks_first_hears_the_answer_before_the_end(
+    full: RunningApi, headers: str, size: int
+) -> None:
     with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
-        body = b"" if headers else bytes(5_000_000)
-        client.sendall(post("/v1/classify?model=compass", content_length=5_000_000, headers=headers) + body)
+        body = b"" if headers else bytes(size)
+        client.sendall(post("/v1/classify?model=compass", content_length=size, headers=headers) + body)
         head = read_head(client)
         assert head.startswith(b"http/1.1 503")
-        assert b"connection: close" in head
+        assert b"\r\nserver: uvicorn\r\n" in head
+        assert b"\r\ndate: " in head
+        assert (b"connection: close" in head) == (bool(headers) or size > 1024**2)
         client.shutdown(socket.SHUT_WR)
         assert client.recv(1) == b""
 
@@ -224,17 +235,121 @@ def read_answer(answers: BinaryIO) -> bytes:
     return head
 
 
-def test_nothing_is_answered_on_a_connection_that_a_refusal_ended(full: RunningApi) -> None:
+@pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"], ids=["first", "behind"])
+def test_nothing_is_begun_behind_a_refusal_that_ends_the_connection(
+    full: RunningApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, before: bytes
+) -> None:
+    monkeypatch.setattr(http_protocol, "_LINGER_S", 1000.0)  # it is closed when the request has ended, not before
     path = "/v1/classify?model=compass"
-    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
+    with (
+        caplog.at_level(logging.DEBUG, "fovea.access"),
+        closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client,
+    ):
         unknown_length = post(path, content_length=0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
-        ask_on = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n" + post(path, content_length=0)
-        client.sendall(unknown_length + b"2\r\nno\r\n0\r\n\r\n" + ask_on)
-        data = b""
-        while more := client.recv(65536):
-            data += more
-    assert data.count(b"HTTP/1.1 ") == data.count(b"HTTP/1.1 503") == 1
+        ask_on = b"GET /healthz HTTP/1.1\r\nHost: here\r\nX-Request-ID: behind\r\n\r\n"
+        ask_on += post(path, content_length=0, headers="X-Request-ID: behind\r\n")
+        client.sendall(before + unknown_length + b"2\r\nno\r\n0\r\n\r\n" + ask_on)
+        data = read_all(client)
+    assert data.count(b"HTTP/1.1 503") == 1
+    assert data.count(b"HTTP/1.1 ") == (2 if before else 1)
     assert b"connection: close" in data.lower()
+    with caplog.at_level(logging.DEBUG, "fovea.access"):
+        assert full.http.get("/healthz", headers={"X-Request-ID": "later"}).status_code == 200
+        wait_until(lambda: any(getattr(line, "request_id", "") == "later" for line in caplog.records))
+    assert not [line for line in caplog.records if getattr(line, "request_id", "") == "behind"]
+
+
+def read_all(client: socket.socket) -> bytes:
+    data = b""
+    while more := client.recv(65536):
+        data += more
+    return data
+
+
+def test_what_is_no_http_behind_a_refusal_gets_no_second_answer(full: RunningApi) -> None:
+    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
+        head = post("/v1/classify", content_length=0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+        client.sendall(head + b"ZZ\r\n")
+        assert read_all(client).count(b"HTTP/1.1 ") == 1
+
+
+def test_much_behind_other_requests_is_read_over_too(full: RunningApi) -> None:
+    small, large = (post("/v1/classify?model=compass", content_length=size) + bytes(size) for size in (2, 30_000_000))
+    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n" + small + large)
+        data = read_all(client)
+    assert [data.count(b"HTTP/1.1 %d" % status) for status in (200, 503)] == [1, 2]
+
+
+@pytest.fixture
+def short_keep_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections are closed soon after an answer."""
+    soon = property(lambda _: 0.2, lambda *_: None)
+    monkeypatch.setattr(BoundedHttpProtocol, "timeout_keep_alive", soon, raising=False)
+
+
+@pytest.mark.usefixtures("short_keep_alive")
+def test_request_behind_a_refusal_is_not_cut_off_by_the_pause_between_requests(
+    api_with_places: RunningApi,
+) -> None:
+    admission = api_with_places.services.engine._admission
+    admission.pending = 6  # no room for bulk
+    path = "/v1/classify?model=compass"
+    with closing(socket.create_connection(("127.0.0.1", api_with_places.port), timeout=60)) as client:
+        refused = post(path, content_length=0, headers="X-Priority: bulk\r\n")
+        client.sendall(refused + post(path, content_length=len(PICTURE)))
+        assert read_head(client).startswith(b"http/1.1 503")
+        with closing(socket.create_connection(("127.0.0.1", api_with_places.port), timeout=60)) as other:
+            for _ in range(2):  # by which time that pause is over
+                other.sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
+                assert read_head(other).startswith(b"http/1.1 200")
+            assert other.recv(1) == b""
+        client.sendall(PICTURE)
+        assert read_head(client).startswith(b"http/1.1 200")
+    admission.pending = 0
+
+
+@pytest.mark.usefixtures("short_keep_alive")
+@pytest.mark.parametrize("rest", [b"", b"n", b"no"])
+def test_connection_is_closed_some_time_after_a_refusal(
+    full: RunningApi, monkeypatch: pytest.MonkeyPatch, rest: bytes
+) -> None:
+    monkeypatch.setattr(http_protocol, "READ_OVER_S", 0.3)
+    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
+        client.sendall(post("/v1/classify?model=compass", content_length=2))
+        assert read_head(client).startswith(b"http/1.1 503")
+        client.sendall(rest)
+        assert client.recv(1) == b""
+
+
+def test_client_that_leaves_without_its_answers_is_no_error(full: RunningApi, caplog: pytest.LogCaptureFixture) -> None:
+    many = (post("/v1/classify?model=compass", content_length=2) + b"no") * 20_000
+    for _ in range(5):
+        with closing(socket.create_connection(("127.0.0.1", full.port))) as client:
+            client.settimeout(0.2)
+            with suppress(TimeoutError):
+                client.sendall(many)
+    assert full.http.get("/healthz").status_code == 200
+    assert [line for line in caplog.records if line.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"], ids=["first", "behind"])
+def test_gate_that_breaks_keeps_nobody_out(
+    full: RunningApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, before: bytes
+) -> None:
+    def broken(self: Gate, scope: Scope) -> Refusal | None:
+        raise ValueError(scope["path"])
+
+    monkeypatch.setattr(Gate, "refusal", broken)
+    request = post("/v1/classify?model=compass", content_length=len(PICTURE)) + PICTURE
+    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
+        client.sendall(before + request)
+        if before:
+            assert read_head(client).startswith(b"http/1.1 200")
+        assert read_head(client).startswith(b"http/1.1 503")  # by the engine, with the body
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert read_head(client).startswith(b"http/1.1 200")
+    assert "the gate broke" in caplog.text
 
 
 def test_client_of_http_1_0_is_told_that_the_connection_ends(full: RunningApi) -> None:
@@ -247,9 +362,15 @@ def test_client_of_http_1_0_is_told_that_the_connection_ends(full: RunningApi) -
 def test_who_takes_no_answers_is_not_read_for_ever(full: RunningApi) -> None:
     with closing(socket.create_connection(("127.0.0.1", full.port))) as client:
         client.settimeout(1)
-        many = (post("/v1/classify?model=compass", content_length=2) + b"no") * 1_000_000
+        many = (post("/v1/classify?model=compass", content_length=2) + b"no") * 1000
         with pytest.raises(TimeoutError):
-            client.sendall(many)
+            send_often(client, many, times=700)
+
+
+def send_often(client: socket.socket, data: bytes, *, times: int) -> None:
+    """Raises TimeoutError if nothing is taken for as long as the socket waits."""
+    for _ in range(times):
+        client.send(data)
 
 
 def test_who_sends_on_after_a_refusal_is_cut_off(full: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
