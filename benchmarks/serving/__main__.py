@@ -12,7 +12,7 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -29,7 +29,7 @@ from benchmarks.serving.overload import measure_overload
 from benchmarks.serving.peer_environment import make_peer_environment
 from benchmarks.serving.pictures import read_pictures
 from benchmarks.serving.ratios import measure_ratios
-from benchmarks.serving.servers import BACKENDS_STORED_WITHIN_S, FOVEA_OVERLOAD_ENV, FoveaStart, peers
+from benchmarks.serving.servers import BACKENDS_STORED_WITHIN_S, FOVEA_OVERLOAD_ENV, FoveaStart, Server, peers
 from benchmarks.serving.throughput import Pace, measure, print_results
 
 MAIN_MODEL, MAIN_ARCHITECTURE = "resnet18-bench", "resnet18"
@@ -37,7 +37,6 @@ OTHER_MODELS: Final = {
     "resnet50-bench": "resnet50",
     "ssdlite320_mobilenet_v3_large-bench": "ssdlite320_mobilenet_v3_large",
 }
-SCENARIOS: Final = ("generator", "throughput", "ratios", "alone", "others", "overload", "many-models", "cold-start")
 QUICK: Final = Pace(seconds=3.0, warm_s=3.0, rounds=1)
 FULL: Final = Pace(seconds=10.0, warm_s=10.0, rounds=3)
 
@@ -52,6 +51,15 @@ class Run:
     fovea: FoveaStart
     bench: Bench
     logs: Path
+
+    @property
+    def server(self) -> Server:
+        """Fovea."""
+        return self.fovea.serving(MAIN_MODEL)
+
+    @property
+    def short_s(self) -> float:
+        return min(3.0, self.pace.seconds)
 
 
 def main() -> None:
@@ -134,75 +142,114 @@ def _print_head(options: argparse.Namespace, pace: Pace, pictures: Sequence[byte
 
 
 def _measure(run: Run) -> None:
-    options, pace, fovea, pictures = run.options, run.pace, run.fovea, run.pictures
-    server = fovea.serving(MAIN_MODEL)
-    short_s = min(3.0, pace.seconds)
-    if "generator" in options.only:
-        measure_generator(pictures, seconds=short_s, logs=run.logs)
-    loop = _loop(run, seconds=short_s)
-    if options.only != ["generator"]:
-        wanted_models = [MAIN_MODEL, *(OTHER_MODELS if "others" in options.only else ())]
-        verbs = {name: "detect" if "ssdlite" in name else "classify" for name in wanted_models}
-        store_backends(fovea, verbs, pictures, within_s=options.stored_within, logs=run.logs)
-    others = peers(
+    wanted = run.options.only
+    if "generator" in wanted:
+        measure_generator(run.pictures, seconds=run.short_s, logs=run.logs)
+    if wanted == ["generator"]:
+        return
+    loop = _loop(run)
+    models = [MAIN_MODEL, *(OTHER_MODELS if "others" in wanted else ())]
+    verbs = {name: "detect" if "ssdlite" in name else "classify" for name in models}
+    store_backends(run.fovea, verbs, run.pictures, within_s=run.options.stored_within, logs=run.logs)
+    for name, measure_it in MEASURED_WITH_BACKENDS.items():
+        if name in wanted:
+            measure_it(run, loop)
+
+
+def _throughput(run: Run, loop: Loop) -> None:
+    servers = [*_peers(run, loop), run.server]
+    results = measure(servers, run.pictures, bench=run.bench, loop=loop, pace=run.pace, logs=run.logs)
+    print_results(results, loop, MAIN_ARCHITECTURE)
+
+
+def _ratios(run: Run, loop: Loop) -> None:
+    measure_ratios(
+        run.server,
+        _peers(run, loop),
+        run.pictures,
+        bench=run.bench,
+        loop=loop,
+        turns=run.options.turns or (5 if run.options.quick else 20),
+        seconds=min(2.0, run.pace.seconds),
+        logs=run.logs,
+    )
+
+
+def _alone(run: Run, loop: Loop) -> None:
+    one_process = replace(run.fovea, flags=[*run.fovea.flags, "--processes", "1"])
+    measure_alone(
+        {1: run.server, machine.cores(): one_process.serving(MAIN_MODEL)},
+        run.pictures,
+        bench=run.bench,
+        backend=loop.backend,
+        turns=3 + run.pace.rounds,
+        seconds=run.short_s,
+        logs=run.logs,
+    )
+
+
+def _others(run: Run, loop: Loop) -> None:
+    of_others = subjects(run.fovea, OTHER_MODELS, bench=run.bench, loop=loop)
+    measure_other_models(of_others, run.pictures, pace=run.pace, logs=run.logs)
+
+
+def _overload(run: Run, _: Loop) -> None:
+    measure_overload(
+        run.fovea.serving(MAIN_MODEL, env=FOVEA_OVERLOAD_ENV),
+        run.pictures,
+        seconds=run.options.overload_seconds or (10 if run.options.quick else 60),
+        best_s=run.pace.seconds,
+        logs=run.logs,
+    )
+
+
+def _many_models(run: Run, _: Loop) -> None:
+    measure_many_models(run.fovea, run.pictures, seconds=2 * run.pace.seconds, logs=run.logs)
+
+
+def _cold_start(run: Run, _: Loop) -> None:
+    measure_cold_start(
+        run.fovea,
+        MAIN_MODEL,
+        run.pictures,
+        rounds=run.pace.rounds,
+        stored_within_s=run.options.stored_within,
+        logs=run.logs,
+    )
+
+
+MEASURED_WITH_BACKENDS: Final[dict[str, Callable[[Run, Loop], None]]] = {
+    "throughput": _throughput,
+    "ratios": _ratios,
+    "alone": _alone,
+    "others": _others,
+    "overload": _overload,
+    "many-models": _many_models,
+    "cold-start": _cold_start,
+}
+SCENARIOS: Final = ("generator", *MEASURED_WITH_BACKENDS)
+
+
+def _peers(run: Run, loop: Loop) -> list[Server]:
+    """Those that are asked for, tuned with the fastest backend or the one asked for."""
+    found = peers(
         run.bench.python,
         architecture=MAIN_ARCHITECTURE,
         weights=run.bench.weights,
         pictures=run.bench.pictures,
-        backend=options.peers_backend or loop.backend,
+        backend=run.options.peers_backend or loop.backend,
     )
-    wanted = [peer for peer in others if not options.servers or any(part in peer.title for part in options.servers)]
-    if "throughput" in options.only:
-        results = measure([*wanted, server], pictures, bench=run.bench, loop=loop, pace=pace, logs=run.logs)
-        print_results(results, loop, MAIN_ARCHITECTURE)
-    if "ratios" in options.only:
-        measure_ratios(
-            server,
-            wanted,
-            pictures,
-            bench=run.bench,
-            loop=loop,
-            turns=options.turns or (5 if options.quick else 20),
-            seconds=min(2.0, pace.seconds),
-            logs=run.logs,
-        )
-    if "alone" in options.only:
-        one_process = replace(fovea, flags=[*fovea.flags, "--processes", "1"])
-        measure_alone(
-            {1: server, machine.cores(): one_process.serving(MAIN_MODEL)},
-            pictures,
-            bench=run.bench,
-            backend=loop.backend,
-            turns=3 + pace.rounds,
-            seconds=short_s,
-            logs=run.logs,
-        )
-    if "others" in options.only:
-        of_others = subjects(fovea, OTHER_MODELS, bench=run.bench, loop=loop)
-        measure_other_models(of_others, pictures, pace=pace, logs=run.logs)
-    if "overload" in options.only:
-        measure_overload(
-            fovea.serving(MAIN_MODEL, env=FOVEA_OVERLOAD_ENV),
-            pictures,
-            seconds=options.overload_seconds or (10 if options.quick else 60),
-            best_s=pace.seconds,
-            logs=run.logs,
-        )
-    if "many-models" in options.only:
-        measure_many_models(fovea, pictures, seconds=2 * pace.seconds, logs=run.logs)
-    if "cold-start" in options.only:
-        measure_cold_start(
-            fovea, MAIN_MODEL, pictures, rounds=pace.rounds, stored_within_s=options.stored_within, logs=run.logs
-        )
+    parts = run.options.servers
+    return [peer for peer in found if not parts or any(part in peer.title for part in parts)]
 
 
-def _loop(run: Run, *, seconds: float) -> Loop:
+def _loop(run: Run) -> Loop:
     """The fastest without HTTP, measured only if something is compared with it."""
     if run.options.backend:
         return Loop(backend=run.options.backend, style="processes", batch=4)
     if not {"throughput", "ratios", "alone", "others"} & set(run.options.only):
         return Loop(backend="channels_last", style="processes", batch=4)
-    return find_fastest(run.bench, seconds=seconds, rounds=min(2, run.pace.rounds))
+    return find_fastest(run.bench, seconds=run.short_s, rounds=min(2, run.pace.rounds))
 
 
 if __name__ == "__main__":
