@@ -6,8 +6,8 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
-from typing import Any, BinaryIO
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
@@ -27,6 +27,7 @@ from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
 from tests.app.exposed import Exposed
+from tests.app.raw_client import RawClient, raw_client
 from tests.app.running_api import RunningApi
 from tests.app.test_requests import problem_of
 from tests.waiting import wait_until
@@ -58,24 +59,6 @@ def post(path: str, *, content_length: int, headers: str = "") -> bytes:
         f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Type: image/png\r\nContent-Length: {content_length}\r\n"
         f"{headers}\r\n"
     ).encode()
-
-
-def read_head(client: socket.socket) -> bytes:
-    """The head of an answer, in small letters; its body is read too."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        data += _received(client)
-    head, _, body = data.lower().partition(b"\r\n\r\n")
-    length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-    while len(body) < length:
-        body += _received(client)
-    return head
-
-
-def _received(client: socket.socket) -> bytes:
-    data = client.recv(65536)
-    assert data, "the connection was closed before the answer"
-    return data
 
 
 @pytest.mark.parametrize("path", ["/v1/classify?model=compass", "/v1/detect", "/v1/segment?model=%00&model=x"])
@@ -169,16 +152,16 @@ def test_what_predicts_nothing_is_answered_by_a_full_server_too(
 
 
 def test_connection_goes_on_after_a_refusal_in_the_middle_of_a_body(full: RunningApi) -> None:
-    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
+    with raw_client(full) as client:
         body = bytes(300_000)
-        client.sendall(post("/v1/classify?model=compass", content_length=len(body)) + body[:1000])
-        head = read_head(client)  # before the body has come
+        client.send(post("/v1/classify?model=compass", content_length=len(body)) + body[:1000])
+        head = client.head()  # before the body has come
         assert head.startswith(b"http/1.1 503")
         assert b"connection: close" not in head
-        client.sendall(body[1000:])
+        client.send(body[1000:])
         full.services.engine._admission.pending = 0
-        client.sendall(post("/v1/classify?model=compass", content_length=len(PICTURE)) + PICTURE)
-        assert read_head(client).startswith(b"http/1.1 200")
+        client.send(post("/v1/classify?model=compass", content_length=len(PICTURE)) + PICTURE)
+        assert client.head().startswith(b"http/1.1 200")
 
 
 @pytest.mark.parametrize("size", [10, 5_000_000])
@@ -186,16 +169,16 @@ def test_connection_goes_on_after_a_refusal_in_the_middle_of_a_body(full: Runnin
 def test_client_that_sends_much_or_asks_first_hears_the_answer_before_the_end(
     full: RunningApi, headers: str, size: int
 ) -> None:
-    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
+    with raw_client(full) as client:
         body = b"" if headers else bytes(size)
-        client.sendall(post("/v1/classify?model=compass", content_length=size, headers=headers) + body)
-        head = read_head(client)
+        client.send(post("/v1/classify?model=compass", content_length=size, headers=headers) + body)
+        head = client.head()
         assert head.startswith(b"http/1.1 503")
         assert b"\r\nserver: uvicorn\r\n" in head
         assert b"\r\ndate: " in head
         assert (b"connection: close" in head) == (bool(headers) or size > 1024**2)
-        client.shutdown(socket.SHUT_WR)
-        assert client.recv(1) == b""
+        client.socket.shutdown(socket.SHUT_WR)
+        assert client.rest() == b""
 
 
 def test_refusal_asks_nothing_of_the_application(full: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,33 +195,21 @@ def test_refusal_asks_nothing_of_the_application(full: RunningApi, monkeypatch: 
 
 @pytest.mark.parametrize("count", [3, 3000])
 def test_requests_sent_together_are_all_refused_in_their_order(full: RunningApi, count: int) -> None:
-    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
+    with raw_client(full) as client:
         ask_first = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"  # what waits for its turn is refused then
         requests = (
             post("/v1/classify?model=compass", content_length=2, headers=f"X-Request-ID: n-{number}\r\n") + b"no"
             for number in range(count)
         )
-        sending = threading.Thread(target=client.sendall, args=(ask_first + b"".join(requests) + ask_first,))
+        sending = threading.Thread(target=client.send, args=(ask_first + b"".join(requests) + ask_first,))
         sending.start()
-        with client.makefile("rb") as answers:
-            heads = [read_answer(answers) for _ in range(count + 2)]
+        heads = [client.head() for _ in range(count + 2)]
         sending.join()
     assert heads[0].startswith(b"http/1.1 200")
     assert heads[-1].startswith(b"http/1.1 200")
     for number, head in enumerate(heads[1:-1]):
         assert head.startswith(b"http/1.1 503")
         assert f"x-request-id: n-{number}\r\n".encode() in head
-
-
-def read_answer(answers: BinaryIO) -> bytes:
-    """As `read_head`, of answers that come one behind the other."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        line = answers.readline().lower()
-        assert line, head
-        head += line
-    answers.read(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
-    return head
 
 
 @pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"], ids=["first", "behind"])
@@ -249,13 +220,13 @@ def test_nothing_is_begun_behind_a_refusal_that_ends_the_connection(
     path = "/v1/classify?model=compass"
     with (
         caplog.at_level(logging.DEBUG, "fovea.access"),
-        closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client,
+        raw_client(full) as client,
     ):
         unknown_length = post(path, content_length=0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
         ask_on = b"GET /healthz HTTP/1.1\r\nHost: here\r\nX-Request-ID: behind\r\n\r\n"
         ask_on += post(path, content_length=0, headers="X-Request-ID: behind\r\n")
-        client.sendall(before + unknown_length + b"2\r\nno\r\n0\r\n\r\n" + ask_on)
-        data = read_all(client)
+        client.send(before + unknown_length + b"2\r\nno\r\n0\r\n\r\n" + ask_on)
+        data = client.rest()
     assert data.count(b"HTTP/1.1 503") == 1
     assert data.count(b"HTTP/1.1 ") == (2 if before else 1)
     assert b"connection: close" in data.lower()
@@ -265,25 +236,18 @@ def test_nothing_is_begun_behind_a_refusal_that_ends_the_connection(
     assert not [line for line in caplog.records if getattr(line, "request_id", "") == "behind"]
 
 
-def read_all(client: socket.socket) -> bytes:
-    data = b""
-    while more := client.recv(65536):
-        data += more
-    return data
-
-
 def test_what_is_no_http_behind_a_refusal_gets_no_second_answer(full: RunningApi) -> None:
-    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
+    with raw_client(full) as client:
         head = post("/v1/classify", content_length=0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
-        client.sendall(head + b"ZZ\r\n")
-        assert read_all(client).count(b"HTTP/1.1 ") == 1
+        client.send(head + b"ZZ\r\n")
+        assert client.rest().count(b"HTTP/1.1 ") == 1
 
 
 def test_much_behind_other_requests_is_read_over_too(full: RunningApi) -> None:
     small, large = (post("/v1/classify?model=compass", content_length=size) + bytes(size) for size in (2, 30_000_000))
-    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n" + small + large)
-        data = read_all(client)
+    with raw_client(full) as client:
+        client.send(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n" + small + large)
+        data = client.rest()
     assert [data.count(b"HTTP/1.1 %d" % status) for status in (200, 503)] == [1, 2]
 
 
@@ -301,17 +265,17 @@ def test_request_behind_a_refusal_is_not_cut_off_by_the_pause_between_requests(
     admission = api_with_places.services.engine._admission
     admission.pending = 6  # no room for bulk
     path = "/v1/classify?model=compass"
-    with closing(socket.create_connection(("127.0.0.1", api_with_places.port), timeout=60)) as client:
+    with raw_client(api_with_places) as client:
         refused = post(path, content_length=0, headers="X-Priority: bulk\r\n")
-        client.sendall(refused + post(path, content_length=len(PICTURE)))
-        assert read_head(client).startswith(b"http/1.1 503")
-        with closing(socket.create_connection(("127.0.0.1", api_with_places.port), timeout=60)) as other:
+        client.send(refused + post(path, content_length=len(PICTURE)))
+        assert client.head().startswith(b"http/1.1 503")
+        with raw_client(api_with_places) as other:
             for _ in range(2):  # by which time that pause is over
-                other.sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
-                assert read_head(other).startswith(b"http/1.1 200")
-            assert other.recv(1) == b""
-        client.sendall(PICTURE)
-        assert read_head(client).startswith(b"http/1.1 200")
+                other.send(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
+                assert other.head().startswith(b"http/1.1 200")
+            assert other.rest() == b""
+        client.send(PICTURE)
+        assert client.head().startswith(b"http/1.1 200")
     admission.pending = 0
 
 
@@ -321,18 +285,18 @@ def test_connection_is_closed_some_time_after_a_refusal(
     full: RunningApi, monkeypatch: pytest.MonkeyPatch, rest: bytes
 ) -> None:
     monkeypatch.setattr(http_protocol, "READ_OVER_S", 0.3)
-    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
-        client.sendall(post("/v1/classify?model=compass", content_length=2))
-        assert read_head(client).startswith(b"http/1.1 503")
-        client.sendall(rest)
-        assert client.recv(1) == b""
+    with raw_client(full) as client:
+        client.send(post("/v1/classify?model=compass", content_length=2))
+        assert client.head().startswith(b"http/1.1 503")
+        client.send(rest)
+        assert client.rest() == b""
 
 
 def test_client_that_leaves_without_its_answers_is_no_error(full: RunningApi, caplog: pytest.LogCaptureFixture) -> None:
     many = (post("/v1/classify?model=compass", content_length=2) + b"no") * 1000
     for _ in range(4):
-        with closing(socket.create_connection(("127.0.0.1", full.port))) as client:
-            client.settimeout(0.5)
+        with raw_client(full) as client:
+            client.socket.settimeout(0.5)
             with suppress(TimeoutError):
                 send_often(client, many, times=700)
     assert full.http.get("/healthz").status_code == 200
@@ -348,43 +312,43 @@ def test_gate_that_breaks_keeps_nobody_out(
 
     monkeypatch.setattr(Gate, "refusal", broken)
     request = post("/v1/classify?model=compass", content_length=len(PICTURE)) + PICTURE
-    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
-        client.sendall(before + request)
+    with raw_client(full) as client:
+        client.send(before + request)
         if before:
-            assert read_head(client).startswith(b"http/1.1 200")
-        assert read_head(client).startswith(b"http/1.1 503")  # by the engine, with the body
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
-        assert read_head(client).startswith(b"http/1.1 200")
+            assert client.head().startswith(b"http/1.1 200")
+        assert client.head().startswith(b"http/1.1 503")  # by the engine, with the body
+        client.send(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert client.head().startswith(b"http/1.1 200")
     assert "the gate broke" in caplog.text
 
 
 def test_client_of_http_1_0_is_told_that_the_connection_ends(full: RunningApi) -> None:
-    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
-        client.sendall(b"POST /v1/classify?model=compass HTTP/1.0\r\nContent-Length: 2\r\n\r\nno")
-        assert b"connection: close" in read_head(client)
-        assert client.recv(1) == b""
+    with raw_client(full) as client:
+        client.send(b"POST /v1/classify?model=compass HTTP/1.0\r\nContent-Length: 2\r\n\r\nno")
+        assert b"connection: close" in client.head()
+        assert client.rest() == b""
 
 
 def test_who_takes_no_answers_is_not_read_for_ever(full: RunningApi) -> None:
-    with closing(socket.create_connection(("127.0.0.1", full.port))) as client:
-        client.settimeout(1)
+    with raw_client(full) as client:
+        client.socket.settimeout(1)
         many = (post("/v1/classify?model=compass", content_length=2) + b"no") * 1000
         with pytest.raises(TimeoutError):
             send_often(client, many, times=700)
 
 
-def send_often(client: socket.socket, data: bytes, *, times: int) -> None:
+def send_often(client: RawClient, data: bytes, *, times: int) -> None:
     """Raises TimeoutError if nothing is taken for as long as the socket waits."""
     for _ in range(times):
-        client.send(data)
+        client.socket.send(data)
 
 
 def test_who_sends_on_after_a_refusal_is_cut_off(full: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "_LINGER_S", 0.1)
-    with closing(socket.create_connection(("127.0.0.1", full.port), timeout=60)) as client:
-        client.sendall(post("/v1/classify?model=compass", content_length=5_000_000) + b"a")
-        assert read_head(client).startswith(b"http/1.1 503")
-        assert client.recv(1) == b""
+    with raw_client(full) as client:
+        client.send(post("/v1/classify?model=compass", content_length=5_000_000) + b"a")
+        assert client.head().startswith(b"http/1.1 503")
+        assert client.rest() == b""
 
 
 def test_bulk_is_refused_while_there_is_room_for_others(api_with_places: RunningApi) -> None:
@@ -406,12 +370,12 @@ def test_who_cannot_be_answered_in_time_is_refused_unread(
     admission = api_with_places.services.engine._admission
     admission.pending, admission._view_s = 1, 10.0
     headers = {"Content-Type": "image/png"} | ({} if timeout is None else {"X-Request-Timeout": timeout})
-    with closing(socket.create_connection(("127.0.0.1", api_with_places.port), timeout=60)) as client:
+    with raw_client(api_with_places) as client:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name != "Content-Type")
-        client.sendall(post("/v1/classify?model=compass", content_length=len(PICTURE), headers=lines))
+        client.send(post("/v1/classify?model=compass", content_length=len(PICTURE), headers=lines))
         if status == 200:
-            client.sendall(PICTURE)
-        assert read_head(client).startswith(f"http/1.1 {status}".encode())
+            client.send(PICTURE)
+        assert client.head().startswith(f"http/1.1 {status}".encode())
     admission.pending = 0
 
 
