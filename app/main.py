@@ -28,6 +28,7 @@ from app.pending_bytes import PendingBytes
 from app.predicting_routes import PredictingRoute, asked_model, urgency_of
 from app.problems import install_problem_handlers
 from app.protocols import open_inference, torchserve
+from app.protocols.model_control import ModelControl
 from app.routes import (
     architectures,
     classify,
@@ -44,6 +45,7 @@ from app.routes import (
 from app.routes.predicting import AskedBefore
 from app.services import Services
 from app.settings import ApiSettings
+from app.siblings import Siblings, siblings_directory
 from app.spool import Spool
 from app.version import fovea_version
 from models.architectures import catalog
@@ -127,7 +129,8 @@ def _lifespan(
                 beside += (asyncio.create_task(_preload(services, name)) for name in sorted(services.preloading))
                 if instruments.shared is not None:
                     beside.append(asyncio.create_task(services.metrics.keep_others_informed()))
-                yield {GATE: Gate(_check_room(settings, services.engine), instruments.http_requests.count)}
+                async with services.siblings.listen(services.model_control.answer):
+                    yield {GATE: Gate(_check_room(settings, services.engine), instruments.http_requests.count)}
             finally:
                 for task in beside:
                     task.cancel()
@@ -157,6 +160,7 @@ def _open(settings: ApiSettings, instruments: Instruments, connection: EngineCon
     observers = (statistics, instruments.predictions)
     engine, builds = make_engine(settings, registry, connection=connection, observers=observers)
     job_store = JobStore(settings.redis_url, settings.runs_dir, lease_s=settings.lease_s)
+    siblings = Siblings(siblings_directory())
     services = Services(
         settings=settings,
         started_at=datetime.now(UTC),
@@ -174,8 +178,8 @@ def _open(settings: ApiSettings, instruments: Instruments, connection: EngineCon
         metrics=Exposition(instruments, engine=engine, jobs=job_store),
         spool=Spool.open(settings.home),
         preloading={*settings.preload, *settings.pin},
-        unloaded=set(),
-        statistics=statistics,
+        model_control=ModelControl(engine.models, statistics, siblings, timeout_s=settings.request_timeout_s),
+        siblings=siblings,
         intake=ThreadPoolExecutor(_INTAKE_THREADS, thread_name_prefix="intake"),
     )
     _restore_jobs(services)

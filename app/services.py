@@ -11,9 +11,10 @@ from pathlib import Path
 from app.inference.backend_builds import BackendBuilds
 from app.inference.engine import Engine
 from app.inference.image_urls import ImageUrls
-from app.inference.statistics import Statistics
 from app.metrics.exposition import Exposition
+from app.protocols.model_control import ModelControl
 from app.settings import ApiSettings
+from app.siblings import Siblings
 from app.spool import Spool
 from models.registry import Registry
 from workers.datasets.store import DatasetStore
@@ -39,8 +40,8 @@ class Services:
     metrics: Exposition
     spool: Spool
     preloading: set[str]  # references that are still to be loaded before the server is ready
-    unloaded: set[str]  # versions that a client took out of memory, until it asks for them again
-    statistics: Statistics
+    model_control: ModelControl
+    siblings: Siblings
     intake: Executor  # the few threads that unpack and check what was uploaded: minutes, not milliseconds
 
     @property

@@ -82,16 +82,23 @@ def _serve_many(settings: ApiSettings, flags: dict[str, Any]) -> None:
     env = child_environment(
         {name: str(value) for name, value in flags.items()}, port=settings.port, redis_url=settings.redis_url
     )
-    from app.metrics.shared_values import DIRECTORY_VARIABLE, forget_process
+    from app import siblings
+    from app.metrics import shared_values
 
-    with TemporaryDirectory(prefix="fovea-metrics-") as directory:
+    with TemporaryDirectory(prefix="fovea-serve-") as directory:  # of mode 0700
+
+        def forget(pid: int) -> None:
+            shared_values.forget_process(Path(directory), pid)
+            siblings.forget_sibling(Path(directory), pid)
+
         replicas = partial(
             Replicas,
             [sys.executable, "-m", "app.cli", "serve"],
             count=settings.processes,
-            on_death=partial(forget_process, Path(directory)),
+            on_death=forget,
         )
-        env = {**replica_environment(env, count=settings.processes), DIRECTORY_VARIABLE: directory}
+        env = replica_environment(env, count=settings.processes)
+        env |= {shared_values.DIRECTORY_VARIABLE: directory, siblings.DIRECTORY_VARIABLE: directory}
         asyncio.run(_run_many(settings, replicas, env))
 
 

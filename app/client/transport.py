@@ -190,7 +190,7 @@ def _unreachable_named(base_url: str) -> Iterator[None]:
         ) from error
     except httpx.TransportError as error:
         raise ServerUnreachable(
-            f"The connection to {base_url} broke off ({error or type(error).__name__}).", hint="Try again."
+            f"The connection to {base_url} broke off ({str(error) or type(error).__name__}).", hint="Try again."
         ) from error
 
 

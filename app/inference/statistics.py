@@ -18,6 +18,11 @@ class Duration:
     count: int = 0
     ns: int = 0
 
+    def add(self, other: Duration) -> None:
+        """What happened elsewhere, too."""
+        self.count += other.count
+        self.ns += other.ns
+
     def note(self, seconds: float, *, count: int = 1) -> None:
         self.count += count
         self.ns += round(seconds * 1e9)
@@ -36,7 +41,21 @@ class ModelStatistics:
     compute_input: Duration = field(default_factory=Duration)  # images: decoding and the preset
     compute_infer: Duration = field(default_factory=Duration)  # views: each of a batch takes as long as the batch
     compute_output: Duration = field(default_factory=Duration)  # images
-    by_batch_size: defaultdict[int, Duration] = field(default_factory=lambda: defaultdict(Duration))  # batches
+    by_batch_size: dict[int, Duration] = field(default_factory=dict)  # batches
+
+    def add(self, other: ModelStatistics) -> None:
+        """What the version has done elsewhere, too."""
+        self.last_inference_ms = max(self.last_inference_ms, other.last_inference_ms)
+        self.inference_count += other.inference_count
+        self.execution_count += other.execution_count
+        self.success.add(other.success)
+        self.fail.add(other.fail)
+        self.queue.add(other.queue)
+        self.compute_input.add(other.compute_input)
+        self.compute_infer.add(other.compute_infer)
+        self.compute_output.add(other.compute_output)
+        for size, duration in other.by_batch_size.items():
+            self.by_batch_size.setdefault(size, Duration()).add(duration)
 
 
 class Statistics(Observer):
@@ -49,13 +68,9 @@ class Statistics(Observer):
         self._now = now
         self._of: defaultdict[str, ModelStatistics] = defaultdict(ModelStatistics)
 
-    def of(self, reference: str) -> ModelStatistics:
-        """Of the version that the pinned `reference` names: `ants-bees/3`, `resnet50.IMAGENET1K_V2`."""
-        return self._of.get(reference) or ModelStatistics()
-
-    def references(self) -> list[str]:
-        """The versions that were asked for anything, pinned, sorted."""
-        return sorted(self._of)
+    def all(self) -> dict[str, ModelStatistics]:
+        """Of the versions that were asked for anything, by pinned reference: `ants-bees/3`, `resnet50`."""
+        return dict(self._of)
 
     def batch_predicted(
         self,
@@ -71,7 +86,7 @@ class Statistics(Observer):
         found.execution_count += 1
         found.queue.note(sum(queue_s), count=size)
         found.compute_infer.note(inference_s * size, count=size)
-        found.by_batch_size[size].note(inference_s)
+        found.by_batch_size.setdefault(size, Duration()).note(inference_s)
 
     def image_predicted(
         self,

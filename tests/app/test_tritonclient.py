@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,16 +22,11 @@ from tests.app import pictures
 from tests.app.compass import CATEGORIES, compass_weights, publish_compass
 from tests.app.conftest import StartApi
 from tests.app.running_api import RunningApi
+from tests.app.triton import client_of, files_input
 from tests.models.spotter import Rectangle
 
 RED: Rectangle = ("red", 20, 30, 120, 90)
 BLUE: Rectangle = ("blue", 200, 10, 260, 70)
-
-
-@contextmanager
-def client_of(api: RunningApi) -> Iterator[Any]:
-    with http.InferenceServerClient(f"127.0.0.1:{api.port}") as client:
-        yield client
 
 
 def with_aio_client(api: RunningApi, work: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
@@ -41,12 +35,6 @@ def with_aio_client(api: RunningApi, work: Callable[[Any], Coroutine[Any, Any, N
             await work(client)
 
     asyncio.run(run())
-
-
-def files_input(*files: bytes, binary: bool = True) -> Any:
-    tensor = http.InferInput("image", [len(files), 1], "BYTES")
-    elements = np.array([[file] for file in files], object)
-    return tensor.set_data_from_numpy(elements, binary_data=binary)
 
 
 def array_input(array: np.ndarray[Any, Any], datatype: str, *, binary: bool = True) -> Any:

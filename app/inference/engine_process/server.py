@@ -86,7 +86,7 @@ class EngineServer:
             async with asyncio.timeout(_GREETING_S):
                 views = PeerArena(await exchange_arenas(link, arena.descriptor))
         except (OSError, TimeoutError) as error:
-            log.warning("a connection was refused: %s", error or "nothing was said")
+            log.warning("a connection was refused: %s", str(error) or "nothing was said")
             arena.close()
             link.close()
             return

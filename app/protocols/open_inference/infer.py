@@ -56,7 +56,7 @@ async def infer(
             precision=asked.message.parameters.precision,
         ),
     )
-    services.unloaded.discard(asked.served.reference)
+    services.model_control.note_use(asked.served.reference)
     written = await asyncio.to_thread(
         write_outputs,
         asked.served,

@@ -10,7 +10,6 @@ from starlette.responses import JSONResponse, Response
 
 from app.dependencies import ServicesDep
 from app.protocols.open_inference.descriptions import config_of, metadata_of
-from app.protocols.readiness import answers_now
 from app.protocols.served_models import ServedModel, find_served
 from app.services import Services
 from app.version import fovea_version
@@ -68,7 +67,7 @@ async def config(services: ServicesDep, model: str, version: str | None = None) 
 async def model_ready(services: ServicesDep, model: str, version: str | None = None) -> Response:
     """200 if a request would be answered, were the model loaded for it first; 400 after it was unloaded on purpose."""
     served = await _find(services, model, version)
-    is_ready = answers_now(services, served.reference)
+    is_ready = (await services.model_control.states()).answers(served.reference)
     return JSONResponse({"name": model, "ready": is_ready}, status_code=200 if is_ready else 400)
 
 

@@ -12,13 +12,13 @@ from starlette.responses import JSONResponse, Response
 from app.dependencies import ServicesDep
 from app.errors import MalformedBody
 from app.inference.errors import ModelLoading
+from app.protocols.model_control import ModelStates
 from app.protocols.open_inference import MOST_REPOSITORY_BYTES
 from app.protocols.open_inference.messages import IndexRequest, LoadRequest
 from app.protocols.open_inference.request_body import parse_message, read_body
-from app.protocols.readiness import answers_now, is_loaded
 from app.protocols.served_models import PRETRAINED_VERSION, find_served
-from app.services import Services
 from models.errors import UnknownModel
+from models.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ async def index(request: Request, services: ServicesDep) -> Response:
     """Every version in the registry, and what of the catalogue is in memory."""
     body = await read_body(request, limit_bytes=MOST_REPOSITORY_BYTES)
     wanted = parse_message(body, IndexRequest)
-    entries = await asyncio.to_thread(_entries, services)
+    entries = await asyncio.to_thread(_entries, services.registry, await services.model_control.states())
     return JSONResponse([entry for entry in entries if not wanted.ready or entry["state"] == "READY"])
 
 
@@ -45,10 +45,9 @@ async def load(request: Request, services: ServicesDep, model: str) -> Response:
     served = await asyncio.to_thread(find_served, services.registry, model)
     try:
         async with asyncio.timeout(services.settings.request_timeout_s):
-            await services.engine.models.get(served.reference)
+            await services.model_control.load(served.reference)
     except TimeoutError as error:
         raise ModelLoading(f"{model} is still being loaded.", hint="Ask again: loading goes on.") from error
-    services.unloaded.discard(served.reference)
     return Response()
 
 
@@ -61,31 +60,27 @@ async def unload(request: Request, services: ServicesDep, model: str) -> Respons
     references = {served.reference}
     if len(served.versions) > 1:
         references |= {f"{model}/{version}" for version in served.versions}
-    for reference in sorted(references):
-        await services.engine.models.unload(reference)
-        services.unloaded.add(reference)
+    await services.model_control.unload(sorted(references))
     return Response()
 
 
-def _entries(services: Services) -> list[dict[str, JsonValue]]:
+def _entries(registry: Registry, states: ModelStates) -> list[dict[str, JsonValue]]:
     """In a thread: it reads the registry."""
     found = []
-    for name in services.registry.names():
+    for name in registry.names():
         try:
-            versions = services.registry.versions(name)
+            versions = registry.versions(name)
         except UnknownModel as error:  # deleted meanwhile
             log.info("%s is left out of the index: %s", name, error)
             continue
-        found += [_entry(services, name, version, f"{name}/{version}") for version in versions]
-    for model in services.engine.models.all():
-        if model.source.version is None:
-            found.append(_entry(services, model.source.name, PRETRAINED_VERSION, model.source.reference))
-    return found
+        found += [_entry(states, name, version, f"{name}/{version}") for version in versions]
+    pretrained = sorted(reference for reference in states.loaded if "/" not in reference)
+    return found + [_entry(states, reference, PRETRAINED_VERSION, reference) for reference in pretrained]
 
 
-def _entry(services: Services, name: str, version: int, reference: str) -> dict[str, JsonValue]:
-    if not answers_now(services, reference):
-        state, reason = "UNAVAILABLE", "unloaded" if reference in services.unloaded else "it could not be loaded"
+def _entry(states: ModelStates, name: str, version: int, reference: str) -> dict[str, JsonValue]:
+    if not states.answers(reference):
+        state, reason = "UNAVAILABLE", "unloaded" if reference in states.unloaded else "it could not be loaded"
     else:
-        state, reason = "READY", "" if is_loaded(services, reference) else "the first request loads it"
+        state, reason = "READY", "" if reference in states.loaded else "the first request loads it"
     return {"name": name, "version": str(version), "state": state, "reason": reason}

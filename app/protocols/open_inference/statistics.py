@@ -19,12 +19,11 @@ _NEVER = Duration()
 
 @router.get("/models/stats")
 async def all_statistics(services: ServicesDep) -> Response:
-    """Of every version that was asked for anything since the process started."""
+    """Of every version that was asked for anything since the server started."""
     entries = []
-    for reference in services.statistics.references():
+    for reference, found in (await services.model_control.statistics()).items():
         name, _, version = reference.partition("/")
-        number = int(version) if version else PRETRAINED_VERSION
-        entries.append(_entry(name, number, services.statistics.of(reference)))
+        entries.append(_entry(name, int(version) if version else PRETRAINED_VERSION, found))
     return JSONResponse({"model_stats": entries})
 
 
@@ -37,7 +36,10 @@ async def model_statistics(services: ServicesDep, model: str, version: str | Non
         references = {served.version: served.reference}
     else:
         references = {number: f"{model}/{number}" for number in served.versions}
-    entries = [_entry(model, number, services.statistics.of(reference)) for number, reference in references.items()]
+    found = await services.model_control.statistics()
+    entries = [
+        _entry(model, number, found.get(reference, ModelStatistics())) for number, reference in references.items()
+    ]
     return JSONResponse({"model_stats": entries})
 
 

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from starlette.responses import JSONResponse, Response
 
 from app.dependencies import ServicesDep
-from app.protocols.readiness import answers_now
+from app.protocols.model_control import ModelStates
 from app.protocols.served_models import ServedModel, find_served
 from app.services import Services
 
@@ -30,8 +30,8 @@ async def list_models(
 ) -> Response:
     """Names, those of the registry first, then of the catalogue what is in memory."""
     registered = await asyncio.to_thread(services.registry.names)
-    loaded = [model.source.name for model in services.engine.models.all() if model.source.version is None]
-    names = [*registered, *sorted(loaded)]
+    states = await services.model_control.states()
+    names = [*registered, *sorted(reference for reference in states.loaded if "/" not in reference)]
     end = next_page_token + limit
     page: dict[str, JsonValue] = {
         "models": [{"modelName": name, "modelUrl": name} for name in names[next_page_token:end]]
@@ -45,18 +45,19 @@ async def list_models(
 @router.get("/{model}/{version}")
 async def show_model(services: ServicesDep, model: str, version: str | None = None) -> Response:
     """One version, or with `all` every one."""
-    return JSONResponse(await asyncio.to_thread(_described, services, model, version))
+    states = await services.model_control.states()
+    return JSONResponse(await asyncio.to_thread(_described, services, states, model, version))
 
 
-def _described(services: Services, model: str, version: str | None) -> JsonValue:
+def _described(services: Services, states: ModelStates, model: str, version: str | None) -> JsonValue:
     """In a thread: it reads the registry."""
     if version != "all":
-        return [_entry(services, find_served(services.registry, model, version))]
+        return [_entry(services, states, find_served(services.registry, model, version))]
     versions = find_served(services.registry, model).versions
-    return [_entry(services, find_served(services.registry, model, str(number))) for number in versions]
+    return [_entry(services, states, find_served(services.registry, model, str(number))) for number in versions]
 
 
-def _entry(services: Services, served: ServedModel) -> JsonValue:
+def _entry(services: Services, states: ModelStates, served: ServedModel) -> JsonValue:
     """One worker: the engine, which serves the version, and loads it first if need be."""
     engine = services.engine
     loaded = next((model for model in engine.models.all() if model.source.reference == served.reference), None)
@@ -77,7 +78,7 @@ def _entry(services: Services, served: ServedModel) -> JsonValue:
             {
                 "id": "9000",
                 "startTime": since.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                "status": "READY" if answers_now(services, served.reference) else "UNLOADED",
+                "status": "READY" if states.answers(served.reference) else "UNLOADED",
                 "memoryUsage": 0 if loaded is None else loaded.predictor.size_bytes,
                 "pid": os.getpid(),
                 "gpu": is_gpu,

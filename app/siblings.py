@@ -1,0 +1,105 @@
+"""The servers that answer on one port: each listens on a Unix socket for what the others ask.
+
+A message is a JSON value; so is what it is answered with. Both end with their half of the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+log = logging.getLogger(__name__)
+
+DIRECTORY_VARIABLE: Final = "FOVEA_SIBLINGS"  # in the environment of each of them
+
+_ANSWERS_WITHIN_S: Final = 5.0
+
+Message = dict[str, Any]
+Answer = Callable[[Message], Awaitable[Any]]
+
+
+def siblings_directory() -> Path | None:
+    """Where the servers beside this one are to be found; None if it is alone."""
+    named = os.environ.get(DIRECTORY_VARIABLE)
+    return Path(named) if named else None
+
+
+def forget_sibling(directory: Path, pid: int) -> None:
+    """Takes away what a server left that was killed; for whoever started it."""
+    for path in directory.glob(f"{pid}-*.socket"):
+        path.unlink(missing_ok=True)
+
+
+class Siblings:
+    """The others of this server's port; none if it has the port to itself."""
+
+    def __init__(self, directory: Path | None) -> None:
+        """directory: private to the user, for whoever can write there is believed."""
+        self._directory = directory
+        self._own = f"{os.getpid()}-{id(self)}.socket"
+
+    @asynccontextmanager
+    async def listen(self, answer: Answer) -> AsyncIterator[None]:
+        """Answers what the others ask, as long as it is open."""
+        if self._directory is None:
+            yield
+            return
+        serving: set[asyncio.Task[None]] = set()
+
+        def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.create_task(_serve(answer, reader, writer))
+            serving.add(task)
+            task.add_done_callback(serving.discard)
+
+        path = self._directory / self._own
+        server = await asyncio.start_unix_server(serve, path)
+        try:
+            yield
+        finally:
+            server.close()
+            path.unlink(missing_ok=True)
+            for task in serving:
+                task.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
+
+    async def ask(self, message: Message, *, timeout_s: float = _ANSWERS_WITHIN_S) -> list[Any]:
+        """What each of the others says to it, all at once. Who does not answer in time is left out, with a log line."""
+        if self._directory is None:
+            return []
+        paths = [path for path in self._directory.glob("*.socket") if path.name != self._own]
+        answers = await asyncio.gather(*(self._ask(path, message, timeout_s) for path in paths))
+        return [answer for answered in answers for answer in answered]
+
+    async def _ask(self, path: Path, message: Message, timeout_s: float) -> list[Any]:
+        """One answer, or none."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                reader, writer = await asyncio.open_unix_connection(path)
+                try:
+                    writer.write(json.dumps(message).encode())
+                    writer.write_eof()
+                    return [json.loads(await reader.read())]
+                finally:
+                    writer.close()
+        except (ConnectionRefusedError, FileNotFoundError):
+            pass  # it has ended, or is about to begin
+        except (OSError, TimeoutError, ValueError) as error:
+            log.warning("a server of the same port did not answer %s: %s", message, str(error) or "it took too long")
+        return []
+
+
+async def _serve(answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        message = json.loads(await reader.read())
+        writer.write(json.dumps(await answer(message)).encode())
+        await writer.drain()
+    except Exception as error:  # whoever asked hears nothing then, and says so
+        log.warning("a server of the same port got no answer: %s", error)
+    finally:
+        writer.close()
