@@ -19,6 +19,7 @@ from app.cli.failure import Failure
 from app.cli.model_flags import given_values
 from app.cli.settings_command import settings_command, settings_of
 from app.descriptors import raise_descriptor_limit
+from app.light_imports import import_torchvision
 from app.local_stack import StackError
 from app.local_stack.address import check_port
 from app.local_stack.engine_process import EngineProcess, is_own_engine_wanted
@@ -52,6 +53,7 @@ def serve(**flags: Any) -> None:
 
 
 def _serve(settings: ApiSettings) -> None:
+    import_torchvision()
     import uvicorn
 
     from app.http_protocol import BoundedHttpProtocol

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -146,8 +146,14 @@ def layer_table(name: str) -> list[Layer]:
     ]
 
 
+_RANDOM_FILLS: Final = {Tensor.normal_, Tensor.uniform_}
+
+
 class _EmptyWeights(TorchFunctionMode):
-    """Makes parameters on the meta device. `torch.device("meta")` does too, but RegNet computes widths with tensors."""
+    """Makes parameters on the meta device, and draws no numbers for them.
+
+    `torch.device("meta")` makes them there too, but RegNet computes widths with tensors.
+    """
 
     def __torch_function__(
         self,
@@ -157,6 +163,10 @@ class _EmptyWeights(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Tensor | Any:
         options = dict(kwargs or {})
+        if func in _RANDOM_FILLS or getattr(func, "__module__", "") == nn.init.__name__:
+            filled: Tensor = args[0] if args else options["tensor"]
+            if filled.is_meta:  # where numbers are drawn in Python, by half of PyTorch's compiler
+                return filled
         if func in (torch.empty, torch.zeros, torch.ones) and options.get("device") is None:
             options["device"] = "meta"
         return func(*args, **options)

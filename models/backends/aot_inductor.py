@@ -10,7 +10,10 @@ from __future__ import annotations
 import _ctypes
 import ctypes
 import json
+import os
+import shlex
 import shutil
+import sys
 import weakref
 import zipfile
 from collections.abc import Sequence
@@ -41,7 +44,7 @@ class AotInductor:
         """See Compiler.why_not."""
         if device.type not in ("cpu", "cuda"):
             return f"AOTInductor makes no code for {device.type}"
-        return None if find_compiler() else "no C++ compiler is installed (g++ or clang++)"
+        return None if find_compiler() else "no C++ compiler is installed (g++, or what CXX names)"
 
     def build(
         self,
@@ -103,14 +106,9 @@ class AotInductorNetwork:
 
 
 def find_compiler() -> str | None:
-    """The C++ compiler that Inductor would take, if there is one."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        return shutil.which(get_cpp_compiler())
-    except InvalidCxxCompiler:
-        return None
+    """The C++ compiler that Inductor would take, if there is one, found without importing Inductor: that takes 2 s."""
+    command = shlex.split(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))
+    return shutil.which(command[0]) if command else None
 
 
 def build_part(part: Part, directory: Path, *, precision: Precision, device: torch.device) -> None:

@@ -48,6 +48,7 @@ def test_lines_of_a_worker_carry_the_id_of_the_request(shades: RunningApi, worke
     assert said_by("retried-by-2") == [
         f"job {job_id} is not queued: the message is a repeated one and is dropped",
     ]
+    assert [line for line in lines_of(worker) if job_id in json.dumps(line) and "request_id" not in line] == []
 
 
 def formatted(message: str, **extra: Any) -> dict[str, Any]:

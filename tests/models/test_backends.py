@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -368,6 +370,25 @@ def test_eager_bfloat16_leaves_the_float32_network_as_it_is(exports: Exports, mo
     assert chosen.backend.precision == "bfloat16"
     assert chosen.backend.size_bytes * 2 == eager.size_bytes
     assert {tensor.dtype for tensor in eager.graph.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("named", [None, "g++", "no-such-compiler", "g++ -O1", ""])
+def test_compiler_is_the_one_that_inductor_takes(monkeypatch: pytest.MonkeyPatch, named: str | None) -> None:
+    from torch._inductor import config, cpp_builder
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    monkeypatch.delenv("CXX", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CXX", named)
+    cpp_builder.cpp_compiler_search.cache_clear()
+    # as Inductor's configuration reads it, once, when it is imported
+    with config.patch({"cpp.cxx": (None, os.environ.get("CXX", "g++"))}):
+        try:
+            theirs = shutil.which(cpp_builder.get_cpp_compiler().split()[0])
+        except InvalidCxxCompiler:
+            theirs = None
+    cpp_builder.cpp_compiler_search.cache_clear()
+    assert find_compiler() == theirs
 
 
 def test_what_is_missing_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
