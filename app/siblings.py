@@ -6,6 +6,7 @@ A message is a JSON value; so is what it is answered with. Both end with their h
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import os
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 DIRECTORY_VARIABLE: Final = "FOVEA_SIBLINGS"  # in the environment of each of them
 
 _ANSWERS_WITHIN_S: Final = 5.0
+
+_numbers = itertools.count()
 
 Message = dict[str, Any]
 Answer = Callable[[Message], Awaitable[Any]]
@@ -42,7 +45,7 @@ class Siblings:
     def __init__(self, directory: Path | None) -> None:
         """directory: private to the user, for whoever can write there is believed."""
         self._directory = directory
-        self._own = f"{os.getpid()}-{id(self)}.socket"
+        self._own = f"{os.getpid()}-{next(_numbers)}.socket"  # short: a socket's path has 108 bytes at most
 
     @asynccontextmanager
     async def listen(self, answer: Answer) -> AsyncIterator[None]:
@@ -58,7 +61,12 @@ class Siblings:
             task.add_done_callback(serving.discard)
 
         path = self._directory / self._own
-        server = await asyncio.start_unix_server(serve, path)
+        try:
+            server = await asyncio.start_unix_server(serve, path)
+        except OSError as error:
+            log.warning("the other servers of this port cannot ask this one: %s", error)
+            yield
+            return
         try:
             yield
         finally:
@@ -84,7 +92,9 @@ class Siblings:
                 try:
                     writer.write(json.dumps(message).encode())
                     writer.write_eof()
-                    return [json.loads(await reader.read())]
+                    if said := await reader.read():
+                        return [json.loads(said)]
+                    log.warning("a server of the same port could not answer %s; its own line says why", message)
                 finally:
                     writer.close()
         except (ConnectionRefusedError, FileNotFoundError):

@@ -1,7 +1,8 @@
 """What the whole service costs on this machine: `python -m benchmarks.service`.
 
 Prints a table: start to ready, memory, submit to first optimizer step, upload of a large archive, and what HTTP and the
-engine add to a bare model call. Everything runs on loopback in a temporary home. Takes about two minutes.
+engine add to a bare model call: of eager PyTorch, so the server builds no other backends, which would take the cores.
+Everything runs on loopback in a temporary home. Takes about two minutes.
 """
 
 from __future__ import annotations
@@ -64,10 +65,11 @@ class Stack:
 def stack(home: Path) -> Iterator[Stack]:
     """`fovea up` on a free port, from its start to its end."""
     port = free_port()
+    env = {**os.environ, "FOVEA_BACKEND": "eager"}
     command = [sys.executable, "-m", "app.cli", "up", "--home", str(home), "--port", str(port)]
     log = (home.parent / "up.log").open("ab")
     began = time.perf_counter()
-    with log, subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL) as process:
+    with log, subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env) as process:
         try:
             url = f"http://127.0.0.1:{port}"
             wait_until_ready(url, process)

@@ -95,6 +95,7 @@ def test_model_that_only_another_process_cannot_load_is_not_ready(
     monkeypatch.setattr(two[1].services.engine.models, "failing_s", lambda: {"compass/1": 30.0})
     with client_of(two[0]) as first, client_of(two[1]) as second:
         first.load_model("compass")
+        assert "could not answer {'load': 'compass/1'}; its own line says why" in caplog.text
         assert "the weights of compass/1 are damaged" in caplog.text
         assert second.is_model_ready("compass"), "the first one answers"
         first.unload_model("compass")
@@ -173,6 +174,17 @@ def test_what_is_not_understood_is_not_answered(
             client.shutdown(socket.SHUT_WR)
             assert client.recv(1) == b""
     assert two[0].http.get("/v2/health/ready").status_code == 200
+
+
+def test_server_whose_socket_has_no_place_serves_all_the_same(
+    start_api: StartApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    monkeypatch.setenv(siblings.DIRECTORY_VARIABLE, str(long))
+    api = start_api()
+    assert "the other servers of this port cannot ask this one: AF_UNIX path too long" in caplog.text
+    assert api.http.get("/v2/models/stats").json() == {"model_stats": []}
 
 
 def test_lone_server_asks_nobody() -> None:
