@@ -162,11 +162,11 @@ def test_only_files_of_before_the_fix_are_given_an_epsilon() -> None:
 
 
 def test_file_made_without_an_epsilon_computes_the_same() -> None:
-    frozen = FrozenBatchNorm2d(3, eps=0.0)
+    frozen = FrozenBatchNorm2d(3, eps=0.0).double()  # 500 less 500 has few digits in float32
     frozen.weight.copy_(torch.tensor([1.0, 2.0, 3.0]))
     frozen.running_var.copy_(torch.tensor([1e-6, 1e-3, 1.0]))
     frozen.running_mean.copy_(torch.tensor([0.5, 0.1, -1.0]))
-    ours, pixels = nn.BatchNorm2d(3).eval(), torch.rand(2, 3, 4, 4)
+    ours, pixels = nn.BatchNorm2d(3).eval().double(), torch.rand(2, 3, 4, 4, dtype=torch.float64)
     state_dict: dict[str, Tensor] = {f"bn.{key}": tensor for key, tensor in frozen.state_dict().items()}
 
     changed = with_batch_norm_epsilon({**state_dict, "other": pixels}, was=0.0)
