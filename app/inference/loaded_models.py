@@ -25,7 +25,7 @@ from app.inference.loading_thread import LoadingThread
 from app.inference.lookups import Lookups
 from app.inference.model_source import ModelFinder, ModelSource
 from app.inference.returned_memory import return_memory
-from app.inference.warm_up import warm_up
+from app.inference.warm_up import BestBatches
 from models.backends import cuda_graphs
 from models.backends.backend import Backend
 from models.backends.choosing import PrecisionChoice
@@ -90,6 +90,7 @@ class LoadedModels:
         self._answering: dict[str, str] = {}  # the digest that a name or an alias was last answered with
         self._failed: dict[str, _Failed] = {}  # by digest
         self._loader = LoadingThread()
+        self._best_batches = BestBatches()  # for that thread
         self.on_change: Callable[[], None] = lambda: None  # a model came, went, failed, or runs in another way
 
     @property
@@ -190,7 +191,9 @@ class LoadedModels:
         """The model runs so from now on; which batches suit it then is measured beside."""
         model.predictor.backend = backend
         self.on_change()
-        measuring = self._loader.run(model.source.reference, partial(warm_up, model.predictor))
+        measuring = self._loader.run(
+            model.source.reference, partial(self._best_batches.warm_up, model.source, model.predictor)
+        )
         measuring.add_done_callback(lambda done: self._note_best_batch(model, done))
 
     def _note_best_batch(self, model: LoadedModel, measuring: asyncio.Future[int]) -> None:
@@ -301,10 +304,10 @@ class LoadedModels:
         self._check_fits(source)
         started_at = time.monotonic()
         try:
-            loaded = await self._loader.run(source.reference, partial(_load_now, source))
+            loaded = await self._loader.run(source.reference, partial(_load_now, source, self._best_batches))
         except OutOfDeviceMemory:
             self._make_room(source.size_bytes, beside=source.name)
-            loaded = await self._loader.run(source.reference, partial(_load_now, source))
+            loaded = await self._loader.run(source.reference, partial(_load_now, source, self._best_batches))
         self._make_room(loaded.predictor.size_bytes, beside=source.name)
         loaded.is_pinned = source.digest in self._pins.values()
         self._loaded[source.digest] = loaded
@@ -358,11 +361,11 @@ def newest_of(reference: str, models: Iterable[LoadedModel]) -> ModelSource | No
     return max(found, key=lambda model: model.loaded_at).source if found else None
 
 
-def _load_now(source: ModelSource) -> LoadedModel:
+def _load_now(source: ModelSource, best_batches: BestBatches) -> LoadedModel:
     """In the loading thread."""
     try:
         predictor = source.load()
-        return LoadedModel(source=source, predictor=predictor, best_batch=warm_up(predictor))
+        return LoadedModel(source=source, predictor=predictor, best_batch=best_batches.warm_up(source, predictor))
     except torch.OutOfMemoryError as error:
         raise OutOfDeviceMemory(
             f"{source.reference} does not fit into the device's memory.",

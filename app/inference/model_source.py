@@ -22,6 +22,7 @@ class ModelSource:
     architecture: str
     digest: str  # names the weights; should a version number ever come back, these are told apart by it
     size_bytes: int  # of the weights' file
+    options: frozenset[tuple[str, str]] = frozenset()  # of the architecture
     load: Callable[[], AnyPredictor]
 
     @property
@@ -59,6 +60,7 @@ class ModelFinder:
             architecture=manifest.architecture,
             digest=f"{manifest.reference} {manifest.sha256}",
             size_bytes=manifest.size_bytes,
+            options=frozenset(manifest.options.items()),
             load=lambda: Predictor.from_version(self._registry, version, self.device),
         )
 

@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from app.inference.model_source import ModelSource
 from models.backends.views import BATCH_IMAGES, largest_batch
 from models.manifest import Preset
 from models.predictor import AnyPredictor
@@ -19,6 +20,31 @@ _BRIEF_S = 0.1  # somebody urgent may come while a batch runs
 _PICTURE = (480, 640)  # px, height and width: what cameras and data sets have
 
 
+class BestBatches:
+    """Which batches suit the models of a device: measured once for all that have the same network.
+
+    Measuring is most of what loading a model takes. To be used from one thread.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[object, int] = {}
+
+    def warm_up(self, source: ModelSource, predictor: AnyPredictor) -> int:
+        """As the function, where the model's weights are the first of their network; else its first batches only."""
+        view, backend = _view_of(predictor), predictor.backend
+        network = (source.architecture, source.options, view.shape, backend.name, backend.precision)
+        known = self._known.get(network)
+        if known is None:
+            known = self._known[network] = warm_up(predictor)
+            return known
+        try:
+            for size in sorted({1, known}):
+                _seconds(predictor, view, size)
+        except torch.OutOfMemoryError:  # there was more room before
+            return warm_up(predictor)
+        return known
+
+
 def warm_up(predictor: AnyPredictor) -> int:
     """Runs batches of growing size, as far as time allows. Returns the best size, 1 to BATCH_IMAGES.
 
@@ -26,9 +52,7 @@ def warm_up(predictor: AnyPredictor) -> int:
     network.
     Raises what the network raises: a model that cannot predict is not to be served.
     """
-    preset = predictor.preset
-    side = (preset.crop_px, preset.crop_px) if isinstance(preset, Preset) else scaled_size(preset, *_PICTURE)
-    view = torch.full((preset.channels, *side), 127, dtype=torch.uint8)
+    view = _view_of(predictor)
     most = min(BATCH_IMAGES, largest_batch(view.shape))
     _seconds(predictor, view, 1)  # the slow one
     ends_at = time.perf_counter() + _BUDGET_S
@@ -48,6 +72,12 @@ def warm_up(predictor: AnyPredictor) -> int:
     best_s = _a_view(fastest)
     as_good = [size for size, seconds in fastest.items() if (seconds + _BESIDE_S) / size <= best_s * _AS_GOOD]
     return max((size for size in as_good if fastest[size] <= _BRIEF_S), default=as_good[0])
+
+
+def _view_of(predictor: AnyPredictor) -> torch.Tensor:
+    preset = predictor.preset
+    side = (preset.crop_px, preset.crop_px) if isinstance(preset, Preset) else scaled_size(preset, *_PICTURE)
+    return torch.full((preset.channels, *side), 127, dtype=torch.uint8)
 
 
 def _a_view(fastest: dict[int, float]) -> float:

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from app.inference import warm_up as warming
-from app.inference.warm_up import warm_up
+from app.inference.model_source import ModelSource
+from app.inference.warm_up import BestBatches, warm_up
 from models.architectures.catalog import build
 from models.architectures.garment_classifier import garment_classifier
+from models.backends.eager import EagerBackend
 from models.backends.views import BATCH_IMAGES
 from models.predictor import AnyPredictor
 from models.predictors.classification import Classifier
@@ -18,18 +20,26 @@ from models.predictors.classification import Classifier
 
 def best_of(monkeypatch: pytest.MonkeyPatch, seconds_of: Callable[[int, int], float]) -> int:
     """The best size of a network that takes so long. seconds_of: of a batch, by its size and how many were before."""
-    calls: dict[int, int] = {}
+    take(monkeypatch, seconds_of)
+    return warm_up(garments())
+
+
+def take(monkeypatch: pytest.MonkeyPatch, seconds_of: Callable[[int, int], float]) -> list[int]:
+    """Batches take so long from now on; the sizes of those that were run."""
+    sizes: list[int] = []
 
     def measured(predictor: AnyPredictor, view: torch.Tensor, size: int) -> float:
         assert view.shape == (1, 28, 28)
-        calls[size] = calls.get(size, -1) + 1
-        return seconds_of(size, calls[size])
+        sizes.append(size)
+        return seconds_of(size, sizes.count(size) - 1)
 
     monkeypatch.setattr(warming, "_seconds", measured)
-    entry = garment_classifier()
+    return sizes
+
+
+def garments() -> AnyPredictor:
     module = build("garment_classifier", num_categories=2)
-    predictor = Classifier(module, categories=("a", "b"), preset=entry.preset, device="cpu")
-    return warm_up(predictor)
+    return Classifier(module, categories=("a", "b"), preset=garment_classifier().preset, device="cpu")
 
 
 def test_larger_batch_is_taken_when_a_view_takes_less_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,3 +86,64 @@ def test_slow_network_is_not_tried_for_long(monkeypatch: pytest.MonkeyPatch) -> 
 
     assert best_of(monkeypatch, seconds_of) == 1
     assert set(tried) == {1}
+
+
+def source(name: str, **options: str) -> ModelSource:
+    return ModelSource(
+        name=name,
+        version=1,
+        architecture="garment_classifier",
+        digest=name,
+        size_bytes=1,
+        options=frozenset(options.items()),
+        load=garments,
+    )
+
+
+def test_models_of_one_network_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = take(monkeypatch, lambda size, _: 0.02 * size)
+    best = BestBatches()
+    assert best.warm_up(source("one"), garments()) == 4
+    assert len(sizes) > 4
+    sizes.clear()
+    assert best.warm_up(source("other"), garments()) == 4
+    assert sizes == [1, 4], "one alone, and the size that will be used"
+
+
+def test_other_networks_and_ways_to_run_them_are_measured_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    best = BestBatches()
+    take(monkeypatch, lambda size, _: 0.02 * size)
+    assert best.warm_up(source("one"), garments()) == 4
+    take(monkeypatch, lambda size, _: 0.12 * size)
+    assert best.warm_up(source("one", variant="wide"), garments()) == 1
+    faster = garments()
+    faster.backend = EagerBackend(faster.backend.graph, "cpu", "bfloat16")  # type: ignore[attr-defined]
+    assert best.warm_up(source("one"), faster) == 1
+    assert best.warm_up(source("one"), garments()) == 4
+
+
+def test_where_the_known_size_does_not_fit_it_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short_of_memory(size: int, _: int) -> float:
+        if size > 2:
+            raise torch.OutOfMemoryError
+        return 0.02 * size
+
+    best = BestBatches()
+    take(monkeypatch, lambda size, _: 0.02 * size)
+    assert best.warm_up(source("one"), garments()) == 4
+    take(monkeypatch, short_of_memory)
+    assert best.warm_up(source("other"), garments()) == 2
+    take(monkeypatch, lambda size, _: 0.02 * size)
+    assert best.warm_up(source("third"), garments()) == 4
+
+
+def test_network_that_cannot_predict_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: int) -> float:
+        raise RuntimeError
+
+    best = BestBatches()
+    take(monkeypatch, broken)
+    with pytest.raises(RuntimeError):
+        best.warm_up(source("one"), garments())
+    take(monkeypatch, lambda size, _: 0.02 * size)
+    assert best.warm_up(source("one"), garments()) == 4
