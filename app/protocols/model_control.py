@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pydantic import TypeAdapter
 
@@ -16,7 +16,8 @@ from app.inference.device_access import ModelMemory
 from app.inference.statistics import ModelStatistics, Statistics
 from app.siblings import Message, Siblings
 
-_STATISTICS = TypeAdapter(dict[str, ModelStatistics])
+_LOOKS_WITHIN_S: Final = 1.0  # probes wait for it, and often no longer than that
+_STATISTICS: Final = TypeAdapter(dict[str, ModelStatistics])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +60,7 @@ class ModelControl:
 
     async def states(self) -> ModelStates:
         """As they are in all processes."""
-        states = [self._states(), *await self._siblings.ask({"states": None})]
+        states = [self._states(), *await self._siblings.ask({"states": None}, timeout_s=_LOOKS_WITHIN_S)]
         return ModelStates(
             loaded=frozenset[str]().union(*(state["loaded"] for state in states)),
             unloaded=frozenset(states[0]["unloaded"]).intersection(*(state["unloaded"] for state in states)),
@@ -69,7 +70,10 @@ class ModelControl:
     async def statistics(self) -> dict[str, ModelStatistics]:
         """Of every version that was asked of any process since it started, in the order of their names."""
         found: dict[str, ModelStatistics] = {}
-        for answer in (self._told_statistics(), *await self._siblings.ask({"statistics": None})):
+        for answer in (
+            self._told_statistics(),
+            *await self._siblings.ask({"statistics": None}, timeout_s=_LOOKS_WITHIN_S),
+        ):
             for reference, statistics in _STATISTICS.validate_python(answer).items():
                 found.setdefault(reference, ModelStatistics()).add(statistics)
         return dict(sorted(found.items()))
