@@ -130,6 +130,7 @@ def _lifespan(
                 if instruments.shared is not None:
                     beside.append(asyncio.create_task(services.metrics.keep_others_informed()))
                 async with services.siblings.listen(services.model_control.answer):
+                    await services.model_control.begin()
                     yield {GATE: Gate(_check_room(settings, services.engine), instruments.http_requests.count)}
             finally:
                 for task in beside:

@@ -35,7 +35,8 @@ def run_worker(settings: WorkerSettings) -> int:
     """Runs until SIGTERM or SIGINT: then the run at hand stops at a checkpoint and is queued again."""
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     for name in ("celery.worker.strategy", "celery.app.trace"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # a job's lines are the supervisor's: these know no request
+        level = max(logging.WARNING, logging.getLogger().level)
+        logging.getLogger(name).setLevel(level)  # a job's lines are the supervisor's: these know no request
     home = Path(settings.home).resolve()
     owner = f"{socket.gethostname()}:{os.getpid()}"
     records = JobRecords(settings.redis_url, home / "runs", lease_s=settings.lease_s)

@@ -21,7 +21,7 @@ from app.cli.settings_command import settings_command, settings_of
 from app.descriptors import raise_descriptor_limit
 from app.light_imports import import_torchvision
 from app.local_stack import StackError
-from app.local_stack.address import check_port
+from app.local_stack.address import check_port, sockets_parent
 from app.local_stack.engine_process import EngineProcess, is_own_engine_wanted
 from app.local_stack.replicas import REPLICA, Replicas, replica_environment, replica_socket
 from app.local_stack.stack import child_environment
@@ -87,7 +87,7 @@ def _serve_many(settings: ApiSettings, flags: dict[str, Any]) -> None:
     from app import siblings
     from app.metrics import shared_values
 
-    with TemporaryDirectory(prefix="fovea-serve-") as directory:  # of mode 0700
+    with TemporaryDirectory(prefix="fovea-serve-", dir=sockets_parent()) as directory:  # of mode 0700
 
         def forget(pid: int) -> None:
             shared_values.forget_process(Path(directory), pid)

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+from app.inference.thread_priority import LOADS, stand_back
+
 log = logging.getLogger(__name__)
 
 _LONG_S: Final = 60.0  # the log says when one takes so long; most take a few seconds
@@ -25,7 +27,7 @@ class LoadingThread:
     """Works for one model at a time."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load", initializer=stand_back, initargs=(LOADS,))
         self._since: float | None = None  # of what it is at
 
     @property

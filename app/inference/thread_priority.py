@@ -1,4 +1,4 @@
-"""Threads that compute stand back for the one that answers: a refusal should not wait for a network."""
+"""Threads that compute stand back for the one that answers, and those that load models for those that predict."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import threading
 from contextlib import suppress
 from typing import Final
 
-_NICE: Final = 5  # a third of the event loop's weight, where both want the same core
+COMPUTES: Final = 5  # a third of the event loop's weight, where both want the same core
+LOADS: Final = 10  # a third of that
 
 
-def stand_back() -> None:
+def stand_back(nice: int = COMPUTES) -> None:
     """For a pool's threads to begin with. On Linux, where a nice value is a thread's own; elsewhere nothing."""
     if sys.platform == "linux":
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)

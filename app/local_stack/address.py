@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import tempfile
 
 from app.local_stack.errors import PortTaken
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 (not listened on)
+_LONGEST_PARENT = 60  # bytes
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -65,3 +68,9 @@ def _refusal(host: str, port: int, error: OSError) -> PortTaken:
     if error.errno == errno.EACCES:
         return PortTaken(f"Port {port} needs rights this user lacks.", hint="Choose one above 1023 with --port.")
     return PortTaken(f"Nothing can listen on {host}:{port} ({error.strerror}).", hint=_HOST_HINT)
+
+
+def sockets_parent() -> str:
+    """Where directories of Unix sockets may lie, whose paths have 108 bytes at most, and 104 on macOS."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) <= _LONGEST_PARENT else "/tmp"  # noqa: S108 -- only for what mkdtemp makes there

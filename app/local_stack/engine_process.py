@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from app.local_stack.address import sockets_parent
 from app.local_stack.child import die_with_parent
 from app.local_stack.errors import ChildDied
 from app.local_stack.pulse import Pulse
@@ -69,7 +70,7 @@ class EngineProcess:
 
         To be called in a thread that lives as long as the engine process shall. Raises ChildDied.
         """
-        self._directory = Path(tempfile.mkdtemp(prefix="fovea-engine-"))  # of mode 0700
+        self._directory = Path(tempfile.mkdtemp(prefix="fovea-engine-", dir=sockets_parent()))  # of mode 0700
         self._listener.bind(str(self.path))
         self._listener.listen(_BACKLOG)
         try:

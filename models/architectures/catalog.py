@@ -150,9 +150,10 @@ _RANDOM_FILLS: Final = {Tensor.normal_, Tensor.uniform_}
 
 
 class _EmptyWeights(TorchFunctionMode):
-    """Makes parameters on the meta device, and draws no numbers for them.
+    """Makes what `torch.empty` makes on the meta device, and draws no numbers for it.
 
-    `torch.device("meta")` makes them there too, but RegNet computes widths with tensors.
+    `torch.device("meta")` makes everything there, but RegNet computes widths with tensors, and ConvNeXt computes with
+    ones, which on that device is done in Python. What is made of ones and zeros is small.
     """
 
     def __torch_function__(
@@ -167,6 +168,6 @@ class _EmptyWeights(TorchFunctionMode):
             filled: Tensor = args[0] if args else options["tensor"]
             if filled.is_meta:  # where numbers are drawn in Python, by half of PyTorch's compiler
                 return filled
-        if func in (torch.empty, torch.zeros, torch.ones) and options.get("device") is None:
+        if func is torch.empty and options.get("device") is None:
             options["device"] = "meta"
         return func(*args, **options)

@@ -107,7 +107,10 @@ class AotInductorNetwork:
 
 def find_compiler() -> str | None:
     """The C++ compiler that Inductor would take, if there is one, found without importing Inductor: that takes 2 s."""
-    command = shlex.split(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))
+    try:
+        command = shlex.split(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))
+    except ValueError:  # an open quotation: Inductor takes that for none, too
+        return None
     return shutil.which(command[0]) if command else None
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -21,7 +22,7 @@ PROJECT_DIR = Path(__file__).resolve().parents[2]
 class ServedApi:
     """A process and a client of it."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[Any]
     http: httpx.Client
 
     def answers(self) -> bool:

@@ -372,7 +372,7 @@ def test_eager_bfloat16_leaves_the_float32_network_as_it_is(exports: Exports, mo
     assert {tensor.dtype for tensor in eager.graph.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("named", [None, "g++", "no-such-compiler", "g++ -O1", ""])
+@pytest.mark.parametrize("named", [None, "g++", "no-such-compiler", "g++ -O1", "'g++", ""])
 def test_compiler_is_the_one_that_inductor_takes(monkeypatch: pytest.MonkeyPatch, named: str | None) -> None:
     from torch._inductor import config, cpp_builder
     from torch._inductor.exc import InvalidCxxCompiler

@@ -11,7 +11,6 @@ from starlette.responses import JSONResponse, Response
 
 from app.dependencies import ServicesDep
 from app.errors import MalformedBody
-from app.inference.errors import ModelLoading
 from app.protocols.model_control import ModelStates
 from app.protocols.open_inference import MOST_REPOSITORY_BYTES
 from app.protocols.open_inference.messages import IndexRequest, LoadRequest
@@ -43,11 +42,7 @@ async def load(request: Request, services: ServicesDep, model: str) -> Response:
             "A model's configuration and files cannot be sent along.", hint="Publish a version of it: /v1/models."
         )
     served = await asyncio.to_thread(find_served, services.registry, model)
-    try:
-        async with asyncio.timeout(services.settings.request_timeout_s):
-            await services.model_control.load(served.reference)
-    except TimeoutError as error:
-        raise ModelLoading(f"{model} is still being loaded.", hint="Ask again: loading goes on.") from error
+    await services.model_control.load(served.reference)
     return Response()
 
 
