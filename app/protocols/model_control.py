@@ -33,6 +33,11 @@ class ModelStates:
     unloaded: frozenset[str]  # taken out of memory on purpose, and asked of no process since
     failing: frozenset[str]  # could not be loaded by one of them
 
+    @property
+    def pretrained(self) -> list[str]:
+        """Weights of the catalogue that are in memory, sorted."""
+        return sorted(reference for reference in self.loaded if "/" not in reference)
+
     def answers(self, reference: str) -> bool:
         """Whether every process can answer with it: loaded, or to be loaded and not taken out of memory on purpose."""
         return reference not in self.failing and (reference in self.loaded or reference not in self.unloaded)
@@ -75,7 +80,10 @@ class ModelControl:
         done, _ = await asyncio.wait([telling], timeout=longest_s)
         refused = [answer for task in done for answer in task.result() if answer is not None]
         if refused:
-            raise ModelLoading(f"Another process of this server did not load {reference}: {refused[0]}")
+            raise ModelLoading(
+                f"Another process of this server did not load {reference}: {refused[0]}",
+                hint="It may be tried again after half a minute.",
+            )
 
     async def unload(self, references: Sequence[str]) -> None:
         """Takes them out of memory everywhere. Raises ModelsError."""

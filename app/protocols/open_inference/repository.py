@@ -69,8 +69,7 @@ def _entries(registry: Registry, states: ModelStates) -> list[dict[str, JsonValu
             log.info("%s is left out of the index: %s", name, error)
             continue
         found += [_entry(states, name, version, f"{name}/{version}") for version in versions]
-    pretrained = sorted(reference for reference in states.loaded if "/" not in reference)
-    return found + [_entry(states, reference, PRETRAINED_VERSION, reference) for reference in pretrained]
+    return found + [_entry(states, reference, PRETRAINED_VERSION, reference) for reference in states.pretrained]
 
 
 def _entry(states: ModelStates, name: str, version: int, reference: str) -> dict[str, JsonValue]:

@@ -31,7 +31,7 @@ async def list_models(
     """Names, those of the registry first, then of the catalogue what is in memory."""
     registered = await asyncio.to_thread(services.registry.names)
     states = await services.model_control.states()
-    names = [*registered, *sorted(reference for reference in states.loaded if "/" not in reference)]
+    names = [*registered, *states.pretrained]
     end = next_page_token + limit
     page: dict[str, JsonValue] = {
         "models": [{"modelName": name, "modelUrl": name} for name in names[next_page_token:end]]
