@@ -12,7 +12,7 @@ from app.inference.engine import Engine
 from app.inference.lane import Priority
 from app.services import Services
 from app.settings import ApiSettings
-from models.registry import Registry
+from models.store.registry import Registry
 from workers.datasets.store import DatasetStore
 from workers.job_store import JobStore
 

@@ -26,8 +26,8 @@ from app.local_stack.engine_process import EngineProcess, is_own_engine_wanted
 from app.settings import ApiSettings
 from models.architectures import catalog
 from models.backends.choosing import Policy
-from models.nvjpeg import NvJpeg, open_nvjpeg
-from models.registry import Registry
+from models.images.nvjpeg import NvJpeg, open_nvjpeg
+from models.store.registry import Registry
 
 LOOKUP_EVERY_S: Final = 0.5  # what a worker publishes or promotes is seen this much later at most
 _LEAST_ARENA_BYTES: Final = 1024**3  # a view of 8192 px squared, the largest preset there can be, takes a fifth of it

@@ -49,7 +49,7 @@ from app.siblings import Siblings, siblings_directory
 from app.spool import Spool
 from app.version import fovea_version
 from models.architectures import catalog
-from models.registry import Registry
+from models.store.registry import Registry
 from workers.datasets.store import DatasetStore
 from workers.errors import StoreUnavailable
 from workers.idempotency_store import IdempotencyStore

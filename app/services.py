@@ -16,7 +16,7 @@ from app.protocols.model_control import ModelControl
 from app.settings import ApiSettings
 from app.siblings import Siblings
 from app.spool import Spool
-from models.registry import Registry
+from models.store.registry import Registry
 from workers.datasets.store import DatasetStore
 from workers.idempotency_store import IdempotencyStore
 from workers.job_store import JobStore

@@ -23,7 +23,7 @@ from app.client.bulk import Pace
 from app.schemas.models import UploadedManifest
 from benchmarks.service import Stack, photo_of, stack
 from models.architectures.catalog import build
-from models.state_dicts import save_state_dict
+from models.store.state_dicts import save_state_dict
 
 MODEL = "bench"
 CATEGORIES = 10

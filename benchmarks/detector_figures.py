@@ -24,8 +24,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from models.architectures.catalog import build, get_architecture, names
+from models.images.presets import scaled_size
 from models.manifest import ScalePreset
-from models.presets import scaled_size
 from workers.datasets.dataset import DatasetImage
 from workers.datasets.intake import ingest_archive
 from workers.datasets.store import DatasetStore, DatasetVersion

@@ -27,9 +27,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from models.architectures.catalog import get_architecture
-from models.images import decode_image
-from models.presets import preset_with_size, scale
-from models.state_dicts import module_from_state_dict, read_state_dict
+from models.images.decode import decode_image
+from models.images.presets import preset_with_size, scale
+from models.store.state_dicts import module_from_state_dict, read_state_dict
 from workers.datasets.dataset import SplitName
 from workers.datasets.intake import ingest_archive
 from workers.datasets.store import DatasetStore, DatasetVersion

@@ -31,7 +31,7 @@ from app.settings import ApiSettings
 from models.manifest import IMAGENET_MEAN, IMAGENET_STD, ManifestDraft, Preset
 from models.predictor import AnyPredictor, Predictor
 from models.predictors.classification import Classifier, ClassSelection
-from models.registry import Registry
+from models.store.registry import Registry
 
 PRESET = Preset(resize_px=256, crop_px=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 VIEWS, WARM_UP, AT_ONCE = 2000, 200, 32

@@ -40,12 +40,12 @@ from models.backends.eager import EagerBackend
 from models.backends.machine import best_precision
 from models.backends.views import ViewSize
 from models.errors import BackendError
-from models.images import DecodeJpeg, decode_image, encode_image
+from models.images.decode import DecodeJpeg, decode_image, encode_image
+from models.images.nvjpeg import open_nvjpeg
+from models.images.presets import resize_and_crop
 from models.manifest import Preset
-from models.nvjpeg import open_nvjpeg
 from models.predictor import Predictor
-from models.presets import resize_and_crop
-from models.registry import Registry
+from models.store.registry import Registry
 
 MODEL = "gpu-bench"
 BATCHES: Final = (1, 8, 32)

@@ -33,9 +33,9 @@ from app.client import Client
 from app.local_stack.address import free_port
 from app.schemas.models import UploadedManifest
 from models.architectures.catalog import build, get_architecture
-from models.images import decode_image
+from models.images.decode import decode_image
 from models.predictors.classification import Classifier
-from models.state_dicts import save_state_dict
+from models.store.state_dicts import save_state_dict
 from workers.fine_tune_config import FineTuneConfig, Hyperparameters
 
 MIB = 1024**2

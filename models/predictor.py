@@ -23,9 +23,9 @@ from models.backends.eager import EagerBackend
 from models.backends.graphs import Graph
 from models.backends.views import largest_batch
 from models.manifest import AnyPreset, Task
-from models.registry import ModelVersion, Registry
-from models.state_dicts import module_from_state_dict
-from models.weights import pretrained
+from models.store.registry import ModelVersion, Registry
+from models.store.state_dicts import module_from_state_dict
+from models.store.weights import pretrained
 
 Prediction = TypeVar("Prediction")
 Output = TypeVar("Output")

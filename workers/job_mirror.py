@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from models.storage import replace_file
+from models.store.storage import replace_file
 from workers.jobs import Job
 from workers.record import Record, now_ms
 from workers.run_directory import RunDirectory

@@ -17,7 +17,7 @@ from typing import Any
 from celery import signals
 from celery.exceptions import SecurityWarning
 
-from models.registry import Registry
+from models.store.registry import Registry
 from workers.errors import StoreUnavailable
 from workers.job_records import JobRecords
 from workers.log_lines import configure_logging

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from models.errors import UnknownAlias, UnknownModel
 from models.manifest import ManifestDraft
-from models.registry import PRODUCTION, ModelVersion, Registry
+from models.store.registry import PRODUCTION, ModelVersion, Registry
 from workers.evaluate_config import ResolvedEvaluate
 from workers.jobs import JobResult
 from workers.run_directory import RunConfig, RunDirectory, RunResult

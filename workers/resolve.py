@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from models.architectures import catalog
 from models.architectures.architecture import Architecture
 from models.errors import ModelsError, UnknownArchitecture
+from models.images.presets import preset_with_size
 from models.manifest import AnyPreset
-from models.presets import preset_with_size
-from models.registry import ModelVersion, Registry
+from models.store.registry import ModelVersion, Registry
 from workers.datasets.dataset import DatasetInfo
 from workers.datasets.store import DatasetStore
 from workers.errors import DatasetError, InvalidJob

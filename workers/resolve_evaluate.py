@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from models.architectures import catalog
 from models.errors import ModelsError, UnknownModel
-from models.registry import Registry
-from models.weights import find_pretrained
+from models.store.registry import Registry
+from models.store.weights import find_pretrained
 from workers.datasets.dataset import DatasetInfo
 from workers.datasets.store import DatasetStore
 from workers.errors import DatasetError, InvalidJob

@@ -28,7 +28,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.storage import replace_file
+from models.store.storage import replace_file
 from workers.fine_tune_config import ResolvedFineTune
 from workers.jobs import AnyConfig, JobFailure
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from models.errors import ModelsError
-from models.registry import Registry
-from models.storage import replace_file
+from models.store.registry import Registry
+from models.store.storage import replace_file
 from workers.errors import NO_SPACE, StoreUnavailable, UnknownJob
 from workers.exit_codes import EXIT_HANDED_BACK
 from workers.job_records import JobRecords

@@ -63,7 +63,7 @@ def half_blocks(png: bytes, *, in_colour: bool) -> Text:
 
 def draw_sheet(answers: Sequence[Answer], *, title: str) -> bytes:
     """A PNG of all that were wrong and as many others of each kind as fit."""
-    from models.drawing import Tile, contact_sheet
+    from models.drawing.contact_sheet import Tile, contact_sheet
 
     tiles = [
         Tile(

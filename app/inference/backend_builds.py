@@ -39,7 +39,7 @@ from models.backends.choosing import (
 from models.backends.eager import EagerBackend
 from models.backends.report import ExportIdentity, ExportReport
 from models.errors import ModelsError, NothingToCalibrateOn
-from models.registry import Registry
+from models.store.registry import Registry
 from workers.datasets.store import DatasetStore
 
 log = logging.getLogger(__name__)

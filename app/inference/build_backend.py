@@ -66,8 +66,8 @@ def _build(options: argparse.Namespace) -> int:
     from models.backends.eager import EagerBackend
     from models.errors import ModelsError
     from models.predictor import Predictor
-    from models.registry import Registry
-    from models.weights import find_pretrained
+    from models.store.registry import Registry
+    from models.store.weights import find_pretrained
     from workers.datasets.store import DatasetStore
 
     torch.set_num_threads(options.threads)

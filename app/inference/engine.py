@@ -39,7 +39,7 @@ from app.inference.returned_memory import LargePictures
 from models.backends.backend import BackendName
 from models.backends.choosing import PrecisionChoice
 from models.errors import ImageError, ImageTooLarge
-from models.images import DecodeJpeg, decode_image, encode_image, read_image_size
+from models.images.decode import DecodeJpeg, decode_image, encode_image, read_image_size
 from models.manifest import Task
 from models.predictor import AnyPredictor, Selection
 

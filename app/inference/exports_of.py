@@ -8,7 +8,7 @@ from pathlib import Path
 
 from models.backends.exports import Exports
 from models.manifest import DatasetReference
-from models.registry import Registry
+from models.store.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +29,7 @@ def exports_of(registry: Registry, weights_dir: Path, *, name: str, version: int
         found = registry.get(name, version)
         manifest = found.manifest
         return ModelExports(exports=Exports(found.exports_dir), weights=manifest.sha256, dataset=manifest.dataset)
-    from models.weights import find_pretrained, weights_path  # torch, which who waits for the lock does without
+    from models.store.weights import find_pretrained, weights_path  # torch, which who waits for the lock does without
 
     pretrained = find_pretrained(name)
     assert pretrained is not None

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from models.predictor import AnyPredictor, Predictor
-from models.registry import Registry
-from models.weights import find_pretrained
+from models.store.registry import Registry
+from models.store.weights import find_pretrained
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

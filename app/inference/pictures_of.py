@@ -14,7 +14,7 @@ from app.inference.calibration_dataset import own_version
 from models.backends.building import LEAST_TO_CALIBRATE_ON, LEAST_TO_VERIFY_ON, Pictures
 from models.backends.views import natural_views
 from models.errors import ModelsError
-from models.images import decode_image
+from models.images.decode import decode_image
 from models.manifest import DatasetReference
 from models.predictor import AnyPredictor
 from models.predictors.classification import ClassSelection

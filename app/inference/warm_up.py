@@ -8,9 +8,9 @@ import torch
 
 from app.inference.model_source import ModelSource
 from models.backends.views import BATCH_IMAGES, largest_batch
+from models.images.presets import scaled_size
 from models.manifest import Preset
 from models.predictor import AnyPredictor
-from models.presets import scaled_size
 
 _BUDGET_S = 1.0  # for finding the best size, beyond the one batch that every model gets
 _ROUNDS = 3  # by turns, since a machine's speed changes

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from models.errors import InvalidName, UnknownVersion
 from models.manifest import AnyPreset, Task
-from models.registry import ModelVersion, Registry
-from models.weights import find_pretrained
+from models.store.registry import ModelVersion, Registry
+from models.store.weights import find_pretrained
 
 PRETRAINED_VERSION = 1  # these protocols know numbers only; the catalogue's weights have one version each
 

@@ -23,7 +23,7 @@ from app.schemas.jobs import REQUESTS, JobType, JobTypes
 from models.architectures import architecture as catalogue
 from models.architectures.catalog import get_architecture, layer_table, names
 from models.manifest import Task
-from models.weights import weights_status
+from models.store.weights import weights_status
 
 _JOB_TYPES = {
     "fine_tune": "Train an architecture, or go on with a model, on a data set; publish the result.",

@@ -19,7 +19,7 @@ from app.routes.predicting import (
     split_categories,
 )
 from app.schemas.classify import Classification, ClassifyResponse, ImageClasses
-from models.drawing import annotate_classes
+from models.drawing.contact_sheet import annotate_classes
 from models.predictions import ClassScore
 from models.predictors.classification import ClassSelection
 

@@ -19,7 +19,7 @@ from app.schemas.datasets import Dataset, DatasetPage, DatasetUpload
 from app.services import Services
 from app.uploads import Form
 from models.manifest import Task
-from models.names import checked_name
+from models.store.names import checked_name
 from workers.datasets.archive import ArchiveLimits
 from workers.datasets.dataset import DatasetFormat, DatasetInfo
 from workers.datasets.export import ExportFormat, export_zip

@@ -23,10 +23,10 @@ from app.schemas.detect import Box, DetectResponse, ImageDetections, Keypoint
 from app.schemas.detect import Detection as DetectionAnswer
 from app.schemas.predict import Mask
 from models import predictions
-from models.detection_outputs import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD
-from models.overlay import annotate_detections
+from models.architectures.detection_outputs import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD
+from models.drawing.overlay import annotate_detections
+from models.images.tiling import MAX_OVERLAP, MAX_TILE_PX, MIN_TILE_PX, OVERLAP
 from models.predictors.detection import DetectionSelection, MaskForm
-from models.tiling import MAX_OVERLAP, MAX_TILE_PX, MIN_TILE_PX, OVERLAP
 
 router = APIRouter(prefix="/v1", tags=["Predict"])
 

@@ -29,9 +29,9 @@ from models.architectures.catalog import build_empty, get_architecture
 from models.backends.exports import Exports
 from models.errors import CorruptVersion, UnknownArchitecture, UnknownModel, VersionInUse
 from models.manifest import Manifest, ManifestDraft
-from models.registry import ModelVersion as RegisteredVersion
-from models.registry import Registry
-from models.state_dicts import check_keys, check_values, modern_keys, read_state_dict
+from models.store.registry import ModelVersion as RegisteredVersion
+from models.store.registry import Registry
+from models.store.state_dicts import check_keys, check_values, modern_keys, read_state_dict
 from workers.errors import DiskFull
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from app.routes.predicting import (
 from app.schemas.predict import Mask
 from app.schemas.segment import ImageSegments, Segment, SegmentResponse
 from models import predictions
-from models.overlay import annotate_segments
+from models.drawing.overlay import annotate_segments
 from models.predictors.segmentation import SegmentationSelection
 
 router = APIRouter(prefix="/v1", tags=["Predict"])

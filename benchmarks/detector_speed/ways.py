@@ -30,8 +30,8 @@ from models.backends.machine import best_precision
 from models.backends.openvino import OpenVino
 from models.backends.openvino_int8 import OpenVinoInt8
 from models.backends.views import ViewSize, natural_views
+from models.images.presets import scaled_size
 from models.manifest import AnyPreset
-from models.presets import scaled_size
 
 _SIDES = (480, 640)  # px, of the pictures
 _COMPILERS: dict[str, Compiler] = {

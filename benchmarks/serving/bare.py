@@ -70,8 +70,8 @@ def _classifier(options: argparse.Namespace) -> Step:
 def _detector(options: argparse.Namespace) -> Step:
     """torchvision's own detector, eager fp32."""
     from models.architectures.catalog import get_architecture
-    from models.images import decode_image
-    from models.presets import scale
+    from models.images.decode import decode_image
+    from models.images.presets import scale
 
     torch.set_num_threads(options.intra_threads)
     architecture = get_architecture(options.architecture)

@@ -34,7 +34,7 @@ def main() -> None:
 
     from models.architectures.catalog import build, get_architecture, names
     from models.manifest import ManifestDraft
-    from models.registry import Registry
+    from models.store.registry import Registry
     from workers.datasets.intake import ingest_archive
     from workers.datasets.store import DatasetStore
 

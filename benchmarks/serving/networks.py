@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from benchmarks.serving.machine import has_fast_bf16
 from models.architectures.catalog import build, get_architecture
 from models.backends.openvino import import_openvino
+from models.images.presets import resize_and_crop
 from models.manifest import IMAGENET_MEAN, IMAGENET_STD, Preset
-from models.presets import resize_and_crop
 
 Backend = Literal["eager", "channels_last", "compile", "openvino", "openvino_int8"]
 BACKENDS: Final = get_args(Backend)

@@ -1,6 +1,7 @@
 """Feature extractors inside our own detectors: torchvision's classification networks without their heads.
 
-Their state_dict keys are the classifier's, so its weights fit: see `backbone_keys` and `models.weights.load_backbone`.
+Their state_dict keys are the classifier's, so its weights fit: see `backbone_keys` and
+`models.store.weights.load_backbone`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 from models.manifest import IMAGENET_MEAN, IMAGENET_STD
 
 SCORE_THRESHOLD = 0.01
-IOU_THRESHOLD = 0.7  # little is suppressed here: models.detection_outputs decides
+IOU_THRESHOLD = 0.7  # little is suppressed here: models.architectures.detection_outputs decides
 MAX_CANDIDATES = 1000  # that go into non-maximum suppression
 MAX_DETECTIONS = 300
 SMALLEST_SIDE_PX = 1e-2

@@ -19,7 +19,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from models.architectures.architecture import Architecture, Backbone, Option, WeightsEntry
 from models.manifest import IMAGENET_MEAN, IMAGENET_STD, ScalePreset
 
-BOX_IOU_THRESHOLD = 0.7  # little is suppressed here: models.detection_outputs decides
+BOX_IOU_THRESHOLD = 0.7  # little is suppressed here: models.architectures.detection_outputs decides
 _SCORE_THRESHOLD = 0.05
 _MAX_DETECTIONS, _MAX_MASK_DETECTIONS = 300, 100  # masks are pasted at the image's size: 300 would take gigabytes
 

@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from models.backends.report import ExportIdentity, ExportReport
 from models.errors import BackendUnavailable
-from models.storage import sync_directory, sync_tree
-from models.temporary_directories import remove_abandoned_directories, temporary_directory
+from models.store.storage import sync_directory, sync_tree
+from models.store.temporary_directories import remove_abandoned_directories, temporary_directory
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from models.backends.detection.split import split
+from models.images.presets import normalise
 from models.manifest import AnyPreset
-from models.presets import normalise
 
 
 class ClassificationGraph(nn.Module):

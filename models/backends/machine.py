@@ -12,7 +12,7 @@ import torch
 
 from models.backends.backend import Precision
 
-_CODE = ("architectures", "backends", "presets.py")  # of the package `models`: what a network computes
+_CODE = ("architectures", "backends", "images/presets.py")  # of the package `models`: what a network computes
 _PROCESSOR_LINES = ("model name", "flags", "Features", "CPU part")
 
 

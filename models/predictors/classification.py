@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from models.backends.graphs import ClassificationGraph
+from models.images.presets import resize_and_crop
 from models.manifest import AnyPreset, Preset, Task
 from models.predictions import ClassScore
 from models.predictor import Predictor, Selection, batches
-from models.presets import resize_and_crop
 
 
 @dataclass(frozen=True, kw_only=True)

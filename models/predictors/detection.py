@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.architectures.detection_outputs import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD, keep_detections
 from models.backends.graphs import DetectionGraph
-from models.detection_outputs import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD, keep_detections
 from models.errors import NoMasks
+from models.images.presets import scale, scaled_size
+from models.images.resampling import enlarge
+from models.images.tiling import OVERLAP, Window, merge_views, windows
 from models.manifest import AnyPreset, ScalePreset, Task
+from models.masks.regions import Region, encode_region, polygons_of
 from models.predictions import Box, Detection, Keypoint
 from models.predictor import Predictor, Selection
-from models.presets import scale, scaled_size
-from models.resampling import enlarge
-from models.run_lengths import Region, encode_region, polygons_of
-from models.tiling import OVERLAP, Window, merge_views, windows
 
 MaskForm = Literal["rle", "polygon", "none"]
 

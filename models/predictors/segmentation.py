@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.backends.graphs import SegmentationGraph
-from models.colours import colour_of
+from models.drawing.colours import colour_of
+from models.images.presets import scale, scaled_size
+from models.images.resampling import enlarge_rows
 from models.manifest import AnyPreset, ScalePreset, Task
+from models.masks.regions import run_lengths_of
 from models.predictions import Segment, Segmentation
 from models.predictor import Predictor, Selection
-from models.presets import scale, scaled_size
-from models.resampling import enlarge_rows
-from models.run_lengths import run_lengths_of
 
 NONE = 255  # where no category is answered with, in maps
 

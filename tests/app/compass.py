@@ -15,7 +15,7 @@ from torch import Tensor
 from models.architectures.catalog import build
 from models.architectures.garment_classifier import garment_classifier
 from models.manifest import DatasetReference, ManifestDraft
-from models.registry import ModelVersion, Registry
+from models.store.registry import ModelVersion, Registry
 
 CATEGORIES = ("left", "right")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.settings import ApiSettings
-from models.registry import Registry
+from models.store.registry import Registry
 from tests.app.archives import image_folder_zip
 from tests.app.compass import publish_compass
 from tests.app.finders import finders_api, publish_finders

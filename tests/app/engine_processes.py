@@ -22,7 +22,7 @@ from app.inference.engine_process.server import EngineServer
 from app.inference.lane import Lane
 from app.inference.loaded_models import LoadedModels
 from app.settings import ApiSettings
-from models.registry import Registry
+from models.store.registry import Registry
 from tests.app.engines import finder_of
 from tests.cli.processes import running_below
 

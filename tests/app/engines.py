@@ -16,7 +16,7 @@ from app.inference.model_source import ModelFinder
 from app.inference.observer import Observer
 from models.architectures import catalog
 from models.predictors.classification import Classifier, ClassSelection
-from models.registry import Registry
+from models.store.registry import Registry
 
 ALL = ClassSelection()
 

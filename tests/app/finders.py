@@ -12,10 +12,10 @@ import torch
 
 from app.settings import ApiSettings
 from models.architectures.catalog import get_architecture
-from models.images import encode_image
+from models.images.decode import encode_image
 from models.manifest import ManifestDraft, Task
 from models.predictor import AnyPredictor, Predictor
-from models.registry import Registry
+from models.store.registry import Registry
 from tests.app.compass import publish_compass
 from tests.app.running_api import RunningApi, running_api
 from tests.models.spotter import CATEGORIES, Rectangle, detector, picture, segmenter

@@ -33,7 +33,7 @@ from models.backends.openvino_int8 import OpenVinoInt8
 from models.backends.report import ExportReport
 from models.manifest import DatasetReference
 from models.predictors.classification import ClassSelection
-from models.registry import Registry
+from models.store.registry import Registry
 from tests.app import pictures
 from tests.app.archives import image_folder_zip
 from tests.app.compass import publish_compass

@@ -15,9 +15,9 @@ from PIL import Image
 
 from app.schemas.detect import DetectResponse
 from models.architectures.catalog import build, get_architecture
+from models.masks.regions import decode_region
 from models.predictions import RunLengths
-from models.run_lengths import decode_region
-from models.weights import get_weights, weights_path
+from models.store.weights import get_weights, weights_path
 from tests.app.conftest import StartApi
 from tests.app.finders import png
 from tests.app.running_api import RunningApi

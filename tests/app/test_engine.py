@@ -24,12 +24,12 @@ from app.inference.model_source import ModelFinder, ModelSource
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph
 from models.errors import CorruptVersion, ModelsError, TooManyTiles, UnknownVersion, WeightsUnavailable
-from models.images import decode_image
+from models.images.decode import decode_image
 from models.predictions import ClassScore
 from models.predictor import AnyPredictor, Predictor
 from models.predictors.classification import Classifier, ClassSelection
 from models.predictors.detection import DetectionSelection
-from models.registry import ModelVersion, Registry
+from models.store.registry import ModelVersion, Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.engines import ALL, note_batches, with_engine

@@ -20,7 +20,7 @@ from models.predictor import Predictor
 from models.predictors.classification import ClassSelection
 from models.predictors.detection import DetectionSelection
 from models.predictors.segmentation import SegmentationSelection
-from models.registry import Registry
+from models.store.registry import Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.engine_processes import engine_at, local_engine, settings_of, until

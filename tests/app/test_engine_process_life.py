@@ -27,7 +27,7 @@ from app.local_stack.errors import ChildDied
 from app.local_stack.pulse import Pulse, beat
 from app.local_stack.stack import code_environment
 from models.predictors.classification import ClassSelection
-from models.registry import Registry
+from models.store.registry import Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.engine_processes import engine_at, engine_process_below, processes_below, settings_of

@@ -13,7 +13,7 @@ import httpx
 
 from models.architectures.catalog import build, get_architecture
 from models.manifest import ManifestDraft
-from models.registry import Registry
+from models.store.registry import Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.served_api import PROJECT_DIR, ServedApi

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from app.metrics.shared_values import DIRECTORY_VARIABLE
-from models.registry import Registry
+from models.store.registry import Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.engine_processes import processes_below

@@ -21,10 +21,10 @@ from app.inference.errors import WrongTask
 from app.inference.lane import Lane, Priority
 from app.settings import ApiSettings
 from models.errors import ImageError
-from models.images import decode_image
+from models.images.decode import decode_image
 from models.predictors.classification import Classifier, ClassSelection
 from models.predictors.detection import DetectionSelection
-from models.registry import Registry
+from models.store.registry import Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.engines import ALL, note_batches, with_engine

@@ -11,7 +11,7 @@ from app.inference import pictures_of as pictures_of_module
 from app.inference.pictures_of import pictures_of
 from models.backends.building import Pictures
 from models.errors import NothingToCalibrateOn
-from models.images import decode_image
+from models.images.decode import decode_image
 from models.manifest import DatasetReference
 from models.predictor import AnyPredictor, Predictor
 from tests.app.archives import image_folder_zip

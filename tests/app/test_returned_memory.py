@@ -10,7 +10,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from models.registry import Registry
+from models.store.registry import Registry
 from tests.app.compass import publish_compass
 from tests.app.served_api import served_api
 from tests.waiting import wait_until

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from app.schemas.segment import SegmentResponse
+from models.masks.regions import decode_region
 from models.predictions import RunLengths
-from models.run_lengths import decode_region
 from tests.app.finders import png
 from tests.app.running_api import RunningApi
 from tests.builders import exif_rotated

@@ -22,7 +22,7 @@ from app.inference.loaded_models import LoadedModel
 from app.protocols import model_control
 from app.siblings import Message, Siblings, forget_sibling
 from models.errors import CorruptVersion
-from models.registry import Registry
+from models.store.registry import Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi

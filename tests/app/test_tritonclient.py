@@ -14,9 +14,9 @@ from tritonclient import http
 from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException
 
-from models.images import decode_image
+from models.images.decode import decode_image
+from models.images.presets import apply_preset
 from models.manifest import ManifestDraft, Preset
-from models.presets import apply_preset
 from tests.app import finders as found_pictures
 from tests.app import pictures
 from tests.app.compass import CATEGORIES, compass_weights, publish_compass

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.masks import decode_mask, encode_mask
+from models.masks.coco_masks import decode_mask, encode_mask
 from tests.datasets.builders import (
     blocks,
     coco_archive,

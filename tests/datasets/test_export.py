@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from models.masks import decode_mask, encode_mask
+from models.masks.coco_masks import decode_mask, encode_mask
 from tests.datasets.builders import (
     NOW,
     blocks,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from models.masks import (
+from models.masks.coco_masks import (
     BrokenMask,
     box_of_mask,
     checked_counts,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models.colours import colour_of
-from models.drawing import Tile
+from models.drawing.colours import colour_of
+from models.drawing.contact_sheet import Tile
 from tests.datasets.builders import blocks, coco_archive, coco_object, folders, ingest, photo, picture, png_of
 from workers.datasets import preview
 from workers.datasets.preview import preview_png

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.masks import box_of_mask
+from models.masks.coco_masks import box_of_mask
 from tests.datasets.builders import codes, images_of, ingest, photo, the_finding, yolo_archive
 from workers.datasets.store import DatasetStore
 from workers.errors import UnusableDataset

@@ -11,8 +11,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from models.architectures.catalog import build, build_empty, get_architecture, names
 from models.errors import IncompatibleWeights, UnsupportedOption
-from models.state_dicts import modern_keys
-from models.weights import load_backbone, with_batch_norm_epsilon
+from models.store.state_dicts import modern_keys
+from models.store.weights import load_backbone, with_batch_norm_epsilon
 
 WITH_BACKBONE = [name for name in names() if get_architecture(name).backbone is not None]
 

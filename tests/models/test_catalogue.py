@@ -14,11 +14,11 @@ from torch import nn
 
 from models.architectures.architecture import Architecture, split_outputs
 from models.architectures.catalog import build, get_architecture, head_parameter_names, names
+from models.images.presets import apply_preset, normalise, preset_with_size
 from models.manifest import ManifestDraft, Preset
 from models.predictor import Predictor
 from models.predictors.classification import Classifier
-from models.presets import apply_preset, normalise, preset_with_size
-from models.registry import Registry
+from models.store.registry import Registry
 from tests.builders import gradient_tensor
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # on pictures this small a second one only waits

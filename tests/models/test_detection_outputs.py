@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.detection_outputs import keep_detections
+from models.architectures.detection_outputs import keep_detections
 
 
 def output() -> dict[str, Tensor]:

@@ -10,13 +10,13 @@ import torch
 
 from models.architectures.catalog import build, get_architecture
 from models.errors import NoMasks, TooManyTiles
+from models.images.presets import preset_with_size, scale
 from models.manifest import ManifestDraft, ScalePreset
+from models.masks.regions import decode_region
 from models.predictions import Box, Detection
 from models.predictor import Predictor
 from models.predictors.detection import DetectionSelection, Detector, MaskForm
-from models.presets import preset_with_size, scale
-from models.registry import Registry
-from models.run_lengths import decode_region
+from models.store.registry import Registry
 from tests.builders import gradient_tensor
 from tests.models.spotter import PRESET, Spotter, detector, picture
 

@@ -14,8 +14,8 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from models.architectures.architecture import Architecture
 from models.architectures.catalog import build, build_empty, get_architecture, head_parameter_names, layer_table, names
-from models.presets import preset_with_size
-from models.state_dicts import for_publishing, module_from_state_dict, read_state_dict, save_state_dict
+from models.images.presets import preset_with_size
+from models.store.state_dicts import for_publishing, module_from_state_dict, read_state_dict, save_state_dict
 from tests.builders import gradient_tensor
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # on pictures this small a second one only waits

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.drawing import Tile, annotate_classes, contact_sheet
+from models.drawing.contact_sheet import Tile, annotate_classes, contact_sheet
 from models.predictions import ClassScore
 from tests.builders import gradient_image, gradient_tensor
 

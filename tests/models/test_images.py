@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from models.errors import BrokenImage, ImageTooLarge, NotAnImage
-from models.images import decode_image, encode_image, read_image_size
+from models.images.decode import decode_image, encode_image, read_image_size
 from tests.builders import (
     HUGE_SIDE_PX,
     animated_gif,

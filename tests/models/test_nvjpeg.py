@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from models.errors import BrokenImage, ImageTooLarge
-from models.images import decode_image
+from models.images.decode import decode_image
+from models.images.nvjpeg import NvJpeg, largest_difference, on_gpu, open_nvjpeg
+from models.images.presets import resize_and_crop, resize_by_turns, scale
 from models.manifest import IMAGENET_MEAN, IMAGENET_STD, Preset, ScalePreset
-from models.nvjpeg import NvJpeg, largest_difference, on_gpu, open_nvjpeg
-from models.presets import resize_and_crop, resize_by_turns, scale
 from tests.builders import (
     cmyk_jpeg,
     encoded,

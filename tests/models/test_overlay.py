@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from models.colours import colour_of, ink_on
-from models.labels import Tag, font_for, place_tags
-from models.overlay import annotate_detections, annotate_segments, line_width
+from models.drawing.colours import colour_of, ink_on
+from models.drawing.labels import Tag, font_for, place_tags
+from models.drawing.overlay import annotate_detections, annotate_segments, line_width
+from models.masks.regions import Mask, run_lengths_of
 from models.predictions import Box, Detection, Keypoint, Segment
-from models.run_lengths import Mask, run_lengths_of
 from tests.builders import gradient_tensor
 
 

@@ -11,13 +11,13 @@ from torch import nn
 
 from models.architectures.catalog import build, get_architecture
 from models.errors import IncompatibleWeights, UnknownArchitecture, UnsupportedPreset
+from models.images.presets import apply_preset, preset_with_size
 from models.manifest import ManifestDraft
 from models.predictions import ClassScore
 from models.predictor import Predictor
 from models.predictors.classification import Classifier, top_classes
-from models.presets import apply_preset, preset_with_size
-from models.registry import ModelVersion, Registry
-from models.weights import get_weights, weights_path
+from models.store.registry import ModelVersion, Registry
+from models.store.weights import get_weights, weights_path
 from tests.builders import gradient_tensor
 
 CATEGORIES = ("ant", "bee", "wasp")

@@ -10,8 +10,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
 from models.architectures.catalog import build, get_architecture
-from models.manifest import Preset
-from models.presets import (
+from models.images.presets import (
     apply_preset,
     convert_channels,
     frame_view,
@@ -20,6 +19,7 @@ from models.presets import (
     preset_with_size,
     resize_and_crop,
 )
+from models.manifest import Preset
 from tests.builders import gradient_tensor
 
 IMAGENET = Preset(resize_px=256, crop_px=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -27,8 +27,8 @@ from models.errors import (
     VersionInUse,
 )
 from models.manifest import ManifestDraft
-from models.registry import MANIFEST_FILE, ModelVersion, Registry
-from models.temporary_directories import temporary_directory
+from models.store.registry import MANIFEST_FILE, ModelVersion, Registry
+from models.store.temporary_directories import temporary_directory
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -449,7 +449,7 @@ def test_full_disk_leaves_nothing_behind(registry: Registry, tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     publish(registry)
-    monkeypatch.setattr("models.registry.shutil.copyfile", no_space)
+    monkeypatch.setattr("models.store.registry.shutil.copyfile", no_space)
 
     with pytest.raises(OSError, match="No space"):
         registry.publish_file("ants-bees", tmp_path / "x", draft(), now=NOW)
@@ -479,7 +479,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from models.manifest import ManifestDraft
-from models.registry import Registry
+from models.store.registry import Registry
 root, weights, manifest = map(Path, sys.argv[1:])
 draft = ManifestDraft.model_validate_json(manifest.read_bytes())
 for _ in range(5):

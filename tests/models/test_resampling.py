@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from models.resampling import enlarge
+from models.images.resampling import enlarge
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import faster_coco_eval.core.mask as coco_mask
 import numpy as np
 import pytest
 
-from models.run_lengths import Mask, Region, decode_region, encode_region, polygons_of, run_lengths_of
+from models.masks.regions import Mask, Region, decode_region, encode_region, polygons_of, run_lengths_of
 
 
 def noise(height: int, width: int, *, seed: int = 0) -> Mask:

@@ -13,13 +13,13 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from models.architectures.catalog import build, get_architecture
-from models.colours import colour_of
+from models.drawing.colours import colour_of
+from models.images.presets import normalise, preset_with_size, scale
 from models.manifest import ManifestDraft
+from models.masks.regions import decode_region
 from models.predictor import Predictor
 from models.predictors.segmentation import SegmentationSelection, Segmenter, label_map
-from models.presets import normalise, preset_with_size, scale
-from models.registry import Registry
-from models.run_lengths import decode_region
+from models.store.registry import Registry
 from tests.builders import gradient_tensor
 from tests.models.spotter import picture, segmenter
 

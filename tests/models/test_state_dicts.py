@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.architectures.catalog import build, build_empty, get_architecture
 from models.errors import IncompatibleWeights, UnsafeWeights
-from models.state_dicts import (
+from models.store.state_dicts import (
     check_state_dict,
     check_values,
     for_publishing,

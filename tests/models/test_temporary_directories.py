@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.temporary_directories import remove_abandoned_directories, temporary_directory
+from models.store.temporary_directories import remove_abandoned_directories, temporary_directory
 from workers.disk_space import disk_full_errors
 from workers.errors import DiskFull
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.errors import TooManyTiles
-from models.tiling import MAX_VIEWS, Window, merge_views, windows
+from models.images.tiling import MAX_VIEWS, Window, merge_views, windows
 
 
 @pytest.mark.parametrize("size", [(1, 1), (640, 640), (640, 12), (1, 640)])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models.architectures.architecture import WeightsEntry
 from models.architectures.catalog import build, get_architecture, head_parameter_names
 from models.errors import IncompatibleWeights, UnknownWeights, UnsafeWeights, WeightsUnavailable
-from models.weights import (
+from models.store.weights import (
     find_pretrained,
     get_weights,
     load_base_state_dict,

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from models.architectures.catalog import get_architecture
 from models.manifest import DatasetReference, ScalePreset, Task
-from models.masks import box_of_mask, decode_mask, encode_mask
+from models.masks.coco_masks import box_of_mask, decode_mask, encode_mask
 from tests.workers.jobs_builders import a_config
 from workers.datasets.dataset import (
     DatasetImage,

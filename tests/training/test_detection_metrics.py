@@ -12,7 +12,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from models.masks import encode_mask
+from models.masks.coco_masks import encode_mask
 from workers.datasets.dataset import DatasetImage, DatasetObject
 from workers.training.detection import metrics
 from workers.training.detection.metrics import coco_scores

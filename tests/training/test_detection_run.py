@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.architectures.region_proposals import compute_proposals
-from models.registry import Registry
+from models.store.registry import Registry
 from tests.training.runs import a_run, hand_back_at
 from tests.training.shape_runs import CATEGORIES, a_detection_config, a_detection_dataset
 from workers.datasets.store import DatasetStore

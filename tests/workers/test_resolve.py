@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from models.architectures import catalog
-from models.registry import Registry
+from models.store.registry import Registry
 from tests.training.runs import a_dataset
 from tests.training.shape_runs import a_detection_dataset, a_segmentation_dataset
 from workers.datasets.store import DatasetStore

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from celery import Celery
 
-from models.registry import Registry
+from models.store.registry import Registry
 from tests.redis_server import RedisServer
 from tests.training.runs import a_dataset
 from tests.waiting import wait_until

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 
-from models.masks import area_of_mask
+from models.masks.coco_masks import area_of_mask
 from workers.datasets.dataset import DatasetImage, DatasetInfo, DatasetObject
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import yaml
 
-from models.masks import decode_mask, joined_polygon, polygons_of_mask
+from models.masks.coco_masks import decode_mask, joined_polygon, polygons_of_mask
 from workers.datasets.dataset import DatasetImage, DatasetInfo, DatasetObject
 
 

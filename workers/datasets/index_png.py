@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL.PngImagePlugin import PngImageFile
 
-from models.images import MAX_PIXELS
+from models.images.decode import MAX_PIXELS
 
 Indices = npt.NDArray[np.uint16]  # [H, W]
 

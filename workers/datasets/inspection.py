@@ -13,7 +13,7 @@ from PIL.GifImagePlugin import GifImageFile
 from torch import Tensor
 
 from models.errors import ImageError, ImageTooLarge, NotAnImage
-from models.images import MAX_PIXELS, decode_image, read_image_size, read_orientation
+from models.images.decode import MAX_PIXELS, decode_image, read_image_size, read_orientation
 from workers.datasets.archive import ArchivedFile
 from workers.datasets.in_order import in_order
 from workers.datasets.signatures import image_kind

@@ -10,9 +10,9 @@ from pathlib import Path
 from statistics import median_low
 from typing import IO, Literal
 
-from models.images import MAX_PIXELS
+from models.images.decode import MAX_PIXELS
 from models.manifest import Task
-from models.names import checked_name
+from models.store.names import checked_name
 from workers.datasets.archive import ArchiveLimits, UnpackedArchive, unpack_archive
 from workers.datasets.dataset import (
     DatasetFormat,

@@ -9,9 +9,9 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from models.drawing import Tile, contact_sheet, to_picture
+from models.drawing.contact_sheet import Tile, contact_sheet, to_picture
 from models.errors import ImageError
-from models.images import decode_image
+from models.images.decode import decode_image
 from workers.datasets.dataset import DatasetImage, DatasetInfo, SplitName
 from workers.datasets.findings import counted
 from workers.datasets.index_png import BadIndexPng, read_index_png

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from models.colours import BACKGROUND, Colour, colour_of, ink_on
-from models.masks import Mask, decode_mask
+from models.drawing.colours import BACKGROUND, Colour, colour_of, ink_on
+from models.masks.coco_masks import Mask, decode_mask
 from workers.datasets.dataset import VOID, DatasetObject
 
 _TINT = 0.45

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from models.masks import (
+from models.masks.coco_masks import (
     Box,
     BrokenMask,
     box_of_mask,

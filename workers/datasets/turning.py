@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from models.masks import Box
+from models.masks.coco_masks import Box
 
 _Value = TypeVar("_Value", bound=np.generic)
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from models.storage import replace_file
+from models.store.storage import replace_file
 from workers.exit_codes import EXIT_BUSY, EXIT_FAILED, EXIT_HANDED_BACK
 from workers.run_directory import RunDirectory
 

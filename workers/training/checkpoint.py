@@ -18,8 +18,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from models.architectures.architecture import Architecture
-from models.state_dicts import for_publishing, save_state_dict
-from models.storage import sync_directory
+from models.store.state_dicts import for_publishing, save_state_dict
+from models.store.storage import sync_directory
 from workers.errors import DiskFull
 from workers.fine_tune_config import ResolvedFineTune
 from workers.jobs import BestEpoch

@@ -10,9 +10,9 @@ from torch import nn
 
 from models.errors import RegistryError
 from models.predictor import module_of_version
-from models.registry import Registry
-from models.storage import replace_file
-from models.weights import find_pretrained, pretrained
+from models.store.registry import Registry
+from models.store.storage import replace_file
+from models.store.weights import find_pretrained, pretrained
 from workers.datasets.dataset import DatasetImage
 from workers.datasets.store import DatasetStore
 from workers.evaluate_config import ResolvedEvaluate

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from models.errors import ImageError
-from models.images import decode_image
+from models.images.decode import decode_image
 from workers.datasets.dataset import DatasetImage
 from workers.fine_tune_config import Augmentation
 from workers.training.failures import UnusableImage

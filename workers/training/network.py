@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.architectures.catalog import build, get_architecture
-from models.registry import Registry
-from models.weights import find_pretrained, load_backbone, load_base_state_dict, load_base_weights, pretrained
+from models.store.registry import Registry
+from models.store.weights import find_pretrained, load_backbone, load_base_state_dict, load_base_weights, pretrained
 from workers.fine_tune_config import ResolvedFineTune
 from workers.freezing import backbone_prefix, learning_names
 

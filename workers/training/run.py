@@ -8,10 +8,10 @@ import torch
 
 from models.architectures.catalog import get_architecture
 from models.errors import ModelsError
-from models.registry import Registry
-from models.state_dicts import read_state_dict
-from models.storage import replace_file
-from models.weights import load_base_state_dict
+from models.store.registry import Registry
+from models.store.state_dicts import read_state_dict
+from models.store.storage import replace_file
+from models.store.weights import load_base_state_dict
 from workers.publishing import production_version
 from workers.run_directory import Comparison, RunConfig, RunDirectory, RunResult
 from workers.training.checkpoint import TrainState, load_checkpoint, save_checkpoint, save_weights

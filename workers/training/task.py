@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.architectures.architecture import Architecture
 from models.errors import RegistryError
-from models.registry import ModelVersion, Registry
+from models.store.registry import ModelVersion, Registry
 from workers.datasets.dataset import DatasetImage
 from workers.evaluate_config import ResolvedEvaluate
 from workers.fine_tune_config import ResolvedFineTune

@@ -15,8 +15,8 @@ from torch import Generator, Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as transforms
 
+from models.images.presets import scaled_size
 from models.manifest import ScalePreset
-from models.presets import scaled_size
 
 MIN_ZOOM, MAX_ZOOM = 0.6, 1.6  # of the preset's scale
 COLOUR = 0.3  # brightness, contrast and saturation are changed by at most so much

@@ -21,7 +21,7 @@ from app.inference.loaded_models import LoadedModels
 from app.local_stack.pulse import beat
 from app.settings import ApiSettings
 from models.architectures import catalog
-from models.registry import Registry
+from models.store.registry import Registry
 from workers.log_lines import configure_logging
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from app.protocols.open_inference.messages import InputTensor
 from app.protocols.open_inference.request_body import IMAGE, Body
 from app.protocols.served_models import ServedModel
 from models.errors import ImageTooLarge
+from models.images.presets import frame_view, levels_of
 from models.manifest import Preset
-from models.presets import frame_view, levels_of
 
 _OVERSHOOT_LEVELS: Final = 64  # resizing floats may leave the range a little; what is further out is another scale
 

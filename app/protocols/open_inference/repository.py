@@ -17,7 +17,7 @@ from app.protocols.open_inference.messages import IndexRequest, LoadRequest
 from app.protocols.open_inference.request_body import parse_message, read_body
 from app.protocols.served_models import PRETRAINED_VERSION, find_served
 from models.errors import UnknownModel
-from models.registry import Registry
+from models.store.registry import Registry
 
 log = logging.getLogger(__name__)
 

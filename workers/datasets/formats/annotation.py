@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.masks import Box, Polygon
+from models.masks.coco_masks import Box, Polygon
 from workers.datasets.archive import ArchivedFile
 
 

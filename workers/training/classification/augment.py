@@ -14,8 +14,8 @@ from torch import Generator, Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from models.images.presets import convert_channels
 from models.manifest import Preset
-from models.presets import convert_channels
 
 MIN_AREA = 0.25  # share of the picture; torchvision's 0.08 loses small objects of small data sets
 MIN_ASPECT, MAX_ASPECT = 3 / 4, 4 / 3

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from models.images.presets import resize_and_crop
 from models.manifest import Preset
-from models.presets import resize_and_crop
 from workers.datasets.dataset import DatasetImage
 from workers.training.classification.augment import augment
 from workers.training.loading import EpochOptions, ImageBatches, load_batches, read_image

@@ -9,9 +9,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from models.drawing import Tile, contact_sheet
-from models.images import decode_image
-from models.storage import replace_file
+from models.drawing.contact_sheet import Tile, contact_sheet
+from models.images.decode import decode_image
+from models.store.storage import replace_file
 from workers.datasets.dataset import DatasetImage
 from workers.jobs import BestEpoch
 from workers.run_directory import RunDirectory

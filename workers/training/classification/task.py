@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from models.architectures.architecture import split_outputs
 from models.errors import RegistryError
+from models.images.presets import normalise
 from models.manifest import Preset
 from models.predictor import Predictor
-from models.presets import normalise
-from models.registry import ModelVersion, Registry
+from models.store.registry import ModelVersion, Registry
 from workers.datasets.dataset import DatasetImage
 from workers.jobs import BestEpoch
 from workers.run_directory import RunDirectory

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torchvision import tv_tensors
 
 from models.manifest import ScalePreset
-from models.masks import decode_mask
+from models.masks.coco_masks import decode_mask
 from workers.training.views import View, random_view, recoloured, through_view, uniform, whole_view
 
 VIEW_TRIES = 8

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from models.images.presets import scaled_size
 from models.manifest import ScalePreset
-from models.presets import scaled_size
 from workers.datasets.dataset import DatasetImage
 from workers.training.detection.augment import EncodedMasks, Sample, augment, look
 from workers.training.detection.proposals import ProposalCache

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from models.masks import area_of_mask
+from models.masks.coco_masks import area_of_mask
 from workers.datasets.dataset import DatasetImage
 
 MAX_DETECTIONS = 100  # an image: what COCO counts

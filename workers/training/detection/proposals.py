@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from models.architectures.region_proposals import compute_proposals
+from models.images.presets import scale, scaled_size
 from models.manifest import ScalePreset
-from models.presets import scale, scaled_size
-from models.storage import replace_file
+from models.store.storage import replace_file
 from workers.datasets.dataset import DatasetImage
 
 _DIRECTORY = "proposals"

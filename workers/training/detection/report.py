@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from models.drawing import Tile, contact_sheet, to_picture
-from models.images import decode_image
-from models.masks import decode_mask, polygons_of_mask
-from models.storage import replace_file
+from models.drawing.contact_sheet import Tile, contact_sheet, to_picture
+from models.images.decode import decode_image
+from models.masks.coco_masks import decode_mask, polygons_of_mask
+from models.store.storage import replace_file
 from workers.datasets.dataset import DatasetImage
 from workers.jobs import BestEpoch
 from workers.run_directory import RunDirectory

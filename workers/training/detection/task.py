@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.architectures.catalog import get_architecture
-from models.detection_outputs import keep_detections
+from models.architectures.detection_outputs import keep_detections
 from models.manifest import ScalePreset
-from models.masks import encode_mask
+from models.masks.coco_masks import encode_mask
 from models.predictor import module_of_version
-from models.registry import ModelVersion, Registry
+from models.store.registry import ModelVersion, Registry
 from workers.datasets.dataset import DatasetImage
 from workers.jobs import BestEpoch
 from workers.run_directory import RunDirectory

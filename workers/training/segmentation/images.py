@@ -15,9 +15,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
+from models.images.presets import scaled_size
 from models.manifest import ScalePreset
 from models.predictors.segmentation import SHORTEST_PX
-from models.presets import scaled_size
 from workers.datasets.dataset import VOID, DatasetImage
 from workers.training.failures import UnusableImage
 from workers.training.loading import EpochOptions, ImageBatches, load_batches, read_image

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from models.drawing import Tile, contact_sheet, to_picture
-from models.storage import replace_file
+from models.drawing.contact_sheet import Tile, contact_sheet, to_picture
+from models.store.storage import replace_file
 from workers.datasets.target_drawing import draw_label_map, fitted, legend
 from workers.jobs import BestEpoch
 from workers.run_directory import RunDirectory

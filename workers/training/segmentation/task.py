@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.images.presets import normalise, scaled_size
 from models.manifest import ScalePreset
 from models.predictor import Predictor
 from models.predictors.segmentation import label_map
-from models.presets import normalise, scaled_size
-from models.registry import ModelVersion, Registry
+from models.store.registry import ModelVersion, Registry
 from workers.datasets.dataset import VOID
 from workers.jobs import BestEpoch
 from workers.run_directory import RunDirectory

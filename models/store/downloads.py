@@ -10,7 +10,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from models.errors import WeightsUnavailable
-from models.storage import sync_directory
+from models.store.storage import sync_directory
 
 _CHUNK_BYTES = 1 << 20
 

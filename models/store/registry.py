@@ -31,11 +31,11 @@ from models.errors import (
     VersionInUse,
 )
 from models.manifest import Manifest, ManifestDraft
-from models.model_lock import ModelLock, hold_model_lock
-from models.names import checked_name
-from models.safetensors_header import count_parameters
-from models.storage import publish_directory, replace_file, sync_directory, version_numbers
-from models.temporary_directories import remove_abandoned_directories, temporary_directory
+from models.store.locks import ModelLock, hold_model_lock
+from models.store.names import checked_name
+from models.store.safetensors_header import count_parameters
+from models.store.storage import publish_directory, replace_file, sync_directory, version_numbers
+from models.store.temporary_directories import remove_abandoned_directories, temporary_directory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -178,7 +178,7 @@ class Registry:
         Raises InvalidName, UnknownArchitecture.
         """
         from models.architectures.catalog import get_architecture
-        from models.state_dicts import for_publishing, save_state_dict
+        from models.store.state_dicts import for_publishing, save_state_dict
 
         self.check_new_name(name)
         kept = for_publishing(get_architecture(draft.architecture), state_dict)
@@ -265,7 +265,7 @@ class Registry:
         Raises CorruptVersion.
         """
         from models.errors import UnsafeWeights
-        from models.state_dicts import read_state_dict
+        from models.store.state_dicts import read_state_dict
 
         manifest, path = version.manifest, version.state_dict_path
         try:

@@ -1,4 +1,4 @@
-"""Masks of predictions: regions of a picture as run lengths (`models.masks`) and polygons."""
+"""Masks of predictions: regions of a picture as run lengths (`models.masks.coco_masks`) and polygons."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import faster_coco_eval.core.mask as coco_mask
 import numpy as np
 import numpy.typing as npt
 
-from models.masks import decode_mask, polygons_of_mask
+from models.masks.coco_masks import decode_mask, polygons_of_mask
 from models.predictions import RunLengths
 
 Mask = npt.NDArray[np.bool_]

@@ -13,9 +13,9 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from models.architectures.architecture import Architecture, WeightsEntry
 from models.architectures.catalog import NO_OPTIONS, build_empty, get_architecture, head_parameter_names
-from models.downloads import download
 from models.errors import IncompatibleWeights, UnknownArchitecture, UnknownWeights, WeightsUnavailable
-from models.state_dicts import check_keys, modern_keys, module_from_state_dict, read_state_dict
+from models.store.downloads import download
+from models.store.state_dicts import check_keys, modern_keys, module_from_state_dict, read_state_dict
 
 DEFAULT = "DEFAULT"
 BATCH_NORM_EPSILON = 1e-5  # torch's default

@@ -12,11 +12,11 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from models.colours import BACKGROUND, Colour, colour_of
-from models.drawing import enlarged, to_picture
-from models.labels import Tag, draw_legend, place_tags
+from models.drawing.colours import BACKGROUND, Colour, colour_of
+from models.drawing.contact_sheet import enlarged, to_picture
+from models.drawing.labels import Tag, draw_legend, place_tags
+from models.masks.regions import decode_region
 from models.predictions import Box, Detection, Keypoint, Segment
-from models.run_lengths import decode_region
 
 Pixels = npt.NDArray[np.uint8]
 

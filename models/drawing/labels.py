@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from models.colours import Colour, ink_on
-from models.drawing import Font, line_height, shortened
+from models.drawing.colours import Colour, ink_on
+from models.drawing.contact_sheet import Font, line_height, shortened
 
 _SMALLEST_FONT_PX = 11
 _Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; px

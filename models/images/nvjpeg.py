@@ -1,7 +1,7 @@
 """JPEGs decoded by an NVIDIA GPU, so that bytes cross the bus and not pixels: torchvision's nvJPEG, in batches.
 
-It repeats colours where libjpeg interpolates them, so `models.images` offers only JPEGs with a colour a pixel, and what
-it does with those is compared before anything is served. Source: torchvision's decode_jpegs_cuda.cpp, 0.26 to 0.29.
+It repeats colours where libjpeg interpolates them, so `models.images.decode` offers only JPEGs with a colour a pixel, and
+what it does with those is compared before anything is served. Source: torchvision's decode_jpegs_cuda.cpp, 0.26 to 0.29.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from models.backends.views import natural_views
-from models.images import decode_image
+from models.images.decode import decode_image
 from models.manifest import ScalePreset
 
 log = logging.getLogger(__name__)

@@ -1,8 +1,8 @@
 """Bytes to pixels: the only decoder, so that training and serving see the same picture.
 
 JPEGs go through libjpeg-turbo by simplejpeg, everything else through Pillow with a fixed list of formats. A server on a
-GPU has plain JPEGs decoded there (`models.nvjpeg`); limits and orientation are looked after here all the same. Size is
-read from the header and checked before a pixel is decoded. ICC profiles are ignored, as torchvision and Pillow do.
+GPU has plain JPEGs decoded there (`models.images.nvjpeg`); limits and orientation are looked after here all the same. Size
+is read from the header and checked before a pixel is decoded. ICC profiles are ignored, as torchvision and Pillow do.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Drawings for people: labels, boxes and masks on an image, and contact sheets."""

@@ -1,0 +1,1 @@
+"""Masks of objects, as run lengths, arrays and polygons."""

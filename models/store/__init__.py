@@ -1,0 +1,1 @@
+"""Files of models: the registry, state_dicts and pretrained weights."""
