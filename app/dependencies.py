@@ -14,7 +14,7 @@ from app.services import Services
 from app.settings import ApiSettings
 from models.store.registry import Registry
 from workers.datasets.store import DatasetStore
-from workers.job_store import JobStore
+from workers.jobs.store import JobStore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from app.errors import IdempotencyMismatch, MalformedIdempotencyKey, RequestInProgress
 from workers.errors import StoreUnavailable
-from workers.idempotency_store import IdempotencyStore, InFlight, StoredAnswer
+from workers.jobs.idempotency_store import IdempotencyStore, InFlight, StoredAnswer
 
 log = logging.getLogger(__name__)
 

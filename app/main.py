@@ -52,8 +52,8 @@ from models.architectures import catalog
 from models.store.registry import Registry
 from workers.datasets.store import DatasetStore
 from workers.errors import StoreUnavailable
-from workers.idempotency_store import IdempotencyStore
-from workers.job_store import JobStore
+from workers.jobs.idempotency_store import IdempotencyStore
+from workers.jobs.store import JobStore
 from workers.log_lines import lines_about
 from workers.queue import enqueue, make_celery
 

@@ -18,8 +18,8 @@ from app.siblings import Siblings
 from app.spool import Spool
 from models.store.registry import Registry
 from workers.datasets.store import DatasetStore
-from workers.idempotency_store import IdempotencyStore
-from workers.job_store import JobStore
+from workers.jobs.idempotency_store import IdempotencyStore
+from workers.jobs.store import JobStore
 
 
 @dataclass(frozen=True, kw_only=True)

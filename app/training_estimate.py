@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from app.schemas.jobs import Estimate, MemoryEstimate
 from models.architectures.catalog import build_empty
+from workers.configs.fine_tune import ResolvedFineTune
+from workers.configs.freezing import learning_names
 from workers.datasets.dataset import DatasetInfo
-from workers.fine_tune_config import ResolvedFineTune
-from workers.freezing import learning_names
 
 _BYTES = 4  # of a float32
 _MOMENTS = {"sgd": 1, "adamw": 2}  # numbers the optimizer keeps for every one that learns

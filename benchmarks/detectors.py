@@ -30,11 +30,11 @@ from models.architectures.catalog import get_architecture
 from models.images.decode import decode_image
 from models.images.presets import preset_with_size, scale
 from models.store.state_dicts import module_from_state_dict, read_state_dict
+from workers.configs.fine_tune import Hyperparameters, ResolvedFineTune
+from workers.configs.recipes import complete
 from workers.datasets.dataset import SplitName
 from workers.datasets.intake import ingest_archive
 from workers.datasets.store import DatasetStore, DatasetVersion
-from workers.fine_tune_config import Hyperparameters, ResolvedFineTune
-from workers.recipes import complete
 from workers.run_directory import RunConfig, RunDirectory
 
 _LOOKS = 5  # timed images

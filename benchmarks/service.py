@@ -36,7 +36,7 @@ from models.architectures.catalog import build, get_architecture
 from models.images.decode import decode_image
 from models.predictors.classification import Classifier
 from models.store.state_dicts import save_state_dict
-from workers.fine_tune_config import FineTuneConfig, Hyperparameters
+from workers.configs.fine_tune import FineTuneConfig, Hyperparameters
 
 MIB = 1024**2
 READY_WITHIN_S = 120.0

@@ -19,13 +19,13 @@ from celery.exceptions import SecurityWarning
 
 from models.store.registry import Registry
 from workers.errors import StoreUnavailable
-from workers.job_records import JobRecords
+from workers.jobs.records import JobRecords
+from workers.jobs.redis_keys import QUEUE
 from workers.log_lines import configure_logging
 from workers.queue import enqueue, make_celery
-from workers.redis_keys import QUEUE
 from workers.settings import WorkerSettings
-from workers.supervisor import Supervisor, TrainerOptions
-from workers.sweeper import Sweeper
+from workers.supervision.supervisor import Supervisor, TrainerOptions
+from workers.supervision.sweeper import Sweeper
 from workers.tasks import register_tasks
 
 log = logging.getLogger(__name__)

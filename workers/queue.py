@@ -11,7 +11,7 @@ from celery.app.task import Context
 from kombu.exceptions import OperationalError
 
 from workers.errors import StoreUnavailable
-from workers.redis_keys import QUEUE
+from workers.jobs.redis_keys import QUEUE
 
 RUN_JOB = "fovea.run_job"
 _REQUEST_ID = "request_id"

@@ -29,8 +29,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.store.storage import replace_file
-from workers.fine_tune_config import ResolvedFineTune
-from workers.jobs import AnyConfig, JobFailure
+from workers.configs.fine_tune import ResolvedFineTune
+from workers.jobs.job import AnyConfig, JobFailure
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 

@@ -7,7 +7,7 @@ import click
 from app.cli.connection import connected, url_option
 from app.cli.output import json_option
 from app.cli.watching import print_job, watch_job
-from workers.evaluate_config import EvaluateConfig
+from workers.configs.evaluate import EvaluateConfig
 
 
 @click.command()

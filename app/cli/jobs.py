@@ -11,8 +11,8 @@ from app.cli.output import duration, json_option, metrics, print_facts, print_js
 from app.cli.watching import print_outcome, watch_job
 from app.client.jobs import ended_well
 from app.schemas.jobs import JobDetails
-from workers.fine_tune_config import ResolvedFineTune
-from workers.jobs import Job, JobStatus
+from workers.configs.fine_tune import ResolvedFineTune
+from workers.jobs.job import Job, JobStatus
 
 
 @click.group()

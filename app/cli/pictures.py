@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workers.datasets.signatures import HEAD_BYTES, image_kind, is_unreadable_image, suffix_kind
+from workers.datasets.archives.signatures import HEAD_BYTES, image_kind, is_unreadable_image, suffix_kind
 
 
 class Pictures:

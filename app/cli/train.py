@@ -14,8 +14,8 @@ from app.cli.model_flags import flags_of, given_values, refuse
 from app.cli.output import json_option, print_json
 from app.cli.uploading import intake_options, upload_pictures
 from app.cli.watching import print_job, watch_job
+from workers.configs.fine_tune import FineTuneConfig, Hyperparameters
 from workers.datasets.dataset import DatasetInfo
-from workers.fine_tune_config import FineTuneConfig, Hyperparameters
 
 Config = TypeVar("Config", bound=BaseModel)
 

@@ -12,8 +12,8 @@ from app.cli import EXIT_INTERRUPTED
 from app.cli.output import console, duration, metrics, print_json, text
 from app.client import Client
 from app.client.jobs import ended_well
-from workers.fine_tune_config import ResolvedFineTune
-from workers.jobs import BestEpoch, Job, JobEvent, JobProgress, JobStatus
+from workers.configs.fine_tune import ResolvedFineTune
+from workers.jobs.job import BestEpoch, Job, JobEvent, JobProgress, JobStatus
 
 
 def watch_job(client: Client, job: Job) -> Job:

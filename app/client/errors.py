@@ -12,7 +12,7 @@ ClientError
 from __future__ import annotations
 
 from app.schemas.problem import Problem
-from workers.jobs import Job
+from workers.jobs.job import Job
 
 
 class ClientError(Exception):

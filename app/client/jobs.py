@@ -20,9 +20,9 @@ from app.client.pages import PAGE_LIMIT, items, segment
 from app.client.transport import Call, Transport
 from app.schemas.jobs import JobDetails, JobMetrics, JobPage, JobPlan, MetricPoint, Report, ReportFile
 from app.schemas.page import Page
-from workers.evaluate_config import EvaluateConfig
-from workers.fine_tune_config import FineTuneConfig
-from workers.jobs import Job, JobEvent, JobStatus
+from workers.configs.evaluate import EvaluateConfig
+from workers.configs.fine_tune import FineTuneConfig
+from workers.jobs.job import Job, JobEvent, JobStatus
 
 _SILENCE_S = 60.0  # the server gives a sign of life more often than that
 

@@ -12,7 +12,7 @@ from app.inference.engine import Engine
 from app.metrics.instruments import Instruments
 from app.metrics.job_families import JobFamilies
 from workers.errors import StoreUnavailable
-from workers.job_store import JobFigures, JobStore
+from workers.jobs.store import JobFigures, JobStore
 
 log = logging.getLogger(__name__)
 

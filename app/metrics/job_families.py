@@ -10,9 +10,9 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from workers.job_store import JobFigures
-from workers.job_tally import BOUNDS_S, EndedJobs
-from workers.jobs import Job, JobStatus, JobType
+from workers.jobs.job import Job, JobStatus, JobType
+from workers.jobs.store import JobFigures
+from workers.jobs.tally import BOUNDS_S, EndedJobs
 
 _KIND: Final = ("type", "status")
 _RUNNING: Final = ("job_id", "model")  # `job` is Prometheus's own label: what it scraped

@@ -20,11 +20,11 @@ from app.services import Services
 from app.uploads import Form
 from models.manifest import Task
 from models.store.names import checked_name
-from workers.datasets.archive import ArchiveLimits
+from workers.datasets.archives.archive import ArchiveLimits
 from workers.datasets.dataset import DatasetFormat, DatasetInfo
-from workers.datasets.export import ExportFormat, export_zip
 from workers.datasets.intake import ingest_archive
-from workers.datasets.preview import preview_png
+from workers.datasets.output.export import ExportFormat, export_zip
+from workers.datasets.output.preview import preview_png
 from workers.datasets.store import DatasetStore
 from workers.errors import DamagedDataset, DatasetInUse, UnknownDataset
 

@@ -19,13 +19,13 @@ from app.routes.answers import json_answer, problems
 from app.schemas.jobs import EvaluateRequest, FineTuneRequest, JobDetails, JobEvents, JobPage, JobPlan, JobRequest
 from app.services import Services
 from app.training_estimate import estimate
+from workers.configs.evaluate import EvaluateConfig, ResolvedEvaluate
+from workers.configs.fine_tune import FineTuneConfig, ResolvedFineTune
+from workers.configs.resolve_evaluate import resolve_evaluate
+from workers.configs.resolve_fine_tune import resolve_fine_tune
 from workers.errors import StoreUnavailable, UnknownJob
-from workers.evaluate_config import EvaluateConfig, ResolvedEvaluate
-from workers.fine_tune_config import FineTuneConfig, ResolvedFineTune
-from workers.job_store import JobStore, new_job_id
-from workers.jobs import Job, JobEvent, JobStatus, JobType
-from workers.resolve import resolve_fine_tune
-from workers.resolve_evaluate import resolve_evaluate
+from workers.jobs.job import Job, JobEvent, JobStatus, JobType
+from workers.jobs.store import JobStore, new_job_id
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 

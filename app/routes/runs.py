@@ -17,7 +17,7 @@ from app.errors import UnknownFile
 from app.routes.answers import problems
 from app.schemas.jobs import Checkpoint, Checkpoints, JobMetrics, MetricPoint, Report, ReportFile
 from workers.errors import StoreUnavailable, UnknownJob
-from workers.job_store import JobStore
+from workers.jobs.store import JobStore
 from workers.run_directory import RunDirectory
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])

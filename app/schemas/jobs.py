@@ -1,4 +1,4 @@
-"""Jobs: what is asked for, and what there is to see. A job itself is `workers.jobs.Job`."""
+"""Jobs: what is asked for, and what there is to see. A job itself is `workers.jobs.job.Job`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated
 from pydantic import BaseModel, Discriminator, Field, Tag, field_validator
 
 from app.schemas.page import Page
-from workers.evaluate_config import EvaluateConfig
-from workers.fine_tune_config import FineTuneConfig
-from workers.jobs import AnyConfig, Job, JobEvent
+from workers.configs.evaluate import EvaluateConfig
+from workers.configs.fine_tune import FineTuneConfig
+from workers.jobs.job import AnyConfig, Job, JobEvent
 
 
 def _is_unicode(value: object) -> object:

@@ -1,7 +1,8 @@
-"""JPEGs decoded by an NVIDIA GPU, so that bytes cross the bus and not pixels: torchvision's nvJPEG, in batches.
+"""JPEGs decoded by an NVIDIA GPU with torchvision's nvJPEG, in batches, so that bytes cross the bus and not pixels.
 
-It repeats colours where libjpeg interpolates them, so `models.images.decode` offers only JPEGs with a colour a pixel, and
-what it does with those is compared before anything is served. Source: torchvision's decode_jpegs_cuda.cpp, 0.26 to 0.29.
+nvJPEG repeats chroma samples where libjpeg interpolates them, so `models.images.decode` offers only JPEGs without
+chroma subsampling, and compares its output for those before anything is served.
+Source: torchvision's decode_jpegs_cuda.cpp, 0.26 to 0.29.
 """
 
 from __future__ import annotations

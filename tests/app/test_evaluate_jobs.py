@@ -13,7 +13,7 @@ from models.architectures.catalog import build, get_architecture
 from models.manifest import ManifestDraft
 from tests.app.running_api import RunningApi
 from tests.app.test_requests import problem_of
-from workers.evaluate_config import EvaluateConfig, ResolvedEvaluate
+from workers.configs.evaluate import EvaluateConfig, ResolvedEvaluate
 
 PRETRAINED: dict[str, Any] = {"type": "evaluate", "model": "resnet18", "dataset": "shades"}
 

@@ -15,7 +15,7 @@ from tests.app.running_api import RunningApi
 from tests.app.test_requests import problem_of
 from tests.waiting import wait_until
 from workers.datasets.intake import ingest_archive
-from workers.idempotency_store import Claimed, IdempotencyStore, InFlight, StoredAnswer
+from workers.jobs.idempotency_store import Claimed, IdempotencyStore, InFlight, StoredAnswer
 
 JOB = {"model": "garment_classifier", "dataset": "shades"}
 

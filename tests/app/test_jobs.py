@@ -16,10 +16,10 @@ from tests.app.compass import publish_compass
 from tests.app.running_api import RunningApi
 from tests.app.test_requests import problem_of
 from tests.waiting import wait_until
-from workers.fine_tune_config import ResolvedFineTune
-from workers.job_records import JobRecords
-from workers.jobs import Job, JobFailure, JobStatus
-from workers.leases import Claim, Leases
+from workers.configs.fine_tune import ResolvedFineTune
+from workers.jobs.job import Job, JobFailure, JobStatus
+from workers.jobs.leases import Claim, Leases
+from workers.jobs.records import JobRecords
 from workers.run_directory import Line, MetricLine
 
 SMALL = {"model": "garment_classifier", "dataset": "shades", "hyperparameters": {"epochs": 3, "batch_size": 4}}

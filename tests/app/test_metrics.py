@@ -18,8 +18,8 @@ from tests.app.running_api import RunningApi
 from tests.app.test_engine import SlowLoading
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
-from workers.jobs import JobFailure, JobStatus
-from workers.leases import Leases
+from workers.jobs.job import JobFailure, JobStatus
+from workers.jobs.leases import Leases
 from workers.run_directory import Line
 
 SMALL = {"model": "garment_classifier", "dataset": "shades", "hyperparameters": {"epochs": 3, "batch_size": 4}}

@@ -9,7 +9,7 @@ from app.client import Client, ProblemError, ServerUnreachable, UnexpectedAnswer
 from app.client.transport import Call
 from app.local_stack.address import free_port
 from tests.cli.answers import ScriptedServer, problem
-from workers.fine_tune_config import FineTuneConfig
+from workers.configs.fine_tune import FineTuneConfig
 
 SYSTEM = Call(method="GET", path="/v1/system")
 CONFIG = FineTuneConfig(model="resnet18", dataset="ants-bees")

@@ -10,8 +10,8 @@ from tests.cli.pictures import write_pictures
 from tests.cli.processes import running_with
 from tests.cli.real_stack import real_stack
 from tests.waiting import wait_until
-from workers.fine_tune_config import FineTuneConfig, Hyperparameters
-from workers.jobs import Job, JobStatus
+from workers.configs.fine_tune import FineTuneConfig, Hyperparameters
+from workers.jobs.job import Job, JobStatus
 
 LONG_JOB = FineTuneConfig(
     model="garment_classifier",

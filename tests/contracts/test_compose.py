@@ -15,7 +15,7 @@ import yaml
 
 from app.settings import ApiSettings
 from workers.settings import WorkerSettings
-from workers.supervisor import TrainerOptions
+from workers.supervision.supervisor import TrainerOptions
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONTAINER_FILES = ("Dockerfile", ".dockerignore", "docker-compose.yml", "docker-compose.gpu.yml")

@@ -29,26 +29,26 @@ MODELS_MAY_IMPORT = {
 ONLY_IN = {
     "celery": {"workers/queue.py", "workers/tasks.py", "workers/main.py"},
     "kombu": {"workers/queue.py"},
-    "redis": {"workers/redis_connection.py", "workers/job_records.py"},
+    "redis": {"workers/jobs/redis_connection.py", "workers/jobs/records.py"},
 }
-SPEAK_REDIS = {"workers/job_records.py", "workers/job_events.py", "workers/idempotency_store.py"}
-KEYS = "workers/redis_keys.py"
+SPEAK_REDIS = {"workers/jobs/records.py", "workers/jobs/events.py", "workers/jobs/idempotency_store.py"}
+KEYS = "workers/jobs/redis_keys.py"
 # what the API may know of the workers: jobs, their store and queue, data sets, and how a job is resolved
 APP_MAY_IMPORT = (
     "workers.settings",
     "workers.queue",
-    "workers.jobs",
-    "workers.job_store",
-    "workers.job_tally",
-    "workers.idempotency_store",
+    "workers.jobs.job",
+    "workers.jobs.store",
+    "workers.jobs.tally",
+    "workers.jobs.idempotency_store",
     "workers.run_directory",
-    "workers.fine_tune_config",
-    "workers.evaluate_config",
-    "workers.freezing",
+    "workers.configs.fine_tune",
+    "workers.configs.evaluate",
+    "workers.configs.freezing",
     "workers.errors",
     "workers.log_lines",
-    "workers.resolve",
-    "workers.resolve_evaluate",
+    "workers.configs.resolve_fine_tune",
+    "workers.configs.resolve_evaluate",
     "workers.datasets",
     "workers.main",
 )
@@ -95,7 +95,7 @@ def test_celery_and_redis_have_their_rooms(source: str) -> None:
 
 @pytest.mark.parametrize("source", [*sources("app"), *sources("workers"), *sources("models")])
 def test_redis_is_spoken_to_by_few_and_under_keys_of_one_file(source: str) -> None:
-    assert "workers.redis_connection" not in imports(ROOT / source) or source in SPEAK_REDIS
+    assert "workers.jobs.redis_connection" not in imports(ROOT / source) or source in SPEAK_REDIS
     code = ast.parse((ROOT / source).read_text(encoding="utf-8"))
     texts = [node.value for node in ast.walk(code) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     assert source == KEYS or not [text for text in texts if text.startswith("fovea:")]

@@ -19,9 +19,9 @@ from app.metrics.job_families import JobFamilies
 from models.predictor import AnyPredictor
 from tests.app.exposed import Exposed
 from tests.workers.jobs_builders import a_job
-from workers.job_store import JobFigures
-from workers.job_tally import BOUNDS_S, EndedJobs
-from workers.jobs import JobProgress, JobStatus
+from workers.jobs.job import JobProgress, JobStatus
+from workers.jobs.store import JobFigures
+from workers.jobs.tally import BOUNDS_S, EndedJobs
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEPLOY = PROJECT / "deploy"

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from workers.datasets.archive import ArchivedFile, UnpackedArchive, unpack_archive
+from workers.datasets.archives.archive import ArchivedFile, UnpackedArchive, unpack_archive
 from workers.datasets.dataset import DatasetImage, Finding, SplitName
 from workers.datasets.formats.reading import LabelledFile
-from workers.datasets.inspection import ImageFacts
 from workers.datasets.intake import ingest_archive
 from workers.datasets.store import DatasetStore, DatasetVersion
+from workers.datasets.validation.inspection import ImageFacts
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

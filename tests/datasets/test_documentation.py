@@ -8,8 +8,8 @@ from typing import get_args
 
 from workers.datasets.dataset import DatasetFormat
 from workers.datasets.formats.catalog import FORMATS
-from workers.datasets.inspection import ProblemCode
-from workers.datasets.targets import Note, TargetProblemCode
+from workers.datasets.validation.inspection import ProblemCode
+from workers.datasets.validation.targets import Note, TargetProblemCode
 
 ROOT = Path(__file__).resolve().parents[2]
 _CODE = re.compile(r'(?:finding\(\s*"(?:error|warning|info)",\s*|code=|BadLine\(|_Unusable\()"(\w+)"')

@@ -23,8 +23,8 @@ from tests.datasets.builders import (
     voc_xml,
 )
 from workers.datasets.dataset import DatasetObject
-from workers.datasets.export import ExportFormat, export_zip
 from workers.datasets.intake import ingest_archive
+from workers.datasets.output.export import ExportFormat, export_zip
 from workers.datasets.store import DatasetStore, DatasetVersion
 from workers.errors import CannotExport
 
@@ -115,7 +115,7 @@ def test_equal_data_sets_make_equal_zips_in_small_pieces(store: DatasetStore) ->
 
 
 def test_large_data_set_is_sent_in_pieces(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.datasets.export._PIECE_BYTES", 1000)
+    monkeypatch.setattr("workers.datasets.output.export._PIECE_BYTES", 1000)
     version = ingest(store, voc_archive(count=40))
 
     assert max(len(piece) for piece in list(export_zip(store, version, "coco"))[:-1]) < 10_000

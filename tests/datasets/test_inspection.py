@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from tests.datasets.builders import archived, picture
-from workers.datasets import inspection
-from workers.datasets.inspection import ImageFacts, ImageProblem, inspect_images
+from workers.datasets.validation import inspection
+from workers.datasets.validation.inspection import ImageFacts, ImageProblem, inspect_images
 
 
 def inspected(directory: Path, files: Mapping[str, bytes], **options: int) -> dict[str, ImageFacts | ImageProblem]:

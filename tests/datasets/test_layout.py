@@ -8,8 +8,8 @@ import pytest
 
 from tests.datasets.builders import archived, facts
 from workers.datasets.formats.reading import LabelledFile
-from workers.datasets.image_findings import Sample
 from workers.datasets.layout import ImageLayout, disk_name
+from workers.datasets.validation.image_findings import Sample
 
 
 def placed(directory: Path, names_and_labels: dict[str, str]) -> dict[str, str]:

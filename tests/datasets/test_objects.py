@@ -27,7 +27,7 @@ from tests.datasets.builders import (
     yolo_archive,
 )
 from workers.datasets.store import DatasetStore
-from workers.datasets.turning import turned_box
+from workers.datasets.validation.exif_orientation import turned_box
 from workers.errors import UnusableDataset
 
 CATS = [coco_object(number) for number in range(6)]

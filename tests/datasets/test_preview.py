@@ -11,10 +11,10 @@ from PIL import Image
 from models.drawing.colours import colour_of
 from models.drawing.contact_sheet import Tile
 from tests.datasets.builders import blocks, coco_archive, coco_object, folders, ingest, photo, picture, png_of
-from workers.datasets import preview
-from workers.datasets.preview import preview_png
+from workers.datasets.output import preview
+from workers.datasets.output.preview import preview_png
+from workers.datasets.output.target_drawing import legend
 from workers.datasets.store import DatasetStore, DatasetVersion
-from workers.datasets.target_drawing import legend
 
 
 @pytest.fixture

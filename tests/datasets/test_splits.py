@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.datasets.splits import choose_validation
+from workers.datasets.validation.splits import choose_validation
 
 IMAGES = [(label, f"{label}{number:03}") for label in ("ants", "bees", "wasps") for number in range(50)]
 

@@ -219,6 +219,6 @@ with DatasetStore(pathlib.Path({str(tmp_path / "datasets")!r})).temporary() as p
 
 
 def test_store_loads_without_torch() -> None:
-    light = "import sys, workers.datasets.store, workers.datasets.archive; assert 'torch' not in sys.modules"
+    light = "import sys, workers.datasets.store, workers.datasets.archives.archive; assert 'torch' not in sys.modules"
 
     subprocess.run([sys.executable, "-c", light], check=True, cwd=Path(__file__).parents[2])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.datasets.builders import names_of, patched, tar_of, unpacked
-from workers.datasets.archive import ArchiveLimits
+from workers.datasets.archives.archive import ArchiveLimits
 from workers.errors import BrokenArchive, UnsafeArchive
 
 

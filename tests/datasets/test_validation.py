@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 
 from tests.datasets.builders import codes, facts, labelled, the_finding
-from workers.datasets.draft import ValidDataset
 from workers.datasets.formats.reading import LabelledFile, Reading
-from workers.datasets.inspection import ImageFacts, ImageProblem
-from workers.datasets.validation import validate
+from workers.datasets.validation.categories import validate
+from workers.datasets.validation.inspection import ImageFacts, ImageProblem
+from workers.datasets.validation.sample_filter import ValidDataset
 from workers.errors import UnusableDataset
 
 BROKEN = ImageProblem(code="unreadable_image", reason="It ends early.")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.datasets.builders import names_of, patched, unpacked, with_central_field, write_crowded_zip, zip_of
-from workers.datasets.archive import ArchiveLimits
-from workers.datasets.zip_archive import _CountedDirectory
+from workers.datasets.archives.archive import ArchiveLimits
+from workers.datasets.archives.zip_archive import _CountedDirectory
 from workers.errors import BrokenArchive, UnsafeArchive
 
 FLAGS, METHOD, UNPACKED_SIZE, LOCAL_OFFSET = 8, 10, 24, 42  # offsets in a central file header

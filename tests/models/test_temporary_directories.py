@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.store.temporary_directories import remove_abandoned_directories, temporary_directory
-from workers.disk_space import disk_full_errors
+from workers.datasets.disk_space import disk_full_errors
 from workers.errors import DiskFull
 
 

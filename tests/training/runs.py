@@ -18,7 +18,7 @@ from models.manifest import DatasetReference
 from tests.workers.jobs_builders import a_config
 from workers.datasets.intake import ingest_archive
 from workers.datasets.store import DatasetStore
-from workers.jobs import AnyConfig
+from workers.jobs.job import AnyConfig
 from workers.run_directory import RunConfig, RunDirectory
 from workers.training.journal import Journal
 

@@ -17,6 +17,7 @@ from models.architectures.catalog import get_architecture
 from models.manifest import DatasetReference, ScalePreset, Task
 from models.masks.coco_masks import box_of_mask, decode_mask, encode_mask
 from tests.workers.jobs_builders import a_config
+from workers.configs.fine_tune import ResolvedFineTune
 from workers.datasets.dataset import (
     DatasetImage,
     DatasetInfo,
@@ -26,7 +27,6 @@ from workers.datasets.dataset import (
     SplitSummary,
 )
 from workers.datasets.store import IMAGES_DIRECTORY, DatasetStore
-from workers.fine_tune_config import ResolvedFineTune
 
 CATEGORIES = ("ellipse", "rectangle")
 LABELS = ("background", *CATEGORIES)  # of segmentation

@@ -15,11 +15,11 @@ from models.architectures.region_proposals import compute_proposals
 from models.store.registry import Registry
 from tests.training.runs import a_run, hand_back_at
 from tests.training.shape_runs import CATEGORIES, a_detection_config, a_detection_dataset
+from workers.configs.evaluate import EvaluateConfig
+from workers.configs.resolve_evaluate import resolve_evaluate
 from workers.datasets.store import DatasetStore
-from workers.evaluate_config import EvaluateConfig
-from workers.publishing import publish
-from workers.resolve_evaluate import resolve_evaluate
 from workers.run_directory import RunDirectory
+from workers.supervision.publishing import publish
 from workers.training.detection.task import DetectionTask
 from workers.training.evaluate import evaluate_run
 from workers.training.failures import NonFiniteLoss

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from tests.training.runs import PROJECT_DIR, a_dataset, a_run, start_trainer
 from tests.waiting import wait_until
 from tests.workers.jobs_builders import a_config
-from workers.exit_codes import EXIT_BUSY, EXIT_FAILED
 from workers.run_directory import RunDirectory
+from workers.supervision.exit_codes import EXIT_BUSY, EXIT_FAILED
 from workers.training.run import train_run
 
 LONG = {"epochs": 10_000, "schedule": "none"}

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from models.store.registry import Registry
 from tests.training.runs import a_dataset, a_run, hand_back_at
 from tests.workers.jobs_builders import a_config
-from workers.publishing import publish
 from workers.run_directory import EventTail, RunDirectory
+from workers.supervision.publishing import publish
 from workers.training.classification.task import ClassificationTask
 from workers.training.failures import NonFiniteLoss, explain_failure
 from workers.training.ground import FenceLost

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from models.manifest import DatasetReference, Preset
-from workers.fine_tune_config import ResolvedFineTune, ResolvedHyperparameters
-from workers.job_store import JobStore, new_job_id
-from workers.jobs import Job
+from workers.configs.fine_tune import ResolvedFineTune, ResolvedHyperparameters
+from workers.jobs.job import Job
+from workers.jobs.store import JobStore, new_job_id
 
 GREY_28 = Preset(channels=1, resize_px=28, crop_px=28, mean=(0.5,), std=(0.5,))
 

@@ -12,10 +12,10 @@ import redis
 from tests.redis_server import RedisServer, free_port
 from tests.workers.jobs_builders import a_config, a_job, a_store
 from workers.errors import IllegalTransition, StoreUnavailable, UnknownJob
-from workers.job_store import JobStore
-from workers.jobs import JobFailure, JobStatus
-from workers.leases import Leases
-from workers.record import Record
+from workers.jobs.job import JobFailure, JobStatus
+from workers.jobs.leases import Leases
+from workers.jobs.record import Record
+from workers.jobs.store import JobStore
 
 
 @pytest.fixture

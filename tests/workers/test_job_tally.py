@@ -10,10 +10,10 @@ import pytest
 
 from tests.redis_server import RedisServer
 from tests.workers.jobs_builders import a_job, a_store
-from workers.job_store import JobStore
-from workers.job_tally import BOUNDS_S, EndedJobs, increments, read_tally
-from workers.jobs import Job, JobFailure, JobStatus
-from workers.leases import Leases
+from workers.jobs.job import Job, JobFailure, JobStatus
+from workers.jobs.leases import Leases
+from workers.jobs.store import JobStore
+from workers.jobs.tally import BOUNDS_S, EndedJobs, increments, read_tally
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import redis
 
 from tests.waiting import wait_until
 from tests.workers.jobs_builders import a_job, a_store
-from workers.job_store import JobStore
-from workers.jobs import JobFailure, JobResult, JobStatus
-from workers.leases import Claim, LeaseLost, Leases
+from workers.jobs.job import JobFailure, JobResult, JobStatus
+from workers.jobs.leases import Claim, LeaseLost, Leases
+from workers.jobs.store import JobStore
 from workers.run_directory import Line
 
 LOST = JobFailure(code="trainer_killed", message="killed")

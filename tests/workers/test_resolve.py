@@ -11,10 +11,10 @@ from models.architectures import catalog
 from models.store.registry import Registry
 from tests.training.runs import a_dataset
 from tests.training.shape_runs import a_detection_dataset, a_segmentation_dataset
+from workers.configs.fine_tune import FineTuneConfig, ResolvedFineTune
+from workers.configs.resolve_fine_tune import resolve_fine_tune
 from workers.datasets.store import DatasetStore
 from workers.errors import InvalidJob
-from workers.fine_tune_config import FineTuneConfig, ResolvedFineTune
-from workers.resolve import resolve_fine_tune
 
 
 def resolve(home: Path, **wanted: Any) -> ResolvedFineTune:

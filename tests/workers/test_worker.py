@@ -18,8 +18,8 @@ from tests.training.runs import a_dataset
 from tests.waiting import wait_until
 from tests.workers.jobs_builders import GREY_28, a_config, a_job, a_store
 from tests.workers.worker_process import WorkerProcess
-from workers.job_store import JobStore
-from workers.jobs import Job, JobStatus
+from workers.jobs.job import Job, JobStatus
+from workers.jobs.store import JobStore
 from workers.queue import enqueue, make_celery
 
 SHORT = {"epochs": 3}

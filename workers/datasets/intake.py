@@ -13,7 +13,7 @@ from typing import IO, Literal
 from models.images.decode import MAX_PIXELS
 from models.manifest import Task
 from models.store.names import checked_name
-from workers.datasets.archive import ArchiveLimits, UnpackedArchive, unpack_archive
+from workers.datasets.archives.archive import ArchiveLimits, UnpackedArchive, unpack_archive
 from workers.datasets.dataset import (
     DatasetFormat,
     DatasetImage,
@@ -23,19 +23,19 @@ from workers.datasets.dataset import (
     SplitName,
     SplitSummary,
 )
-from workers.datasets.draft import ValidDataset
+from workers.datasets.disk_space import disk_full_errors
 from workers.datasets.findings import by_severity, counted, finding
 from workers.datasets.fingerprint import fingerprint
 from workers.datasets.formats.catalog import read_files
 from workers.datasets.formats.reading import Reading
-from workers.datasets.image_findings import Sample
-from workers.datasets.inspection import ImageFacts, ImageProblem, inspect_images
 from workers.datasets.layout import ImageLayout
 from workers.datasets.store import IMAGES_DIRECTORY, DatasetStore, DatasetVersion
-from workers.datasets.validation import validate
-from workers.datasets.validation_label_maps import validate_label_maps
-from workers.datasets.validation_objects import validate_objects
-from workers.disk_space import disk_full_errors
+from workers.datasets.validation.categories import validate
+from workers.datasets.validation.image_findings import Sample
+from workers.datasets.validation.inspection import ImageFacts, ImageProblem, inspect_images
+from workers.datasets.validation.label_maps import validate_label_maps
+from workers.datasets.validation.objects import validate_objects
+from workers.datasets.validation.sample_filter import ValidDataset
 
 _VALIDATIONS = {
     "classification": validate,

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from models.manifest import Task
 from workers.datasets.dataset import DatasetImage, DatasetObject, SplitName
-from workers.datasets.image_findings import Sample
-from workers.datasets.in_order import in_order
-from workers.datasets.label_maps import write_label_map
-from workers.datasets.targets import TargetObject
+from workers.datasets.parallel_map import in_order
+from workers.datasets.validation.image_findings import Sample
+from workers.datasets.validation.label_map_files import write_label_map
+from workers.datasets.validation.targets import TargetObject
 
 _NAME_BYTES = 150  # of the 255 that file systems take
 _SUFFIX_LENGTH = 10

@@ -23,7 +23,7 @@ from models.store.names import checked_name
 from models.store.storage import publish_directory, replace_file, sync_directory, version_numbers
 from models.store.temporary_directories import remove_abandoned_directories, temporary_directory
 from workers.datasets.dataset import DatasetImage, DatasetInfo, SplitName
-from workers.disk_space import disk_full_errors
+from workers.datasets.disk_space import disk_full_errors
 from workers.errors import DamagedDataset, UnknownDataset, UnknownDatasetVersion
 
 INFO_FILE = "dataset.json"

@@ -1,6 +1,6 @@
 """`python -m workers.training RUN_DIR`: trains the run in that directory, or goes on where it stopped.
 
-By hand: kill it, start it again, look at its files. Exit codes are in `workers.exit_codes`.
+By hand: kill it, start it again, look at its files. Exit codes are in `workers.supervision.exit_codes`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO
 
 from models.store.storage import replace_file
-from workers.exit_codes import EXIT_BUSY, EXIT_FAILED, EXIT_HANDED_BACK
 from workers.run_directory import RunDirectory
+from workers.supervision.exit_codes import EXIT_BUSY, EXIT_FAILED, EXIT_HANDED_BACK
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 

@@ -20,9 +20,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from models.architectures.architecture import Architecture
 from models.store.state_dicts import for_publishing, save_state_dict
 from models.store.storage import sync_directory
+from workers.configs.fine_tune import ResolvedFineTune
 from workers.errors import DiskFull
-from workers.fine_tune_config import ResolvedFineTune
-from workers.jobs import BestEpoch
+from workers.jobs.job import BestEpoch
 
 FORMAT_VERSION = 1
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from workers.jobs import BestEpoch
+from workers.jobs.job import BestEpoch
 from workers.run_directory import MetricLine
 
 

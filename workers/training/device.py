@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from workers.fine_tune_config import Precision
+from workers.configs.fine_tune import Precision
 
 
 def pick_device(wanted: str) -> torch.device:

@@ -13,9 +13,9 @@ from models.predictor import module_of_version
 from models.store.registry import Registry
 from models.store.storage import replace_file
 from models.store.weights import find_pretrained, pretrained
+from workers.configs.evaluate import ResolvedEvaluate
 from workers.datasets.dataset import DatasetImage
 from workers.datasets.store import DatasetStore
-from workers.evaluate_config import ResolvedEvaluate
 from workers.run_directory import RunConfig, RunDirectory, RunResult
 from workers.training.device import describe_device
 from workers.training.ground import check_fence, library_versions, make_ground

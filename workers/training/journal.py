@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from torch.utils.tensorboard import SummaryWriter
 
-from workers.jobs import BestEpoch, JobProgress
+from workers.jobs.job import BestEpoch, JobProgress
 from workers.run_directory import Line, MetricLine, RunDirectory
 
 log = logging.getLogger(__name__)

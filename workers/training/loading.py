@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from models.errors import ImageError
 from models.images.decode import decode_image
+from workers.configs.fine_tune import Augmentation
 from workers.datasets.dataset import DatasetImage
-from workers.fine_tune_config import Augmentation
 from workers.training.failures import UnusableImage
 from workers.training.order import shuffled_batches
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from workers.jobs import BestEpoch, JobProgress
+from workers.jobs.job import BestEpoch, JobProgress
 from workers.training.checkpoint import TrainState
 from workers.training.failures import NonFiniteLoss
 from workers.training.journal import Journal

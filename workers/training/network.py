@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from models.architectures.catalog import build, get_architecture
 from models.store.registry import Registry
 from models.store.weights import find_pretrained, load_backbone, load_base_state_dict, load_base_weights, pretrained
-from workers.fine_tune_config import ResolvedFineTune
-from workers.freezing import backbone_prefix, learning_names
+from workers.configs.fine_tune import ResolvedFineTune
+from workers.configs.freezing import backbone_prefix, learning_names
 
 
 def make_network(config: ResolvedFineTune, registry: Registry, weights_dir: Path, *, allow_download: bool) -> nn.Module:

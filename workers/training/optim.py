@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from workers.fine_tune_config import ResolvedHyperparameters
+from workers.configs.fine_tune import ResolvedHyperparameters
 
 _WARM_UP_FROM = 0.01  # of the learning rate
 

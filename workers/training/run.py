@@ -12,8 +12,8 @@ from models.store.registry import Registry
 from models.store.state_dicts import read_state_dict
 from models.store.storage import replace_file
 from models.store.weights import load_base_state_dict
-from workers.publishing import production_version
 from workers.run_directory import Comparison, RunConfig, RunDirectory, RunResult
+from workers.supervision.publishing import production_version
 from workers.training.checkpoint import TrainState, load_checkpoint, save_checkpoint, save_weights
 from workers.training.device import describe_device
 from workers.training.ground import check_fence, library_versions, make_ground

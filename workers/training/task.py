@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from models.architectures.architecture import Architecture
 from models.errors import RegistryError
 from models.store.registry import ModelVersion, Registry
+from workers.configs.evaluate import ResolvedEvaluate
+from workers.configs.fine_tune import ResolvedFineTune
 from workers.datasets.dataset import DatasetImage
-from workers.evaluate_config import ResolvedEvaluate
-from workers.fine_tune_config import ResolvedFineTune
-from workers.jobs import BestEpoch
+from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.loading import EpochOptions
 

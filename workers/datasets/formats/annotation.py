@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.masks.coco_masks import Box, Polygon
-from workers.datasets.archive import ArchivedFile
+from workers.datasets.archives.archive import ArchivedFile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from models.manifest import Task
-from workers.datasets.archive import ArchivedFile
+from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import DatasetFormat
 from workers.datasets.findings import counted
 from workers.datasets.formats.coco import COCO

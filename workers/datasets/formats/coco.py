@@ -11,7 +11,7 @@ import mmap
 import posixpath
 from collections.abc import Sequence
 
-from workers.datasets.archive import ArchivedFile
+from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import Finding
 from workers.datasets.findings import counted, finding
 from workers.datasets.formats.annotation import Annotation

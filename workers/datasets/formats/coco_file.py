@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.masks.coco_masks import Polygon
-from workers.datasets.archive import ArchivedFile
+from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import Finding
 from workers.datasets.findings import counted, finding
 from workers.datasets.formats.annotation import AnnotatedObject, Annotation, RunLengths

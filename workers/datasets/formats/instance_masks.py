@@ -12,13 +12,13 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from workers.datasets.archive import ArchivedFile
+from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.findings import finding
 from workers.datasets.formats.annotation import Annotation
 from workers.datasets.formats.file_names import stem_of
+from workers.datasets.formats.index_png import BadIndexPng, read_index_png
 from workers.datasets.formats.mask_pairs import MaskPairs, pair_masks
 from workers.datasets.formats.reading import Format, Reading, leftover_findings, settle_splits, unusable
-from workers.datasets.index_png import BadIndexPng, read_index_png
 
 _EXPECTED = "pictures and PNGs of instances of the same names: PNGImages/1.png with PedMasks/1_mask.png"
 _HINT = f"Expected is {_EXPECTED}."

@@ -10,7 +10,7 @@ import posixpath
 import unicodedata
 from collections.abc import Sequence
 
-from workers.datasets.archive import ArchivedFile
+from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.formats.annotation import Annotation
 from workers.datasets.formats.file_names import stem_of
 from workers.datasets.formats.image_lists import ImageLists

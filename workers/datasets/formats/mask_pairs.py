@@ -8,12 +8,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from workers.datasets.archive import ArchivedFile
+from workers.datasets.archives.archive import ArchivedFile
+from workers.datasets.archives.signatures import image_kind
 from workers.datasets.dataset import Finding
 from workers.datasets.findings import counted, finding
 from workers.datasets.formats.file_names import split_of_path, stem_of
 from workers.datasets.formats.reading import SortedFiles, sort_files
-from workers.datasets.signatures import image_kind
 
 # A folder is one of masks by its name only: categories of a classification set may hold pictures of equal names too.
 _MASK_FOLDER = re.compile(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from models.masks.coco_masks import Box
-from workers.datasets.archive import ArchivedFile
+from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import Finding
 from workers.datasets.findings import counted, finding
 from workers.datasets.formats.annotation import AnnotatedObject, Annotation

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from models.manifest import Task
-from workers.datasets.archive import ArchivedFile
+from workers.datasets.archives.archive import ArchivedFile
+from workers.datasets.archives.signatures import image_kind, is_archive_name, is_unreadable_image, suffix_kind
 from workers.datasets.dataset import DatasetFormat, Finding, SplitName
 from workers.datasets.findings import by_severity, counted, finding
 from workers.datasets.formats.annotation import Annotation
-from workers.datasets.signatures import image_kind, is_archive_name, is_unreadable_image, suffix_kind
 from workers.errors import UnusableDataset
 
 _SPLIT_WORDS = {

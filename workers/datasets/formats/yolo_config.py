@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from workers.datasets.archive import ArchivedFile
+from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import Finding
 from workers.datasets.findings import finding
 from workers.datasets.formats.file_names import split_of_path

@@ -13,7 +13,7 @@ from models.drawing.contact_sheet import Tile, contact_sheet
 from models.images.decode import decode_image
 from models.store.storage import replace_file
 from workers.datasets.dataset import DatasetImage
-from workers.jobs import BestEpoch
+from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.classification.task import ClassificationEvaluation
 from workers.training.confusion import confusion_matrix, draw_confusion

@@ -20,7 +20,7 @@ from models.manifest import Preset
 from models.predictor import Predictor
 from models.store.registry import ModelVersion, Registry
 from workers.datasets.dataset import DatasetImage
-from workers.jobs import BestEpoch
+from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.classification.images import Batch, evaluation_batches, training_batches
 from workers.training.device import autocast

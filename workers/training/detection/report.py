@@ -19,7 +19,7 @@ from models.images.decode import decode_image
 from models.masks.coco_masks import decode_mask, polygons_of_mask
 from models.store.storage import replace_file
 from workers.datasets.dataset import DatasetImage
-from workers.jobs import BestEpoch
+from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.curves import draw_curves
 from workers.training.detection.metrics import CategoryScore, CocoScores

@@ -20,7 +20,7 @@ from models.masks.coco_masks import encode_mask
 from models.predictor import module_of_version
 from models.store.registry import ModelVersion, Registry
 from workers.datasets.dataset import DatasetImage
-from workers.jobs import BestEpoch
+from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.detection.images import DetectionBatch, DetectionImages
 from workers.training.detection.metrics import CocoScores, coco_scores

@@ -6,8 +6,8 @@ import json
 
 from models.drawing.contact_sheet import Tile, contact_sheet, to_picture
 from models.store.storage import replace_file
-from workers.datasets.target_drawing import draw_label_map, fitted, legend
-from workers.jobs import BestEpoch
+from workers.datasets.output.target_drawing import draw_label_map, fitted, legend
+from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.confusion import draw_confusion
 from workers.training.curves import draw_curves

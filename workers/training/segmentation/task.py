@@ -18,7 +18,7 @@ from models.predictor import Predictor
 from models.predictors.segmentation import label_map
 from models.store.registry import ModelVersion, Registry
 from workers.datasets.dataset import VOID
-from workers.jobs import BestEpoch
+from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.confusion import confusion_matrix
 from workers.training.device import autocast

@@ -1,0 +1,81 @@
+"""From an evaluation as asked for to what will run: names become versions, nonsense is refused."""
+
+from __future__ import annotations
+
+from models.architectures import catalog
+from models.errors import ModelsError, UnknownModel
+from models.store.registry import Registry
+from models.store.weights import find_pretrained
+from workers.configs.evaluate import EvaluateConfig, ResolvedEvaluate
+from workers.datasets.dataset import DatasetInfo
+from workers.datasets.store import DatasetStore
+from workers.errors import DatasetError, InvalidJob
+
+_SHOWN = 10
+
+
+def resolve_evaluate(config: EvaluateConfig, *, datasets: DatasetStore, registry: Registry) -> ResolvedEvaluate:
+    """Everything the trainer needs to know. Raises InvalidJob, which names the field."""
+    try:
+        dataset = datasets.resolve(config.dataset).info
+    except (DatasetError, ModelsError) as error:
+        raise InvalidJob(str(error), field="dataset", hint=error.hint) from error
+    resolved = _model(config, dataset, registry)
+    architecture = catalog.get_architecture(resolved.architecture)
+    if dataset.task not in architecture.tasks:
+        does = " and ".join(architecture.tasks)
+        raise InvalidJob(
+            f"{resolved.model} does {does}; {dataset.name}/{dataset.version} is for {dataset.task}.",
+            field="dataset",
+            hint=f"Choose a data set for {does}, or a model for {dataset.task}.",
+        )
+    _check_categories(resolved, dataset)
+    return resolved
+
+
+def _model(config: EvaluateConfig, dataset: DatasetInfo, registry: Registry) -> ResolvedEvaluate:
+    common = {
+        "task": dataset.task,
+        "dataset": dataset.reference,
+        "split": config.split,
+        "batch_size": config.batch_size,
+        "precision": config.precision,
+        "data_workers": config.data_workers,
+    }
+    try:
+        found = find_pretrained(config.model)
+        if found is not None:
+            architecture, entry = found
+            options = architecture.complete_options({})
+            said = {"model": entry.reference, "categories": entry.categories, "preset": entry.preset}
+            return ResolvedEvaluate.model_validate(
+                {**common, **said, "architecture": architecture.name, "options": options}
+            )
+        manifest = registry.resolve(config.model).manifest
+    except ModelsError as error:
+        hint = error.hint
+        if isinstance(error, UnknownModel):
+            hint = f"{hint} Pretrained weights are named as resnet50.IMAGENET1K_V2."
+        raise InvalidJob(str(error), field="model", hint=hint) from error
+    said = {"model": manifest.reference, "categories": manifest.categories, "preset": manifest.preset}
+    return ResolvedEvaluate.model_validate(
+        {**common, **said, "architecture": manifest.architecture, "options": manifest.options}
+    )
+
+
+def _check_categories(resolved: ResolvedEvaluate, dataset: DatasetInfo) -> None:
+    unknown = [label for label in dataset.categories if label not in resolved.categories]
+    reference = f"{dataset.name}/{dataset.version}"
+    if unknown:
+        raise InvalidJob(
+            f"{resolved.model} does not know {len(unknown)} of the categories of {reference}: "
+            f"{', '.join(unknown[:_SHOWN])}.",
+            field="dataset",
+            hint=f"It knows {', '.join(resolved.categories[:_SHOWN])}, {len(resolved.categories)} in all.",
+        )
+    if dataset.task == "segmentation" and dataset.categories != resolved.categories:
+        raise InvalidJob(
+            f"{reference} numbers its categories otherwise than {resolved.model}.",
+            field="dataset",
+            hint=f"Their order is to be {', '.join(resolved.categories[:_SHOWN])}.",
+        )

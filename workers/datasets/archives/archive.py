@@ -1,0 +1,145 @@
+"""Unpacking of archives nobody vouches for: into a fresh directory, under limits, whole or not at all.
+
+Files are unpacked under numbers, not under their names. So no name can lead anywhere, be too long for the file system,
+collide with another one, or be a folder and a file at once; what they were called is kept beside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from workers.datasets.archives.limits import ArchiveLimits, Budget
+from workers.datasets.archives.signatures import HEAD_BYTES, described
+from workers.datasets.archives.tar_archive import PIECE_BYTES, unpack_tar
+from workers.datasets.archives.zip_archive import unpack_zip
+from workers.datasets.disk_space import disk_full_errors
+from workers.errors import BrokenArchive
+
+__all__ = ["ArchiveLimits", "ArchivedFile", "UnpackedArchive", "unpack_archive"]
+
+_TAR_MAGIC_AT = 257
+_KIND_BYTES = 512
+_KIND_HINT = "Post a zip, tar or tar.gz file; what it is goes by its content, not by its name."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArchivedFile:
+    """One file of an archive and where it lies now."""
+
+    name: str  # in the archive: relative, forward slashes, NFC
+    path: Path  # a number
+    size_bytes: int
+    sha256: str
+    head: bytes  # the first bytes, to tell what it is
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnpackedArchive:
+    """All files of an archive, by name."""
+
+    files: tuple[ArchivedFile, ...]
+    repeated: tuple[str, ...] = ()  # names that several entries had: the last one counts, as when unpacked by hand
+
+
+def unpack_archive(
+    source: IO[bytes] | Path,
+    into: Path,
+    *,
+    limits: ArchiveLimits | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> UnpackedArchive:
+    """Unpacks a zip, tar or tar.gz file into the directory `into`, which it makes.
+
+    source: a path, or a seekable file, which stays open.
+    on_progress: told after every file how many bytes of the archive were read, and how many it has.
+    Raises UnsafeArchive, BrokenArchive, DiskFull; then `into` is gone again.
+    """
+    with _opened(source) as file, disk_full_errors():
+        packed_bytes = file.seek(0, os.SEEK_END)
+        into.mkdir()
+        try:
+            budget = Budget(
+                limits or ArchiveLimits(), packed_bytes=packed_bytes, free_bytes=shutil.disk_usage(into).free
+            )
+            writer = _Writer(into, budget, on_file=_progress_of(file, packed_bytes, on_progress))
+            _unpack(file, budget, writer.write)
+        except BaseException:
+            shutil.rmtree(into, ignore_errors=True)
+            raise
+    return writer.result()
+
+
+def _unpack(file: IO[bytes], budget: Budget, write: Callable[[str, IO[bytes]], None]) -> None:
+    file.seek(0)
+    head = file.read(_KIND_BYTES)
+    file.seek(0)
+    if head.startswith((b"PK\3\4", b"PK\5\6")):
+        unpack_zip(file, budget, write)
+    elif head.startswith(b"\x1f\x8b"):
+        unpack_tar(file, budget, write, is_gzipped=True)
+    elif head.startswith(b"ustar", _TAR_MAGIC_AT):
+        unpack_tar(file, budget, write, is_gzipped=False)
+    else:
+        what = described(head)
+        raise BrokenArchive(f"This is no zip, tar or tar.gz file{f' but {what}' if what else ''}.", hint=_KIND_HINT)
+
+
+def _progress_of(
+    file: IO[bytes], packed_bytes: int, on_progress: Callable[[int, int], None] | None
+) -> Callable[[], None] | None:
+    return None if on_progress is None else lambda: on_progress(file.tell(), packed_bytes)
+
+
+@contextlib.contextmanager
+def _opened(source: IO[bytes] | Path) -> Iterator[IO[bytes]]:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            yield file
+    else:
+        yield source
+
+
+class _Writer:
+    """Puts files under numbers into one directory, and counts and hashes them on the way."""
+
+    def __init__(self, directory: Path, budget: Budget, *, on_file: Callable[[], None] | None) -> None:
+        self._directory = directory
+        self._budget = budget
+        self._on_file = on_file
+        self._files: dict[str, ArchivedFile] = {}
+        self._repeated: dict[str, None] = {}
+        self._number = 0
+
+    def write(self, name: str, content: IO[bytes]) -> None:
+        self._number += 1
+        path = self._directory / f"{self._number:07d}"
+        digest = hashlib.sha256()
+        size_bytes = 0
+        head = b""
+        with path.open("xb") as file:
+            while piece := content.read(PIECE_BYTES):
+                self._budget.take_bytes(len(piece))
+                head = head or piece[:HEAD_BYTES]
+                size_bytes += len(piece)
+                digest.update(piece)
+                file.write(piece)
+        earlier = self._files.pop(name, None)
+        if earlier is not None:
+            self._repeated[name] = None
+            earlier.path.unlink()
+        self._files[name] = ArchivedFile(
+            name=name, path=path, size_bytes=size_bytes, sha256=digest.hexdigest(), head=head
+        )
+        if self._on_file is not None:
+            self._on_file()
+
+    def result(self) -> UnpackedArchive:
+        files = tuple(self._files[name] for name in sorted(self._files))
+        return UnpackedArchive(files=files, repeated=tuple(self._repeated))

@@ -1,0 +1,1 @@
+"""Datasets as files for people and other tools: exports, contact sheets."""

@@ -1,0 +1,1 @@
+"""Jobs: the record, its transitions, its store in Redis, leases and events."""
