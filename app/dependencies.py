@@ -7,9 +7,9 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Header, Query, Request
 
-from app.idempotency import Idempotency
-from app.inference.engine import Engine
-from app.inference.lane import Priority
+from app.engine.engine import Engine
+from app.engine.lane import Priority
+from app.http.idempotency import Idempotency
 from app.services import Services
 from app.settings import ApiSettings
 from models.store.registry import Registry

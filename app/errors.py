@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from app.inference import errors as inference
+from app.engine import errors as inference
 from app.schemas.problem import FieldError
 from models import errors as models
 from workers import errors as workers

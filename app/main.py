@@ -13,22 +13,24 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import Scope
 
-from app.engine_setup import engine_connection, make_engine
-from app.gate import GATE, Gate
-from app.inference.engine import Engine
-from app.inference.engine_process.connection import EngineConnection
-from app.inference.image_urls import ImageUrls
-from app.inference.statistics import Statistics
+from app.engine.engine import Engine
+from app.engine.model_control import ModelControl
+from app.engine.remote.connection import EngineConnection
+from app.engine.setup import engine_connection, make_engine
+from app.engine.statistics import Statistics
+from app.http.gate import GATE, Gate
+from app.http.image_urls import ImageUrls
+from app.http.middleware import BodyLimitMiddleware, RequestMiddleware
+from app.http.openapi import complete_openapi
+from app.http.pending_bytes import PendingBytes
+from app.http.predicting_routes import PredictingRoute, asked_model, urgency_of
+from app.http.problems import install_problem_handlers
+from app.http.spool import Spool
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Instruments
 from app.metrics.shared_values import shared_directory
-from app.middleware import BodyLimitMiddleware, RequestMiddleware
-from app.openapi import complete_openapi
-from app.pending_bytes import PendingBytes
-from app.predicting_routes import PredictingRoute, asked_model, urgency_of
-from app.problems import install_problem_handlers
+from app.processes.siblings import Siblings, siblings_directory
 from app.protocols import open_inference, torchserve
-from app.protocols.model_control import ModelControl
 from app.routes import (
     architectures,
     classify,
@@ -45,8 +47,6 @@ from app.routes import (
 from app.routes.predicting import AskedBefore
 from app.services import Services
 from app.settings import ApiSettings
-from app.siblings import Siblings, siblings_directory
-from app.spool import Spool
 from app.version import fovea_version
 from models.architectures import catalog
 from models.store.registry import Registry

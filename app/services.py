@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from app.inference.backend_builds import BackendBuilds
-from app.inference.engine import Engine
-from app.inference.image_urls import ImageUrls
+from app.engine.builds.backend_builds import BackendBuilds
+from app.engine.engine import Engine
+from app.engine.model_control import ModelControl
+from app.http.image_urls import ImageUrls
+from app.http.spool import Spool
 from app.metrics.exposition import Exposition
-from app.protocols.model_control import ModelControl
+from app.processes.siblings import Siblings
 from app.settings import ApiSettings
-from app.siblings import Siblings
-from app.spool import Spool
 from models.store.registry import Registry
 from workers.datasets.store import DatasetStore
 from workers.jobs.idempotency_store import IdempotencyStore

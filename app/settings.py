@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from app.inference.places import bulk_places
+from app.engine.places import bulk_places
 from models.errors import InvalidName
 from workers.datasets.store import parted_reference
 from workers.settings import WorkerSettings

@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from app.engine_setup import LOOKUP_EVERY_S, open_models
-from app.inference.device_access import ViewLane
-from app.inference.engine_process.__main__ import main as run_engine
-from app.inference.engine_process.connection import EngineConnection
-from app.inference.engine_process.remote_lane import RemoteLane
-from app.inference.engine_process.remote_models import RemoteModels
-from app.inference.lane import Lane
-from app.inference.loaded_models import LoadedModel
-from app.local_stack.engine_process import EngineProcess
+from app.engine.device_access import ViewLane
+from app.engine.lane import Lane
+from app.engine.loaded_models import LoadedModel
+from app.engine.remote.__main__ import main as run_engine
+from app.engine.remote.connection import EngineConnection
+from app.engine.remote.remote_lane import RemoteLane
+from app.engine.remote.remote_models import RemoteModels
+from app.engine.setup import LOOKUP_EVERY_S, open_models
+from app.processes.engine_process import EngineProcess
 from app.settings import ApiSettings
 from models.manifest import IMAGENET_MEAN, IMAGENET_STD, ManifestDraft, Preset
 from models.predictor import AnyPredictor, Predictor

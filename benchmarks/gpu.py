@@ -25,7 +25,7 @@ import simplejpeg
 import torch
 from torch import Tensor
 
-from app.engine_setup import open_models
+from app.engine.setup import open_models
 from app.settings import ApiSettings
 from benchmarks.serving import machine
 from benchmarks.serving.home import make_home

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prometheus_client import generate_latest
 
-from app.inference.model_source import ModelSource
+from app.engine.model_source import ModelSource
 from app.metrics.instruments import Instruments
 from models.predictor import AnyPredictor
 

@@ -21,9 +21,9 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.http_protocol import BoundedHttpProtocol
-from app.local_stack.address import free_port
+from app.http.protocol import BoundedHttpProtocol
 from app.main import create_app
+from app.processes.address import free_port
 from app.settings import ApiSettings
 from benchmarks.serving.load import HOST, UNAVAILABLE, closed_loop, raw_request, run
 from benchmarks.serving.peer_environment import ROOT

@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 
 from app.client import Client
-from app.local_stack.address import free_port
+from app.processes.address import free_port
 from app.schemas.models import UploadedManifest
 from models.architectures.catalog import build, get_architecture
 from models.images.decode import decode_image

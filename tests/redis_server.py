@@ -14,7 +14,7 @@ from pathlib import Path
 
 import redis
 
-from app.local_stack.redis_server import find_redis_server
+from app.processes.redis_server import find_redis_server
 
 STARTS_WITHIN_S = 20.0
 

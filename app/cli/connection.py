@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.cli.failure import Failure, JobCancelledFailure, JobFailedFailure, UnreachableFailure
 from app.cli.model_flags import refuse
 from app.client import Client, ClientError, JobCancelled, JobFailed, ProblemError, ServerUnreachable
-from app.local_stack.address import base_url
+from app.processes.address import base_url
 from app.settings import ApiSettings
 
 url_option = click.option(

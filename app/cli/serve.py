@@ -18,13 +18,13 @@ import click
 from app.cli.failure import Failure
 from app.cli.model_flags import given_values
 from app.cli.settings_command import settings_command, settings_of
-from app.descriptors import raise_descriptor_limit
-from app.light_imports import import_torchvision
-from app.local_stack import StackError
-from app.local_stack.address import check_port, sockets_parent
-from app.local_stack.engine_process import EngineProcess, is_own_engine_wanted
-from app.local_stack.replicas import REPLICA, Replicas, replica_environment, replica_socket
-from app.local_stack.stack import child_environment
+from app.processes import StackError
+from app.processes.address import check_port, sockets_parent
+from app.processes.descriptors import raise_descriptor_limit
+from app.processes.engine_process import EngineProcess, is_own_engine_wanted
+from app.processes.light_imports import import_torchvision
+from app.processes.replicas import REPLICA, Replicas, replica_environment, replica_socket
+from app.processes.stack import child_environment
 from app.settings import ApiSettings
 from workers.log_lines import configure_logging
 
@@ -56,7 +56,7 @@ def _serve(settings: ApiSettings) -> None:
     import_torchvision()
     import uvicorn
 
-    from app.http_protocol import BoundedHttpProtocol
+    from app.http.protocol import BoundedHttpProtocol
     from app.main import create_app
 
     config = uvicorn.Config(
@@ -84,8 +84,8 @@ def _serve_many(settings: ApiSettings, flags: dict[str, Any]) -> None:
     env = child_environment(
         {name: str(value) for name, value in flags.items()}, port=settings.port, redis_url=settings.redis_url
     )
-    from app import siblings
     from app.metrics import shared_values
+    from app.processes import siblings
 
     with TemporaryDirectory(prefix="fovea-serve-", dir=sockets_parent()) as directory:  # of mode 0700
 

@@ -9,7 +9,7 @@ import click
 from app.cli.failure import Failure
 from app.cli.model_flags import given_values
 from app.cli.settings_command import settings_command, settings_of
-from app.local_stack import StackError, run_up
+from app.processes import StackError, run_up
 from app.settings import ApiSettings
 
 

@@ -21,7 +21,7 @@ from app.client import Client, ClientError
 from app.demo.digits import Digit, load_and_split, write_image_folder
 from app.demo.server import running_server
 from app.demo.show import Answer, draw_sheet, print_answers
-from app.local_stack import StackError
+from app.processes import StackError
 from workers.configs.fine_tune import FineTuneConfig, Hyperparameters
 from workers.datasets.dataset import DatasetInfo
 

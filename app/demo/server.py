@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.client import Client, ServerUnreachable
-from app.local_stack import StackError
-from app.local_stack.address import base_url, free_port
-from app.local_stack.child import die_with_parent
-from app.local_stack.stack import code_environment
+from app.processes import StackError
+from app.processes.address import base_url, free_port
+from app.processes.child import die_with_parent
+from app.processes.stack import code_environment
 
 _HOST = "127.0.0.1"
 _STARTS_WITHIN_S = 180.0

@@ -8,7 +8,7 @@ from typing import Final
 
 from prometheus_client import generate_latest
 
-from app.inference.engine import Engine
+from app.engine.engine import Engine
 from app.metrics.instruments import Instruments
 from app.metrics.job_families import JobFamilies
 from workers.errors import StoreUnavailable

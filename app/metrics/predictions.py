@@ -11,8 +11,8 @@ from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from app.inference.model_source import ModelSource
-from app.inference.observer import Outcome
+from app.engine.model_source import ModelSource
+from app.engine.observer import Outcome
 from app.metrics.buckets import SECONDS, VIEWS
 
 Labels = tuple[str, str]  # model, version

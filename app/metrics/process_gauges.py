@@ -13,8 +13,8 @@ from typing import Final, Literal
 import torch
 from prometheus_client import CollectorRegistry, Gauge
 
-from app.inference.devices import describe_memory
-from app.inference.engine import Engine
+from app.engine.devices import describe_memory
+from app.engine.engine import Engine
 from app.metrics.predictions import Labels, PredictionMetrics
 from app.version import fovea_version
 

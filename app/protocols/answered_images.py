@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from app.inference.answers import Answer
+from app.engine.answers import Answer
 
 Prediction = TypeVar("Prediction")
 

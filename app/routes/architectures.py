@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 
 from app.dependencies import AfterQuery, LimitQuery, SettingsDep
 from app.errors import UnknownJobType
-from app.routes.answers import problems
+from app.http.documented_answers import problems
 from app.routes.paging import page_of_names
 from app.schemas.architectures import (
     Architecture,

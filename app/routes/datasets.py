@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from starlette.responses import Response, StreamingResponse
 
 from app.dependencies import AfterQuery, DatasetsDep, IdempotencyDep, JobsDep, LimitQuery, ServicesDep
-from app.problems import errors_of
-from app.routes.answers import file_part, form_body, json_answer, problems
+from app.http.documented_answers import file_part, form_body, json_answer, problems
+from app.http.problems import errors_of
+from app.http.uploads import Form
 from app.routes.paging import page_of_names
 from app.routes.uploading import Upload, answer_upload
 from app.schemas.datasets import Dataset, DatasetPage, DatasetUpload
 from app.services import Services
-from app.uploads import Form
 from models.manifest import Task
 from models.store.names import checked_name
 from workers.datasets.archives.archive import ArchiveLimits

@@ -11,9 +11,9 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from app.dependencies import ServicesDep
-from app.engine_setup import longest_batch_s
-from app.inference.devices import describe_devices, describe_memory
-from app.routes.answers import json_answer
+from app.engine.devices import describe_devices, describe_memory
+from app.engine.setup import longest_batch_s
+from app.http.documented_answers import json_answer
 from app.schemas.health import Check, Liveness, Readiness
 from app.schemas.system import Disk, Engine, Limits, LoadedModel, Queue, System
 from app.services import Services

@@ -15,10 +15,10 @@ from starlette.responses import Response, StreamingResponse
 
 from app.dependencies import AfterQuery, IdempotencyDep, JobsDep, LimitQuery, ServicesDep
 from app.errors import InvalidValue
-from app.routes.answers import json_answer, problems
+from app.http.documented_answers import json_answer, problems
+from app.routes.training_estimate import estimate
 from app.schemas.jobs import EvaluateRequest, FineTuneRequest, JobDetails, JobEvents, JobPage, JobPlan, JobRequest
 from app.services import Services
-from app.training_estimate import estimate
 from workers.configs.evaluate import EvaluateConfig, ResolvedEvaluate
 from workers.configs.fine_tune import FineTuneConfig, ResolvedFineTune
 from workers.configs.resolve_evaluate import resolve_evaluate

@@ -16,14 +16,14 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 
 from app.dependencies import AfterQuery, EngineDep, IdempotencyDep, JobsDep, LimitQuery, RegistryDep, ServicesDep
 from app.errors import InvalidValue
-from app.problems import errors_of
-from app.routes.answers import file_part, form_body, json_answer, problems
+from app.http.documented_answers import file_part, form_body, json_answer, problems
+from app.http.problems import errors_of
+from app.http.uploads import Form
 from app.routes.paging import page_of_names
 from app.routes.runs import report_file, report_files
 from app.routes.uploading import Upload, answer_upload
 from app.schemas.models import Alias, AliasTarget, Model, ModelPage, ModelVersion, UploadedManifest
 from app.services import Services
-from app.uploads import Form
 from app.version import library_versions
 from models.architectures.catalog import build_empty, get_architecture
 from models.backends.exports import Exports

@@ -9,15 +9,15 @@ from typing import Any, Final
 from fastapi import Request
 from pydantic import ValidationError
 
+from app.engine.errors import ImageUrlError
 from app.errors import MalformedBody, TooManyFiles, TooManyImages, UnsupportedBody
-from app.inference.errors import ImageUrlError
-from app.json_size import has_more_marks
-from app.pending_bytes import HeldBytes, held_by
-from app.problems import errors_of
-from app.routes.answers import file_part
+from app.http.documented_answers import file_part
+from app.http.json_size import has_more_marks
+from app.http.pending_bytes import HeldBytes, held_by
+from app.http.problems import errors_of
+from app.http.uploads import read_form
 from app.schemas.predict import ImageSource, PredictRequest
 from app.services import Services
-from app.uploads import read_form
 from models.errors import ImageError
 
 IMAGE_TYPES: Final = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif")

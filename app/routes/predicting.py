@@ -15,16 +15,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from torch import Tensor
 
 from app.dependencies import ServicesDep, UrgencyDep
-from app.disconnects import while_connected
+from app.engine.answers import Answer, Drawing
+from app.engine.lane import Priority
 from app.errors import NotAcceptable
-from app.inference.answers import Answer, Drawing
-from app.inference.lane import Priority
-from app.predicting_routes import predicting_route
-from app.problems import answer_whatever, problem_of
-from app.routes.answers import Documented, file_part, json_answer, problems
+from app.http.disconnects import while_connected
+from app.http.documented_answers import Documented, file_part, json_answer, problems
+from app.http.predicting_routes import predicting_route
+from app.http.problems import answer_whatever, problem_of
+from app.http.server_timing import server_timing
 from app.routes.posted_images import PostedImage, read_images
 from app.schemas.predict import ImageInfo, ImagePrediction, Timing, UsedModel
-from app.server_timing import server_timing
 from app.services import Services
 from models.backends.choosing import PrecisionChoice
 from models.predictor import Selection

@@ -14,7 +14,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 
 from app.dependencies import JobsDep
 from app.errors import UnknownFile
-from app.routes.answers import problems
+from app.http.documented_answers import problems
 from app.schemas.jobs import Checkpoint, Checkpoints, JobMetrics, MetricPoint, Report, ReportFile
 from workers.errors import StoreUnavailable, UnknownJob
 from workers.jobs.store import JobStore

@@ -11,9 +11,9 @@ from fastapi import Request
 from starlette.responses import Response
 
 from app.errors import UnsupportedBody
-from app.idempotency import Idempotency
+from app.http.idempotency import Idempotency
+from app.http.uploads import Form, discard, read_form
 from app.services import Services
-from app.uploads import Form, discard, read_form
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.local_stack.address import free_port
+from app.processes.address import free_port
 from benchmarks.serving.load import closed_loop, raw_request, run
 from benchmarks.serving.peer_environment import ROOT
 from benchmarks.serving.processes import child

@@ -24,7 +24,7 @@ MIB = 1024**2
 _ANSWERS_WITHIN_S = 300.0  # torch.compile takes minutes the first time
 _ENDS_WITHIN_S = 20.0
 _LOOKS, _LOOK_EVERY_S = 6, 0.5
-_BUILDER = "app.inference.build_backend"
+_BUILDER = "app.engine.builds.build_backend"
 _NEVER = {400, 404, 405, 413, 415, 422}  # asking again would not help
 
 

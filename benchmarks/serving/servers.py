@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from app.local_stack.address import free_port
+from app.processes.address import free_port
 from benchmarks.serving.home import CATEGORIES, DATASET
 from benchmarks.serving.load import HOST, form_request, raw_request
 from benchmarks.serving.machine import cores

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from app.inference.engine_process.connection import EngineConnection
-from app.inference.engine_process.remote_lane import RemoteLane
-from app.inference.engine_process.remote_models import RemoteModels
+from app.engine.remote.connection import EngineConnection
+from app.engine.remote.remote_lane import RemoteLane
+from app.engine.remote.remote_models import RemoteModels
 from models.predictors.classification import ClassSelection
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from app.engine_setup import make_engine
-from app.inference.engine import Engine
-from app.inference.engine_process.connection import EngineConnection
-from app.inference.engine_process.remote_lane import RemoteLane
-from app.inference.engine_process.remote_models import RemoteModels
-from app.inference.engine_process.server import EngineServer
-from app.inference.lane import Lane
-from app.inference.loaded_models import LoadedModels
+from app.engine.engine import Engine
+from app.engine.lane import Lane
+from app.engine.loaded_models import LoadedModels
+from app.engine.remote.connection import EngineConnection
+from app.engine.remote.remote_lane import RemoteLane
+from app.engine.remote.remote_models import RemoteModels
+from app.engine.remote.server import EngineServer
+from app.engine.setup import make_engine
 from app.settings import ApiSettings
 from models.store.registry import Registry
 from tests.app.engines import finder_of
@@ -119,7 +119,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 def engine_process_below() -> int:
     """The engine process that serves; 0 while there is none."""
-    return next(iter(processes_below(os.getpid(), b"app.inference.engine_process")), 0)
+    return next(iter(processes_below(os.getpid(), b"app.engine.remote")), 0)
 
 
 def processes_below(ancestor: int, name: bytes) -> list[int]:

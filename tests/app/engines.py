@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from app.inference.engine import Engine
-from app.inference.loaded_models import LoadedModels
-from app.inference.model_source import ModelFinder
-from app.inference.observer import Observer
+from app.engine.engine import Engine
+from app.engine.loaded_models import LoadedModels
+from app.engine.model_source import ModelFinder
+from app.engine.observer import Observer
 from models.architectures import catalog
 from models.predictors.classification import Classifier, ClassSelection
 from models.store.registry import Registry

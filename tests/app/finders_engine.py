@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.inference.engine_process.__main__ import main
+from app.engine.remote.__main__ import main
 from models.predictor import Predictor
 from tests.app.finders import finders_from_version
 

@@ -13,7 +13,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from app.http_protocol import BoundedHttpProtocol
+from app.http.protocol import BoundedHttpProtocol
 from app.main import create_app
 from app.services import Services
 from app.settings import ApiSettings

@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 
-from app.inference.build_backend import STARTED, main
+from app.engine.builds.build_backend import STARTED, main
 
 how, *arguments = sys.argv[1:]
 if how in ("crash", "hang", "refuse"):

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import torch
 
-from app.inference.engine_process.__main__ import main
+from app.engine.remote.__main__ import main
 from models.predictors.classification import Classifier, ClassSelection
 
 
@@ -34,5 +34,5 @@ def stuck_if_first(mark: Path) -> None:
 
 if __name__ == "__main__":
     stuck_if_first(Path(sys.argv.pop(1)))
-    with patch("app.engine_setup._LONGEST_BATCH_S", 2.0):
+    with patch("app.engine.setup._LONGEST_BATCH_S", 2.0):
         main()

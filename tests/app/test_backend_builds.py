@@ -19,10 +19,10 @@ import psutil
 import pytest
 import torch
 
-from app.inference import backend_builds
-from app.inference.backend_builds import PROJECT_DIR, BackendBuilds, BuildLimits
-from app.inference.loaded_models import LoadedModel, LoadedModels
-from app.inference.model_source import ModelFinder
+from app.engine.builds import backend_builds
+from app.engine.builds.backend_builds import PROJECT_DIR, BackendBuilds, BuildLimits
+from app.engine.loaded_models import LoadedModel, LoadedModels
+from app.engine.model_source import ModelFinder
 from models.architectures import catalog
 from models.backends import choosing, machine
 from models.backends.backend import Backend
@@ -348,7 +348,7 @@ def test_builder_that_waits_for_another_ends_with_its_parent(tmp_path: Path) -> 
     arguments += ["--name=one", "--key=openvino", "--precision=auto", "--device=cpu", "--threads=1"]
     parent_code = (
         "import os, subprocess, sys\n"
-        "command = [sys.executable, '-m', 'app.inference.build_backend', *sys.argv[1:]]\n"
+        "command = [sys.executable, '-m', 'app.engine.builds.build_backend', *sys.argv[1:]]\n"
         "print(subprocess.Popen([*command, '--memory-bytes=0', f'--parent={os.getpid()}']).pid, flush=True)\n"
         "sys.stdin.read()\n"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.inference.calibration_dataset import stand_in_for
+from app.engine.builds.calibration_dataset import stand_in_for
 from models.errors import NothingToCalibrateOn
 from models.manifest import DatasetReference
 from tests.app.archives import image_folder_zip

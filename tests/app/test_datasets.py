@@ -13,7 +13,7 @@ from PIL import Image
 from app.cli import cli
 from app.client import Client
 from app.client.errors import ProblemError
-from app.spool import Spool
+from app.http.spool import Spool
 from tests.app.archives import image_folder_zip
 from tests.app.conftest import StartApi
 from tests.app.pictures import png
@@ -197,7 +197,7 @@ def test_body_that_is_no_form_is_refused(compass: RunningApi) -> None:
 def test_upload_larger_than_the_disk_is_refused_before_it_comes(
     compass: RunningApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.spool.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr("app.http.spool.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     answer = compass.http.post("/v1/datasets", data={"name": "a"}, files={"file": ("a.zip", image_folder_zip())})
     assert (problem_of(answer).status, answer.json()["code"]) == (507, "disk_full")
 
@@ -206,7 +206,7 @@ def test_disk_that_fills_up_while_an_upload_comes_is_said(compass: RunningApi, m
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("app.uploads._FormReader._store", full)
+    monkeypatch.setattr("app.http.uploads._FormReader._store", full)
     answer = compass.http.post("/v1/datasets", data={"name": "a"}, files={"file": ("a.zip", image_folder_zip())})
     assert (problem_of(answer).status, answer.json()["code"]) == (507, "disk_full")
     assert spooled_files(compass) == []

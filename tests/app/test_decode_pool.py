@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.inference.decode_pool import DecodePool, Urgency
+from app.engine.decode_pool import DecodePool, Urgency
 from tests.waiting import wait_until
 
 
@@ -93,8 +93,8 @@ def test_pool_is_busy_until_the_event_loop_knows_the_result() -> None:
 
 
 def test_quick_results_are_told_together_and_none_is_left_untold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.inference.decode_pool._QUICK_S", 60)
-    monkeypatch.setattr("app.inference.decode_pool._LONGEST_HELD_S", 60)
+    monkeypatch.setattr("app.engine.decode_pool._QUICK_S", 60)
+    monkeypatch.setattr("app.engine.decode_pool._LONGEST_HELD_S", 60)
     gate = threading.Semaphore(0)
 
     async def work(pool: DecodePool) -> None:
@@ -114,7 +114,7 @@ def test_quick_results_are_told_together_and_none_is_left_untold(monkeypatch: py
 
 
 def test_slow_result_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.inference.decode_pool._QUICK_S", 0)
+    monkeypatch.setattr("app.engine.decode_pool._QUICK_S", 0)
     release = threading.Event()
 
     async def work(pool: DecodePool) -> None:
@@ -132,8 +132,8 @@ def test_slow_result_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("how", ["raised", "returned", "alone"])
 def test_error_and_result_without_company_are_told_at_once(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    monkeypatch.setattr("app.inference.decode_pool._QUICK_S", 60)
-    monkeypatch.setattr("app.inference.decode_pool._LONGEST_HELD_S", 60)
+    monkeypatch.setattr("app.engine.decode_pool._QUICK_S", 60)
+    monkeypatch.setattr("app.engine.decode_pool._LONGEST_HELD_S", 60)
     release = threading.Event()
 
     def first() -> Any:
@@ -156,8 +156,8 @@ def test_error_and_result_without_company_are_told_at_once(monkeypatch: pytest.M
 
 
 def test_result_that_waits_for_company_is_told_when_the_pool_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.inference.decode_pool._QUICK_S", 60)
-    monkeypatch.setattr("app.inference.decode_pool._LONGEST_HELD_S", 60)
+    monkeypatch.setattr("app.engine.decode_pool._QUICK_S", 60)
+    monkeypatch.setattr("app.engine.decode_pool._LONGEST_HELD_S", 60)
     begin, began, release = threading.Event(), threading.Event(), threading.Event()
 
     def hold() -> None:

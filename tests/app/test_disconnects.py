@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from app.disconnects import Departure, while_connected
+from app.http.disconnects import Departure, while_connected
 
 
 def asked_by(departure: Departure) -> Request:

@@ -15,12 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-from app.inference.answers import Drawing, ImageAnswer
-from app.inference.engine import Engine
-from app.inference.errors import DeadlineExceeded, EngineFull, ModelLoading, OutOfDeviceMemory, WrongTask
-from app.inference.lane import Lane, Priority, stack
-from app.inference.loaded_models import LoadedModels
-from app.inference.model_source import ModelFinder, ModelSource
+from app.engine.answers import Drawing, ImageAnswer
+from app.engine.engine import Engine
+from app.engine.errors import DeadlineExceeded, EngineFull, ModelLoading, OutOfDeviceMemory, WrongTask
+from app.engine.lane import Lane, Priority, stack
+from app.engine.loaded_models import LoadedModels
+from app.engine.model_source import ModelFinder, ModelSource
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph
 from models.errors import CorruptVersion, ModelsError, TooManyTiles, UnknownVersion, WeightsUnavailable
@@ -138,7 +138,7 @@ def test_deadline_while_the_model_is_looked_up_is_no_load(
 def test_load_that_does_not_end_is_told_of_with_the_models_name(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("app.inference.loading_thread._LONG_S", 0.1)
+    monkeypatch.setattr("app.engine.loading_thread._LONG_S", 0.1)
     loading = SlowLoading(monkeypatch)
 
     async def work(engine: Engine) -> None:
@@ -268,7 +268,7 @@ def test_long_load_says_nothing_of_how_fast_images_go(
     loading = SlowLoading(monkeypatch)
     clock = {"ahead_s": 0.0}
     real = time.monotonic
-    monkeypatch.setattr("app.inference.admission.time.monotonic", lambda: real() + clock["ahead_s"])
+    monkeypatch.setattr("app.engine.admission.time.monotonic", lambda: real() + clock["ahead_s"])
 
     async def work(engine: Engine) -> None:
         first = asyncio.create_task(engine.predict("one", [pictures.png()] * 4, ALL, timeout_s=300))

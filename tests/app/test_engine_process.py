@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from app.inference.answers import ImageAnswer
-from app.inference.engine import Engine
-from app.local_stack.engine_process import EngineProcess
+from app.engine.answers import ImageAnswer
+from app.engine.engine import Engine
+from app.processes.engine_process import EngineProcess
 from models.errors import CorruptVersion, UnknownModel
 from models.predictor import Predictor
 from models.predictors.classification import ClassSelection

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from app.inference.errors import EngineFull
-from app.inference.loaded_models import EXACT
-from app.local_stack.stack import code_environment
+from app.engine.errors import EngineFull
+from app.engine.loaded_models import EXACT
+from app.processes.stack import code_environment
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph
 from models.predictor import Predictor
@@ -72,8 +72,8 @@ def test_views_of_two_processes_share_a_batch_and_interactive_ones_go_first(
 def test_stuck_device_makes_a_process_not_ready_whatever_waits_there(
     finders_home: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, priority: str
 ) -> None:
-    monkeypatch.setattr("app.inference.engine_process.server._LONG_S", 0.1)
-    monkeypatch.setattr("app.inference.engine_process.server._LOOKS_EVERY_S", 0.01)
+    monkeypatch.setattr("app.engine.remote.server._LONG_S", 0.1)
+    monkeypatch.setattr("app.engine.remote.server._LOOKS_EVERY_S", 0.01)
     monkeypatch.setattr("app.routes.health.longest_batch_s", lambda _: 0.2)
 
     async def work(served: Served) -> None:
@@ -125,8 +125,8 @@ def test_bulk_views_that_others_go_before_are_no_sign_of_a_stuck_device(finders_
 def test_load_that_does_not_end_is_told_of_to_every_process_until_it_ends(
     finders_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.inference.engine_process.server._LONG_S", 0.1)
-    monkeypatch.setattr("app.inference.engine_process.server._LOOKS_EVERY_S", 0.01)
+    monkeypatch.setattr("app.engine.remote.server._LONG_S", 0.1)
+    monkeypatch.setattr("app.engine.remote.server._LOOKS_EVERY_S", 0.01)
     loading = SlowLoading(monkeypatch)
 
     async def work(served: Served) -> None:

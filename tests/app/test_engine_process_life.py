@@ -17,15 +17,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.inference.answers import ImageAnswer
-from app.inference.engine_process.arena import Arena
-from app.inference.engine_process.connection import EngineConnection
-from app.inference.engine_process.greeting import exchange_arenas
-from app.inference.errors import EngineRestarting
-from app.local_stack.engine_process import EngineProcess, is_own_engine_wanted
-from app.local_stack.errors import ChildDied
-from app.local_stack.pulse import Pulse, beat
-from app.local_stack.stack import code_environment
+from app.engine.answers import ImageAnswer
+from app.engine.errors import EngineRestarting
+from app.engine.remote.arena import Arena
+from app.engine.remote.connection import EngineConnection
+from app.engine.remote.greeting import exchange_arenas
+from app.processes.engine_process import EngineProcess, is_own_engine_wanted
+from app.processes.errors import ChildDied
+from app.processes.pulse import Pulse, beat
+from app.processes.stack import code_environment
 from models.predictors.classification import ClassSelection
 from models.store.registry import Registry
 from tests.app import pictures
@@ -98,7 +98,7 @@ def test_nobody_waits_long_for_an_engine_that_does_not_come(tmp_path: Path) -> N
 def test_engine_process_that_is_gone_is_started_again_and_every_request_is_answered(
     tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, blow: signal.Signals
 ) -> None:
-    monkeypatch.setattr("app.local_stack.engine_process._LONGEST_SILENCE_S", 8)
+    monkeypatch.setattr("app.processes.engine_process._LONGEST_SILENCE_S", 8)
     publish_compass(Registry(tmp_path / "registry"))
     with running_api(settings_of(tmp_path, redis_url=redis_url)) as api:
         expected = label_in(api.classify(pictures.png()))
@@ -139,7 +139,7 @@ def label_in(answer: httpx.Response) -> str:
 def test_engine_process_whose_batch_is_stuck_is_replaced_and_the_view_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.local_stack.engine_process._LONGEST_SILENCE_S", 3)
+    monkeypatch.setattr("app.processes.engine_process._LONGEST_SILENCE_S", 3)
     publish_compass(Registry(tmp_path / "registry"))
 
     settings = settings_of(tmp_path, request_timeout_s=1)  # stuck after 2 s
@@ -160,7 +160,7 @@ def test_engine_process_whose_batch_is_stuck_is_replaced_and_the_view_is_asked_a
 
 
 def test_child_that_stops_after_its_first_beat_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.local_stack.pulse._EVERY_S", 0.001)
+    monkeypatch.setattr("app.processes.pulse._EVERY_S", 0.001)
 
     async def work() -> None:
         pulse = Pulse()
@@ -173,7 +173,7 @@ def test_child_that_stops_after_its_first_beat_is_noticed(monkeypatch: pytest.Mo
 
 
 def test_child_with_a_pulse_is_left_alone_and_one_without_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.local_stack.pulse._EVERY_S", 0.01)
+    monkeypatch.setattr("app.processes.pulse._EVERY_S", 0.01)
 
     async def work() -> None:
         pulse, looks = Pulse(), count()
@@ -213,7 +213,7 @@ def test_servers_of_one_port_share_one_engine_process(tmp_path: Path, redis_url:
         )
         assert asked.status_code == 200
         wait_until(lambda: look() and list(seen.values()) == [["compass/1"], ["compass/1"]])
-        assert len(processes_below(serving.pid, b"app.inference.engine_process")) == 1
+        assert len(processes_below(serving.pid, b"app.engine.remote")) == 1
     finally:
         below = running_below(serving.pid)
         serving.terminate()

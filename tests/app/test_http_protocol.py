@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app import http_protocol
-from app.http_protocol import MOST_HEAD_BYTES
+from app.http import protocol as http_protocol
+from app.http.protocol import MOST_HEAD_BYTES
 from tests.app.raw_client import RawClient, raw_client
 from tests.app.running_api import RunningApi
 

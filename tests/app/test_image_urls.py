@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.inference.errors import ImageUrlFailed, ImageUrlRefused
-from app.inference.image_urls import Address, ImageUrls, is_public
+from app.engine.errors import ImageUrlFailed, ImageUrlRefused
+from app.http.image_urls import Address, ImageUrls, is_public
 from models.errors import ImageTooLarge
 
 PUBLIC = "93.184.216.34"

@@ -33,7 +33,7 @@ main()
 # loading weights begins with it; every architecture but those that try themselves on an empty picture
 BUILDS = """
 import sys
-from app.light_imports import import_torchvision
+from app.processes.light_imports import import_torchvision
 import_torchvision()
 import httpx
 
@@ -47,7 +47,7 @@ COMPILES = """
 import sys
 import torch
 disable = torch.compiler.disable
-from app.light_imports import import_torchvision
+from app.processes.light_imports import import_torchvision
 import_torchvision()
 assert "torch._dynamo" not in sys.modules and torch.compiler.disable is disable
 import torchvision
@@ -65,7 +65,7 @@ assert torch._dynamo.utils.counters is counters
 # another version of torchvision may ask for something else
 ASKS_MORE = """
 import sys
-from app import light_imports
+from app.processes import light_imports
 stand_in = light_imports._Utilities("torch._dynamo.utils")
 sys.modules["torch._dynamo.utils"] = stand_in
 from torch._dynamo.utils import counters, is_compile_supported

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from app.inference.lookups import Lookups
+from app.engine.lookups import Lookups
 
 
 class Registry:

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from app import engine_setup
-from app.inference import lane
-from app.inference.answers import Answer
-from app.inference.decode_pool import DecodePool
-from app.inference.engine import Engine
-from app.inference.errors import WrongTask
-from app.inference.lane import Lane, Priority
+from app.engine import lane
+from app.engine import setup as engine_setup
+from app.engine.answers import Answer
+from app.engine.decode_pool import DecodePool
+from app.engine.engine import Engine
+from app.engine.errors import WrongTask
+from app.engine.lane import Lane, Priority
 from app.settings import ApiSettings
 from models.errors import ImageError
 from models.images.decode import decode_image

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
-from app.inference.lane import Priority
+from app.engine.lane import Priority
 from app.protocols.open_inference import request_body
 from models.predictor import AnyPredictor, Predictor
 from tests.app import pictures
@@ -505,7 +505,7 @@ def test_precision_that_cannot_be_insisted_on_is_refused(compass: RunningApi) ->
 def test_model_that_could_not_be_loaded_is_not_ready_for_a_while(
     start_api: StartApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.inference.loaded_models._FAILED_FOR_S", 3600.0)
+    monkeypatch.setattr("app.engine.loaded_models._FAILED_FOR_S", 3600.0)
     api = start_api()
     damaged = publish_compass(api.services.registry)
     damaged.state_dict_path.write_bytes(b"\0" * damaged.manifest.size_bytes)
@@ -521,7 +521,7 @@ def test_model_that_could_not_be_loaded_is_not_ready_for_a_while(
 
 
 def test_model_that_may_be_loaded_again_is_ready(start_api: StartApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.inference.loaded_models._FAILED_FOR_S", 0.0)
+    monkeypatch.setattr("app.engine.loaded_models._FAILED_FOR_S", 0.0)
     api = start_api()
     damaged = publish_compass(api.services.registry)
     damaged.state_dict_path.write_bytes(b"\0" * damaged.manifest.size_bytes)

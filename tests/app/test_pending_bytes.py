@@ -14,10 +14,10 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from app.engine.errors import EngineFull
 from app.errors import BodyTooLarge
-from app.inference.errors import EngineFull
-from app.inference.image_urls import Address
-from app.pending_bytes import HeldBytes, PendingBytes
+from app.http.image_urls import Address
+from app.http.pending_bytes import HeldBytes, PendingBytes
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
 from tests.app.exposed import Exposed

@@ -7,8 +7,8 @@ import shutil
 import pytest
 import torch
 
-from app.inference import pictures_of as pictures_of_module
-from app.inference.pictures_of import pictures_of
+from app.engine.builds import calibration_images as pictures_of_module
+from app.engine.builds.calibration_images import pictures_of
 from models.backends.building import Pictures
 from models.errors import NothingToCalibrateOn
 from models.images.decode import decode_image

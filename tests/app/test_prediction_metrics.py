@@ -8,8 +8,8 @@ import pytest
 import torch
 from prometheus_client import generate_latest
 
-from app.inference.model_source import ModelSource
-from app.inference.observer import Observer, Outcome
+from app.engine.model_source import ModelSource
+from app.engine.observer import Observer, Outcome
 from app.metrics.http_requests import HttpRequests
 from app.metrics.instruments import Instruments
 from app.metrics.predictions import OUTCOMES

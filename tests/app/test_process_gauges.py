@@ -12,7 +12,7 @@ import pytest
 import torch
 from prometheus_client import generate_latest
 
-from app.inference.engine import Engine
+from app.engine.engine import Engine
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Instruments
 from tests.app.exposed import Exposed

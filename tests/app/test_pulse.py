@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from app.local_stack.pulse import Pulse
+from app.processes.pulse import Pulse
 
 
 def test_closing_twice_closes_nothing_of_others() -> None:

@@ -13,10 +13,11 @@ import pytest
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
-from app import gate, http_protocol
-from app.gate import Gate, Refusal
-from app.http_protocol import BoundedHttpProtocol
-from app.predicting_routes import predicting_route
+from app.http import gate
+from app.http import protocol as http_protocol
+from app.http.gate import Gate, Refusal
+from app.http.predicting_routes import predicting_route
+from app.http.protocol import BoundedHttpProtocol
 from app.protocols.open_inference.infer import infer
 from app.protocols.torchserve.predictions import predict
 from app.routes.classify import classify

@@ -163,7 +163,7 @@ def test_drawing_ends_with_the_deadline_and_with_its_client(
 ) -> None:
     api, engine, picture = compass_of_its_own, compass_of_its_own.services.engine, pictures.png()
     release = threading.Event()
-    monkeypatch.setattr("app.inference.engine.encode_image", lambda *_: release.wait(60) and b"drawn")
+    monkeypatch.setattr("app.engine.engine.encode_image", lambda *_: release.wait(60) and b"drawn")
     try:
         late = api.http.post(
             "/v1/classify?model=compass",

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from app import siblings
-from app.inference.loaded_models import LoadedModel
-from app.protocols import model_control
-from app.siblings import Message, Siblings, forget_sibling
+from app.engine import model_control
+from app.engine.loaded_models import LoadedModel
+from app.processes import siblings
+from app.processes.siblings import Message, Siblings, forget_sibling
 from models.errors import CorruptVersion
 from models.store.registry import Registry
 from tests.app import pictures

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from app.inference.model_source import ModelSource
-from app.inference.statistics import Duration, Statistics
+from app.engine.model_source import ModelSource
+from app.engine.statistics import Duration, Statistics
 from models.predictor import AnyPredictor
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)

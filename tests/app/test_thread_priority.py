@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.inference.thread_priority import stand_back
+from app.engine.thread_priority import stand_back
 
 
 def _nice() -> int:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from app.inference import warm_up as warming
-from app.inference.model_source import ModelSource
-from app.inference.warm_up import BestBatches, warm_up
+from app.engine import warm_up as warming
+from app.engine.model_source import ModelSource
+from app.engine.warm_up import BestBatches, warm_up
 from models.architectures.catalog import build
 from models.architectures.garment_classifier import garment_classifier
 from models.backends.eager import EagerBackend

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from app.local_stack.address import free_port
+from app.processes.address import free_port
 from tests.cli.answers import problem
 
 MODEL = {"name": "namer", "version": 3, "architecture": "stub", "backend": "eager", "precision": "float32"}

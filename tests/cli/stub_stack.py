@@ -7,11 +7,11 @@ import os
 import sys
 from pathlib import Path
 
-from app.local_stack.address import base_url, free_port
-from app.local_stack.home import lock_home
-from app.local_stack.redis_server import RedisPlan, find_redis_server, prepare
-from app.local_stack.screen import Screen
-from app.local_stack.stack import Stack
+from app.processes.address import base_url, free_port
+from app.processes.home import lock_home
+from app.processes.redis_server import RedisPlan, find_redis_server, prepare
+from app.processes.screen import Screen
+from app.processes.stack import Stack
 
 READY_API = """
 import http.server, os

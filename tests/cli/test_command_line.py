@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from app.cli import COMMANDS, cli
-from app.local_stack.address import free_port
+from app.processes.address import free_port
 
 HEAVY = {"torch", "torchvision", "fastapi", "starlette", "celery", "redis", "uvicorn", "matplotlib", "sklearn", "numpy"}
 CLIENT_COMMANDS = [
@@ -63,7 +63,7 @@ for command in {list(COMMANDS)!r}:
 
 
 def test_client_modules_load_no_framework() -> None:
-    assert not modules_after("import app.client, app.cli, app.schemas, app.local_stack") & HEAVY
+    assert not modules_after("import app.client, app.cli, app.schemas, app.processes") & HEAVY
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -12,7 +12,7 @@ import pytest
 def test_soft_limit_goes_up_to_the_hard_one() -> None:
     program = (
         "import resource\n"
-        "from app.descriptors import raise_descriptor_limit\n"
+        "from app.processes.descriptors import raise_descriptor_limit\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 512))\n"
         "raise_descriptor_limit()\n"
         "print(resource.getrlimit(resource.RLIMIT_NOFILE))\n"

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.local_stack.address import base_url, check_port, free_port
-from app.local_stack.child import Child, start_child
-from app.local_stack.errors import HomeInUse, HomeNotWritable, PortTaken, RedisMissing
-from app.local_stack.home import lock_home
-from app.local_stack.redis_server import RedisPlan, find_redis_server, prepare, wait_until_answering
+from app.processes.address import base_url, check_port, free_port
+from app.processes.child import Child, start_child
+from app.processes.errors import HomeInUse, HomeNotWritable, PortTaken, RedisMissing
+from app.processes.home import lock_home
+from app.processes.redis_server import RedisPlan, find_redis_server, prepare, wait_until_answering
 from tests.cli.processes import running_in_group
 from tests.waiting import wait_until
 
@@ -75,7 +75,7 @@ def test_home_of_a_killed_process_is_waited_for_until_its_children_are_gone(tmp_
     code = f"""
 import subprocess, sys, os
 from pathlib import Path
-from app.local_stack.home import lock_home
+from app.processes.home import lock_home
 lock = lock_home(Path({str(tmp_path)!r}), url="http://x")
 child = subprocess.Popen(["sleep", "0.5"], pass_fds=[lock.descriptor])
 os._exit(9)
@@ -198,7 +198,7 @@ def test_child_that_ignores_the_asking_is_killed_with_its_children() -> None:
 def test_child_dies_with_a_parent_that_is_killed() -> None:
     code = f"""
 import asyncio, sys
-from app.local_stack.child import start_child
+from app.processes.child import start_child
 async def main():
     argv = [sys.executable, "-c", {STUBBORN!r}]
     child = await start_child("x", argv, env={{}}, output=lambda name, line: print(child.pid, flush=True))

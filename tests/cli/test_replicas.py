@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 SERVER = """
 import os
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from app.local_stack.replicas import replica_socket
+from app.processes.replicas import replica_socket
 class Says(BaseHTTPRequestHandler):
     def do_GET(self):
         body = f"{os.getpid()} {os.environ['OMP_NUM_THREADS']}".encode()
@@ -38,7 +38,7 @@ server.serve_forever()
 GIVES_UP = "raise SystemExit(3)"
 PARENT = """
 import asyncio, os, sys
-from app.local_stack.replicas import Replicas, replica_environment
+from app.processes.replicas import Replicas, replica_environment
 env = replica_environment(os.environ, count=2)
 asyncio.run(Replicas([sys.executable, "-c", sys.argv[1]], count=2, env=env).run("127.0.0.1", int(sys.argv[2])))
 """

@@ -7,7 +7,7 @@ import pytest
 
 from app.client import Client, ProblemError, ServerUnreachable, UnexpectedAnswer
 from app.client.transport import Call
-from app.local_stack.address import free_port
+from app.processes.address import free_port
 from tests.cli.answers import ScriptedServer, problem
 from workers.configs.fine_tune import FineTuneConfig
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from app.inference.model_source import ModelSource
+from app.engine.model_source import ModelSource
 from app.metrics.instruments import Instruments
 from app.metrics.job_families import JobFamilies
 from models.predictor import AnyPredictor

@@ -9,7 +9,7 @@ import pytest
 from dotenv import dotenv_values
 from pydantic import ValidationError
 
-from app.inference.admission import Admission
+from app.engine.admission import Admission
 from app.settings import ApiSettings
 
 EXAMPLE = Path(__file__).resolve().parents[2] / ".env.example"

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from app.engine.answers import Answer
 from app.errors import InvalidTensor
-from app.inference.answers import Answer
 from app.protocols.answered_images import predictions_of
 from app.protocols.open_inference.messages import InferRequest
 from app.protocols.open_inference.outputs import WantedOutput

@@ -10,15 +10,15 @@ from starlette.responses import Response
 from torch import Tensor
 
 from app.dependencies import ServicesDep, Urgency, UrgencyDep
-from app.disconnects import while_connected
-from app.pending_bytes import held_by
+from app.http.disconnects import while_connected
+from app.http.pending_bytes import held_by
+from app.http.server_timing import server_timing
 from app.protocols.open_inference.answers import Written, write_outputs
 from app.protocols.open_inference.inputs import Image, InputLimits, images_of
 from app.protocols.open_inference.messages import InferRequest, RequestParameters
 from app.protocols.open_inference.outputs import WantedOutput, selection_of, wanted_outputs
 from app.protocols.open_inference.request_body import HEADER_LENGTH, parse_infer, read_body
 from app.protocols.served_models import ServedModel, find_served
-from app.server_timing import server_timing
 from app.services import Services
 
 router = APIRouter(prefix="/v2", include_in_schema=False)

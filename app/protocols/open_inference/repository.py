@@ -10,8 +10,8 @@ from pydantic import JsonValue
 from starlette.responses import JSONResponse, Response
 
 from app.dependencies import ServicesDep
+from app.engine.model_control import ModelStates
 from app.errors import MalformedBody
-from app.protocols.model_control import ModelStates
 from app.protocols.open_inference import MOST_REPOSITORY_BYTES
 from app.protocols.open_inference.messages import IndexRequest, LoadRequest
 from app.protocols.open_inference.request_body import parse_message, read_body

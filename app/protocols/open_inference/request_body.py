@@ -12,8 +12,8 @@ from fastapi import Request
 from pydantic import ValidationError
 
 from app.errors import BodyTooLarge, InvalidTensor, MalformedBody, UnsupportedBody
-from app.json_size import has_more_marks
-from app.pending_bytes import HeldBytes, held_by
+from app.http.json_size import has_more_marks
+from app.http.pending_bytes import HeldBytes, held_by
 from app.protocols.open_inference.messages import MOST_DIMENSIONS, InferRequest, InputTensor, Message
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"

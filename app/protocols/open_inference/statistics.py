@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from starlette.responses import JSONResponse, Response
 
 from app.dependencies import ServicesDep
-from app.inference.statistics import Duration, ModelStatistics
+from app.engine.statistics import Duration, ModelStatistics
 from app.protocols.served_models import PRETRAINED_VERSION, find_served
 
 router = APIRouter(prefix="/v2", include_in_schema=False)

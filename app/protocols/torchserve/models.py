@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from starlette.responses import JSONResponse, Response
 
 from app.dependencies import ServicesDep
-from app.protocols.model_control import ModelStates
+from app.engine.model_control import ModelStates
 from app.protocols.served_models import ServedModel, find_served
 from app.services import Services
 

@@ -13,13 +13,13 @@ from pydantic import JsonValue
 from starlette.responses import JSONResponse, Response
 
 from app.dependencies import ServicesDep, UrgencyDep
-from app.disconnects import while_connected
+from app.engine.errors import WrongTask
 from app.errors import MalformedBody, TooManyFiles, TooManyImages
-from app.inference.errors import WrongTask
+from app.http.disconnects import while_connected
+from app.http.server_timing import server_timing
+from app.http.uploads import read_form
 from app.protocols.answered_images import predictions_of
 from app.protocols.served_models import ServedModel, find_served
-from app.server_timing import server_timing
-from app.uploads import read_form
 from models.manifest import Task
 from models.predictions import ClassScore, Detection
 from models.predictor import Selection

@@ -1,0 +1,1 @@
+"""Faster backends, built and verified beside the server."""

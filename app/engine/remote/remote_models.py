@@ -1,0 +1,184 @@
+"""The models of a device that another process has, as this one sees them.
+
+The engine process decides what is loaded and what leaves, and tells by itself what it has in memory whenever that
+changes. What was looked up is asked again when it is old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+import torch
+
+from app.engine.loaded_models import LoadedModel, newest_of
+from app.engine.lookups import Lookups
+from app.engine.model_source import ModelSource
+from app.engine.remote.connection import EngineConnection
+from app.engine.remote.remote_predictor import RemoteBackend, remote_predictor
+from app.engine.remote.wire import Message
+from models.backends.choosing import PrecisionChoice
+from models.predictor import AnyPredictor
+
+
+class RemoteModels:
+    """See LoadedModels. To be used from the event loop of its connection."""
+
+    def __init__(self, connection: EngineConnection, *, device: torch.device, lookup_every_s: float = 0.0) -> None:
+        """device: the engine's. lookup_every_s: see Lookups."""
+        self._connection = connection
+        self._device = device
+        self._budget_bytes = 0
+        self._described: dict[str, LoadedModel] = {}  # by digest
+        self._loaded: list[LoadedModel] = []  # the least recently used first; replaced, never changed
+        self._failing: dict[str, float] = {}  # until when
+        self._lookups: Lookups[tuple[str, PrecisionChoice], LoadedModel] = Lookups(
+            self._look_up, holds_s=lookup_every_s
+        )
+        connection.on_models = self._note
+        connection.on_lost = self._forget
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self._device
+
+    @property
+    def budget_bytes(self) -> int:
+        """What their weights may take together; 0 before the engine has told."""
+        return self._budget_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """What they take."""
+        return sum(model.predictor.size_bytes for model in self.all())
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether there is an engine process."""
+        return self._connection.is_open
+
+    @property
+    def loading_s(self) -> float:
+        """How long the engine has been at the load of a model; 0 if not for long. From any thread."""
+        return self._connection.long_s("load")
+
+    def all(self) -> list[LoadedModel]:
+        """What the engine last told of."""
+        return list(self._loaded)
+
+    def known(self, reference: str) -> ModelSource | None:
+        """See LoadedModels.known."""
+        model = self._lookups.known((reference, "auto"))
+        return model.source if model else newest_of(reference, self._loaded)
+
+    def is_loading(self, reference: str, precision: PrecisionChoice = "auto") -> bool:
+        """See LoadedModels; here whatever is not in memory may be."""
+        model = self._lookups.known((reference, precision))
+        source = model.source if model else self.known(reference) if precision == "auto" else None
+        return source is None or all(loaded.source.digest != source.digest for loaded in self._loaded)
+
+    def failing_s(self) -> dict[str, float]:
+        """See LoadedModels."""
+        now = time.monotonic()
+        return {reference: until - now for reference, until in self._failing.items() if now < until}
+
+    def ready(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel | None:
+        """See LoadedModels."""
+        model = self._lookups.fresh((reference, precision))
+        if model is not None:
+            model.last_used_at = datetime.now(UTC)
+        return model
+
+    async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
+        """See LoadedModels.get. Raises EngineRestarting besides."""
+        model = await self._lookups.get((reference, precision))
+        model.last_used_at = datetime.now(UTC)
+        return model
+
+    async def load(self, reference: str) -> LoadedModel:
+        """See LoadedModels.load. Raises EngineRestarting besides."""
+        self._lookups.forget((reference, "auto"))
+        return await self._ask_for({"do": "load", "reference": reference})
+
+    async def load_beside(self, name: str, version: int) -> None:
+        """See LoadedModels.load_beside. Raises EngineRestarting."""
+        await self._connection.ask({"do": "load_beside", "name": name, "version": version}, lambda *_: None)
+
+    async def unload(self, reference: str) -> bool:
+        """See LoadedModels.unload. Raises EngineRestarting besides."""
+        self._lookups.forget()
+        was_there: bool = await self._connection.ask(
+            {"do": "unload", "reference": reference}, lambda answer, _: answer["value"]
+        )
+        return was_there
+
+    def forget_lookups(self) -> None:
+        """See LoadedModels."""
+        self._lookups.forget()
+        self._connection.tell({"do": "forget_lookups"})
+
+    async def close(self) -> None:
+        """The engine process keeps its models for the others."""
+        self._lookups.close()
+        self._connection.close()
+
+    async def _look_up(self, key: tuple[str, PrecisionChoice]) -> LoadedModel:
+        reference, precision = key
+        return await self._ask_for({"do": "get", "reference": reference, "precision": precision})
+
+    async def _ask_for(self, question: Message) -> LoadedModel:
+        asking: asyncio.Future[LoadedModel] = self._connection.ask(
+            question,
+            lambda answer, _: self._update(answer["value"]),
+            unwanted=lambda answer: self._update(answer["value"]),  # it is described this once
+        )
+        return await asking
+
+    def _note(self, message: Message) -> None:
+        """All that is loaded or could not be, whenever that changes."""
+        self._budget_bytes = message["budget_bytes"]
+        now = time.monotonic()
+        self._failing = {reference: now + seconds for reference, seconds in message["failing_s"].items()}
+        self._loaded = [self._update(entry) for entry in message["models"]]
+        self._described = {model.source.digest: model for model in self._loaded}
+
+    def _forget(self) -> None:
+        """The next engine has nothing in memory."""
+        self._loaded = []
+        self._failing.clear()
+        self._described.clear()
+        self._lookups.forget()
+
+    def _update(self, entry: Message) -> LoadedModel:
+        """An entry describes its model where this end has not heard of it."""
+        model = self._described.get(entry["digest"])
+        if model is None:
+            description = entry["description"]
+            unheard = RemoteBackend(name=entry["backend"], precision=entry["precision"], size_bytes=entry["size_bytes"])
+            model = LoadedModel(
+                source=ModelSource(
+                    name=description["name"],
+                    version=description["version"],
+                    architecture=description["architecture"],
+                    digest=entry["digest"],
+                    size_bytes=description["file_bytes"],
+                    load=_load_elsewhere,
+                ),
+                predictor=remote_predictor(description["predictor"], unheard),
+                best_batch=entry["best_batch"],
+                loaded_at=datetime.fromisoformat(entry["loaded_at"]),
+            )
+            self._described[entry["digest"]] = model
+        model.best_batch, model.is_pinned = entry["best_batch"], entry["is_pinned"]
+        model.last_used_at = max(model.last_used_at, datetime.fromisoformat(entry["last_used_at"]))
+        backend = model.predictor.backend
+        assert isinstance(backend, RemoteBackend)
+        backend.name, backend.precision, backend.size_bytes = entry["backend"], entry["precision"], entry["size_bytes"]
+        return model
+
+
+def _load_elsewhere() -> AnyPredictor:
+    msg = "models are loaded by the engine process"
+    raise RuntimeError(msg)

@@ -1,0 +1,68 @@
+"""What an HTTP process knows of a model whose network is elsewhere: enough to prepare pictures and finish outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+
+from app.engine.loaded_models import LoadedModel
+from app.engine.remote.wire import Message
+from models.backends.backend import BackendName, Precision
+from models.manifest import AnyPreset
+from models.predictor import AnyPredictor
+from models.predictors.classification import Classifier
+from models.predictors.detection import Detector
+from models.predictors.segmentation import Segmenter
+
+_PRESETS: TypeAdapter[AnyPreset] = TypeAdapter(AnyPreset)
+
+
+class RemoteBackend:
+    """A network in the engine process, as it was last heard of."""
+
+    def __init__(self, *, name: BackendName, precision: Precision, size_bytes: int) -> None:
+        self.name: BackendName = name
+        self.precision: Precision = precision
+        self.size_bytes = size_bytes  # on the device
+
+    def run(self, batch: Tensor) -> Any:  # noqa: ARG002
+        """Views go through the lane."""
+        msg = "this network is in the engine process: submit views to the lane"
+        raise RuntimeError(msg)
+
+
+def describe_predictor(model: LoadedModel) -> Message:
+    """What `remote_predictor` needs, as JSON takes it."""
+    predictor = model.predictor
+    return {
+        "task": predictor.task,
+        "categories": list(predictor.categories),
+        "preset": predictor.preset.model_dump(mode="json"),
+        "makes_masks": isinstance(predictor, Detector) and predictor.makes_masks,
+        "keypoints": list(predictor.keypoints) if isinstance(predictor, Detector) else [],
+    }
+
+
+def remote_predictor(description: Message, backend: RemoteBackend) -> AnyPredictor:
+    """A predictor of that description, which prepares and finishes."""
+    categories = description["categories"]
+    preset = _PRESETS.validate_python(description["preset"])
+    predictor: AnyPredictor
+    match description["task"]:
+        case "classification":
+            predictor = Classifier(nn.Identity(), categories=categories, preset=preset, device="cpu")
+        case "detection":
+            predictor = Detector(
+                nn.Identity(),
+                categories=categories,
+                preset=preset,
+                device="cpu",
+                makes_masks=description["makes_masks"],
+                keypoints=description["keypoints"],
+            )
+        case _:
+            predictor = Segmenter(nn.Identity(), categories=categories, preset=preset, device="cpu")
+    predictor.backend = backend
+    return predictor

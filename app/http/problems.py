@@ -1,0 +1,215 @@
+"""From an exception to problem details (RFC 9457): every error that a client sees is made here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import JsonValue, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
+
+from app.engine.errors import InferenceError
+from app.errors import UNEXPECTED, ApiError, InvalidValue, Kind, kind_of
+from app.http.error_shapes import foreign_error
+from app.http.valid_values import describe_valid, kind_of_body
+from app.schemas.problem import FieldError, Problem
+from models.errors import IncompatibleWeights, ModelsError
+from workers.datasets.dataset import Finding
+from workers.errors import NO_SPACE, DiskFull, InvalidJob, UnusableDataset, WorkersError
+
+log = logging.getLogger("fovea.errors")
+
+MEDIA_TYPE = "application/problem+json"
+_LONGEST_VALUE = 200
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Every error of Fovea's and every bad request is answered as problem details."""
+    for raised_on_purpose in (ApiError, InferenceError, ModelsError, WorkersError):
+        app.add_exception_handler(raised_on_purpose, _answer_known)
+    app.add_exception_handler(OSError, _answer_full_disk)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(Exception, _answer_unexpected)
+
+
+def problem_of(error: Exception, scope: Scope) -> Problem:
+    """The problem that `error` is to the client of the request. Nothing of an unexpected error is told but its id."""
+    kind = kind_of(error)
+    if kind is UNEXPECTED:
+        return _problem(kind, scope, detail="Fovea's log has the reason under this request id.")
+    return _problem(kind, scope, detail=str(error), hint=getattr(error, "hint", None), **_particulars(error))
+
+
+def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer that carries the problem, in the shape that the clients of its path know."""
+    foreign = foreign_error(problem)
+    if foreign is not None:
+        return JSONResponse(foreign.body, status_code=foreign.status, headers=headers)
+    return Response(
+        problem.model_dump_json(exclude_none=True), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE
+    )
+
+
+def answer(error: Exception, scope: Scope) -> Response:
+    """The whole answer to an error, `Retry-After` included where waiting helps."""
+    retry_after_s = getattr(error, "retry_after_s", None) or kind_of(error).retry_after_s
+    headers = {"Retry-After": str(retry_after_s)} if retry_after_s else None
+    return problem_response(problem_of(error, scope), headers)
+
+
+async def answer_whatever(request: Request, error: Exception) -> Response:
+    """The answer that the application's handlers have for the error, where they were not asked by FastAPI.
+
+    What the error's traceback held, a body for instance, is let go of, as Starlette does.
+    """
+    handlers = request.app.exception_handlers
+    handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
+    try:
+        response: Response = await handler(request, error)
+    except Exception as unexpected:
+        response = await _answer_unexpected(request, unexpected)
+        unexpected.__traceback__ = None
+    finally:
+        error.__traceback__ = None
+    return response
+
+
+async def _answer_known(request: Request, error: Exception) -> Response:
+    return answer(error, request.scope)
+
+
+async def _answer_unexpected(request: Request, error: Exception) -> Response:
+    """Is called for what nothing else answered, even where half of an answer is out."""
+    if not isinstance(error, ClientDisconnect):
+        request_id, path = request.state.request_id, instance_of(request.scope)
+        line = "request %s: %s %s broke"
+        log.error(line, request_id, request.method, path, exc_info=error, extra={"request_id": request_id})
+    return answer(error, request.scope)
+
+
+async def _answer_full_disk(request: Request, error: Exception) -> Response:
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        hint = "Delete old data sets, jobs or model versions, or give FOVEA_HOME more room."
+        return answer(DiskFull("No space is left where Fovea keeps its data.", hint=hint), request.scope)
+    raise error
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    broken = next((item for item in error.errors() if item["type"] == "json_invalid"), None)
+    if broken is not None:
+        kind = Kind(400, "malformed_body", "The body cannot be read")
+        at = f", at byte {broken['loc'][-1]}" if isinstance(broken["loc"][-1], int) else ""
+        detail = f"The body is no JSON: {broken.get('ctx', {}).get('error', broken['msg'])}{at}."
+        return problem_response(_problem(kind, request.scope, detail=detail))
+    document = await asyncio.to_thread(request.app.openapi)
+    errors = tuple(_field_error(request, document, item) for item in error.errors())
+    return problem_response(_problem(kind_of(InvalidValue("", field="")), request.scope, **_summary(errors)))
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    path = instance_of(request.scope)
+    hint: str | None
+    match error.status_code:
+        case 404:
+            kind, detail, hint = Kind(404, "unknown_route", "No such route"), f"Nothing is at {path}.", "See /docs."
+        case 405:
+            allowed = (error.headers or {}).get("Allow", "")
+            kind = Kind(405, "method_not_allowed", "The method is not allowed here")
+            detail, hint = f"{request.method} is not allowed at {path}.", f"Allowed: {allowed}."
+        case status:
+            kind, detail, hint = Kind(status, phrase.lower().replace(" ", "_"), phrase), str(error.detail), None
+    return problem_response(_problem(kind, request.scope, detail=detail, hint=hint), error.headers)
+
+
+def instance_of(scope: Scope) -> str:
+    """The request's path, percent-encoded as it was sent."""
+    raw = scope.get("raw_path")
+    return raw.decode("ascii", "replace") if raw else quote(scope.get("path", ""))
+
+
+def _problem(kind: Kind, scope: Scope, *, detail: str, **members: Any) -> Problem:
+    return Problem(
+        type=f"urn:fovea:problem:{kind.code}",
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        instance=instance_of(scope),
+        code=kind.code,
+        request_id=scope.get("state", {}).get("request_id", "none"),
+        **members,
+    )
+
+
+def _particulars(error: Exception) -> dict[str, Any]:
+    match error:
+        case InvalidValue():
+            return {"errors": (error.error,)}
+        case InvalidJob():
+            return {"errors": (FieldError(field=error.field, where="body", message=str(error), valid=error.hint),)}
+        case UnusableDataset():
+            return {"findings": tuple(Finding.model_validate(problem) for problem in error.problems)}
+        case IncompatibleWeights():
+            return {"missing": error.missing, "unexpected": error.unexpected, "mismatched": error.mismatched}
+    return {}
+
+
+def _summary(errors: Sequence[FieldError]) -> dict[str, Any]:
+    first = errors[0]
+    more = f" And {len(errors) - 1} more, see `errors`." if len(errors) > 1 else ""
+    hint = f"Valid for {first.field}: {first.valid}." if first.valid else None
+    return {"detail": f"{first.field}: {first.message}.{more}", "hint": hint, "errors": tuple(errors)}
+
+
+def _field_error(request: Request, document: dict[str, Any], item: dict[str, Any]) -> FieldError:
+    where, *path = item["loc"]
+    route_path = getattr(request.scope.get("route"), "path_format", "")
+    operation = document["paths"].get(route_path, {}).get(request.method.lower(), {})
+    if where == "body" and path and kind_of_body(document, operation, str(path[0])) is not None:
+        path = path[1:]  # which of several kinds of bodies: no field of any
+    said = item.get("ctx", {})  # where the error itself knows better
+    return FieldError(
+        field=said.get("field") or _text(".".join(str(step) for step in path)) or str(where),
+        where=str(where),
+        message=str(item["msg"]),
+        value=None if item["type"] == "missing" else json_safe(item.get("input")),
+        valid=said.get("valid") or describe_valid(document, operation, item["loc"]),
+    )
+
+
+def errors_of(error: ValidationError, *, where: str, within: str | None = None) -> RequestValidationError:
+    """A validation that a route did itself, as if FastAPI had done it; `within` is the field that held it all."""
+    place = (where,) if within is None else (where, within)
+    kind = {} if within is None else {"type": "invalid"}  # JSON within a field is no malformed body
+    return RequestValidationError([{**item, **kind, "loc": (*place, *item["loc"])} for item in error.errors()])
+
+
+def json_safe(value: Any) -> JsonValue:
+    """`value` for an error: short, and in words where JSON has none for it (NaN, bytes)."""
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case bytes():
+            return f"{len(value)} bytes"
+    return _text(str(value))
+
+
+def _text(text: str) -> str:
+    """Not too long, and without the halves of surrogate pairs that JSON can say and UTF-8 cannot."""
+    clean = text.encode("utf-8", "replace").decode()
+    return clean if len(clean) <= _LONGEST_VALUE else clean[:_LONGEST_VALUE] + "…"
