@@ -9,8 +9,8 @@ from app.schemas.system import System
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
+from tests.app.http.test_requests import problem_of
 from tests.app.running_api import RunningApi
-from tests.app.test_requests import problem_of
 from tests.waiting import wait_until
 
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from tests.app.archives import image_folder_zip
+from tests.app.http.test_requests import problem_of
 from tests.app.running_api import RunningApi
-from tests.app.test_requests import problem_of
 from tests.waiting import wait_until
 from workers.datasets.intake import ingest_archive
 from workers.jobs.idempotency_store import Claimed, IdempotencyStore, InFlight, StoredAnswer

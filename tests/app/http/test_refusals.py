@@ -28,9 +28,9 @@ from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
 from tests.app.exposed import Exposed
+from tests.app.http.test_requests import problem_of
 from tests.app.raw_client import RawClient, raw_client
 from tests.app.running_api import RunningApi
-from tests.app.test_requests import problem_of
 from tests.waiting import wait_until
 
 PLACES = 8

@@ -11,7 +11,7 @@ from tests.app import pictures
 from tests.app.archives import image_folder_zip
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
-from tests.app.test_requests import problem_of
+from tests.app.http.test_requests import problem_of
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 

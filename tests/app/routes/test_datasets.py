@@ -16,9 +16,9 @@ from app.client.errors import ProblemError
 from app.http.spool import Spool
 from tests.app.archives import image_folder_zip
 from tests.app.conftest import StartApi
+from tests.app.http.test_requests import problem_of, spooled_files
 from tests.app.pictures import png
 from tests.app.running_api import RunningApi
-from tests.app.test_requests import problem_of, spooled_files
 from tests.datasets.builders import voc_archive
 from tests.datasets.builders import zip_of as archive_of
 from tests.workers.jobs_builders import a_config, a_job

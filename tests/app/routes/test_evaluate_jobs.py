@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from app.schemas.jobs import JobDetails, JobPlan
 from models.architectures.catalog import build, get_architecture
 from models.manifest import ManifestDraft
+from tests.app.http.test_requests import problem_of
 from tests.app.running_api import RunningApi
-from tests.app.test_requests import problem_of
 from workers.configs.evaluate import EvaluateConfig, ResolvedEvaluate
 
 PRETRAINED: dict[str, Any] = {"type": "evaluate", "model": "resnet18", "dataset": "shades"}

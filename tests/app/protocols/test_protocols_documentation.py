@@ -16,7 +16,7 @@ from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocols.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "protocols.md"
 SERVER = "127.0.0.1:8000"
 
 

@@ -16,7 +16,7 @@ from app.engine.engine import Engine
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Instruments
 from tests.app.exposed import Exposed
-from tests.app.test_prediction_metrics import a_source
+from tests.app.metrics.test_prediction_metrics import a_source
 
 
 def an_engine(*names: str) -> Engine:

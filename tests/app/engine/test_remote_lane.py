@@ -25,12 +25,12 @@ from models.predictor import Predictor
 from models.predictors.classification import Classifier, ClassSelection
 from models.predictors.segmentation import SegmentationSelection, Segmenter
 from tests.app import pictures
+from tests.app.engine.test_engine import SlowLoading
 from tests.app.engine_processes import Served, settings_of, until, with_served
 from tests.app.engines import note_batches
 from tests.app.exposed import Exposed
 from tests.app.finders import finders_from_version
 from tests.app.running_api import running_api
-from tests.app.test_engine import SlowLoading
 from tests.waiting import wait_until
 
 VIEW = torch.arange(28 * 28, dtype=torch.int64).to(torch.uint8).view(1, 28, 28)

@@ -13,8 +13,8 @@ import redis
 
 from app.schemas.jobs import JobDetails, JobPlan
 from tests.app.compass import publish_compass
+from tests.app.http.test_requests import problem_of
 from tests.app.running_api import RunningApi
-from tests.app.test_requests import problem_of
 from tests.waiting import wait_until
 from workers.configs.fine_tune import ResolvedFineTune
 from workers.jobs.job import Job, JobFailure, JobStatus

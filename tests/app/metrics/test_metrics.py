@@ -13,9 +13,9 @@ import pytest
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
+from tests.app.engine.test_engine import SlowLoading
 from tests.app.exposed import Exposed
 from tests.app.running_api import RunningApi
-from tests.app.test_engine import SlowLoading
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 from workers.jobs.job import JobFailure, JobStatus

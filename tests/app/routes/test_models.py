@@ -19,8 +19,8 @@ from models.architectures.catalog import build
 from models.manifest import Manifest
 from tests.app import pictures
 from tests.app.compass import CATEGORIES, compass_weights, publish_compass
+from tests.app.http.test_requests import problem_of, spooled_files
 from tests.app.running_api import RunningApi
-from tests.app.test_requests import problem_of, spooled_files
 from tests.waiting import wait_until
 
 MANIFEST = {"architecture": "garment_classifier", "categories": list(CATEGORIES)}
