@@ -1,8 +1,9 @@
 """Bytes to pixels: the only decoder, so that training and serving see the same image.
 
 JPEGs are decoded by libjpeg-turbo through simplejpeg, everything else by Pillow with a fixed list of formats. A server
-on a GPU decodes plain JPEGs there (`models.images.nvjpeg`); limits and orientation are handled here either way. The
-size is read from the header and checked before a pixel is decoded. ICC profiles are ignored, as torchvision and Pillow do.
+on a GPU decodes plain JPEGs there (`models.images.nvjpeg`); limits and orientation are handled here either way.
+The size is read from the header and checked before a pixel is decoded. ICC profiles are ignored, as torchvision and
+Pillow do.
 """
 
 from __future__ import annotations
