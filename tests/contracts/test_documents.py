@@ -1,0 +1,115 @@
+"""The documents point at files, symbols, settings and pages that exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from app.settings import ApiSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+# Pages that are kept true.
+PAGES = [*DOCS.glob("*.md"), ROOT / "CONTRIBUTING.md"]
+GUIDES = [page for page in PAGES if page.name in ("adding.md", "glossary.md", "tour.md")]
+
+CODE_SPAN = re.compile(r"`([^`\n]+)`")
+NEW_FILE = re.compile(r"[Nn]ew file\s+`([^`]+)`")  # a file that the reader makes
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+PATH = re.compile(r"(?:app|workers|models|tests|benchmarks|deploy|docs)/[\w./-]*|[\w-]+\.(?:md|toml)|Makefile")
+SYMBOL = re.compile(r"[A-Z]\w*[a-z]\w*(?:\.\w+)?(?:\(\))?|\w+(?:\.\w+)?\(\)")
+SETTING = re.compile(r"\bFOVEA_[A-Z_]*[A-Z]\b")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def prose(page: Path) -> str:
+    """The page without its code blocks."""
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def heading_ids(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@cache
+def symbols_in(path: Path) -> frozenset[str]:
+    """Classes, functions, methods and annotated fields that a file, or the files of a directory, define."""
+    found: set[str] = set()
+    for file in path.rglob("*.py") if path.is_dir() else [path] if path.suffix == ".py" else []:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                found.add(node.name)
+            if isinstance(node, ast.ClassDef):
+                found |= {f"{node.name}.{member}" for member in _members(node)}
+    return frozenset(found)
+
+
+def _members(node: ast.ClassDef) -> Iterator[str]:
+    for member in node.body:
+        if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield member.name
+        elif isinstance(member, ast.AnnAssign) and isinstance(member.target, ast.Name):
+            yield member.target.id
+
+
+def blocks(page: Path) -> Iterator[str]:
+    """Paragraphs, list items and table rows."""
+    for paragraph in re.split(r"\n\s*\n", prose(page)):
+        yield from re.split(r"\n(?=\s*[-*|] |\s*\d+\. )", paragraph)
+
+
+@pytest.mark.parametrize("page", [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=name_of)
+def test_links_of_a_page_lead_to_pages_and_headings(page: Path) -> None:
+    for target in LINK.findall(prose(page)):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (page.parent / file).resolve() if file else page
+        assert linked.exists(), f"{target} does not exist"
+        assert not anchor or anchor in heading_ids(linked), f"{target}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    text = prose(page)
+    named = {span for span in CODE_SPAN.findall(text) if PATH.fullmatch(span)} - set(NEW_FILE.findall(text))
+    missing = {span for span in named if not (ROOT / span).exists() and not (page.parent / span).exists()}
+    assert not missing
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=name_of)
+def test_symbols_that_a_guide_names_are_in_a_file_named_beside_them(page: Path) -> None:
+    for block in blocks(page):
+        spans = CODE_SPAN.findall(block)
+        new = NEW_FILE.findall(block)
+        wanted = {span.removesuffix("()") for span in spans if SYMBOL.fullmatch(span)}
+        defined = {symbol for span in spans if PATH.fullmatch(span) for symbol in symbols_in(ROOT / span)}
+        assert new or wanted <= defined, f"{wanted - defined} of {block.strip()!r}"
+
+
+def test_there_are_guides() -> None:
+    assert {page.name for page in GUIDES} >= {"glossary.md"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_settings_that_a_page_names_exist(page: Path) -> None:
+    named = set(SETTING.findall(page.read_text(encoding="utf-8")))
+    assert named <= {f"FOVEA_{name.upper()}" for name in ApiSettings.model_fields}
+
+
+@pytest.mark.parametrize("page", [*DOCS.glob("*.md"), DOCS / "decisions/README.md"], ids=name_of)
+def test_page_is_in_the_index(page: Path) -> None:
+    index = DOCS / "README.md"
+    linked = LINK.findall(index.read_text(encoding="utf-8"))
+    assert page == index or page.relative_to(DOCS).as_posix() in linked
