@@ -1,4 +1,4 @@
-"""Archives, pictures and labelled files for the tests of data sets."""
+"""Builds archives, images and labelled files for the tests of datasets."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from workers.datasets.validation.inspection import ImageFacts
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def picture(number: int = 0, *, size: tuple[int, int] = (16, 12), format: str = "PNG", **options: Any) -> bytes:  # noqa: A002
-    """A small picture; another one for each number below a million."""
+def small_image(number: int = 0, *, size: tuple[int, int] = (16, 12), format: str = "PNG", **options: Any) -> bytes:  # noqa: A002
+    """A small image; each number below a million gives another image."""
     image = Image.new("RGB", size, "white")
     image.paste((number % 200, number // 200 % 100, number // 20_000), (0, 0, size[0] // 2, size[1] // 2))
     encoded = BytesIO()
@@ -38,9 +38,9 @@ def picture(number: int = 0, *, size: tuple[int, int] = (16, 12), format: str = 
 
 
 def folders(**counts: int) -> dict[str, bytes]:
-    """So many different pictures in folders of these names; `__` in a name stands for `/`."""
+    """`counts[name]` different images in each folder; `__` in a name means `/`."""
     names = [f"{folder.replace('__', '/')}/{index}.png" for folder, count in counts.items() for index in range(count)]
-    return {name: picture(number) for number, name in enumerate(names)}
+    return {name: small_image(number) for number, name in enumerate(names)}
 
 
 def zip_of(files: Mapping[str, bytes], *, compression: int = zipfile.ZIP_DEFLATED) -> BytesIO:
@@ -53,7 +53,7 @@ def zip_of(files: Mapping[str, bytes], *, compression: int = zipfile.ZIP_DEFLATE
 
 
 def tar_of(files: Mapping[str, bytes], *members: tarfile.TarInfo, gzipped: bool = False) -> BytesIO:
-    """A tar of `files` and, behind them, of `members` without content."""
+    """A tar of `files`, followed by `members` without content."""
     archive = BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz" if gzipped else "w") as file:
         for name, content in files.items():
@@ -66,7 +66,7 @@ def tar_of(files: Mapping[str, bytes], *members: tarfile.TarInfo, gzipped: bool 
 
 
 def patched(archive: BytesIO, *changes: tuple[bytes, bytes]) -> BytesIO:
-    """`archive` with bytes replaced everywhere by others, as many."""
+    """`archive` with every `old` replaced by a `new` of the same length."""
     data = archive.getvalue()
     for old, new in changes:
         assert len(old) == len(new)
@@ -85,23 +85,27 @@ def with_central_field(archive: BytesIO, *, entry: int, offset: int, value: byte
     return BytesIO(bytes(data))
 
 
-def write_crowded_zip(path: Path, *, entries: int, told: int) -> None:
-    """A zip of nothing but a central directory of `entries` entries that tells of `told`, in ZIP64 form if need be."""
+def write_crowded_zip(path: Path, *, entries: int, claimed_entries: int) -> None:
+    """Writes a zip that is only a central directory of `entries` entries; its end record claims `claimed_entries`.
+
+    More than 65,535 claimed entries take the ZIP64 form.
+    """
     header = struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, 20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
     size = entries * len(header)
     with path.open("wb") as file:
         file.write(b"PK\3\4")
         for _ in range(10):
             file.write(header * (entries // 10))
-        if told > 0xFFFF:
-            file.write(struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, told, told, size, 4))
+        if claimed_entries > 0xFFFF:
+            counts = (claimed_entries, claimed_entries)
+            file.write(struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, *counts, size, 4))
             file.write(struct.pack("<4sIQI", b"PK\6\7", 0, 4 + size, 1))
-        short = min(told, 0xFFFF)
+        short = min(claimed_entries, 0xFFFF)
         file.write(struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, short, short, min(size, 0xFFFFFFFF), 4, 0))
 
 
 def unpacked(archive: BytesIO | Path, directory: Path, **options: Any) -> UnpackedArchive:
-    """`archive`, unpacked below `directory`."""
+    """Unpacks `archive` in `directory`."""
     return unpack_archive(archive, directory / "unpacked", **options)
 
 
@@ -111,12 +115,12 @@ def names_of(archive: UnpackedArchive) -> list[str]:
 
 
 def archived(directory: Path, files: Mapping[str, bytes]) -> tuple[ArchivedFile, ...]:
-    """`files` as they come out of an archive."""
+    """`files` as an archive that was unpacked in `directory`."""
     return unpacked(zip_of(files), directory).files
 
 
 def labelled(name: str, label: str, split: SplitName | None = None, *, content: str | None = None) -> LabelledFile:
-    """A file nobody reads, with its label; equal `content` makes it a copy."""
+    """A labelled file that does not exist on the disk; files of equal `content` are duplicates."""
     file = ArchivedFile(
         name=name,
         path=Path("nowhere"),
@@ -128,7 +132,7 @@ def labelled(name: str, label: str, split: SplitName | None = None, *, content: 
 
 
 def facts(**changes: Any) -> ImageFacts:
-    """What a usual picture is."""
+    """The facts of an ordinary image, with `changes`."""
     return replace(ImageFacts(width=16, height=12, kind="JPEG", is_animated=False, is_blank=False), **changes)
 
 
@@ -151,7 +155,7 @@ def the_finding(findings: tuple[Finding, ...], code: str) -> Finding:
 
 
 def file_tree(root: Path) -> list[str]:
-    """Every file and directory below `root`, but for the locks of the store."""
+    """Every file and directory below `root` except the locks of the store."""
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if ".locks" not in path.parts)
 
 
@@ -161,7 +165,7 @@ Box = tuple[float, float, float, float]
 def voc_xml(
     *objects: tuple[str, Box], size: tuple[int, int] | None = (64, 48), name: str = "", more: str = ""
 ) -> bytes:
-    """A Pascal VOC annotation; boxes as xmin, ymin, xmax, ymax in VOC's own counting. `more` goes into every object."""
+    """A Pascal VOC annotation. Boxes are xmin, ymin, xmax, ymax, counted from 1; `more` is XML for every object."""
     lines = ["<annotation>", f"<filename>{name}</filename>"]
     if size is not None:
         lines.append(f"<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>")
@@ -173,14 +177,14 @@ def voc_xml(
     return "\n".join([*lines, "</annotation>"]).encode()
 
 
-def photo(number: int = 0, *, size: tuple[int, int] = (64, 48)) -> bytes:
-    """A picture of 64 x 48 px; another one for each number."""
-    return picture(number, size=size)
+def image_64x48(number: int = 0) -> bytes:
+    """An image of 64 x 48 px, large enough for objects; each number gives another image."""
+    return small_image(number, size=(64, 48))
 
 
 def voc_archive(changes: Mapping[str, bytes] | None = None, *, count: int = 6) -> dict[str, bytes]:
-    """So many pictures with a `cell` each, as BCCD has them; `changes` are files below `BCCD/`."""
-    files = {f"JPEGImages/b{number}.png": photo(number) for number in range(count)}
+    """`count` images with one `cell` each in the layout of BCCD; `changes` are files inside `BCCD/`."""
+    files = {f"JPEGImages/b{number}.png": image_64x48(number) for number in range(count)}
     files |= {f"Annotations/b{number}.xml": voc_xml(("cell", (11, 6, 30, 20 + number))) for number in range(count)}
     return {f"BCCD/{name}": content for name, content in {**files, **(changes or {})}.items()}
 
@@ -209,7 +213,7 @@ def coco_json(
     annotations: Sequence[Mapping[str, Any]],
     categories: Sequence[tuple[int, str]] = ((1, "cat"), (2, "dog")),
 ) -> bytes:
-    """A COCO file, an entry a line."""
+    """A COCO file with one entry per line."""
     named = [{"id": number, "name": name} for number, name in categories]
     lists = {"images": images, "annotations": annotations, "categories": named}
     texts = (
@@ -219,33 +223,33 @@ def coco_json(
 
 
 def coco_image(number: int, *, size: tuple[int, int] = (64, 48), folder: str = "") -> dict[str, Any]:
-    """The entry of `photo(number)`."""
+    """The entry of the image `image_64x48(number)`."""
     return {"id": number, "file_name": f"{folder}{number}.png", "width": size[0], "height": size[1]}
 
 
 def coco_object(image: int, box: Box | None = (10, 5, 20, 15), *, category: int = 1, **more: Any) -> dict[str, Any]:
-    """An object's entry; the box as x, y, width, height."""
+    """The entry of an object; the box is x, y, width, height."""
     entry = {"image_id": image, "category_id": category, **more}
     return entry if box is None else {**entry, "bbox": list(box)}
 
 
 def coco_archive(*annotations: Mapping[str, Any], images: int = 6, **options: Any) -> dict[str, bytes]:
-    """Pictures 0 to 5 beside a COCO file; without `annotations` every one shows a cat."""
+    """Images 0 to 5 and a COCO file with `annotations`; by default there is a cat in every image."""
     entries = [coco_image(number) for number in range(images)]
-    said = annotations or [coco_object(number) for number in range(images)]
-    files = {f"images/{number}.png": photo(number) for number in range(images)}
-    return {**files, "annotations.json": coco_json(entries, said, **options)}
+    objects = annotations or [coco_object(number) for number in range(images)]
+    files = {f"images/{number}.png": image_64x48(number) for number in range(images)}
+    return {**files, "annotations.json": coco_json(entries, objects, **options)}
 
 
 def yolo_archive(*lines: str, images: int = 6, names: str = "names: [cat, dog]\n") -> dict[str, bytes]:
-    """Pictures 0 to 5 with `lines` in the label file of the first, and a cat on each of the others."""
-    files = {f"images/{number}.png": photo(number) for number in range(images)}
+    """Images 0 to 5 with `lines` in the label file of the first and a cat in each of the others."""
+    files = {f"images/{number}.png": image_64x48(number) for number in range(images)}
     files |= {f"labels/{number}.txt": b"0 0.5 0.5 0.25 0.5\n" for number in range(images)}
     return {**files, "labels/0.txt": "\n".join(lines).encode(), "data.yaml": names.encode()}
 
 
 def images_of(store: DatasetStore, version: DatasetVersion) -> dict[str, DatasetImage]:
-    """The images of both splits, by the ends of their names."""
+    """The images of both splits, by their names without folders."""
     return {
         image.name.rpartition("/")[2]: image for split in version.info.splits for image in store.images(version, split)
     }

@@ -1,4 +1,4 @@
-"""COCO, from an archive to objects."""
+"""Reading COCO: from an archive to objects."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.datasets.builders import (
     coco_json,
     coco_object,
     codes,
+    image_64x48,
     images_of,
     ingest,
-    photo,
     the_finding,
 )
 from workers.datasets.formats.json_stream import BadJson, JsonFile
@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> DatasetStore:
     return DatasetStore(tmp_path / "datasets")
 
 
-def test_archive_is_found_and_boxes_are_corners(store: DatasetStore) -> None:
+def test_archive_is_recognised_and_boxes_become_corners(store: DatasetStore) -> None:
     version = ingest(store, coco_archive())
 
     assert (version.info.format, version.info.task, version.info.categories) == ("coco", "detection", ("cat",))
@@ -54,8 +54,8 @@ def test_archive_is_found_and_boxes_are_corners(store: DatasetStore) -> None:
     ids=["polygon", "compressed", "uncompressed"],
 )
 def test_outlines_and_run_lengths_become_the_same_mask(store: DatasetStore, segmentation: Any) -> None:
-    said = [coco_object(number, segmentation=segmentation) for number in range(6)]
-    version = ingest(store, coco_archive(*said))
+    objects = [coco_object(number, segmentation=segmentation) for number in range(6)]
+    version = ingest(store, coco_archive(*objects))
 
     (target,) = images_of(store, version)["0.png"].objects
     assert target.mask is not None
@@ -63,27 +63,27 @@ def test_outlines_and_run_lengths_become_the_same_mask(store: DatasetStore, segm
     assert version.info.has_masks
 
 
-def test_box_left_out_is_that_of_the_mask(store: DatasetStore) -> None:
-    said = coco_object(0, None, segmentation=[[10, 5, 30, 5, 30, 20, 10, 20]])
-    version = ingest(store, coco_archive(said, *CATS))
+def test_missing_box_is_derived_from_the_mask(store: DatasetStore) -> None:
+    without_box = coco_object(0, None, segmentation=[[10, 5, 30, 5, 30, 20, 10, 20]])
+    version = ingest(store, coco_archive(without_box, *CATS))
 
     assert images_of(store, version)["0.png"].objects[0].box == (10, 5, 30, 20)
     assert not version.info.has_masks
     assert "masks_incomplete" in codes(version.info.report)
 
 
-def test_crowds_are_marked_and_do_not_make_a_category_learnable(store: DatasetStore) -> None:
-    said = coco_object(0, iscrowd=1, segmentation={"size": [48, 64], "counts": encode_mask(SQUARE)})
-    version = ingest(store, coco_archive(said, *CATS))
+def test_crowds_are_marked_and_are_not_enough_to_learn_a_category(store: DatasetStore) -> None:
+    crowd = coco_object(0, iscrowd=1, segmentation={"size": [48, 64], "counts": encode_mask(SQUARE)})
+    version = ingest(store, coco_archive(crowd, *CATS))
     assert images_of(store, version)["0.png"].objects[0].is_crowd
 
     with pytest.raises(UnusableDataset, match="None of the 6 images has an object"):
-        ingest(store, coco_archive(said))
+        ingest(store, coco_archive(crowd))
 
 
 def test_category_ids_with_gaps_become_indices_in_order(store: DatasetStore) -> None:
-    said = [coco_object(number, category=90 if number % 2 else 7) for number in range(6)]
-    version = ingest(store, coco_archive(*said, categories=[(90, "dog"), (7, "cat")]))
+    objects = [coco_object(number, category=90 if number % 2 else 7) for number in range(6)]
+    version = ingest(store, coco_archive(*objects, categories=[(90, "dog"), (7, "cat")]))
 
     assert version.info.categories == ("dog", "cat")
     assert images_of(store, version)["0.png"].objects[0].category == 1
@@ -92,7 +92,9 @@ def test_category_ids_with_gaps_become_indices_in_order(store: DatasetStore) -> 
 
 def test_several_files_are_the_splits(store: DatasetStore) -> None:
     files = {
-        f"{split}2017/{number}.png": photo(number) for number in range(6) for split in [("train", "val")[number > 3]]
+        f"{split}2017/{number}.png": image_64x48(number)
+        for number in range(6)
+        for split in [("train", "val")[number > 3]]
     }
     files["annotations/instances_train2017.json"] = coco_json(
         [coco_image(n) for n in range(4)], [coco_object(n) for n in range(4)]
@@ -109,10 +111,10 @@ def test_several_files_are_the_splits(store: DatasetStore) -> None:
     assert codes(info.report) <= {"few_images", "empty_categories"}
 
 
-def test_equal_names_in_two_splits_are_told_apart_by_the_folder_of_the_list(store: DatasetStore) -> None:
+def test_equal_names_in_two_splits_are_distinguished_by_the_folder_of_the_list(store: DatasetStore) -> None:
     files: dict[str, bytes] = {}
     for offset, split in ((0, "train"), (10, "valid")):
-        files |= {f"{split}/{number}.png": photo(number + offset) for number in range(3)}
+        files |= {f"{split}/{number}.png": image_64x48(number + offset) for number in range(3)}
         files[f"{split}/_annotations.coco.json"] = coco_json(
             [coco_image(n) for n in range(3)], [coco_object(n) for n in range(3)]
         )
@@ -121,8 +123,8 @@ def test_equal_names_in_two_splits_are_told_apart_by_the_folder_of_the_list(stor
     assert (info.splits["train"].images, info.splits["val"].images) == (3, 3)
 
 
-def test_pictures_missing_or_not_listed_are_said(store: DatasetStore) -> None:
-    files = {**coco_archive(), "images/extra.png": photo(50)}
+def test_missing_and_unlisted_images_are_reported(store: DatasetStore) -> None:
+    files = {**coco_archive(), "images/extra.png": image_64x48(50)}
     del files["images/0.png"]
     info = ingest(store, files).info
 
@@ -159,7 +161,7 @@ def test_pictures_missing_or_not_listed_are_said(store: DatasetStore) -> None:
         ("no entry", "bad_entries"),
     ],
 )
-def test_entry_that_cannot_be_used_is_said_with_its_line(store: DatasetStore, entry: Any, code: str) -> None:
+def test_unusable_entry_is_reported_with_its_line(store: DatasetStore, entry: Any, code: str) -> None:
     files = coco_archive(entry, *CATS)
     info = ingest(store, files).info
 
@@ -193,10 +195,10 @@ def test_broken_json_is_an_error_with_file_and_line(store: DatasetStore, cut: An
     assert caught.value.problems[0]["files"] == [f"annotations.json:{line}"]
 
 
-def test_annotations_of_other_pictures_are_an_error(store: DatasetStore) -> None:
+def test_annotations_of_other_images_are_refused(store: DatasetStore) -> None:
     files = coco_archive()
-    with pytest.raises(UnusableDataset, match="None of the pictures that annotations"):
-        ingest(store, {"images/other.png": photo(), "annotations.json": files["annotations.json"]})
+    with pytest.raises(UnusableDataset, match="None of the images listed in annotations"):
+        ingest(store, {"images/other.png": image_64x48(), "annotations.json": files["annotations.json"]})
 
 
 @pytest.mark.parametrize(
@@ -214,7 +216,7 @@ def test_annotations_of_other_pictures_are_an_error(store: DatasetStore) -> None
         ('{"a\n": 1}', 1),
     ],
 )
-def test_json_that_is_none_is_refused_with_its_line(tmp_path: Path, text: str, line: int) -> None:
+def test_invalid_json_is_refused_with_its_line(tmp_path: Path, text: str, line: int) -> None:
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(BadJson) as caught:
@@ -252,4 +254,4 @@ def test_large_json_is_never_in_memory_as_a_whole_tree(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
 
-    assert peak < 2.5 * size  # the bytes and the text; the tree would take ten times the file
+    assert peak < 2.5 * size  # the bytes and the text; a tree would take ten times the size of the file

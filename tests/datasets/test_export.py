@@ -16,9 +16,9 @@ from tests.datasets.builders import (
     coco_archive,
     coco_object,
     folders,
+    image_64x48,
     images_of,
     ingest,
-    photo,
     voc_archive,
     voc_xml,
 )
@@ -99,7 +99,7 @@ def test_yolo_has_boxes_where_an_object_has_no_mask(store: DatasetStore) -> None
 
 
 def test_pictures_of_one_stem_get_label_files_of_their_own(store: DatasetStore) -> None:
-    files = {**voc_archive(), "BCCD/JPEGImages/deep/b0.jpg": photo(99)}
+    files = {**voc_archive(), "BCCD/JPEGImages/deep/b0.jpg": image_64x48(99)}
     files["BCCD/Annotations/deep/b0.xml"] = voc_xml(("cell", (1, 1, 20, 20)))
     version = ingest(store, files)
     back = there_and_back(store, version, "yolo")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.datasets.builders import archived, picture
+from tests.datasets.builders import archived, small_image
 from workers.datasets.validation import inspection
 from workers.datasets.validation.inspection import ImageFacts, ImageProblem, inspect_images
 
@@ -51,7 +51,7 @@ def huge_png() -> bytes:
 
 
 def test_good_picture_tells_its_size_and_kind(tmp_path: Path) -> None:
-    assert the_facts(tmp_path, picture(size=(30, 20))) == ImageFacts(
+    assert the_facts(tmp_path, small_image(size=(30, 20))) == ImageFacts(
         width=30, height=20, kind="PNG", is_animated=False, is_blank=False
     )
 
@@ -59,13 +59,13 @@ def test_good_picture_tells_its_size_and_kind(tmp_path: Path) -> None:
 def test_size_is_that_of_the_picture_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    turned = the_facts(tmp_path, picture(size=(30, 20), format="JPEG", exif=exif))
+    turned = the_facts(tmp_path, small_image(size=(30, 20), format="JPEG", exif=exif))
 
     assert (turned.width, turned.height) == (20, 30)
 
 
 def test_kind_goes_by_content(tmp_path: Path) -> None:
-    assert the_facts(tmp_path, picture(format="GIF"), name="a.jpg").kind == "GIF"
+    assert the_facts(tmp_path, small_image(format="GIF"), name="a.jpg").kind == "GIF"
 
 
 def test_single_colour_is_blank(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_animation_is_seen(tmp_path: Path, format: str) -> None:  # noqa: A002
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
 def test_still_picture_is_no_animation(tmp_path: Path, format: str) -> None:  # noqa: A002
-    assert not the_facts(tmp_path, picture(format=format)).is_animated
+    assert not the_facts(tmp_path, small_image(format=format)).is_animated
 
 
 def test_empty_file_is_a_problem(tmp_path: Path) -> None:
@@ -103,17 +103,17 @@ def test_text_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_truncated_picture_is_a_problem(tmp_path: Path) -> None:
-    assert the_problem(tmp_path, picture(size=(200, 200), format="JPEG")[:400]).code == "unreadable_image"
+    assert the_problem(tmp_path, small_image(size=(200, 200), format="JPEG")[:400]).code == "unreadable_image"
 
 
 def test_picture_below_eight_pixels_is_a_problem(tmp_path: Path) -> None:
-    problem = the_problem(tmp_path, picture(size=(100, 7)))
+    problem = the_problem(tmp_path, small_image(size=(100, 7)))
 
     assert (problem.code, problem.reason) == ("tiny_image", "It has 100 x 7 pixels.")
 
 
 def test_picture_of_eight_pixels_is_good(tmp_path: Path) -> None:
-    assert the_facts(tmp_path, picture(size=(8, 8))).width == 8
+    assert the_facts(tmp_path, small_image(size=(8, 8))).width == 8
 
 
 def test_picture_of_too_many_pixels_is_a_problem_before_it_is_decoded(tmp_path: Path) -> None:
@@ -124,17 +124,17 @@ def test_picture_of_too_many_pixels_is_a_problem_before_it_is_decoded(tmp_path: 
 
 
 def test_limit_on_pixels_is_the_callers(tmp_path: Path) -> None:
-    assert the_problem(tmp_path, picture(size=(20, 20)), max_pixels=399).code == "image_too_large"
+    assert the_problem(tmp_path, small_image(size=(20, 20)), max_pixels=399).code == "image_too_large"
 
 
 def test_file_of_too_many_bytes_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspection, "_MAX_FILE_BYTES", 10)
 
-    assert the_problem(tmp_path, picture()).code == "image_too_large"
+    assert the_problem(tmp_path, small_image()).code == "image_too_large"
 
 
 def test_answers_come_in_the_order_of_the_files(tmp_path: Path) -> None:
-    files = {f"{number:03}.png": picture(number, size=(8 + number, 10)) for number in range(60)}
+    files = {f"{number:03}.png": small_image(number, size=(8 + number, 10)) for number in range(60)}
 
     outcomes = inspected(tmp_path, files, threads=3).values()
 

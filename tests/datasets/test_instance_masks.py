@@ -1,4 +1,4 @@
-"""Pictures with PNGs of instances or of categories; run lengths and outlines."""
+"""Reading images with PNG masks of instances or of categories; run lengths and outlines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from models.masks.coco_masks import (
     polygons_of_mask,
 )
 from tests.builders import exif_rotated
-from tests.datasets.builders import blocks, codes, images_of, ingest, photo, png_of, the_finding
+from tests.datasets.builders import blocks, codes, image_64x48, images_of, ingest, png_of, the_finding
 from workers.datasets.store import DatasetStore, DatasetVersion
 from workers.errors import UnusableDataset
 
@@ -39,19 +39,19 @@ def store(tmp_path: Path) -> DatasetStore:
 
 
 def penn_fudan(count: int = 6, *, mask: bytes | None = None) -> dict[str, bytes]:
-    """Pictures and masks as Penn-Fudan has them."""
-    files = {f"PennFudanPed/PNGImages/P{number}.png": photo(number) for number in range(count)}
+    """Images and masks of instances in the layout of Penn-Fudan."""
+    files = {f"PennFudanPed/PNGImages/P{number}.png": image_64x48(number) for number in range(count)}
     return files | {f"PennFudanPed/PedMasks/P{number}_mask.png": mask or png_of(TWO) for number in range(count)}
 
 
 def label_masks(*values: npt.NDArray[np.uint16], palette: bool = False) -> dict[str, bytes]:
-    """Pictures and masks of categories."""
-    files = {f"images/{number}.jpg": photo(number) for number in range(len(values))}
+    """Images and masks of categories."""
+    files = {f"images/{number}.jpg": image_64x48(number) for number in range(len(values))}
     return files | {f"masks/{number}.png": png_of(each, palette=palette) for number, each in enumerate(values)}
 
 
 def label_map(version: DatasetVersion, store: DatasetStore, name: str) -> npt.NDArray[np.uint8]:
-    """The label map of a picture, as published."""
+    """The published label map of an image."""
     path = images_of(store, version)[name].label_map
     assert path is not None
     with Image.open(version.images_dir / path) as image:
@@ -70,7 +70,7 @@ def test_instances_become_objects_with_masks(store: DatasetStore) -> None:
     np.testing.assert_array_equal(decode_mask(second.mask, 48, 64), TWO == 2)
 
 
-def test_labels_come_from_the_texts_of_pascal(store: DatasetStore) -> None:
+def test_labels_come_from_the_text_files_of_pascal(store: DatasetStore) -> None:
     texts = {f"PennFudanPed/Annotation/P{number}.txt": PASCAL.encode() for number in range(6)}
     version = ingest(store, {**penn_fudan(), **texts})
 
@@ -79,7 +79,7 @@ def test_labels_come_from_the_texts_of_pascal(store: DatasetStore) -> None:
     assert "ignored_files" not in codes(version.info.report)
 
 
-def test_picture_without_an_instance_is_a_negative(store: DatasetStore) -> None:
+def test_image_without_an_instance_is_kept_as_background(store: DatasetStore) -> None:
     files = {**penn_fudan(), "PennFudanPed/PedMasks/P0_mask.png": png_of(blocks())}
 
     assert images_of(store, ingest(store, files))["P0.png"].objects == ()
@@ -95,16 +95,18 @@ def test_picture_without_an_instance_is_a_negative(store: DatasetStore) -> None:
     ],
     ids=["larger than its image", "damaged", "deep and larger", "colours"],
 )
-def test_mask_that_cannot_be_the_pictures_leaves_it_out(store: DatasetStore, mask: bytes, code: str) -> None:
+def test_unusable_mask_leaves_its_image_out(store: DatasetStore, mask: bytes, code: str) -> None:
     info = ingest(store, {**penn_fudan(), "PennFudanPed/PedMasks/P0_mask.png": mask}).info
 
     assert the_finding(info.report, code).files == ("PennFudanPed/PNGImages/P0.png",)
     assert sum(split.images for split in info.splits.values()) == 5
 
 
-def test_mask_made_on_the_stored_pixels_is_turned_with_its_picture(store: DatasetStore) -> None:
-    stored = np.zeros((40, 20), dtype=np.uint8)  # what orientation 6 stores of a picture 40 wide and 20 high
-    stored[20:, :10] = 1  # upright this is the upper left quarter
+def test_mask_of_the_stored_pixels_is_turned_with_its_image(store: DatasetStore) -> None:
+    stored = np.zeros(
+        (40, 20), dtype=np.uint8
+    )  # the stored pixels of an upright image of 40 x 20 px with EXIF orientation 6
+    stored[20:, :10] = 1  # the upper left quarter of the upright image
     files = {**penn_fudan(), "PennFudanPed/PedMasks/turned_mask.png": png_of(stored)}
     files["PennFudanPed/PNGImages/turned.jpg"] = exif_rotated(6)
     version = ingest(store, files)
@@ -115,7 +117,7 @@ def test_mask_made_on_the_stored_pixels_is_turned_with_its_picture(store: Datase
     assert "turned_images" in codes(version.info.report)
 
 
-def test_generic_folder_of_masks_that_count_objects_is_one_of_instances(store: DatasetStore) -> None:
+def test_masks_in_a_folder_of_a_general_name_that_count_objects_are_instances(store: DatasetStore) -> None:
     values = [blocks(*((n + 1, 12 * n, 2, 12 * n + 8, 30) for n in range(1 + number % 3))) for number in range(6)]
 
     info = ingest(store, label_masks(*values)).info
@@ -135,7 +137,7 @@ def test_label_masks_are_segmentation_and_indices_have_no_gaps(store: DatasetSto
     assert version.info.splits["train"].images_by_category == {"background": 5, "3": 5, "7": 5}
 
 
-def test_palette_is_for_people_only(store: DatasetStore) -> None:
+def test_palette_does_not_change_the_categories(store: DatasetStore) -> None:
     values = [blocks((1, 5, 5, 15, 25)) for _ in range(6)]
     version = ingest(store, {**label_masks(*values, palette=True), "classes.txt": b"road\ncar\n"})
 
@@ -143,7 +145,7 @@ def test_palette_is_for_people_only(store: DatasetStore) -> None:
     np.testing.assert_array_equal(label_map(version, store, "0.jpg"), values[0])
 
 
-def test_masks_of_0_and_255_are_an_object_and_background(store: DatasetStore) -> None:
+def test_masks_of_0_and_255_become_background_and_object(store: DatasetStore) -> None:
     version = ingest(store, label_masks(*[blocks((255, 5, 5, 15, 25))] * 6))
 
     assert version.info.categories == ("background", "object")
@@ -151,9 +153,9 @@ def test_masks_of_0_and_255_are_an_object_and_background(store: DatasetStore) ->
     assert "binary_masks" in codes(version.info.report)
 
 
-def test_segmentation_folders_of_voc_are_read_when_asked_for(store: DatasetStore) -> None:
+def test_requested_segmentation_reads_the_mask_folders_of_voc(store: DatasetStore) -> None:
     values = blocks((1, 5, 5, 15, 25), (255, 4, 4, 5, 26))
-    files = {f"VOC2012/JPEGImages/{n}.jpg": photo(n) for n in range(8)}
+    files = {f"VOC2012/JPEGImages/{n}.jpg": image_64x48(n) for n in range(8)}
     files |= {f"VOC2012/SegmentationClass/{n}.png": png_of(values, palette=True) for n in range(6)}
     files |= {f"VOC2012/SegmentationObject/{n}.png": png_of(values, palette=True) for n in range(6)}
     files["VOC2012/ImageSets/Segmentation/train.txt"] = b"0\n1\n2\n3\n"
@@ -164,7 +166,7 @@ def test_segmentation_folders_of_voc_are_read_when_asked_for(store: DatasetStore
     assert the_finding(info.report, "missing_annotations").count == 2
 
 
-def test_picture_whose_mask_is_void_all_over_is_left_out(store: DatasetStore) -> None:
+def test_image_with_an_entirely_void_mask_is_left_out(store: DatasetStore) -> None:
     values = [blocks((255, 0, 0, 64, 48)), *[blocks((1, 5, 5, 15, 25))] * 6]
     info = ingest(store, label_masks(*values)).info
 
@@ -180,15 +182,15 @@ def test_picture_whose_mask_is_void_all_over_is_left_out(store: DatasetStore) ->
     ],
     ids=["background only", "void only", "too many"],
 )
-def test_masks_with_nothing_to_learn_are_an_error(store: DatasetStore, mask: npt.NDArray[np.uint16], code: str) -> None:
+def test_masks_with_nothing_to_learn_are_refused(store: DatasetStore, mask: npt.NDArray[np.uint16], code: str) -> None:
     encoded = png_of(mask, dtype=np.uint16)
-    files = {f"images/{n}.jpg": photo(n) for n in range(4)} | {f"masks/{n}.png": encoded for n in range(4)}
+    files = {f"images/{n}.jpg": image_64x48(n) for n in range(4)} | {f"masks/{n}.png": encoded for n in range(4)}
     with pytest.raises(UnusableDataset) as caught:
         ingest(store, files, format="label_masks")
     assert caught.value.problems[0]["code"] == code
 
 
-def test_label_maps_make_the_fingerprint(store: DatasetStore) -> None:
+def test_fingerprint_depends_on_the_label_maps(store: DatasetStore) -> None:
     first = label_masks(*[blocks((1, 5, 5, 15, 25))] * 6)
     other = {**first, "masks/0.png": png_of(blocks((1, 5, 5, 15, 26)))}
 
@@ -196,13 +198,15 @@ def test_label_maps_make_the_fingerprint(store: DatasetStore) -> None:
     assert ingest(store, first).info.fingerprint != ingest(store, other).info.fingerprint
 
 
-def test_categories_called_mask_are_no_masks(store: DatasetStore) -> None:
-    files = {f"{label}/{n}.png": photo(n + offset) for offset, label in ((0, "mask"), (20, "no")) for n in range(6)}
+def test_category_called_mask_is_not_a_folder_of_masks(store: DatasetStore) -> None:
+    files = {
+        f"{label}/{n}.png": image_64x48(n + offset) for offset, label in ((0, "mask"), (20, "no")) for n in range(6)
+    }
 
     assert ingest(store, files).info.task == "classification"
 
 
-def test_outline_of_a_mask_comes_back_as_nearly_the_same_mask() -> None:
+def test_outline_of_a_mask_gives_nearly_the_same_mask() -> None:
     mask = (TWO > 0).astype(np.uint8)
     polygons = polygons_of_mask(mask)
     assert len(polygons) == 2
@@ -225,13 +229,13 @@ def test_polygon_outside_is_an_empty_mask_however_far() -> None:
         assert box_of_mask(mask_of_polygons([polygon], 48, 64), 48, 64) is None
 
 
-def test_endless_outline_is_refused() -> None:
+def test_outline_of_too_many_points_is_refused() -> None:
     zigzag = [value for _ in range(100_000) for value in (0.0, 0.0, 64.0, 48.0)]
     with pytest.raises(BrokenMask, match="longer than"):
         mask_of_polygons([zigzag], 48, 64)
 
 
-def test_instances_are_encoded_as_one_by_one() -> None:
+def test_encoding_all_instances_equals_encoding_each() -> None:
     indices = np.random.default_rng(0).integers(0, 6, (48, 64)).astype(np.uint16)
     encoded = encode_instances(indices)
 
@@ -239,7 +243,7 @@ def test_instances_are_encoded_as_one_by_one() -> None:
     assert all(counts == encode_mask(indices == value) for value, counts in encoded.items())
 
 
-def test_void_rims_of_instances_are_no_object(store: DatasetStore) -> None:
+def test_void_borders_of_instances_are_not_objects(store: DatasetStore) -> None:
     files = penn_fudan(mask=png_of(blocks((1, 5, 5, 15, 25), (255, 15, 5, 17, 25))))
 
     assert len(images_of(store, ingest(store, files))["P0.png"].objects) == 1

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from models.errors import InvalidName
-from tests.datasets.builders import NOW, codes, file_tree, folders, ingest, picture, tar_of, the_finding, zip_of
+from tests.datasets.builders import NOW, codes, file_tree, folders, ingest, small_image, tar_of, the_finding, zip_of
 from workers.datasets.intake import IntakeProgress, ingest_archive
 from workers.datasets.store import DatasetStore
 from workers.errors import BrokenArchive, DiskFull, UnsafeArchive, UnusableDataset
@@ -125,10 +125,10 @@ def test_csv_is_read_when_asked_for(store: DatasetStore) -> None:
 
 def test_bad_files_are_left_out_and_reported(store: DatasetStore) -> None:
     bad = {
-        "train/ants/broken.jpg": picture(size=(200, 200), format="JPEG")[:300],
+        "train/ants/broken.jpg": small_image(size=(200, 200), format="JPEG")[:300],
         "train/ants/empty.png": b"",
         "train/ants/page.jpg": b"<html>not found</html>",
-        "train/ants/dot.gif": picture(size=(1, 1), format="GIF"),
+        "train/ants/dot.gif": small_image(size=(1, 1), format="GIF"),
         "notes.txt": b"hi",
     }
     version = ingest(store, {**SPLIT, **bad})
@@ -147,9 +147,9 @@ def test_bad_files_are_left_out_and_reported(store: DatasetStore) -> None:
 def test_names_that_file_systems_refuse_are_taken(store: DatasetStore) -> None:
     label = "long" * 75
     odd = {
-        f"{label}/{'n' * 300}.png": picture(900),
-        f"{label}/a:b?.png": picture(901),
-        f"{label}/甲虫.png": picture(902),
+        f"{label}/{'n' * 300}.png": small_image(900),
+        f"{label}/a:b?.png": small_image(901),
+        f"{label}/甲虫.png": small_image(902),
     }
     version = ingest(store, {**folders(ants=5), **odd})
 
@@ -159,7 +159,7 @@ def test_names_that_file_systems_refuse_are_taken(store: DatasetStore) -> None:
 
 
 def test_name_twice_in_the_archive_is_said(store: DatasetStore) -> None:
-    files = {**SPLIT, "train/ants/a.png": picture(800), "train/ants/b.png": picture(801)}
+    files = {**SPLIT, "train/ants/a.png": small_image(800), "train/ants/b.png": small_image(801)}
     data = zip_of(files).getvalue().replace(b"train/ants/b.png", b"train/ants/a.png")
     version = ingest_archive(BytesIO(data), name="twice", store=store, now=NOW)
 
@@ -180,7 +180,7 @@ def test_progress_goes_through_both_stages(store: DatasetStore) -> None:
     [
         ({}, "no_images"),
         ({"a.txt": b"a"}, "no_images"),
-        ({"1.png": picture(1), "2.png": picture(2)}, "no_categories"),
+        ({"1.png": small_image(1), "2.png": small_image(2)}, "no_categories"),
         (folders(ants=9), "too_few_categories"),
         (folders(ants=1, bees=1), "too_few_images"),
         (folders(train__ants=3, train__bees=3, val__Ants=2), "val_categories_not_in_train"),

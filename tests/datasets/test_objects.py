@@ -16,11 +16,11 @@ from tests.datasets.builders import (
     coco_object,
     codes,
     folders,
+    image_64x48,
     images_of,
     ingest,
-    photo,
-    picture,
     png_of,
+    small_image,
     the_finding,
     voc_archive,
     voc_xml,
@@ -45,7 +45,7 @@ def splits(train: list[int], val: list[int]) -> dict[str, bytes]:
     for split, categories in (("train", train), ("val", val)):
         images, said = [], []
         for category in categories:
-            files[f"{split}/{number}.png"] = photo(number)
+            files[f"{split}/{number}.png"] = image_64x48(number)
             images.append(coco_image(number))
             said += [coco_object(number, category=category)] if category else []
             number += 1
@@ -131,7 +131,7 @@ def test_many_objects_are_kept_and_warned_of(store: DatasetStore) -> None:
 
 def test_picture_of_a_single_pixel_is_left_out(store: DatasetStore) -> None:
     dot = {
-        "JPEGImages/b0.png": picture(size=(1, 1)),
+        "JPEGImages/b0.png": small_image(size=(1, 1)),
         "Annotations/b0.xml": voc_xml(("cell", (1, 1, 1, 1)), size=(1, 1)),
     }
     info = ingest(store, voc_archive(dot)).info
@@ -140,7 +140,7 @@ def test_picture_of_a_single_pixel_is_left_out(store: DatasetStore) -> None:
 
 
 def test_copies_of_a_picture_are_said_and_stay_in_one_split(store: DatasetStore) -> None:
-    copies = {f"JPEGImages/copy{number}.png": photo(0) for number in range(3)}
+    copies = {f"JPEGImages/copy{number}.png": image_64x48(0) for number in range(3)}
     copies |= {f"Annotations/copy{number}.xml": voc_xml(("cell", (11, 6, 30, 20))) for number in range(3)}
     version = ingest(store, voc_archive(copies, count=12))
 
@@ -150,7 +150,7 @@ def test_copies_of_a_picture_are_said_and_stay_in_one_split(store: DatasetStore)
 
 
 def test_same_picture_with_other_objects_is_said(store: DatasetStore) -> None:
-    copy = {"JPEGImages/copy.png": photo(0), "Annotations/copy.xml": voc_xml(("cell", (1, 1, 9, 9)))}
+    copy = {"JPEGImages/copy.png": image_64x48(0), "Annotations/copy.xml": voc_xml(("cell", (1, 1, 9, 9)))}
 
     assert the_finding(ingest(store, voc_archive(copy)).info.report, "conflicting_annotations").count == 2
 
@@ -164,7 +164,7 @@ def test_boxes_follow_the_exif_orientation_their_size_gives_away(store: DatasetS
     entry = {**coco_image(0, size=stored), "file_name": "turned.jpg"}
     others = [coco_image(number) for number in range(1, 6)]
     said = coco_object(0, (box[0], box[1], box[2] - box[0], box[3] - box[1]))
-    files = {f"images/{number}.png": photo(number) for number in range(1, 6)}
+    files = {f"images/{number}.png": image_64x48(number) for number in range(1, 6)}
     files |= {"images/turned.jpg": exif_rotated(orientation)}
     version = ingest(store, {**files, "a.json": coco_json([entry, *others], [said, *CATS[1:]])})
 
@@ -184,7 +184,7 @@ def test_boxes_follow_the_exif_orientation_their_size_gives_away(store: DatasetS
         (folders(train__ants=3, train__bees=3, val__ants=1), "segmentation", "classification"),
         (
             {
-                f"{d}/{n}.png": photo(n) if d == "images" else png_of(blocks((1, 0, 0, 9, 9)))
+                f"{d}/{n}.png": image_64x48(n) if d == "images" else png_of(blocks((1, 0, 0, 9, 9)))
                 for d in ("images", "labels")
                 for n in range(4)
             },

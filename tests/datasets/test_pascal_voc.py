@@ -1,4 +1,4 @@
-"""Pascal VOC, from an archive to objects."""
+"""Reading Pascal VOC: from an archive to objects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.datasets.builders import codes, images_of, ingest, photo, the_finding, voc_archive, voc_xml
+from tests.datasets.builders import codes, image_64x48, images_of, ingest, the_finding, voc_archive, voc_xml
 from workers.datasets.store import DatasetStore
 from workers.errors import UnusableDataset
 
@@ -16,7 +16,7 @@ def store(tmp_path: Path) -> DatasetStore:
     return DatasetStore(tmp_path / "datasets")
 
 
-def test_archive_is_found_to_be_boxes_and_split(store: DatasetStore) -> None:
+def test_archive_is_recognised_and_split(store: DatasetStore) -> None:
     version = ingest(store, voc_archive(count=10))
     info = version.info
 
@@ -87,7 +87,7 @@ def test_broken_xml_is_left_out_with_file_and_line(store: DatasetStore, content:
     assert sum(split.images for split in info.splits.values()) == 5
 
 
-def test_nothing_but_broken_xml_is_an_error_with_the_line(store: DatasetStore) -> None:
+def test_archive_of_broken_xml_is_refused_with_the_line(store: DatasetStore) -> None:
     broken = {f"BCCD/Annotations/b{number}.xml": b"<annotation>\n<size></annotation>" for number in range(6)}
     with pytest.raises(UnusableDataset, match=r"b0\.xml:2") as caught:
         ingest(store, {**voc_archive(), **broken})
@@ -95,7 +95,7 @@ def test_nothing_but_broken_xml_is_an_error_with_the_line(store: DatasetStore) -
     assert caught.value.problems[0]["code"] == "broken_xml"
 
 
-def test_bomb_of_entities_is_not_expanded(store: DatasetStore) -> None:
+def test_bomb_of_entities_is_refused(store: DatasetStore) -> None:
     entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12))
     bomb = f'<!DOCTYPE a [<!ENTITY e0 "ha">{entities}]><annotation>&e11;</annotation>'.encode()
     info = ingest(store, voc_archive({"Annotations/b0.xml": bomb})).info
@@ -103,7 +103,7 @@ def test_bomb_of_entities_is_not_expanded(store: DatasetStore) -> None:
     assert the_finding(info.report, "broken_xml").count == 1
 
 
-def test_missing_pictures_and_missing_annotations_are_said(store: DatasetStore) -> None:
+def test_missing_images_and_missing_annotations_are_reported(store: DatasetStore) -> None:
     files = voc_archive(count=8)
     del files["BCCD/JPEGImages/b0.png"], files["BCCD/Annotations/b1.xml"]
     info = ingest(store, files).info
@@ -113,7 +113,7 @@ def test_missing_pictures_and_missing_annotations_are_said(store: DatasetStore) 
     assert sum(split.images for split in info.splits.values()) == 6
 
 
-def test_picture_whose_annotation_lists_nothing_is_kept_as_negative(store: DatasetStore) -> None:
+def test_image_with_an_empty_annotation_is_kept_as_background(store: DatasetStore) -> None:
     version = ingest(store, voc_archive({"Annotations/b0.xml": voc_xml()}))
 
     assert images_of(store, version)["b0.png"].objects == ()
@@ -128,7 +128,7 @@ def test_object_without_name_or_numbers_is_left_out(store: DatasetStore) -> None
     assert the_finding(version.info.report, "bad_objects").count == 2
 
 
-def test_annotation_of_another_size_leaves_its_picture_out(store: DatasetStore) -> None:
+def test_annotation_of_another_size_leaves_its_image_out(store: DatasetStore) -> None:
     odd = voc_xml(("cell", (1, 1, 9, 9)), size=(640, 480))
     info = ingest(store, voc_archive({"Annotations/b0.xml": odd})).info
 
@@ -139,14 +139,14 @@ def test_annotation_of_another_size_leaves_its_picture_out(store: DatasetStore) 
 
 
 @pytest.mark.parametrize("size", [None, (0, 0)])
-def test_annotation_without_a_size_is_taken(store: DatasetStore, size: tuple[int, int] | None) -> None:
+def test_annotation_without_a_size_is_used(store: DatasetStore, size: tuple[int, int] | None) -> None:
     odd = voc_xml(("cell", (1, 1, 9, 9)), size=size)
     version = ingest(store, voc_archive({"Annotations/b0.xml": odd}))
 
     assert images_of(store, version)["b0.png"].objects[0].box == (0, 0, 9, 9)
 
 
-def test_picture_is_found_by_the_file_name_in_the_xml(store: DatasetStore) -> None:
+def test_image_is_found_by_the_file_name_in_the_xml(store: DatasetStore) -> None:
     files = voc_archive()
     del files["BCCD/Annotations/b0.xml"]
     files["BCCD/Annotations/other.xml"] = voc_xml(("cell", (1, 1, 9, 9)), name="C:\\data\\b0.png")
@@ -155,14 +155,14 @@ def test_picture_is_found_by_the_file_name_in_the_xml(store: DatasetStore) -> No
     assert len(images_of(store, version)["b0.png"].objects) == 1
 
 
-def test_masks_of_voc_beside_the_boxes_are_no_pictures(store: DatasetStore) -> None:
-    info = ingest(store, voc_archive({"SegmentationClass/b0.png": photo(99)})).info
+def test_masks_of_voc_are_not_counted_as_images(store: DatasetStore) -> None:
+    info = ingest(store, voc_archive({"SegmentationClass/b0.png": image_64x48(99)})).info
 
     assert sum(split.images for split in info.splits.values()) == 6
     assert "missing_annotations" not in codes(info.report)
 
 
-def test_objects_make_the_fingerprint(store: DatasetStore) -> None:
+def test_fingerprint_depends_on_the_objects(store: DatasetStore) -> None:
     first = ingest(store, voc_archive()).info
     moved = voc_archive({"Annotations/b0.xml": voc_xml(("cell", (12, 6, 30, 20)))})
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from models.drawing.colours import colour_of
 from models.drawing.contact_sheet import Tile
-from tests.datasets.builders import blocks, coco_archive, coco_object, folders, ingest, photo, picture, png_of
+from tests.datasets.builders import blocks, coco_archive, coco_object, folders, image_64x48, ingest, png_of, small_image
 from workers.datasets.output import preview
 from workers.datasets.output.preview import preview_png
 from workers.datasets.output.target_drawing import legend
@@ -58,14 +58,14 @@ def test_every_category_is_shown_with_its_splits(store: DatasetStore, monkeypatc
 
 
 def test_more_categories_than_tiles_shows_some_of_them(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = ingest(store, {f"c{n:02}/{k}.png": picture(n * 2 + k) for n in range(20) for k in range(2)})
+    version = ingest(store, {f"c{n:02}/{k}.png": small_image(n * 2 + k) for n in range(20) for k in range(2)})
     seen = captions(store, version, monkeypatch, max_tiles=5)
 
     assert [caption.split("\n")[0] for caption in seen] == ["c00", "c04", "c08", "c12", "c16"]
 
 
 def test_what_the_report_warns_of_comes_first(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = folders(ants=120, bees=120) | {"bees/lone.gif": picture(999, format="GIF")}
+    files = folders(ants=120, bees=120) | {"bees/lone.gif": small_image(999, format="GIF")}
     seen = captions(store, ingest(store, files), monkeypatch)
 
     assert seen[0] in ("!bees\ntrain, odd format", "!bees\nval, odd format")
@@ -101,7 +101,7 @@ def test_negatives_are_shown_too(store: DatasetStore, monkeypatch: pytest.Monkey
 
 
 def test_label_maps_are_tinted_and_named(store: DatasetStore) -> None:
-    files = {f"images/{number}.png": photo(number) for number in range(4)}
+    files = {f"images/{number}.png": image_64x48(number) for number in range(4)}
     files |= {f"labels/{number}.png": png_of(blocks((1, 5, 5, 40, 40))) for number in range(4)}
     sheet = Image.open(BytesIO(preview_png(store, ingest(store, files))))
     colours = {colour for _, colour in sheet.convert("RGB").getcolors(2**24) or []}

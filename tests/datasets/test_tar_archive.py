@@ -1,4 +1,4 @@
-"""Tar files nobody vouches for, plain and gzipped."""
+"""Unpacking of untrusted tar files, plain and gzipped."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
 
 
 def claiming(name: str, kind: bytes, size: int) -> bytes:
-    """A header of a member that says it has `size` bytes."""
+    """The header of a member that claims to have `size` bytes."""
     member = special(name, kind)
     member.size = size
     return member.tobuf(tarfile.GNU_FORMAT)
 
 
 @pytest.mark.parametrize("gzipped", [False, True])
-def test_plain_tar_gives_its_files_by_name(tmp_path: Path, gzipped: bool) -> None:
+def test_tar_is_unpacked_in_the_order_of_names(tmp_path: Path, gzipped: bool) -> None:
     archive = unpacked(tar_of({"bees/2.png": b"two", "./ants/1.png": b"one"}, gzipped=gzipped), tmp_path)
 
     assert names_of(archive) == ["ants/1.png", "bees/2.png"]
     assert [file.path.read_bytes() for file in archive.files] == [b"one", b"two"]
 
 
-def test_folders_are_no_files(tmp_path: Path) -> None:
+def test_folders_are_not_listed_as_files(tmp_path: Path) -> None:
     assert names_of(unpacked(tar_of({}, special("ants", tarfile.DIRTYPE)), tmp_path)) == []
 
 
@@ -49,7 +49,7 @@ def test_path_that_leads_out_is_refused_and_leaves_nothing(tmp_path: Path, name:
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
-def test_link_is_refused_with_a_way_out(tmp_path: Path, kind: bytes) -> None:
+def test_link_is_refused_with_a_hint(tmp_path: Path, kind: bytes) -> None:
     with pytest.raises(UnsafeArchive, match="a link") as caught:
         unpacked(tar_of({"a.png": b"a"}, special("b.png", kind, "a.png")), tmp_path)
     assert "--dereference" in str(caught.value.hint)
@@ -66,7 +66,7 @@ def test_control_characters_in_a_name_are_refused(tmp_path: Path) -> None:
         unpacked(tar_of({"a\nb.png": b"a"}), tmp_path)
 
 
-def test_name_in_code_page_437_is_read_as_that(tmp_path: Path) -> None:
+def test_name_in_code_page_437_is_decoded(tmp_path: Path) -> None:
     archive = BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT, encoding="cp437") as file:
         file.addfile(tarfile.TarInfo("käfer.png"))
@@ -80,7 +80,7 @@ def test_name_of_300_characters_is_kept(tmp_path: Path) -> None:
     assert names_of(unpacked(tar_of({name: b"a"}), tmp_path)) == [name]
 
 
-def test_name_twice_gives_the_last_and_says_so(tmp_path: Path) -> None:
+def test_repeated_name_gives_the_last_file_and_is_reported(tmp_path: Path) -> None:
     archive = BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as file:
         for content in (b"first", b"last!"):
@@ -90,7 +90,7 @@ def test_name_twice_gives_the_last_and_says_so(tmp_path: Path) -> None:
     found = unpacked(archive, tmp_path)
 
     assert [file.path.read_bytes() for file in found.files] == [b"last!"]
-    assert found.repeated == ("a.png",)
+    assert found.repeated_names == ("a.png",)
 
 
 def test_entries_above_the_limit_are_refused(tmp_path: Path) -> None:
@@ -111,12 +111,12 @@ def test_many_entries_take_little_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
 
-    assert peak_bytes < 2**20  # 3000 headers kept would be 3 MB
+    assert peak_bytes < 2**20  # keeping 3000 headers would take 3 MB
 
 
 @pytest.mark.parametrize("name", ["a.png", "__MACOSX/a.png"])
 def test_ratio_of_a_thousand_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UnsafeArchive, match="more than 100 times its"):
+    with pytest.raises(UnsafeArchive, match="more than 100 times its size"):
         unpacked(tar_of({name: bytes(20_000_000)}, gzipped=True), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -126,14 +126,14 @@ def test_more_bytes_than_the_limit_are_refused(tmp_path: Path) -> None:
         unpacked(tar_of({"a.png": bytes(6000)}), tmp_path, limits=ArchiveLimits(max_bytes=5000))
 
 
-def test_sparse_file_is_counted_as_it_unpacks(tmp_path: Path) -> None:
+def test_sparse_file_counts_with_its_unpacked_size(tmp_path: Path) -> None:
     member = special("a.png", tarfile.GNUTYPE_SPARSE)
     header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
     header[483:495] = b"100000000000"  # the real size: 8 GB, none of them stored
     header[148:156] = b"        "
     header[148:156] = b"%06o\0 " % sum(header)
 
-    with pytest.raises(UnsafeArchive, match="more than 100 times its"):
+    with pytest.raises(UnsafeArchive, match="more than 100 times its size"):
         unpacked(BytesIO(bytes(header) + bytes(1024)), tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""YOLO, from an archive to objects."""
+"""Reading YOLO: from an archive to objects."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.masks.coco_masks import box_of_mask
-from tests.datasets.builders import codes, images_of, ingest, photo, the_finding, yolo_archive
+from tests.datasets.builders import codes, image_64x48, images_of, ingest, the_finding, yolo_archive
 from workers.datasets.store import DatasetStore
 from workers.errors import UnusableDataset
 
@@ -17,7 +17,7 @@ def store(tmp_path: Path) -> DatasetStore:
     return DatasetStore(tmp_path / "datasets")
 
 
-def test_archive_is_found_and_shares_become_pixels(store: DatasetStore) -> None:
+def test_archive_is_recognised_and_fractions_become_pixels(store: DatasetStore) -> None:
     version = ingest(store, yolo_archive("1 0.5 0.5 0.25 0.5"))
 
     assert (version.info.format, version.info.task) == ("yolo", "detection")
@@ -41,20 +41,20 @@ def test_names_are_a_list_or_numbered(store: DatasetStore, yaml: str) -> None:
     assert ingest(store, yolo_archive("1 0.5 0.5 0.2 0.2", names=yaml)).info.categories == ("cat", "dog")
 
 
-def test_names_that_yaml_takes_for_something_else_stay_text(store: DatasetStore) -> None:
+def test_names_that_look_like_booleans_or_numbers_stay_text(store: DatasetStore) -> None:
     names = "names: [no, 1]\n"
 
     assert ingest(store, yolo_archive("1 0.5 0.5 0.2 0.2", names=names)).info.categories == ("no", "1")
 
 
-def test_gaps_in_the_numbers_are_said(store: DatasetStore) -> None:
+def test_gaps_in_the_category_numbers_are_reported(store: DatasetStore) -> None:
     info = ingest(store, yolo_archive("5 0.5 0.5 0.2 0.2", names="names: {0: cat, 5: dog}\n")).info
 
     assert info.categories == ("cat", "dog")
     assert "category_ids_with_gaps" in codes(info.report)
 
 
-def test_old_sets_have_a_list_of_names(store: DatasetStore) -> None:
+def test_list_of_names_replaces_the_yaml_file(store: DatasetStore) -> None:
     files = yolo_archive("1 0.5 0.5 0.2 0.2")
     del files["data.yaml"]
     info = ingest(store, {**files, "classes.txt": b"cat\ndog\n"}).info
@@ -62,7 +62,7 @@ def test_old_sets_have_a_list_of_names(store: DatasetStore) -> None:
     assert (info.format, info.categories) == ("yolo", ("cat", "dog"))
 
 
-def test_labels_without_names_are_an_error(store: DatasetStore) -> None:
+def test_labels_without_names_are_refused(store: DatasetStore) -> None:
     files = yolo_archive("1 0.5 0.5 0.2 0.2")
     del files["data.yaml"]
     with pytest.raises(UnusableDataset, match="Nothing names the categories"):
@@ -88,8 +88,8 @@ def test_splits_are_folders(store: DatasetStore, layout: tuple[str, ...]) -> Non
     train_image, train_label, val_image, val_label, config = layout
     files = {"data.yaml": f"names: [cat]\n{config}\n".encode()}
     for number in range(4):  # the same names in both splits
-        files |= {train_image.format(number): photo(number), train_label.format(number): b"0 0.5 0.5 0.5 0.5"}
-        files |= {val_image.format(number): photo(number + 10), val_label.format(number): b"0 0.5 0.5 0.2 0.2"}
+        files |= {train_image.format(number): image_64x48(number), train_label.format(number): b"0 0.5 0.5 0.5 0.5"}
+        files |= {val_image.format(number): image_64x48(number + 10), val_label.format(number): b"0 0.5 0.5 0.2 0.2"}
     info = ingest(store, files).info
 
     assert (info.splits["train"].objects_by_category, info.splits["val"].objects_by_category) == (
@@ -99,7 +99,7 @@ def test_splits_are_folders(store: DatasetStore, layout: tuple[str, ...]) -> Non
     assert codes(info.report) == {"few_images"}
 
 
-def test_splits_are_lists_of_pictures(store: DatasetStore) -> None:
+def test_splits_are_lists_of_images(store: DatasetStore) -> None:
     files = yolo_archive("0 0.5 0.5 0.2 0.2", names="names: [cat]\ntrain: train.txt\nval: val.txt\n")
     lists = {
         "train.txt": b"./images/0.png\n./images/1.png\n./images/2.png\n",
@@ -111,15 +111,15 @@ def test_splits_are_lists_of_pictures(store: DatasetStore) -> None:
     assert the_finding(info.report, "images_outside_splits").files == ("images/5.png",)
 
 
-def test_picture_without_a_label_file_is_kept_as_negative(store: DatasetStore) -> None:
-    files = {**yolo_archive("0 0.5 0.5 0.2 0.2"), "images/9.png": photo(9)}
+def test_image_without_a_label_file_is_kept_as_background(store: DatasetStore) -> None:
+    files = {**yolo_archive("0 0.5 0.5 0.2 0.2"), "images/9.png": image_64x48(9)}
     version = ingest(store, files)
 
     assert images_of(store, version)["9.png"].objects == ()
     assert the_finding(version.info.report, "missing_annotations").files == ("images/9.png",)
 
 
-def test_label_file_without_a_picture_is_said(store: DatasetStore) -> None:
+def test_label_file_without_an_image_is_reported(store: DatasetStore) -> None:
     info = ingest(store, {**yolo_archive("0 0.5 0.5 0.2 0.2"), "labels/9.txt": b"0 0.5 0.5 0.2 0.2"}).info
 
     assert the_finding(info.report, "missing_images").files == ("labels/9.txt",)
@@ -141,13 +141,13 @@ def test_label_file_without_a_picture_is_said(store: DatasetStore) -> None:
         ("0 0.95 0.5 0.4 0.2", "clipped_boxes"),
     ],
 )
-def test_line_that_cannot_be_used_is_said_with_its_number(store: DatasetStore, line: str, code: str) -> None:
+def test_unusable_line_is_reported_with_its_number(store: DatasetStore, line: str, code: str) -> None:
     info = ingest(store, yolo_archive("0 0.5 0.5 0.3 0.3", "", line)).info
 
     assert the_finding(info.report, code).files == ("labels/0.txt:3",)
 
 
-def test_picture_whose_objects_all_go_is_no_negative(store: DatasetStore) -> None:
+def test_image_whose_objects_are_all_unusable_is_left_out(store: DatasetStore) -> None:
     version = ingest(store, yolo_archive("0 0.5 0.5 0 0.2"))
 
     (name,) = the_finding(version.info.report, "images_without_usable_objects").files
@@ -166,15 +166,15 @@ def test_picture_whose_objects_all_go_is_no_negative(store: DatasetStore) -> Non
         ("names: !!python/object/apply:os.system [ls]\n", ""),
     ],
 )
-def test_broken_yaml_is_an_error_with_file_and_line(store: DatasetStore, yaml: str, match: str) -> None:
-    if not match:  # BaseLoader knows no tags: a list of one name
+def test_broken_yaml_is_refused_with_file_and_line(store: DatasetStore, yaml: str, match: str) -> None:
+    if not match:  # BaseLoader ignores tags, so this is a list of one name
         assert ingest(store, yolo_archive("0 0.5 0.5 0.3 0.3", names=yaml)).info.categories == ("ls",)
         return
     with pytest.raises(UnusableDataset, match=match):
         ingest(store, yolo_archive("0 0.5 0.5 0.3 0.3", names=yaml))
 
 
-def test_points_behind_boxes_are_not_read(store: DatasetStore) -> None:
+def test_points_after_boxes_are_not_read(store: DatasetStore) -> None:
     names = "names: [cat]\nkpt_shape: [2, 3]\n"
     files = yolo_archive("0 0.5 0.5 0.25 0.5 0.1 0.1 2 0.2 0.2 2", names=names)
 

@@ -189,7 +189,9 @@ def _size_summary(images: Sequence[DatasetImage]) -> SizeSummary:
 
 
 def _repeated(unpacked: UnpackedArchive) -> list[Finding]:
-    if not unpacked.repeated:
+    if not unpacked.repeated_names:
         return []
-    text = f"{counted(len(unpacked.repeated), 'name')} more than once in the archive: the last file of each was taken."
-    return [finding("warning", "repeated_names", text, unpacked.repeated)]
+    text = (
+        f"{counted(len(unpacked.repeated_names), 'name')} occurring more than once in the archive: the last file wins."
+    )
+    return [finding("warning", "repeated_names", text, unpacked.repeated_names)]

@@ -1,7 +1,7 @@
-"""Unpacking of archives nobody vouches for: into a fresh directory, under limits, whole or not at all.
+"""Unpacks untrusted archives into a new directory, within limits, either completely or not at all.
 
-Files are unpacked under numbers, not under their names. So no name can lead anywhere, be too long for the file system,
-collide with another one, or be a folder and a file at once; what they were called is kept beside.
+Each file is written under a number, not under its name. So no name can lead out of the directory, be too long for the
+file system, collide with another name, or be both a folder and a file. `ArchivedFile` keeps the original name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from workers.datasets.archives.limits import ArchiveLimits, Budget
-from workers.datasets.archives.signatures import HEAD_BYTES, described
+from workers.datasets.archives.signatures import HEAD_BYTES, describe_content
 from workers.datasets.archives.tar_archive import PIECE_BYTES, unpack_tar
 from workers.datasets.archives.zip_archive import unpack_zip
 from workers.datasets.disk_space import disk_full_errors
@@ -26,26 +26,26 @@ __all__ = ["ArchiveLimits", "ArchivedFile", "UnpackedArchive", "unpack_archive"]
 
 _TAR_MAGIC_AT = 257
 _KIND_BYTES = 512
-_KIND_HINT = "Post a zip, tar or tar.gz file; what it is goes by its content, not by its name."
+_KIND_HINT = "Post a zip, tar or tar.gz file. Fovea looks at the content of the file, not at its name."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchivedFile:
-    """One file of an archive and where it lies now."""
+    """One unpacked file of an archive."""
 
-    name: str  # in the archive: relative, forward slashes, NFC
-    path: Path  # a number
+    name: str  # its name in the archive: relative, forward slashes, NFC
+    path: Path  # where it is now; the base name is a number
     size_bytes: int
     sha256: str
-    head: bytes  # the first bytes, to tell what it is
+    head: bytes  # the first HEAD_BYTES bytes, which show the type of the file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnpackedArchive:
-    """All files of an archive, by name."""
+    """All files of an archive, sorted by name."""
 
     files: tuple[ArchivedFile, ...]
-    repeated: tuple[str, ...] = ()  # names that several entries had: the last one counts, as when unpacked by hand
+    repeated_names: tuple[str, ...] = ()  # names of several entries; the last entry wins, as in other unpackers
 
 
 def unpack_archive(
@@ -55,11 +55,11 @@ def unpack_archive(
     limits: ArchiveLimits | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> UnpackedArchive:
-    """Unpacks a zip, tar or tar.gz file into the directory `into`, which it makes.
+    """Unpacks a zip, tar or tar.gz file into the directory `into`, which it creates.
 
     source: a path, or a seekable file, which stays open.
-    on_progress: told after every file how many bytes of the archive were read, and how many it has.
-    Raises UnsafeArchive, BrokenArchive, DiskFull; then `into` is gone again.
+    on_progress: called after every file with the bytes of the archive that have been read, and with its size in bytes.
+    Raises UnsafeArchive, BrokenArchive, DiskFull; `into` is then removed again.
     """
     with _opened(source) as file, disk_full_errors():
         packed_bytes = file.seek(0, os.SEEK_END)
@@ -87,8 +87,9 @@ def _unpack(file: IO[bytes], budget: Budget, write: Callable[[str, IO[bytes]], N
     elif head.startswith(b"ustar", _TAR_MAGIC_AT):
         unpack_tar(file, budget, write, is_gzipped=False)
     else:
-        what = described(head)
-        raise BrokenArchive(f"This is no zip, tar or tar.gz file{f' but {what}' if what else ''}.", hint=_KIND_HINT)
+        content = describe_content(head)
+        reason = f": it is {content}" if content else ""
+        raise BrokenArchive(f"The file is not a zip, tar or tar.gz archive{reason}.", hint=_KIND_HINT)
 
 
 def _progress_of(
@@ -107,14 +108,14 @@ def _opened(source: IO[bytes] | Path) -> Iterator[IO[bytes]]:
 
 
 class _Writer:
-    """Puts files under numbers into one directory, and counts and hashes them on the way."""
+    """Writes files under numbers into one directory, and counts and hashes their bytes on the way."""
 
     def __init__(self, directory: Path, budget: Budget, *, on_file: Callable[[], None] | None) -> None:
         self._directory = directory
         self._budget = budget
         self._on_file = on_file
         self._files: dict[str, ArchivedFile] = {}
-        self._repeated: dict[str, None] = {}
+        self._repeated_names: dict[str, None] = {}
         self._number = 0
 
     def write(self, name: str, content: IO[bytes]) -> None:
@@ -132,7 +133,7 @@ class _Writer:
                 file.write(piece)
         earlier = self._files.pop(name, None)
         if earlier is not None:
-            self._repeated[name] = None
+            self._repeated_names[name] = None
             earlier.path.unlink()
         self._files[name] = ArchivedFile(
             name=name, path=path, size_bytes=size_bytes, sha256=digest.hexdigest(), head=head
@@ -142,4 +143,4 @@ class _Writer:
 
     def result(self) -> UnpackedArchive:
         files = tuple(self._files[name] for name in sorted(self._files))
-        return UnpackedArchive(files=files, repeated=tuple(self._repeated))
+        return UnpackedArchive(files=files, repeated_names=tuple(self._repeated_names))

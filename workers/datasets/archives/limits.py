@@ -1,4 +1,4 @@
-"""How much an archive may hold, and the running account of what has come out of it."""
+"""Limits on what an archive may contain, and the count of what has been unpacked from it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _SPLIT_HINT = "Post fewer or smaller files, or ask the operator of this service 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchiveLimits:
-    """What is refused, whatever an archive says of itself."""
+    """Upper bounds. They hold for the bytes that are really unpacked, not for the sizes that an archive claims."""
 
-    max_files: int = 200_000  # entries, folders included
+    max_files: int = 200_000  # entries, including folders
     max_bytes: int = 20 * 2**30  # unpacked
-    max_ratio: float = 100.0  # unpacked over packed; deflate reaches 1032, photos stay near 1
-    ratio_from_bytes: int = 2**20  # unpacked bytes up to which the ratio is not looked at: small files may be blank
+    max_ratio: float = 100.0  # unpacked bytes per packed byte; deflate reaches 1032, photographs stay near 1
+    ratio_from_bytes: int = 2**20  # up to this many unpacked bytes the ratio is not checked: small images may be blank
 
 
 class Budget:
-    """Counts what comes out of one archive and refuses it as soon as a limit is passed."""
+    """Counts what is unpacked from one archive and refuses the archive as soon as it exceeds a limit."""
 
     def __init__(self, limits: ArchiveLimits, *, packed_bytes: int, free_bytes: int) -> None:
         self.limits = limits
@@ -40,24 +40,27 @@ class Budget:
         self.check_bytes(self._bytes)
 
     def check_entries(self, count: int) -> None:
-        """Raises UnsafeArchive if an archive of `count` entries holds too many."""
+        """Raises UnsafeArchive if `count` entries are too many."""
         if count > self.limits.max_files:
             raise UnsafeArchive(
-                f"The archive holds more than {self.limits.max_files:,} files and folders.", hint=_SPLIT_HINT
+                f"The archive contains more than {self.limits.max_files:,} files and folders.", hint=_SPLIT_HINT
             )
 
     def check_bytes(self, total: int) -> None:
-        """Raises if `total` unpacked bytes are too many: by themselves, for the archive's size, or for the disk."""
+        """Checks `total` unpacked bytes against the limit, the size of the archive and the free space on the disk.
+
+        Raises UnsafeArchive, DiskFull.
+        """
         if total > self.limits.max_bytes:
             raise UnsafeArchive(f"The archive unpacks to more than {self.limits.max_bytes:,} bytes.", hint=_SPLIT_HINT)
         if total > max(self.limits.ratio_from_bytes, self.limits.max_ratio * self._packed_bytes):
             raise UnsafeArchive(
-                f"The archive unpacks to more than {self.limits.max_ratio:g} times its {self._packed_bytes:,} bytes, "
-                "as no collection of pictures does.",
-                hint="Post the pictures as JPEG or PNG files, which are small by themselves.",
+                f"The archive unpacks to more than {self.limits.max_ratio:g} times its size of "
+                f"{self._packed_bytes:,} bytes. A collection of images does not.",
+                hint="Post the images as JPEG or PNG files, which are compressed already.",
             )
         if total > self._free_bytes:
             raise DiskFull(
-                f"The archive unpacks to {total:,} bytes or more, and {self._free_bytes:,} are free.",
-                hint="Delete data sets, jobs or model versions that are no longer needed.",
+                f"The archive unpacks to {total:,} bytes or more, but only {self._free_bytes:,} bytes are free.",
+                hint="Delete datasets, jobs or model versions that are no longer needed.",
             )

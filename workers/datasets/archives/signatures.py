@@ -1,4 +1,4 @@
-"""What a file is by its first bytes. Suffixes lie: the picture behind `a.jpg` may be a web page."""
+"""Recognises the type of a file by its first bytes. A suffix is no proof: `a.jpg` may contain a web page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _IMAGES: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypavif", "AVIF"),
     (4, b"ftypavis", "AVIF"),
 )
-# Two letters begin many a text, so these count as pictures only where the suffix says so too.
+# Many texts begin with these two letters, so such a file counts as an image only if its suffix agrees.
 _SHORT_SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"BM", "BMP"),
     *((b"P" + digit, "PPM") for digit in (b"1", b"2", b"3", b"4", b"5", b"6")),
@@ -52,7 +52,10 @@ _OTHERS: tuple[tuple[int, bytes, str], ...] = (
 
 
 def image_kind(name: str, head: bytes) -> str | None:
-    """`JPEG`, `PNG`, … if `head`, a file's first bytes, begins such a picture; `name` settles what is ambiguous."""
+    """Returns `JPEG`, `PNG`, … if `head`, the first bytes of a file, begins such an image, else None.
+
+    The suffix of `name` decides where `head` is ambiguous.
+    """
     for offset, signature, kind in _IMAGES:
         if head.startswith(signature, offset):
             return kind
@@ -61,22 +64,22 @@ def image_kind(name: str, head: bytes) -> str | None:
 
 
 def suffix_kind(name: str) -> str | None:
-    """The kind of picture the suffix of `name` promises, if it promises one."""
+    """Returns the kind of image that the suffix of `name` stands for, or None."""
     return _SUFFIXES.get(_suffix(name))
 
 
 def is_unreadable_image(name: str) -> bool:
-    """Whether the suffix of `name` is that of a picture in a format Fovea does not read."""
+    """Returns True if the suffix of `name` belongs to an image format that Fovea does not read."""
     return _suffix(name) in _UNREADABLE_SUFFIXES
 
 
 def is_archive_name(name: str) -> bool:
-    """Whether `name` is that of an archive."""
+    """Returns True if `name` has the suffix of an archive."""
     return _suffix(name) in _ARCHIVE_SUFFIXES
 
 
-def described(head: bytes) -> str | None:
-    """What a file that begins with `head` is, in words, for the message that refuses it; None if that is unknown."""
+def describe_content(head: bytes) -> str | None:
+    """Describes a file that begins with `head`, for a message that refuses it: `a web page`. None if unknown."""
     if not head:
         return "an empty file"
     for offset, signature, words in _OTHERS:
@@ -84,7 +87,7 @@ def described(head: bytes) -> str | None:
             return words
     kind = image_kind("", head)
     if kind is not None:
-        return f"a {kind} picture"
+        return f"a {kind} image"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "a web page"
     return None

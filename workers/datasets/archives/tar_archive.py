@@ -1,7 +1,8 @@
-"""The entries of a tar file, plain or gzipped, in one pass and in constant memory.
+"""Reads the entries of a tar file, plain or gzipped, in one pass and in constant memory.
 
-`tarfile` reads a header's extension (a long name, a PAX record) in one piece, however long it says it is; so it reads
-through a file that refuses large pieces. Source: POSIX.1-2017, pax, "ustar Interchange Format".
+`tarfile` reads the extension of a header (a long name, a PAX record) with one call, even if the extension claims to be
+huge. So `tarfile` gets a file that refuses large reads.
+Source: POSIX.1-2017, pax, "ustar Interchange Format".
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from workers.datasets.archives.entry_names import clean_entry_name, decode_entry_name, shown
+from workers.datasets.archives.entry_names import clean_entry_name, decode_entry_name, quoted
 from workers.datasets.archives.limits import Budget
 from workers.errors import BrokenArchive, UnsafeArchive
 
-PIECE_BYTES = 2**20  # data is to be read in pieces no larger than this
+PIECE_BYTES = 2**20  # the most that one read may ask for
 _END_BLOCK = bytes(tarfile.BLOCKSIZE)
-_UPLOAD_HINT = "Open it on your machine; if it opens there, the upload ended early: post it again."
+_UPLOAD_HINT = "Open the file on your machine. If it opens there, the upload ended early: post the file again."
 
 
 def unpack_tar(file: IO[bytes], budget: Budget, write: Callable[[str, IO[bytes]], None], *, is_gzipped: bool) -> None:
-    """Hands name and content of each file to `write`, which must not read more than PIECE_BYTES at once.
+    """Calls `write` with the name and the content of each file; one read of the content takes at most PIECE_BYTES.
 
-    Raises UnsafeArchive, BrokenArchive, DiskFull, and whatever `write` raises.
+    Raises UnsafeArchive, BrokenArchive, DiskFull, and all errors of `write`.
     """
     with _tar_errors(), contextlib.ExitStack() as stack:
         unpacked = stack.enter_context(gzip.GzipFile(fileobj=file)) if is_gzipped else file
@@ -36,44 +37,47 @@ def unpack_tar(file: IO[bytes], budget: Budget, write: Callable[[str, IO[bytes]]
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has read
             budget.take_entry()
-            budget.check_bytes(member.offset_data + member.size)  # before tarfile skips over it
+            budget.check_bytes(member.offset_data + member.size)  # tarfile's next read skips over these bytes
             name = _checked_name(member)
             content = archive.extractfile(member) if name is not None else None
             if name is not None and content is not None:
                 write(name, content)
-        if pieces.last_read != _END_BLOCK:  # tarfile takes damage behind the first entry for the end
+        if pieces.last_read != _END_BLOCK:  # tarfile treats a damaged header after the first entry as the end
             raise BrokenArchive("The tar archive ends early or is damaged.", hint=_UPLOAD_HINT)
 
 
 @contextlib.contextmanager
 def _tar_errors() -> Iterator[None]:
-    """Turns whatever `tarfile` and `gzip` raise on damaged bytes into BrokenArchive."""
+    """Turns the errors that `tarfile` and `gzip` raise on damaged bytes into BrokenArchive."""
     try:
         yield
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError) as error:
         raise BrokenArchive(f"The tar archive is damaged: {str(error).rstrip('.')}.", hint=_UPLOAD_HINT) from error
     except RecursionError as error:  # a header that extends a header that extends a header …
-        raise BrokenArchive("The tar archive is damaged: its headers have no end.", hint=_UPLOAD_HINT) from error
+        raise BrokenArchive("The tar archive is damaged: its headers never end.", hint=_UPLOAD_HINT) from error
 
 
 def _checked_name(member: tarfile.TarInfo) -> str | None:
-    """The file's name; None for folders and junk."""
+    """Returns the name of a file to unpack, or None for a folder and for a file of the operating system.
+
+    Raises UnsafeArchive.
+    """
     name = clean_entry_name(decode_entry_name(member.name.encode("utf-8", "surrogateescape")))
     if member.issym() or member.islnk():
         raise UnsafeArchive(
-            f"The archive holds a link: {shown(member.name)}.",
-            hint="Pack the files themselves in its place: tar --dereference --hard-dereference.",
+            f"The archive contains a link: {quoted(member.name)}.",
+            hint="Pack the files themselves instead of links: tar --dereference --hard-dereference.",
         )
     if not member.isreg() and not member.isdir():
         raise UnsafeArchive(
-            f"The archive holds a device or another special file: {shown(member.name)}.",
-            hint="Pack plain files and folders only.",
+            f"The archive contains a device or another special file: {quoted(member.name)}.",
+            hint="Pack only plain files and folders.",
         )
     return name if member.isreg() else None
 
 
 class _SmallPieces(io.BufferedIOBase):
-    """A file that refuses to be read in large pieces and remembers the last one."""
+    """A file that refuses large reads and remembers what the last read returned."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
         self._file = file

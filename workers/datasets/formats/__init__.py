@@ -1,1 +1,1 @@
-"""The layouts of data sets Fovea reads, one file each; `catalog` lists them and finds which one an archive has."""
+"""The dataset formats that Fovea reads, one module per format; `catalog` lists them and finds the one of an archive."""

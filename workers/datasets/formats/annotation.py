@@ -1,7 +1,8 @@
-"""What a format says of one picture, as it stands in the archive: nothing here is checked against the picture yet."""
+"""The annotation of one image as the archive states it. Nothing here has been checked against the image yet."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,20 +12,20 @@ from workers.datasets.archives.archive import ArchivedFile
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunLengths:
-    """A mask in COCO's form, packed or as numbers."""
+    """A mask as COCO's run lengths."""
 
     width: int
     height: int
-    counts: str | tuple[int, ...]
+    counts: str | tuple[int, ...]  # compressed text, or the numbers themselves
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnnotatedObject:
-    """An object as written: a box, an outline or run lengths, in pixels or, if so said, in shares of the picture."""
+    """One object as the archive states it; `Annotation.is_relative` tells the unit of its coordinates."""
 
     label: str
-    where: str  # for people: `a.xml:12`
-    box: Box | None = None  # None: the box of its outline or run lengths
+    where: str  # its file and line, for messages: `a.xml:12`
+    box: Box | None = None  # None: derived from the outline or the run lengths
     outline: tuple[Polygon, ...] | RunLengths | None = None
     is_crowd: bool = False
     is_difficult: bool = False
@@ -32,11 +33,16 @@ class AnnotatedObject:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Annotation:
-    """All that is said of a picture."""
+    """All that the archive states about one image."""
 
     objects: Sequence[AnnotatedObject] = ()
-    size: tuple[int, int] | None = None  # width and height as the annotation has them; None: it does not say
-    is_relative: bool = False  # coordinates are shares of width and height
-    mask: ArchivedFile | None = None  # a PNG of instances (then `labels` are theirs) or of categories
-    labels: tuple[str, ...] = ()  # of instance 1, 2, …; too short: `default_label`
+    size: tuple[int, int] | None = None  # width and height that the annotation states, or None
+    is_relative: bool = False  # True: coordinates are fractions of width and height; False: pixels
+    mask: ArchivedFile | None = None  # a PNG whose pixels are the numbers of instances or of categories
+    labels: tuple[str, ...] = ()  # labels of instance 1, 2, …; `default_label` for the instances after them
     default_label: str = "object"
+
+
+def clean_label(text: str) -> str:
+    """Returns a label with single spaces and in composed Unicode (NFC), so that equal labels compare equal."""
+    return unicodedata.normalize("NFC", " ".join(text.split()))

@@ -1,7 +1,7 @@
-"""COCO: JSON files that list pictures, categories, and objects with boxes, outlines or run lengths.
+"""COCO: JSON files that list images, categories, and objects with boxes, outlines or run lengths.
 
-One file a split, told by its name or its folder. Where some are called `instances_*` only those are read: the others
-caption the same pictures, or have the same people again.
+There may be one file per split; its name or its folder states the split. If some files are called `instances_*`, only
+these are read: the others contain captions of the same images, or the same people again.
 Source: Lin et al. 2014, and cocodataset.org, "Data format".
 """
 
@@ -16,12 +16,12 @@ from workers.datasets.dataset import Finding
 from workers.datasets.findings import counted, finding
 from workers.datasets.formats.annotation import Annotation
 from workers.datasets.formats.coco_file import read_coco_file
-from workers.datasets.formats.file_names import FileNames, split_in, split_of_path, stem_of
-from workers.datasets.formats.reading import Format, Reading, leftover_findings, settle_splits, sort_files, unusable
+from workers.datasets.formats.file_names import FileNames, split_in_path, split_in_word, stem_of
+from workers.datasets.formats.reading import Format, Reading, leftover_findings, resolve_splits, sort_files, unusable
 
-_EXPECTED = "COCO: JSON files of images, annotations and categories, one in all or one a split, beside the pictures"
-_HINT = f"Expected is {_EXPECTED}."
-_OTHER_USES = ("captions", "person_keypoints", "panoptic", "image_info", "stuff")
+_EXPECTED = "COCO: images and a JSON file (or one per split) with `images`, `annotations` and `categories`"
+_HINT = f"Expected: {_EXPECTED}."
+_NOT_INSTANCES = ("captions", "person_keypoints", "panoptic", "image_info", "stuff")
 
 
 def _fits(files: Sequence[ArchivedFile]) -> bool:
@@ -29,23 +29,23 @@ def _fits(files: Sequence[ArchivedFile]) -> bool:
 
 
 def _read(files: Sequence[ArchivedFile]) -> Reading:
-    collected = _Collected(files)
+    collected = _CollectedAnnotations(files)
     lists = _lists(files)
     for file in lists:
         collected.add(file)
-    findings = collected.settled_findings()
+    findings = collected.findings()
     if not collected.by_image:
         raise unusable(
-            f"None of the pictures that {', '.join(file.name for file in lists[:3])} lists is in the archive.",
+            f"None of the images listed in {', '.join(file.name for file in lists[:3])} is in the archive.",
             hint=_HINT,
             code="no_images",
             findings=findings,
         )
-    settled, split_findings = settle_splits([collected.by_image[name] for name in sorted(collected.by_image)])
+    resolved, split_findings = resolve_splits([collected.by_image[name] for name in sorted(collected.by_image)])
     return Reading(
         format="coco",
         task="detection",
-        files=tuple(settled),
+        files=tuple(resolved),
         findings=(*split_findings, *findings),
         categories=tuple(collected.categories),
     )
@@ -66,48 +66,48 @@ def _lists(files: Sequence[ArchivedFile]) -> list[ArchivedFile]:
             "The archive has no JSON file with `images` and `annotations`.", hint=_HINT, code="no_annotations"
         )
     instances = [file for file in lists if posixpath.basename(file.name).startswith("instances")]
-    usual = [file for file in lists if not posixpath.basename(file.name).startswith(_OTHER_USES)]
+    usual = [file for file in lists if not posixpath.basename(file.name).startswith(_NOT_INSTANCES)]
     return instances or usual or lists
 
 
-class _Collected:
-    """What all the files say of the pictures of the archive."""
+class _CollectedAnnotations:
+    """The annotations of all JSON files, by the images of the archive."""
 
     def __init__(self, files: Sequence[ArchivedFile]) -> None:
         self._sorted = sort_files(files)
         self._names = FileNames(self._sorted.images)
         self._lists = {file.name for file in files if _is_coco(file)}
         self._missing: list[str] = []
-        self._twice: list[str] = []
-        self._findings: list[Finding] = []
+        self._listed_twice: list[str] = []
+        self._file_findings: list[Finding] = []
         self.by_image: dict[str, tuple[ArchivedFile, Annotation, str | None]] = {}
         self.categories: dict[str, None] = {}
 
     def add(self, file: ArchivedFile) -> None:
         """Reads `file`. Raises UnusableDataset."""
         content = read_coco_file(file)
-        self._findings += content.findings
+        self._file_findings += content.findings
         self.categories.update(dict.fromkeys(content.categories))
         near = posixpath.dirname(file.name)
-        said = split_in(stem_of(posixpath.basename(file.name))) or split_of_path(file.name)
+        split = split_in_word(stem_of(file.name)) or split_in_path(file.name)
         for written, annotation in content.images:
-            image = self._names.find(written, near=near, split=said)
+            image = self._names.find(written, near=near, split=split)
             if image is None:
                 self._missing.append(written)
             elif image.name in self.by_image:
-                self._twice.append(image.name)
+                self._listed_twice.append(image.name)
             else:
-                self.by_image[image.name] = (image, annotation, said or split_of_path(image.name))
+                self.by_image[image.name] = (image, annotation, split or split_in_path(image.name))
 
-    def settled_findings(self) -> list[Finding]:
-        """What is said of pictures that are missing, or that nothing is said of."""
-        findings = list(self._findings)
+    def findings(self) -> list[Finding]:
+        """Findings about the JSON files, and about images that are missing or not listed."""
+        findings = list(self._file_findings)
         if self._missing:
-            text = f"{counted(len(self._missing), 'listed picture')} not in the archive."
+            text = f"{counted(len(self._missing), 'listed image')} not found in the archive."
             findings.append(finding("error", "missing_images", text, self._missing))
-        if self._twice:
-            text = f"{counted(len(self._twice), 'picture')} listed more than once: the first entry was taken."
-            findings.append(finding("warning", "annotated_twice", text, self._twice))
+        if self._listed_twice:
+            text = f"{counted(len(self._listed_twice), 'image')} listed more than once. The first entry is used."
+            findings.append(finding("warning", "annotated_twice", text, self._listed_twice))
         unlisted = [image.name for image in self._sorted.images if image.name not in self.by_image]
         if unlisted:
             text = f"{counted(len(unlisted), 'image')} left out: not listed in a JSON file."

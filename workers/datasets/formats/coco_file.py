@@ -1,9 +1,8 @@
-"""One COCO file: its pictures with their objects, and what in it cannot be used."""
+"""Reads one COCO file: its images with their objects, and the entries that cannot be used."""
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping
@@ -14,20 +13,20 @@ from models.masks.coco_masks import Polygon
 from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import Finding
 from workers.datasets.findings import counted, finding
-from workers.datasets.formats.annotation import AnnotatedObject, Annotation, RunLengths
+from workers.datasets.formats.annotation import AnnotatedObject, Annotation, RunLengths, clean_label
 from workers.datasets.formats.json_stream import BadJson, JsonFile
 from workers.datasets.formats.reading import unusable
 from workers.errors import UnusableDataset
 
-_MAX_BYTES = 512 * 2**20  # COCO's own largest has 449 MB
-_PROBLEMS = {  # code -> what the entries concerned have
-    "bad_entries": "without what they need",
-    "unknown_images": "of pictures that the file does not list",
-    "unknown_categories": "of categories that the file does not list",
+_MAX_BYTES = 512 * 2**20  # the largest file of COCO itself has 449 MB
+_PROBLEMS = {  # code of a finding -> its meaning
+    "bad_entries": "a field is missing or invalid",
+    "unknown_images": "the file does not list the image",
+    "unknown_categories": "the file does not list the category",
 }
 
 
-class _Unusable(ValueError):
+class _BadEntry(ValueError):
     """An entry that cannot be used: `code` is a key of _PROBLEMS, `str()` the reason."""
 
     def __init__(self, code: str, reason: str) -> None:
@@ -37,22 +36,22 @@ class _Unusable(ValueError):
 
 @dataclass(kw_only=True, slots=True)
 class CocoFile:
-    """What a file says, by the names it gives to pictures."""
+    """The content of one COCO file."""
 
-    categories: list[str] = field(default_factory=list)  # in the file's order
-    images: list[tuple[str, Annotation]] = field(default_factory=list)
+    categories: list[str] = field(default_factory=list)  # in the order of the file
+    images: list[tuple[str, Annotation]] = field(default_factory=list)  # `file_name`, annotation
     findings: list[Finding] = field(default_factory=list)
 
 
 def read_coco_file(file: ArchivedFile) -> CocoFile:
-    """Reads it twice: pictures and categories may stand behind the objects that refer to them.
+    """Reads the file in two passes, because images and categories may follow the objects that refer to them.
 
-    Raises UnusableDataset if it is broken or too large.
+    Raises UnusableDataset if the file is broken or too large.
     """
     if file.size_bytes > _MAX_BYTES:
         raise unusable(
-            f"{file.name} has {file.size_bytes:,} bytes; at most {_MAX_BYTES:,} are read.",
-            hint="Make a file for each split, or post the pictures in several data sets.",
+            f"{file.name} has {file.size_bytes:,} bytes, but a COCO file may have at most {_MAX_BYTES:,}.",
+            hint="Write one file per split, or post the images as several datasets.",
             code="annotations_too_large",
             files=[file.name],
         )
@@ -66,7 +65,7 @@ def _broken(file: ArchivedFile, error: BadJson) -> UnusableDataset:
     where = f"{file.name}:{error.line}"
     return unusable(
         f"{where}: the JSON is broken: {error}.",
-        hint="Open the file in an editor at this line; if it ends early, export it again.",
+        hint="Open the file in an editor at this line. If the file ends early, export it again.",
         code="broken_json",
         files=[where],
     )
@@ -79,10 +78,10 @@ class _Reader:
         self._labels: dict[Hashable, str] = {}
         self._images: dict[Hashable, tuple[str, tuple[int, int] | None]] = {}
         self._objects: defaultdict[Hashable, list[AnnotatedObject]] = defaultdict(list)
-        self._problems: defaultdict[str, dict[str, str]] = defaultdict(dict)  # code -> where -> reason
+        self._problems: defaultdict[str, dict[str, str]] = defaultdict(dict)  # code -> place -> reason
 
     def read(self) -> CocoFile:
-        """The whole file. Raises BadJson."""
+        """Reads the whole file. Raises BadJson."""
         for key, entry, line in self._content.items(("images", "categories")):
             self._note_problems(self._add_image if key == "images" else self._add_category, entry, line)
         for _, entry, line in self._content.items(("annotations",)):
@@ -100,36 +99,36 @@ class _Reader:
         where = f"{self._file.name}:{line}"
         try:
             add(entry if isinstance(entry, dict) else {}, where)
-        except _Unusable as error:
+        except _BadEntry as error:
             self._problems[error.code][where] = str(error)
 
     def _add_image(self, entry: Mapping[str, Any], _where: str) -> None:
         name, number = entry.get("file_name"), _identifier(entry.get("id"))
         if number is None or not isinstance(name, str) or not name.strip():
-            raise _Unusable("bad_entries", "no `id` or no `file_name`")
+            raise _BadEntry("bad_entries", "`id` or `file_name` is missing")
         if number in self._images:
-            raise _Unusable("bad_entries", f"an `id` that another picture has: {number}")
+            raise _BadEntry("bad_entries", f"another image has the same `id`, {number}")
         self._images[number] = (name, _size(entry.get("width"), entry.get("height")))
 
     def _add_category(self, entry: Mapping[str, Any], _where: str) -> None:
         name, number = entry.get("name"), _identifier(entry.get("id"))
         if number is None or not isinstance(name, str) or not name.strip():
-            raise _Unusable("bad_entries", "no `id` or no `name`")
+            raise _BadEntry("bad_entries", "`id` or `name` is missing")
         if number in self._labels:
-            raise _Unusable("bad_entries", f"an `id` that another category has: {number}")
-        self._labels[number] = unicodedata.normalize("NFC", " ".join(name.split()))
+            raise _BadEntry("bad_entries", f"another category has the same `id`, {number}")
+        self._labels[number] = clean_label(name)
 
     def _add_object(self, entry: Mapping[str, Any], where: str) -> None:
         image, category = _identifier(entry.get("image_id")), _identifier(entry.get("category_id"))
         if image is None or category is None:
-            raise _Unusable("bad_entries", "no `image_id` or no `category_id`")
+            raise _BadEntry("bad_entries", "`image_id` or `category_id` is missing")
         if image not in self._images:
-            raise _Unusable("unknown_images", f"`image_id` {image}")
+            raise _BadEntry("unknown_images", f"`image_id` is {image}")
         if category not in self._labels:
-            raise _Unusable("unknown_categories", f"`category_id` {category}")
+            raise _BadEntry("unknown_categories", f"`category_id` is {category}")
         box, outline = _box(entry.get("bbox")), _outline(entry.get("segmentation"))
         if box is None and outline is None:
-            raise _Unusable("bad_entries", "neither `bbox` nor `segmentation`")
+            raise _BadEntry("bad_entries", "both `bbox` and `segmentation` are missing")
         self._objects[image].append(
             AnnotatedObject(
                 label=self._labels[category],
@@ -143,17 +142,17 @@ class _Reader:
 
     def _findings(self) -> list[Finding]:
         findings = []
-        for code, words in _PROBLEMS.items():
+        for code, meaning in _PROBLEMS.items():
             if code in self._problems:
                 where, reason = next(iter(self._problems[code].items()))
-                noun = counted(len(self._problems[code]), "entry", "entries")
-                text = f"{noun} of {self._file.name} left out: {words}. The first, {where}: {reason}."
+                count = counted(len(self._problems[code]), "entry", "entries")
+                text = f"{count} of {self._file.name} left out: {meaning}. The first, {where}: {reason}."
                 findings.append(finding("error", code, text, self._problems[code]))
         numbers = sorted(number for number in self._labels if isinstance(number, int))
         if numbers and (numbers[-1] - numbers[0] >= len(numbers) or numbers[0] not in (0, 1)):
             text = (
-                f"The category ids of {self._file.name} have gaps ({numbers[0]} to {numbers[-1]} for "
-                f"{len(numbers)}): here the index of a category is its place in the list."
+                f"The category ids of {self._file.name} have gaps: {numbers[0]} to {numbers[-1]} for {len(numbers)} "
+                "categories. In Fovea the index of a category is its place in the list."
             )
             findings.append(finding("info", "category_ids_with_gaps", text, count=len(numbers)))
         return findings
@@ -164,19 +163,19 @@ def _identifier(value: Any) -> int | str | None:
 
 
 def _size(width: Any, height: Any) -> tuple[int, int] | None:
-    """Width and height; None if the entry does not say."""
+    """Returns width and height, or None if the entry does not state them."""
     if type(width) is not int or type(height) is not int or min(width, height) < 1:
         return None
     return width, height
 
 
 def _box(value: Any) -> tuple[float, float, float, float] | None:
-    """x_min, y_min, x_max, y_max of COCO's x, y, width, height."""
+    """Converts COCO's x, y, width, height to x_min, y_min, x_max, y_max."""
     if value is None or value == []:
         return None
     numbers = _numbers(value, "bbox")
     if len(numbers) != 4:
-        raise _Unusable("bad_entries", "a `bbox` that is not four numbers")
+        raise _BadEntry("bad_entries", "`bbox` does not have four numbers")
     x, y, width, height = numbers
     return x, y, x + width, y + height
 
@@ -189,27 +188,27 @@ def _outline(value: Any) -> tuple[Polygon, ...] | RunLengths | None:
     polygons = value if isinstance(value, list) and isinstance(value[0], list) else [value]
     outline = tuple(_numbers(polygon, "segmentation") for polygon in polygons)
     if any(len(polygon) < 6 or len(polygon) % 2 for polygon in outline):
-        raise _Unusable("bad_entries", "a polygon in `segmentation` that is not three or more pairs of numbers")
+        raise _BadEntry("bad_entries", "a polygon in `segmentation` does not have three or more pairs of numbers")
     return outline
 
 
 def _run_lengths(value: Mapping[str, Any]) -> RunLengths:
     size, counts = value.get("size"), value.get("counts")
     if not isinstance(size, list) or len(size) != 2 or any(type(side) is not int or side <= 0 for side in size):
-        raise _Unusable("bad_entries", "run lengths in `segmentation` without a `size` of height and width")
+        raise _BadEntry("bad_entries", "the run lengths in `segmentation` have no `size` of height and width")
     if isinstance(counts, list) and all(type(count) is int for count in counts):
         return RunLengths(width=size[1], height=size[0], counts=tuple(counts))
     if isinstance(counts, str):
         return RunLengths(width=size[1], height=size[0], counts=counts)
-    raise _Unusable("bad_entries", "run lengths in `segmentation` whose `counts` are neither text nor whole numbers")
+    raise _BadEntry("bad_entries", "the `counts` in `segmentation` are neither text nor a list of whole numbers")
 
 
 def _numbers(value: Any, field_name: str) -> array[float]:
-    """`value` as doubles, a fifth of what a list of floats takes."""
+    """Returns `value` as doubles, which take a fifth of the memory of a list of floats."""
     try:
         numbers = array("d", value)
     except (TypeError, OverflowError) as error:
-        raise _Unusable("bad_entries", f"a `{field_name}` that is not a list of numbers") from error
+        raise _BadEntry("bad_entries", f"`{field_name}` is not a list of numbers") from error
     if not all(map(math.isfinite, numbers)):
-        raise _Unusable("bad_entries", f"a `{field_name}` with values that are no finite numbers")
+        raise _BadEntry("bad_entries", f"`{field_name}` has a value that is not a finite number")
     return numbers

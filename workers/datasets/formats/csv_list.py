@@ -1,7 +1,8 @@
-"""A CSV file that lists the images: columns `path` and `label`, and `split` if the author made splits.
+"""A CSV file that lists the images in the columns `path`, `label` and, optionally, `split`.
 
-Comma, semicolon or tab, as spreadsheets write them; UTF-8 with or without a byte order mark; other columns are ignored.
-Without a column `split`, files named `train.csv` and `val.csv` say it by their names.
+The separator is a comma, a semicolon or a tab, as spreadsheets write them. The encoding is UTF-8, with or without a
+byte order mark. Other columns are ignored. Without a column `split`, the names `train.csv` and `val.csv` state the
+split.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from workers.datasets.formats.reading import (
     Format,
     Reading,
     leftover_findings,
-    settle_splits,
+    resolve_splits,
     sort_files,
-    split_of,
+    split_from_word,
     unusable,
 )
 
-_EXPECTED = "a CSV file with the columns path and label, and if you like split (train or val), beside the images"
-_HINT = f"Expected is {_EXPECTED}; paths as in the archive, relative to the CSV file."
+_EXPECTED = "images and a CSV file with the columns path and label, and optionally split (train or val)"
+_HINT = f"Expected: {_EXPECTED}. Each path is relative to the CSV file or to the root of the archive."
 _SUFFIXES = (".csv", ".tsv")
 _DELIMITERS = (",", ";", "\t")
 _MAX_LIST_BYTES = 64 * 2**20
@@ -37,21 +38,20 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _List:
-    """A CSV file whose header names the columns that are needed."""
+    """A CSV file whose header has the necessary columns."""
 
     file: ArchivedFile
     delimiter: str
     path_at: int
     label_at: int
     split_at: int | None
-    split: str | None = None  # of all its rows, by the file's name
+    split: str | None = None  # the split of all rows, from the name of the file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Row:
-    """A line that is whole. `where` is for people: `labels.csv:12`."""
+    """A valid row."""
 
-    where: str
     path: str
     label: str
     split: str | None
@@ -75,21 +75,21 @@ def _read(files: Sequence[ArchivedFile]) -> Reading:
     findings += leftover_findings(sort_files(files), used={each.file.name for each in lists})
     if not listed:
         raise unusable(
-            f"No row of {', '.join(each.file.name for each in lists)} leads to a file of the archive.",
+            f"No path in {', '.join(each.file.name for each in lists)} is a file of the archive.",
             hint=_HINT,
             code="no_images",
             findings=findings,
         )
-    settled, split_findings = settle_splits(listed)
-    return Reading(format="csv", files=tuple(settled), findings=(*split_findings, *findings))
+    resolved, split_findings = resolve_splits(listed)
+    return Reading(format="csv", files=tuple(resolved), findings=(*split_findings, *findings))
 
 
 def _lists(files: Sequence[ArchivedFile]) -> list[_List]:
-    """The lists to read: one, or one a split."""
+    """Returns the lists to read: one in all, or one per split."""
     lists = [each for file in files if (each := _as_list(file)) is not None]
     if not lists:
         tables = [file.name for file in files if file.name.lower().endswith(_SUFFIXES)]
-        reason = f"{', '.join(tables[:3])} has other columns" if tables else "there is no CSV file at all"
+        reason = f"{', '.join(tables[:3])} has other columns" if tables else "it contains no CSV file"
         raise unusable(
             f"The archive has no CSV file with the columns path and label: {reason}.",
             hint=_HINT,
@@ -103,7 +103,7 @@ def _lists(files: Sequence[ArchivedFile]) -> list[_List]:
         names = [each.file.name for each in lists]
         raise unusable(
             f"Several CSV files list images: {', '.join(names[:5])}.",
-            hint="Leave one of them, or name them train.csv and val.csv.",
+            hint="Keep one of them, or name them train.csv and val.csv.",
             code="several_lists",
             files=names,
         )
@@ -111,7 +111,7 @@ def _lists(files: Sequence[ArchivedFile]) -> list[_List]:
 
 
 def _split_by_name(each: _List) -> str | None:
-    return split_of(posixpath.splitext(posixpath.basename(each.file.name))[0])
+    return split_from_word(posixpath.splitext(posixpath.basename(each.file.name))[0])
 
 
 def _as_list(file: ArchivedFile) -> _List | None:
@@ -133,10 +133,10 @@ def _as_list(file: ArchivedFile) -> _List | None:
 
 
 def _rows(each: _List, bad_rows: dict[str, str]) -> Iterator[_Row]:
-    """The rows below the header; those that cannot be used go to `bad_rows`, with the reason."""
+    """Yields the valid rows below the header. Adds the others to `bad_rows`: `labels.csv:12` -> the reason."""
     if each.file.size_bytes > _MAX_LIST_BYTES:
         raise unusable(
-            f"{each.file.name} has {each.file.size_bytes:,} bytes; a list has at most {_MAX_LIST_BYTES:,}.",
+            f"{each.file.name} has {each.file.size_bytes:,} bytes, but a list may have at most {_MAX_LIST_BYTES:,}.",
             hint="Remove columns that are not needed.",
             code="list_too_large",
         )
@@ -146,12 +146,11 @@ def _rows(each: _List, bad_rows: dict[str, str]) -> Iterator[_Row]:
             next(reader)
             for cells in reader:
                 if any(cell.strip() for cell in cells):
-                    where = f"{each.file.name}:{reader.line_num}"
-                    row = _row(each, cells, where)
+                    row = _row(each, cells)
                     if isinstance(row, _Row):
                         yield row
                     else:
-                        bad_rows[where] = row
+                        bad_rows[f"{each.file.name}:{reader.line_num}"] = row
     except UnicodeDecodeError as error:
         raise unusable(
             f"{each.file.name} is not UTF-8.", hint="In a spreadsheet, save it as “CSV UTF-8”.", code="list_not_utf8"
@@ -164,26 +163,26 @@ def _rows(each: _List, bad_rows: dict[str, str]) -> Iterator[_Row]:
         ) from error
 
 
-def _row(each: _List, cells: Sequence[str], where: str) -> _Row | str:
-    """The row, or what is wrong with it."""
+def _row(each: _List, cells: Sequence[str]) -> _Row | str:
+    """Returns the row, or the reason why it is invalid."""
     if len(cells) <= max(each.path_at, each.label_at, each.split_at or 0):
-        return "too few columns"
+        return "it has too few columns"
     path, label = cells[each.path_at].strip(), unicodedata.normalize("NFC", cells[each.label_at].strip())
     if not path or not label:
-        return "no path or no label"
+        return "its path or its label is empty"
     if _CONTROL.search(label):
-        return "control characters in the label"
+        return "its label contains control characters"
     split = each.split
     if each.split_at is not None:
         word = cells[each.split_at]
-        split = split_of(word)
+        split = split_from_word(word)
         if split is None:
-            return f"a split that is neither train nor val: {word[:20]!r}"
-    return _Row(where=where, path=path, label=label, split=split)
+            return f"its split is neither train nor val: {word[:20]!r}"
+    return _Row(path=path, label=label, split=split)
 
 
 class _RowsByFile:
-    """What the rows say of each file of the archive."""
+    """Collects what the rows state about each file of the archive."""
 
     def __init__(self, files: Sequence[ArchivedFile]) -> None:
         self._files = {file.name: file for file in files}
@@ -193,7 +192,7 @@ class _RowsByFile:
         self._conflicting: dict[str, None] = {}
 
     def add(self, row: _Row, *, folder: str) -> None:
-        """Notes a row of a list that lies in `folder`."""
+        """Adds a row of a list in `folder`."""
         path = unicodedata.normalize("NFC", row.path.replace("\\", "/"))
         names = (posixpath.normpath(posixpath.join(folder, path)), posixpath.normpath(path))
         name = next((name for name in names if name in self._files), None)
@@ -205,7 +204,7 @@ class _RowsByFile:
             self._conflicting[name] = None
 
     def settled(self) -> tuple[list[tuple[ArchivedFile, str, str | None]], list[Finding]]:
-        """Each listed file with its label and split, and what is said of the others."""
+        """Returns each listed file with its label and split, and the findings about the other rows."""
         listed = [
             (self._files[name], label, split)
             for name, (label, split) in sorted(self.by_file.items())
@@ -213,14 +212,14 @@ class _RowsByFile:
         ]
         findings = []
         if self.bad_rows:
-            reason = next(iter(self.bad_rows.values()))
-            text = f"{counted(len(self.bad_rows), 'row')} left out; the first has {reason}."
+            where, reason = next(iter(self.bad_rows.items()))
+            text = f"{counted(len(self.bad_rows), 'row')} left out. The first, {where}: {reason}."
             findings.append(finding("error", "bad_rows", text, self.bad_rows))
         if self._missing:
-            text = f"{counted(len(self._missing), 'listed file')} not in the archive."
+            text = f"{counted(len(self._missing), 'listed file')} not found in the archive."
             findings.append(finding("error", "missing_files", text, self._missing))
         if self._conflicting:
-            text = f"{counted(len(self._conflicting), 'file')} left out: listed with different labels or splits."
+            text = f"{counted(len(self._conflicting), 'file')} left out: listed with several labels or splits."
             findings.append(finding("error", "conflicting_rows", text, self._conflicting))
         return listed, findings
 

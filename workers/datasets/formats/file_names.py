@@ -1,4 +1,4 @@
-"""Files of an archive by what annotations call them, and the split that a path speaks of."""
+"""Finds files of an archive by the names that annotations use, and the split that a path names."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from workers.datasets.archives.archive import ArchivedFile
-from workers.datasets.formats.reading import split_of
+from workers.datasets.formats.reading import split_from_word
 
 _WORDS = re.compile(r"[a-z]+")
 
 
 class FileNames:
-    """Finds files by names that were written on another machine: absolute, with backslashes, or without folders."""
+    """Finds files by names from another machine: absolute paths, backslashes, or names without folders."""
 
     def __init__(self, files: Iterable[ArchivedFile]) -> None:
         self._by_name = {file.name: file for file in files}
         self._by_base: defaultdict[str, list[ArchivedFile]] = defaultdict(list)
         self._by_stem: defaultdict[str, list[ArchivedFile]] = defaultdict(list)
         for file in self._by_name.values():
-            base = posixpath.basename(file.name)
-            self._by_base[base].append(file)
-            self._by_stem[stem_of(base)].append(file)
+            self._by_base[posixpath.basename(file.name)].append(file)
+            self._by_stem[stem_of(file.name)].append(file)
 
     def find(self, written: str, *, near: str = "", split: str | None = None) -> ArchivedFile | None:
-        """The file that `written` means: below `near`, the folder of who says so, or wherever its path ends like that.
+        """Finds the file that `written` means: relative to `near` or to the archive, else any file of the same name.
 
-        Of several, the one with most of its folders as written, then one below `near`, then one in a folder of `split`.
-        None if there is none, or if it cannot be told which.
+        near: the folder of the annotation that names the file.
+        Of several candidates, the one that shares most folders with `written` wins, then the one that shares most
+        folders with `near`, then the one in a folder of `split`. Returns None if there is no single best one.
         """
         path = _cleaned(written)
         exact = self._by_name.get(posixpath.normpath(posixpath.join(near, path))) or self._by_name.get(path)
         if exact is not None:
             return exact
-        return self._likeliest(self._by_base.get(posixpath.basename(path), []), path, near=near, split=split)
+        return self._best_match(self._by_base.get(posixpath.basename(path), []), path, near=near, split=split)
 
     def find_stem(self, written: str, *, near: str = "", split: str | None = None) -> ArchivedFile | None:
-        """As `find`, for a name with no suffix or with a wrong one."""
+        """Finds a file as `find` does, but ignores suffixes: the name may have none, or a wrong one."""
         path = _cleaned(written)
         base = posixpath.basename(path)
         candidates = self._by_stem.get(base) or self._by_stem.get(stem_of(base)) or []
-        return self._likeliest(candidates, path, near=near, split=split)
+        return self._best_match(candidates, path, near=near, split=split)
 
-    def _likeliest(
+    def _best_match(
         self, candidates: Sequence[ArchivedFile], path: str, *, near: str, split: str | None
     ) -> ArchivedFile | None:
         if len(candidates) < 2:
@@ -57,26 +57,26 @@ class FileNames:
             return (
                 _common(reversed(folders), reversed(here)),
                 _common(near.split("/"), here) if near else 0,
-                split is not None and split_of_path(file.name) == split,
+                split is not None and split_in_path(file.name) == split,
             )
 
         ranked = sorted(candidates, key=rank, reverse=True)
         return None if rank(ranked[0]) == rank(ranked[1]) else ranked[0]
 
 
-def stem_of(base: str) -> str:
-    """`base`, a file's name without folders, without its suffix."""
-    return posixpath.splitext(base)[0]
+def stem_of(name: str) -> str:
+    """The name of a file without its folders and its suffix: `b` of `a/b.jpg`."""
+    return posixpath.splitext(posixpath.basename(name))[0]
 
 
-def split_of_path(name: str) -> str | None:
-    """The split that a folder in `name` is called after, the outermost first: `train2017/a.jpg`, `images/val/b.jpg`."""
-    return next((split for folder in name.split("/")[:-1] if (split := split_in(folder)) is not None), None)
+def split_in_path(name: str) -> str | None:
+    """Returns the split that a folder of `name` names, the outermost first: `train2017/a.jpg`, `images/val/b.jpg`."""
+    return next((split for folder in name.split("/")[:-1] if (split := split_in_word(folder)) is not None), None)
 
 
-def split_in(word: str) -> str | None:
-    """The one split that `word` speaks of: `instances_val2017` of `val`, `trainval` of none."""
-    found = {split for part in _WORDS.findall(word.casefold()) if (split := split_of(part)) is not None}
+def split_in_word(word: str) -> str | None:
+    """Returns the one split that `word` contains: `val` for `instances_val2017`, None for `trainval`."""
+    found = {split for part in _WORDS.findall(word.casefold()) if (split := split_from_word(part)) is not None}
     return found.pop() if len(found) == 1 else None
 
 
@@ -86,7 +86,7 @@ def _cleaned(written: str) -> str:
 
 
 def _common(first: Iterable[str], second: Iterable[str]) -> int:
-    """How many parts the two begin with alike."""
+    """Returns how many parts are equal before the first difference."""
     count = 0
     for one, other in zip(first, second, strict=False):
         if one != other:

@@ -1,4 +1,4 @@
-"""A folder a category, as torchvision's ImageFolder, with or without `train/` and `val/` above them."""
+"""One folder per category, as torchvision's ImageFolder, with or without the folders `train/` and `val/` above."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from workers.datasets.formats.reading import (
     Format,
     Reading,
     leftover_findings,
-    settle_splits,
+    no_images_error,
+    resolve_splits,
     sort_files,
-    split_of,
+    split_from_word,
     unusable,
-    without_images,
 )
 
 _EXPECTED = (
-    "a folder of images for each category, for instance ants/1.jpg and bees/2.jpg, optionally below train/ and val/"
+    "one folder of images per category, for example ants/1.jpg and bees/2.jpg, optionally inside train/ and val/"
 )
-_HINT = f"Expected is {_EXPECTED}."
+_HINT = f"Expected: {_EXPECTED}."
 
-_PlacedFile = tuple[ArchivedFile, list[str]]  # with the folders and the name below the wrapping folders
+_PlacedFile = tuple[ArchivedFile, list[str]]  # a file, and its path inside the wrapping folders, split at `/`
 
 
 def _fits(files: Sequence[ArchivedFile]) -> bool:
@@ -33,7 +33,7 @@ def _fits(files: Sequence[ArchivedFile]) -> bool:
 def _read(files: Sequence[ArchivedFile]) -> Reading:
     sorted_files = sort_files(files)
     if not sorted_files.images:
-        raise without_images(sorted_files, hint=_HINT)
+        raise no_images_error(sorted_files, hint=_HINT)
     placed = _unwrapped(sorted_files.images)
     if _has_splits(placed):
         kept, findings = _below_splits(placed)
@@ -41,25 +41,25 @@ def _read(files: Sequence[ArchivedFile]) -> Reading:
         kept, findings = [(file, parts, None) for file, parts in placed], []
     loose = [file.name for file, parts, _ in kept if len(parts) < 2]
     if loose:
-        text = f"{counted(len(loose), 'image')} left out: not in the folder of a category."
+        text = f"{counted(len(loose), 'image')} left out: not inside the folder of a category."
         findings.append(finding("warning", "images_outside_categories", text, loose))
     labelled = [(file, parts[0].strip(), split) for file, parts, split in kept if len(parts) > 1]
     findings += leftover_findings(sorted_files)
     if not labelled:
         raise unusable(
-            f"The archive holds {counted(len(sorted_files.images), 'image')} but no folders that name categories.",
+            f"The archive contains {counted(len(sorted_files.images), 'image')} but no folders that name categories.",
             hint=_HINT,
             code="no_categories",
             findings=findings,
         )
-    settled, split_findings = settle_splits(labelled)
-    return Reading(format="image_folder", files=tuple(settled), findings=(*split_findings, *findings))
+    resolved, split_findings = resolve_splits(labelled)
+    return Reading(format="image_folder", files=tuple(resolved), findings=(*split_findings, *findings))
 
 
 def _unwrapped(images: Sequence[ArchivedFile]) -> list[_PlacedFile]:
-    """Each image with its path below the folders that wrap everything, as `dataset/` in `dataset/train/ants/1.jpg`.
+    """Removes the folders that wrap everything from each path: `dataset/` in `dataset/train/ants/1.jpg`.
 
-    A lone folder wraps the others if all its images lie deeper, or if it has several folders of images.
+    A single outermost folder is a wrapper if all its images lie in subfolders, or if several subfolders have images.
     """
     placed = [(image, image.name.split("/")) for image in images]
     while True:
@@ -72,29 +72,29 @@ def _unwrapped(images: Sequence[ArchivedFile]) -> list[_PlacedFile]:
 
 
 def _has_splits(placed: Sequence[_PlacedFile]) -> bool:
-    """Whether the outermost folders are splits: there is a `train` with folders in it.
+    """Returns True if the outermost folders are splits: one of them is a `train` that contains folders.
 
-    Without those, `train` may be a category beside `car` and `bus`.
+    A `train` without folders may be a category, next to `car` and `bus`.
     """
-    has_train = any(len(parts) > 2 and split_of(parts[0]) == "train" for _, parts in placed)
-    return has_train or all(len(parts) > 2 and split_of(parts[0]) is not None for _, parts in placed)
+    has_train = any(len(parts) > 2 and split_from_word(parts[0]) == "train" for _, parts in placed)
+    return has_train or all(len(parts) > 2 and split_from_word(parts[0]) is not None for _, parts in placed)
 
 
 def _below_splits(
     placed: Sequence[_PlacedFile],
 ) -> tuple[list[tuple[ArchivedFile, list[str], str | None]], list[Finding]]:
-    """Each image that is in a split, with its path below it; and what is said of the others."""
+    """Returns the images inside splits, with their paths inside the split, and the findings about the other images."""
     kept: list[tuple[ArchivedFile, list[str], str | None]] = []
     outside: list[str] = []
     for file, parts in placed:
-        split = split_of(parts[0]) if len(parts) > 1 else None
+        split = split_from_word(parts[0]) if len(parts) > 1 else None
         if split is None:
             outside.append(file.name)
         else:
             kept.append((file, parts[1:], split))
     if not outside:
         return kept, []
-    text = f"{counted(len(outside), 'image')} left out: beside the folders `train` and `val`, not in them."
+    text = f"{counted(len(outside), 'image')} left out: not inside the folders `train` and `val`."
     return kept, [finding("warning", "images_outside_splits", text, outside)]
 
 

@@ -1,4 +1,4 @@
-"""Pascal VOC's lists of the splits: `ImageSets/Main/train.txt`, a name of a picture without its suffix a line."""
+"""Pascal VOC's lists of the splits: `ImageSets/Main/train.txt`, with the stem of one image per line."""
 
 from __future__ import annotations
 
@@ -9,37 +9,40 @@ from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import Finding
 from workers.datasets.findings import counted, finding
 from workers.datasets.formats.file_names import stem_of
-from workers.datasets.formats.reading import split_of
+from workers.datasets.formats.reading import split_from_word
 
 _MAX_BYTES = 64 * 2**20
 
 
 class ImageLists:
-    """The lists below `ImageSets/<task_folder>/`; `trainval.txt` and lists of single categories are passed over."""
+    """The lists in `ImageSets/<task_folder>/`. `trainval.txt` and the lists of single categories are not read."""
 
     def __init__(self, files: Sequence[ArchivedFile], *, task_folder: str) -> None:
-        self.names: set[str] = set()  # of all files that are lists, read or not
+        self.names: set[str] = set()  # names of all lists, read or not
         self._split_by_stem: dict[str, str] = {}
         for file in files:
             folders = file.name.split("/")[:-1]
             if "ImageSets" not in folders or not file.name.endswith(".txt"):
                 continue
             self.names.add(file.name)
-            split = split_of(stem_of(posixpath.basename(file.name)))
+            split = split_from_word(stem_of(file.name))
             if split is not None and folders[-1] in (task_folder, "ImageSets") and file.size_bytes <= _MAX_BYTES:
                 for line in file.path.read_text(encoding="utf-8", errors="replace").splitlines():
                     if words := line.split():
                         self._split_by_stem.setdefault(posixpath.basename(words[0]), split)
 
-    def split_of(self, stem: str, otherwise: str | None) -> str | None:
-        """The split whose list has `stem`; `otherwise` if there are no lists."""
+    def split_for(self, stem: str, otherwise: str | None) -> str | None:
+        """Returns the split whose list contains `stem`, or `otherwise` if the archive has no lists."""
         return self._split_by_stem.get(stem) if self._split_by_stem else otherwise
 
     def findings(self, images: Collection[str]) -> list[Finding]:
-        """What is said of listed pictures that are not among `images`."""
-        stems = {stem_of(posixpath.basename(name)) for name in images}
+        """Findings about listed images that are not in `images`."""
+        stems = {stem_of(name) for name in images}
         missing = [stem for stem in self._split_by_stem if stem not in stems]
         if not missing:
             return []
-        text = f"{counted(len(missing), 'image')} in the lists of ImageSets without a picture and its annotation."
+        text = (
+            f"{counted(len(missing), 'image')} listed in ImageSets left out: the image or its annotation is not in the "
+            "archive."
+        )
         return [finding("warning", "listed_images_missing", text, missing)]

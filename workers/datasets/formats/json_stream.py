@@ -1,6 +1,6 @@
-"""Large JSON files, an item at a time: what is in memory is the text and one item, not a tree of millions of objects.
+"""Reads large JSON files item by item: memory holds the text and one item, not a tree of millions of objects.
 
-The standard library's scanner reads each item, so errors have the line where they are.
+The scanner of the standard library parses each item, and every error states its line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 class BadJson(ValueError):
-    """Broken JSON; `line` counts from 1."""
+    """The file is not valid JSON; `str()` states the reason, and `line` counts from 1."""
 
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)
@@ -26,7 +26,7 @@ class JsonFile:
     """A JSON object whose values are lists of items."""
 
     def __init__(self, path: Path) -> None:
-        """Raises BadJson if it is not UTF-8."""
+        """Reads the text of the file. Raises BadJson if it is not UTF-8."""
         data = path.read_bytes()
         try:
             self._text = data.decode("utf-8-sig")
@@ -36,9 +36,9 @@ class JsonFile:
         self._line, self._line_at = 1, 0
 
     def items(self, keys: Collection[str]) -> Iterator[tuple[str, Any, int]]:
-        """Key, item and line of each item of the lists under `keys`, in the order of the file.
+        """Yields the key, the item and the line of each item of the lists under `keys`, in the order of the file.
 
-        Everything else is read and passed over, lists item by item. Raises BadJson.
+        Everything else is parsed and dropped, lists item by item. Raises BadJson.
         """
         at = self._expect("{", self._skip(0))
         at = self._skip(at)
@@ -55,7 +55,7 @@ class JsonFile:
                 at = self._skip(at + 1)
         end = self._skip(self._expect("}", at))
         if end < len(self._text):
-            raise self._error("there is something behind the end", end)
+            raise self._error("the file goes on after the end of the JSON object", end)
 
     def _list(self, key: str, at: int, *, is_wanted: bool) -> Generator[tuple[str, Any, int], None, int]:
         at = self._skip(at + 1)
@@ -73,7 +73,7 @@ class JsonFile:
 
     def _key(self, at: int) -> tuple[str, int]:
         if self._char(at) != '"':
-            raise self._error("the file ends early" if at >= len(self._text) else "a key in quotes expected", at)
+            raise self._error("the file ends early" if at >= len(self._text) else "expected a key in quotes", at)
         key, at = self._value(at)
         assert isinstance(key, str)
         return key, self._skip(self._expect(":", self._skip(at)))
@@ -86,7 +86,7 @@ class JsonFile:
             raise self._error("the file ends early" if is_end else error.msg, error.pos) from error
         except RecursionError as error:
             raise self._error("lists or objects are nested too deep", at) from error
-        except ValueError as error:  # a number of thousands of digits
+        except ValueError as error:  # a number with thousands of digits
             raise self._error(str(error), at) from error
 
     def _skip(self, at: int) -> int:
@@ -99,11 +99,11 @@ class JsonFile:
 
     def _expect(self, character: str, at: int) -> int:
         if self._char(at) != character:
-            raise self._error("the file ends early" if at >= len(self._text) else f"{character} expected", at)
+            raise self._error("the file ends early" if at >= len(self._text) else f"expected {character}", at)
         return at + 1
 
     def _line_of(self, at: int) -> int:
-        """The line of a position; fast for positions that go up."""
+        """Returns the line of a position; fast if the positions of successive calls increase."""
         if at < self._line_at:
             self._line, self._line_at = 1, 0
         self._line += self._text.count("\n", self._line_at, at)

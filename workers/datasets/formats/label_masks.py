@@ -1,32 +1,31 @@
-"""Pictures with a PNG each whose pixels number the category: 255 is none (void), a palette is for people only.
+"""Images with one PNG each whose pixels are category numbers. 255 means no category (void); a palette has no meaning.
 
-What the numbers mean is told by a list, a name a line from number 0 on (`classes.txt`), or by CamVid's
-`label_colors.txt`; else 0 is `background` and the others are called by their numbers.
+A list such as `classes.txt` names the categories, one name per line, from number 0 on. Without a list, 0 is
+`background` and the other categories are named by their numbers.
 """
 
 from __future__ import annotations
 
 import posixpath
-import unicodedata
 from collections.abc import Sequence
 
 from workers.datasets.archives.archive import ArchivedFile
-from workers.datasets.formats.annotation import Annotation
+from workers.datasets.formats.annotation import Annotation, clean_label
 from workers.datasets.formats.file_names import stem_of
 from workers.datasets.formats.image_lists import ImageLists
 from workers.datasets.formats.instance_masks import are_instances_by_name
 from workers.datasets.formats.mask_pairs import MaskPairs, pair_masks
-from workers.datasets.formats.reading import Format, Reading, leftover_findings, settle_splits, unusable
+from workers.datasets.formats.reading import Format, Reading, leftover_findings, resolve_splits, unusable
 
-_EXPECTED = "pictures and PNGs of categories of the same names: images/1.jpg with masks/1.png, and classes.txt"
-_HINT = f"Expected is {_EXPECTED}."
+_EXPECTED = "images and PNG masks of categories with the same names: images/1.jpg and masks/1.png, and classes.txt"
+_HINT = f"Expected: {_EXPECTED}."
 _NAME_LISTS = ("classes.txt", "categories.txt", "labels.txt", "class_names.txt", "label_names.txt", "codes.txt")
 _MAX_LIST_BYTES = 2**20
 
 
 def _fits(files: Sequence[ArchivedFile]) -> bool:
     found = _pairs(files)
-    return found.is_likely and not are_instances_by_name(files, found)
+    return found.look_like_masks and not are_instances_by_name(files, found)
 
 
 def _read(files: Sequence[ArchivedFile]) -> Reading:
@@ -37,21 +36,21 @@ def _read(files: Sequence[ArchivedFile]) -> Reading:
     findings = [*pairs.findings(), *leftover_findings(pairs.sorted_files, used=used)]
     if not pairs.pairs:
         raise unusable(
-            "No picture has a PNG of categories of its name.", hint=_HINT, code="no_annotations", findings=findings
+            "No image has a PNG mask with the same name.", hint=_HINT, code="no_annotations", findings=findings
         )
     splits = pairs.splits()
-    settled, split_findings = settle_splits(
+    resolved, split_findings = resolve_splits(
         [
-            (image, Annotation(mask=mask), lists.split_of(stem_of(posixpath.basename(image.name)), splits[image.name]))
+            (image, Annotation(mask=mask), lists.split_for(stem_of(image.name), splits[image.name]))
             for image, mask in pairs.pairs
         ]
     )
     return Reading(
         format="label_masks",
         task="segmentation",
-        files=tuple(settled),
+        files=tuple(resolved),
         findings=(*split_findings, *findings),
-        categories=_listed(names),
+        categories=_category_names(names),
     )
 
 
@@ -60,11 +59,11 @@ def _pairs(files: Sequence[ArchivedFile]) -> MaskPairs:
     return pair_masks(files, only_folder="SegmentationClass" if has_voc else None)
 
 
-def _listed(names: ArchivedFile | None) -> tuple[str, ...]:
+def _category_names(names: ArchivedFile | None) -> tuple[str, ...]:
     if names is None or names.size_bytes > _MAX_LIST_BYTES:
         return ()
     lines = names.path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    return tuple(unicodedata.normalize("NFC", " ".join(line.split())) for line in lines if line.strip())
+    return tuple(clean_label(line) for line in lines if line.strip())
 
 
 LABEL_MASKS = Format(name="label_masks", task="segmentation", expected=_EXPECTED, fits=_fits, read=_read)

@@ -1,8 +1,7 @@
-"""Pictures and the PNGs that say of each of their pixels what it shows: which belongs to which."""
+"""Pairs images with their masks: PNG files that state for each pixel what it shows."""
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,10 +11,10 @@ from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.archives.signatures import image_kind
 from workers.datasets.dataset import Finding
 from workers.datasets.findings import counted, finding
-from workers.datasets.formats.file_names import split_of_path, stem_of
+from workers.datasets.formats.file_names import split_in_path, stem_of
 from workers.datasets.formats.reading import SortedFiles, sort_files
 
-# A folder is one of masks by its name only: categories of a classification set may hold pictures of equal names too.
+# Only its name makes a folder a folder of masks: in a classification dataset, two categories may also have equal names.
 _MASK_FOLDER = re.compile(
     r"masks?|.*(mask|segment|label|annot|instance|semantic|panoptic|ground.?truth).*|gt|gts|anno|trimaps?|y", re.I
 )
@@ -24,22 +23,22 @@ _WORDS = "masks?|labels?|labelids|labeltrainids|instanceids|instances?|seg|segme
 _SUFFIX = re.compile(rf"([-_. ]?({_WORDS}))+$", re.I)
 _IMAGE_SUFFIX = re.compile(r"[-_.](img|image|rgb|leftimg8bit)$", re.I)
 
-_COLOUR_TYPE_AT = 25  # of a PNG (ISO/IEC 15948, section 11.2.2)
+_COLOUR_TYPE_AT = 25  # position of the colour type in a PNG file (ISO/IEC 15948, section 11.2.2)
 _INDEX_TYPES = (b"\0", b"\3")  # grey and palette
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskPairs:
-    """Pictures with their masks, and those that have none."""
+    """Images with their masks, and the images and masks without a partner."""
 
-    pairs: tuple[tuple[ArchivedFile, ArchivedFile], ...] = ()  # picture, mask
-    lonely_images: tuple[str, ...] = ()
-    lonely_masks: tuple[str, ...] = ()
+    pairs: tuple[tuple[ArchivedFile, ArchivedFile], ...] = ()  # image, mask
+    unpaired_images: tuple[str, ...] = ()
+    unpaired_masks: tuple[str, ...] = ()
     sorted_files: SortedFiles = field(default_factory=lambda: SortedFiles(images=(), unreadable=(), others=()))
 
     @property
-    def is_likely(self) -> bool:
-        """Whether these are masks and not pictures of two categories that happen to have equal names."""
+    def look_like_masks(self) -> bool:
+        """True if these are masks, and not images of two categories that happen to have equal names."""
         return any(
             mask.head[_COLOUR_TYPE_AT : _COLOUR_TYPE_AT + 1] in _INDEX_TYPES
             or any(_IMAGE_FOLDER.fullmatch(folder) for folder in image.name.split("/")[:-1])
@@ -47,25 +46,25 @@ class MaskPairs:
         )
 
     def findings(self) -> list[Finding]:
-        """What is said of pictures without a mask and of masks without a picture."""
+        """Findings about images without a mask and masks without an image."""
         findings = []
-        if self.lonely_images:
-            text = f"{counted(len(self.lonely_images), 'image')} left out: without a mask."
-            findings.append(finding("warning", "missing_annotations", text, self.lonely_images))
-        if self.lonely_masks:
-            text = f"{counted(len(self.lonely_masks), 'mask')} left out: without a picture."
-            findings.append(finding("error", "missing_images", text, self.lonely_masks))
+        if self.unpaired_images:
+            text = f"{counted(len(self.unpaired_images), 'image')} left out: no mask with the same name."
+            findings.append(finding("warning", "missing_annotations", text, self.unpaired_images))
+        if self.unpaired_masks:
+            text = f"{counted(len(self.unpaired_masks), 'mask')} left out: no image with the same name."
+            findings.append(finding("error", "missing_images", text, self.unpaired_masks))
         return findings
 
     def splits(self) -> dict[str, str | None]:
-        """The split that its folders tell, a picture."""
-        return {image.name: split_of_path(image.name) or split_of_path(mask.name) for image, mask in self.pairs}
+        """The split of each image, from the folders of the image or of its mask; None if they name no split."""
+        return {image.name: split_in_path(image.name) or split_in_path(mask.name) for image, mask in self.pairs}
 
 
 def pair_masks(files: Sequence[ArchivedFile], *, only_folder: str | None = None) -> MaskPairs:
-    """The pairs: a PNG in a folder of masks and a picture of the same name elsewhere, as near as possible.
+    """Pairs each PNG in a folder of masks with the nearest image of the same name in another folder.
 
-    only_folder: of several folders of masks only that one counts, as VOC's `SegmentationClass`.
+    only_folder: the only folder of masks that counts, if there are several: VOC's `SegmentationClass`.
     """
     sorted_files = sort_files(files)
     masks = [file for file in sorted_files.images if _is_mask(file)]
@@ -74,27 +73,27 @@ def pair_masks(files: Sequence[ArchivedFile], *, only_folder: str | None = None)
     by_stem: defaultdict[str, list[ArchivedFile]] = defaultdict(list)
     images = [file for file in sorted_files.images if file.name not in known]
     for image in images:
-        by_stem[_IMAGE_SUFFIX.sub("", stem_of(posixpath.basename(image.name)))].append(image)
+        by_stem[_IMAGE_SUFFIX.sub("", stem_of(image.name))].append(image)
     pairs: dict[str, tuple[ArchivedFile, ArchivedFile]] = {}
-    lonely_masks = []
+    unpaired_masks = []
     for mask in chosen:
-        stem = stem_of(posixpath.basename(mask.name))
+        stem = stem_of(mask.name)
         candidates = by_stem.get(stem) or by_stem.get(_SUFFIX.sub("", stem)) or []
         nearest = _nearest(candidates, mask)
         if nearest is None or nearest.name in pairs:
-            lonely_masks.append(mask.name)
+            unpaired_masks.append(mask.name)
         else:
             pairs[nearest.name] = (nearest, mask)
     return MaskPairs(
         pairs=tuple(pairs[name] for name in sorted(pairs)),
-        lonely_images=tuple(image.name for image in images if image.name not in pairs),
-        lonely_masks=tuple(lonely_masks),
+        unpaired_images=tuple(image.name for image in images if image.name not in pairs),
+        unpaired_masks=tuple(unpaired_masks),
         sorted_files=sorted_files,
     )
 
 
 def _is_mask(file: ArchivedFile) -> bool:
-    """Whether it is a PNG in a folder of masks: the innermost folder that says what it holds."""
+    """Returns True for a PNG in a folder of masks. The innermost folder with a telling name decides."""
     if image_kind(file.name, file.head) != "PNG":
         return False
     for folder in reversed(file.name.split("/")[:-1]):
@@ -106,7 +105,7 @@ def _is_mask(file: ArchivedFile) -> bool:
 
 
 def _nearest(candidates: Sequence[ArchivedFile], mask: ArchivedFile) -> ArchivedFile | None:
-    """Of pictures of one name the one whose folders differ least from those of `mask`."""
+    """Returns the candidate that shares most folders with `mask`, or None if several share equally many."""
     folders = mask.name.split("/")[:-1]
 
     def common(image: ArchivedFile) -> int:

@@ -1,6 +1,6 @@
-"""Pascal VOC: an XML file a picture with boxes, and lists of the splits in `ImageSets/Main/`.
+"""Pascal VOC: one XML file with boxes per image, and lists of the splits in `ImageSets/Main/`.
 
-Boxes count pixels from 1 and include their last row and column, so `xmin` 1 and `xmax` 10 are the pixels from 0 to 10.
+VOC counts pixels from 1 and a box includes its last row and column, so `xmin` 1 and `xmax` 10 mean x from 0 to 10 here.
 Source: Everingham et al. 2010, and the VOC2012 development kit, section 2.3.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import posixpath
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,26 +15,27 @@ from models.masks.coco_masks import Box
 from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import Finding
 from workers.datasets.findings import counted, finding
-from workers.datasets.formats.annotation import AnnotatedObject, Annotation
-from workers.datasets.formats.file_names import FileNames, split_of_path, stem_of
+from workers.datasets.formats.annotation import AnnotatedObject, Annotation, clean_label
+from workers.datasets.formats.file_names import FileNames, split_in_path, stem_of
 from workers.datasets.formats.image_lists import ImageLists
-from workers.datasets.formats.reading import Format, Reading, leftover_findings, settle_splits, sort_files, unusable
+from workers.datasets.formats.reading import Format, Reading, leftover_findings, resolve_splits, sort_files, unusable
 from workers.datasets.formats.xml_tree import BadXml, Element, parse_xml
 from workers.errors import UnusableDataset
 
-_EXPECTED = "Pascal VOC: JPEGImages/1.jpg with Annotations/1.xml, optionally lists of the splits in ImageSets/Main"
-_HINT = f"Expected is {_EXPECTED}."
-_MAX_BYTES = 32 * 2**20  # some 100,000 boxes
+_EXPECTED = "Pascal VOC: JPEGImages/1.jpg and Annotations/1.xml, and optionally lists of the splits in ImageSets/Main"
+_HINT = f"Expected: {_EXPECTED}."
+_MAX_BYTES = 32 * 2**20  # about 100,000 boxes
 _HEAD_BYTES = 4096
 
 
 @dataclass(kw_only=True, slots=True)
-class _Notes:
-    """What cannot be used: where, and why."""
+class _Problems:
+    """What cannot be used in the annotations, with its place and the reason."""
 
-    broken: dict[str, str] = field(default_factory=dict)  # files
-    bad: dict[str, str] = field(default_factory=dict)  # objects without what they need
-    missing_images: list[str] = field(default_factory=list)
+    broken_files: dict[str, str] = field(default_factory=dict)  # place -> reason, as in `a.xml:12`
+    bad_objects: dict[str, str] = field(default_factory=dict)  # place -> reason
+    without_image: list[str] = field(default_factory=list)  # names of annotation files
+    annotated_twice: list[str] = field(default_factory=list)  # names of annotation files
 
 
 def _fits(files: Sequence[ArchivedFile]) -> bool:
@@ -46,43 +46,45 @@ def _read(files: Sequence[ArchivedFile]) -> Reading:
     sorted_files = sort_files(files)
     annotations = [file for file in files if _is_annotation(file)]
     if not annotations:
-        raise unusable("The archive has no XML file with an <annotation>.", hint=_HINT, code="no_annotations")
-    images = FileNames(_pictures(sorted_files.images))
+        raise unusable("The archive has no XML file with an <annotation> element.", hint=_HINT, code="no_annotations")
+    images = _without_masks(sorted_files.images)
+    image_names = FileNames(images)
     lists = ImageLists(files, task_folder="Main")
-    notes = _Notes()
+    problems = _Problems()
     by_image: dict[str, tuple[ArchivedFile, Annotation, str | None]] = {}
-    twice: list[str] = []
     for file in annotations:
-        root = _parsed(file, notes)
+        root = _parsed(file, problems)
         if root is None:
             continue
-        image = _image_of(root, file, images)
+        image = _image_of(root, file, image_names)
         if image is None:
-            notes.missing_images.append(file.name)
+            problems.without_image.append(file.name)
         elif image.name in by_image:
-            twice.append(file.name)
+            problems.annotated_twice.append(file.name)
         else:
-            split = lists.split_of(stem_of(posixpath.basename(image.name)), split_of_path(image.name))
-            by_image[image.name] = (image, _annotation(root, file, notes), split)
-    unannotated = [image for image in _pictures(sorted_files.images) if image.name not in by_image]
-    findings = [*_findings(notes, twice), *_unannotated(unannotated), *lists.findings(set(by_image))]
+            split = lists.split_for(stem_of(image.name), split_in_path(image.name))
+            by_image[image.name] = (image, _annotation(root, file, problems), split)
+    unannotated = [image for image in images if image.name not in by_image]
+    findings = [*_findings(problems), *_unannotated(unannotated), *lists.findings(set(by_image))]
     findings += leftover_findings(sorted_files, used={file.name for file in annotations} | lists.names)
     if not by_image:
-        raise _nothing_read(notes, findings)
-    settled, split_findings = settle_splits([by_image[name] for name in sorted(by_image)])
-    return Reading(format="pascal_voc", task="detection", files=tuple(settled), findings=(*split_findings, *findings))
+        raise _no_annotated_images(problems, findings)
+    resolved, split_findings = resolve_splits([by_image[name] for name in sorted(by_image)])
+    return Reading(format="pascal_voc", task="detection", files=tuple(resolved), findings=(*split_findings, *findings))
 
 
-def _nothing_read(notes: _Notes, findings: Sequence[Finding]) -> UnusableDataset:
-    if notes.broken and not notes.missing_images:
-        where, reason = next(iter(notes.broken.items()))
+def _no_annotated_images(problems: _Problems, findings: Sequence[Finding]) -> UnusableDataset:
+    if problems.broken_files and not problems.without_image:
+        where, reason = next(iter(problems.broken_files.items()))
         return unusable(
-            f"None of the annotations can be read. The first, {where}: {reason}",
+            f"None of the annotations can be read. The first, {where}: {reason}.",
             hint="Open the file in an editor at this line.",
             code="broken_xml",
             findings=findings,
         )
-    return unusable("No annotation leads to a picture of the archive.", hint=_HINT, code="no_images", findings=findings)
+    return unusable(
+        "No annotation belongs to an image of the archive.", hint=_HINT, code="no_images", findings=findings
+    )
 
 
 def _is_annotation(file: ArchivedFile) -> bool:
@@ -92,41 +94,42 @@ def _is_annotation(file: ArchivedFile) -> bool:
         return b"<annotation" in content.read(_HEAD_BYTES)
 
 
-def _pictures(images: Sequence[ArchivedFile]) -> list[ArchivedFile]:
-    """`images` but for VOC's own masks, which have the names of the pictures."""
+def _without_masks(images: Sequence[ArchivedFile]) -> list[ArchivedFile]:
+    """Returns `images` without VOC's masks, which have the same names as the images."""
     masks = {"SegmentationClass", "SegmentationObject"}
     return [image for image in images if masks.isdisjoint(image.name.split("/"))]
 
 
-def _parsed(file: ArchivedFile, notes: _Notes) -> Element | None:
+def _parsed(file: ArchivedFile, problems: _Problems) -> Element | None:
     if file.size_bytes > _MAX_BYTES:
-        notes.broken[file.name] = f"It has {file.size_bytes:,} bytes; an annotation has at most {_MAX_BYTES:,}."
+        reason = f"it has {file.size_bytes:,} bytes, but an annotation may have at most {_MAX_BYTES:,}"
+        problems.broken_files[file.name] = reason
         return None
     try:
         return parse_xml(file.path.read_bytes())
     except BadXml as error:
-        notes.broken[f"{file.name}:{error.line}"] = f"{str(error).capitalize()}."
+        problems.broken_files[f"{file.name}:{error.line}"] = str(error)
         return None
 
 
 def _image_of(root: Element, file: ArchivedFile, images: FileNames) -> ArchivedFile | None:
-    """The picture: named like the XML file; else as the XML file says."""
+    """Returns the image that is named like the XML file, else the image that the XML file names."""
     near = posixpath.dirname(file.name)
-    found = images.find_stem(stem_of(posixpath.basename(file.name)), near=near, split=split_of_path(file.name))
+    found = images.find_stem(stem_of(file.name), near=near, split=split_in_path(file.name))
     written = root.find_text("filename")
     if found is None and written is not None:
         found = images.find(written, near=near) or images.find_stem(written, near=near)
     return found
 
 
-def _annotation(root: Element, file: ArchivedFile, notes: _Notes) -> Annotation:
+def _annotation(root: Element, file: ArchivedFile, problems: _Problems) -> Annotation:
     width, height = _number(root.find_text("size/width")), _number(root.find_text("size/height"))
     objects = []
     for element in root.all("object"):
         where = f"{file.name}:{element.line}"
         read = _object(element, where)
         if isinstance(read, str):
-            notes.bad[where] = read
+            problems.bad_objects[where] = read
         else:
             objects.append(read)
     size = (int(width), int(height)) if width and height and min(width, height) >= 1 else None  # some tools write 0
@@ -134,13 +137,13 @@ def _annotation(root: Element, file: ArchivedFile, notes: _Notes) -> Annotation:
 
 
 def _object(element: Element, where: str) -> AnnotatedObject | str:
-    """The object, or what it lacks."""
-    label = unicodedata.normalize("NFC", " ".join((element.find_text("name") or "").split()))
+    """Returns the object, or the reason why it is invalid."""
+    label = clean_label(element.find_text("name") or "")
     if not label:
-        return "no <name>"
+        return "it has no <name>"
     corners = [_number(element.find_text(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
     if any(corner is None for corner in corners):
-        return "no box of four numbers"
+        return "its <bndbox> does not have four numbers"
     return AnnotatedObject(
         label=label,
         where=where,
@@ -150,7 +153,10 @@ def _object(element: Element, where: str) -> AnnotatedObject | str:
 
 
 def _box(x_min: float, y_min: float, x_max: float, y_max: float) -> Box:
-    """The pixels that VOC's numbers mean. A point or a line stays without area: nobody meant to draw one pixel."""
+    """Returns the box in pixels counted from 0.
+
+    A point or a line keeps no area, and validation drops it later: it is a mistake, not a box of one pixel.
+    """
     return (
         x_min - 1 if x_max > x_min else x_max,
         y_min - 1 if y_max > y_min else y_max,
@@ -167,22 +173,23 @@ def _number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _findings(notes: _Notes, twice: Sequence[str]) -> list[Finding]:
+def _findings(problems: _Problems) -> list[Finding]:
     findings = []
-    if notes.broken:
-        where, reason = next(iter(notes.broken.items()))
-        text = f"{counted(len(notes.broken), 'annotation')} left out: broken XML. The first, {where}: {reason}"
-        findings.append(finding("error", "broken_xml", text, notes.broken))
-    if notes.missing_images:
-        text = f"{counted(len(notes.missing_images), 'annotation')} of pictures that are not in the archive."
-        findings.append(finding("error", "missing_images", text, notes.missing_images))
-    if twice:
-        text = f"{counted(len(twice), 'annotation')} left out: of a picture that has another one."
-        findings.append(finding("error", "annotated_twice", text, twice))
-    if notes.bad:
-        reason = next(iter(notes.bad.values()))
-        text = f"{counted(len(notes.bad), 'object')} left out; the first has {reason}."
-        findings.append(finding("error", "bad_objects", text, notes.bad))
+    if problems.broken_files:
+        where, reason = next(iter(problems.broken_files.items()))
+        count = counted(len(problems.broken_files), "annotation")
+        text = f"{count} left out: the XML is broken. The first, {where}: {reason}."
+        findings.append(finding("error", "broken_xml", text, problems.broken_files))
+    if problems.without_image:
+        text = f"{counted(len(problems.without_image), 'annotation')} left out: the image is not in the archive."
+        findings.append(finding("error", "missing_images", text, problems.without_image))
+    if problems.annotated_twice:
+        text = f"{counted(len(problems.annotated_twice), 'annotation')} left out: the image has another annotation."
+        findings.append(finding("error", "annotated_twice", text, problems.annotated_twice))
+    if problems.bad_objects:
+        where, reason = next(iter(problems.bad_objects.items()))
+        text = f"{counted(len(problems.bad_objects), 'object')} left out. The first, {where}: {reason}."
+        findings.append(finding("error", "bad_objects", text, problems.bad_objects))
     return findings
 
 
@@ -190,8 +197,8 @@ def _unannotated(images: Sequence[ArchivedFile]) -> list[Finding]:
     if not images:
         return []
     text = (
-        f"{counted(len(images), 'image')} left out: without an annotation. A picture without objects is kept if its "
-        "XML file says so by having none."
+        f"{counted(len(images), 'image')} left out: no annotation. To keep an image without objects, add an XML file "
+        "without <object>."
     )
     return [finding("warning", "missing_annotations", text, [image.name for image in images])]
 

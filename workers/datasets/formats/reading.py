@@ -1,4 +1,4 @@
-"""What every format makes of an archive, and what the formats share."""
+"""The result of reading an archive in one format, and the functions that all formats share."""
 
 from __future__ import annotations
 
@@ -23,49 +23,50 @@ _SPLIT_WORDS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledFile:
-    """A file that should be a picture, and what the archive says of it."""
+    """A file that should be an image, and what the archive states about it."""
 
     file: ArchivedFile
-    label: str  # of classification; "" where `annotation` says what is on the picture
+    label: str  # the category, for classification; "" for the other tasks, which have an `annotation`
     split: SplitName | None  # None: the archive has no splits
     annotation: Annotation | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """An archive as one format understands it."""
+    """What one format reads from an archive."""
 
     format: DatasetFormat
     files: tuple[LabelledFile, ...]
     findings: tuple[Finding, ...]
     task: Task = "classification"
-    categories: tuple[str, ...] = ()  # in the archive's order, where it lists them; of label maps by value
+    categories: tuple[str, ...] = ()  # in the order of the archive if it lists them; for label maps: by pixel value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Format:
-    """One layout: how to know it and how to read it."""
+    """A dataset format: how to recognise it and how to read it."""
 
     name: DatasetFormat
     task: Task
-    expected: str  # for the message when nothing fits
+    expected: str  # what such an archive contains, for the message when no format fits
     fits: Callable[[Sequence[ArchivedFile]], bool]
     read: Callable[[Sequence[ArchivedFile]], Reading]  # raises UnusableDataset
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SortedFiles:
-    """The files of an archive by what they can be good for."""
+    """The files of an archive, sorted by what they are."""
 
     images: tuple[ArchivedFile, ...]
-    unreadable: tuple[ArchivedFile, ...]  # pictures by their names, in formats that are not read
+    unreadable: tuple[ArchivedFile, ...]  # images by their suffix, in formats that Fovea does not read
     others: tuple[ArchivedFile, ...]
 
 
 def sort_files(files: Sequence[ArchivedFile]) -> SortedFiles:
-    """Splits `files` into pictures and others, by content and suffix: a broken `a.jpg` should have been a picture.
+    """Sorts `files` into images and others.
 
-    Files in hidden folders are never pictures: `.ipynb_checkpoints` would become a category.
+    A file counts as an image by its content or by its suffix: a broken `a.jpg` was meant to be an image.
+    A file in a hidden folder never counts as an image; otherwise `.ipynb_checkpoints` would become a category.
     """
     images, unreadable, others = [], [], []
     for file in files:
@@ -80,18 +81,21 @@ def sort_files(files: Sequence[ArchivedFile]) -> SortedFiles:
     return SortedFiles(images=tuple(images), unreadable=tuple(unreadable), others=tuple(others))
 
 
-def split_of(word: str) -> str | None:
-    """`train`, `val` or `test` if `word` is a usual name of it, else None."""
+def split_from_word(word: str) -> str | None:
+    """Returns `train`, `val` or `test` if `word` is a usual name of that split, else None."""
     return _SPLIT_WORDS.get(word.strip().casefold())
 
 
-_Said = TypeVar("_Said", str, Annotation)
+_LabelT = TypeVar("_LabelT", str, Annotation)
 
 
-def settle_splits(files: Sequence[tuple[ArchivedFile, _Said, str | None]]) -> tuple[list[LabelledFile], list[Finding]]:
-    """Files with label or annotation and split; `test` counts as `val` if there is no other, else it is left out.
+def resolve_splits(
+    files: Sequence[tuple[ArchivedFile, _LabelT, str | None]],
+) -> tuple[list[LabelledFile], list[Finding]]:
+    """Reduces the splits `train`, `val`, `test` and None of an archive to `train` and `val`.
 
-    Where some have a split, those without one are left out.
+    `test` becomes `val` if the archive has no `val`; otherwise its images are left out.
+    Images without a split are left out if others have one.
     """
     tests = [file.name for file, _, split in files if split == "test"]
     has_val = any(split == "val" for _, _, split in files)
@@ -99,41 +103,50 @@ def settle_splits(files: Sequence[tuple[ArchivedFile, _Said, str | None]]) -> tu
     if any(split is not None for _, _, split in files):
         outside = [file.name for file, _, split in files if split is None]
         if outside:
-            text = f"{counted(len(outside), 'image')} left out: in no split, where others are in one."
+            text = f"{counted(len(outside), 'image')} left out: not in any split, although other images are."
             findings.append(finding("warning", "images_outside_splits", text, outside))
         files = [entry for entry in files if entry[2] is not None]
     if tests and has_val:
-        text = f"{counted(len(tests), 'image')} of the `test` split left out: training needs `train` and `val` only."
+        text = f"{counted(len(tests), 'image')} of the `test` split left out: training uses only `train` and `val`."
         findings.append(finding("info", "test_split_ignored", text, tests))
     elif tests:
-        text = f"There is no `val` split, so `test` is used as `val`: {counted(len(tests), 'image')}."
+        text = f"The archive has no `val` split, so its `test` split is used as `val`: {counted(len(tests), 'image')}."
         findings.append(finding("info", "test_split_used_as_val", text, tests))
     kept = [entry for entry in files if entry[2] != "test" or not has_val]
-    return [_labelled(file, said, split) for file, said, split in kept], findings
+    return [_labelled_file(file, label, split) for file, label, split in kept], findings
 
 
-def _labelled(file: ArchivedFile, said: str | Annotation, split: str | None) -> LabelledFile:
-    settled: SplitName | None = None if split is None else "train" if split == "train" else "val"
-    if isinstance(said, str):
-        return LabelledFile(file=file, label=said, split=settled)
-    return LabelledFile(file=file, label="", split=settled, annotation=said)
+def _labelled_file(file: ArchivedFile, label: str | Annotation, split: str | None) -> LabelledFile:
+    resolved: SplitName | None = None if split is None else "train" if split == "train" else "val"
+    if isinstance(label, str):
+        return LabelledFile(file=file, label=label, split=resolved)
+    return LabelledFile(file=file, label="", split=resolved, annotation=label)
 
 
 def leftover_findings(sorted_files: SortedFiles, *, used: Collection[str] = ()) -> list[Finding]:
-    """What is said of files that are no pictures; `used` are those that told of the others."""
+    """Findings about files that are not images.
+
+    used: names of files that were read as annotations or lists; they are not reported.
+    """
     findings = []
     if sorted_files.unreadable:
         names = [file.name for file in sorted_files.unreadable]
         suffixes = ", ".join(sorted({name.rpartition(".")[2].lower() for name in names}))
-        text = f"{counted(len(names), 'picture')} in a format that is not read ({suffixes}): convert to JPEG or PNG."
+        text = (
+            f"{counted(len(names), 'image')} left out: Fovea does not read this format ({suffixes}). "
+            "Convert to JPEG or PNG."
+        )
         findings.append(finding("error", "unsupported_image_format", text, names))
     ignored = [file.name for file in sorted_files.others if file.name not in used]
     if ignored:
-        text = f"{counted(len(ignored), 'file')} left out: no pictures by suffix and content, or hidden."
+        text = f"{counted(len(ignored), 'file')} left out: hidden, or not an image by suffix and content."
         findings.append(finding("info", "ignored_files", text, ignored))
     archives = [name for name in ignored if is_archive_name(name)]
     if archives:
-        text = f"{counted(len(archives), 'archive')} inside the archive: what is in there was not looked at."
+        text = (
+            f"{counted(len(archives), 'archive')} inside the archive left out. To use the content, unpack it before "
+            "you pack the folder."
+        )
         findings.append(finding("warning", "nested_archives", text, archives))
     return findings
 
@@ -141,15 +154,15 @@ def leftover_findings(sorted_files: SortedFiles, *, used: Collection[str] = ()) 
 def unusable(
     message: str, *, hint: str, code: str, findings: Collection[Finding] = (), files: Collection[str] = ()
 ) -> UnusableDataset:
-    """The error that says `message`, with itself as the first of the problems."""
+    """Returns the error that refuses a dataset; `message` is also its first problem, before `findings`."""
     problems = (finding("error", code, message, files), *by_severity(findings))
     return UnusableDataset(message, problems=[problem.model_dump(mode="json") for problem in problems], hint=hint)
 
 
-def without_images(sorted_files: SortedFiles, *, hint: str) -> UnusableDataset:
-    """The error for an archive in which nothing is a picture."""
+def no_images_error(sorted_files: SortedFiles, *, hint: str) -> UnusableDataset:
+    """Returns the error for an archive without images."""
     count = len(sorted_files.others) + len(sorted_files.unreadable)
     message = (
-        f"There is no image in the archive, only {counted(count, 'other file')}." if count else "The archive is empty."
+        f"The archive contains no images, only {counted(count, 'other file')}." if count else "The archive is empty."
     )
     return unusable(message, hint=hint, code="no_images", findings=leftover_findings(sorted_files))

@@ -1,7 +1,7 @@
-"""XML nobody vouches for, as a tree whose elements know their lines.
+"""Parses untrusted XML into a tree whose elements know their lines.
 
-Nothing but elements and text is read: a document that declares entities is refused, so none can blow up or reach for
-other files (OWASP, "XML External Entity Prevention"; the billion laughs).
+Only elements and text are read. A document that declares entities is refused, so no entity can expand without limit or
+read another file (OWASP, "XML External Entity Prevention"; the billion laughs attack).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
-_DEEPEST = 50
-_MOST_TEXT = 10_000  # letters of one element
+_MAX_DEPTH = 50  # nested elements
+_MAX_TEXT = 10_000  # characters per element; the rest is dropped
 
 
 class BadXml(ValueError):
-    """Not well-formed, or with what is refused; `line` counts from 1."""
+    """The document is not well-formed, or it contains something that is refused; `line` counts from 1."""
 
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)
@@ -24,7 +24,7 @@ class BadXml(ValueError):
 
 @dataclass(slots=True)
 class Element:
-    """An element with its children; attributes are not kept."""
+    """An element with its children, without its attributes."""
 
     tag: str
     line: int
@@ -32,7 +32,7 @@ class Element:
     children: list[Element] = field(default_factory=list)
 
     def all(self, tag: str) -> Iterator[Element]:
-        """Its children of that tag."""
+        """The children with this tag."""
         return (child for child in self.children if child.tag == tag)
 
     def find(self, path: str) -> Element | None:
@@ -47,13 +47,13 @@ class Element:
         return None
 
     def find_text(self, path: str) -> str | None:
-        """The text of that descendant, stripped; None if there is none."""
+        """The stripped text of the first descendant at `path`; None if there is no such descendant or no text."""
         found = self.find(path)
         return found.text.strip() or None if found is not None else None
 
 
 def parse_xml(data: bytes) -> Element:
-    """The root of the document. Raises BadXml."""
+    """Returns the root element of the document. Raises BadXml."""
     return _TreeBuilder().parse(data)
 
 
@@ -73,7 +73,7 @@ class _TreeBuilder:
             self._parser.Parse(data, True)
         except expat.ExpatError as error:
             raise BadXml(expat.ErrorString(error.code), error.lineno) from error
-        except (LookupError, ValueError) as error:  # an encoding there is not
+        except (LookupError, ValueError) as error:  # an unknown encoding
             if isinstance(error, BadXml):
                 raise
             raise BadXml(str(error), self._parser.CurrentLineNumber) from error
@@ -81,8 +81,8 @@ class _TreeBuilder:
         return self._root
 
     def _start(self, tag: str, _: dict[str, str]) -> None:
-        if len(self._open) >= _DEEPEST:
-            raise BadXml(f"elements are nested more than {_DEEPEST} deep", self._parser.CurrentLineNumber)
+        if len(self._open) >= _MAX_DEPTH:
+            raise BadXml(f"elements are nested more than {_MAX_DEPTH} levels deep", self._parser.CurrentLineNumber)
         element = Element(tag, self._parser.CurrentLineNumber)
         if self._open:
             self._open[-1].children.append(element)
@@ -94,8 +94,8 @@ class _TreeBuilder:
         self._open.pop()
 
     def _text(self, text: str) -> None:
-        if len(self._open[-1].text) < _MOST_TEXT:
+        if len(self._open[-1].text) < _MAX_TEXT:
             self._open[-1].text += text
 
     def _refuse_entity(self, *_: object) -> None:
-        raise BadXml("it declares entities, which no annotation needs", self._parser.CurrentLineNumber)
+        raise BadXml("it declares entities, which Fovea does not allow", self._parser.CurrentLineNumber)

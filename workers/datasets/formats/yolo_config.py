@@ -1,10 +1,9 @@
-"""What a YOLO set says of itself: the names of its categories and the folders of its splits."""
+"""Reads the configuration of a YOLO dataset: the names of its categories and the folders of its splits."""
 
 from __future__ import annotations
 
 import posixpath
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,54 +12,53 @@ import yaml
 from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import Finding
 from workers.datasets.findings import finding
-from workers.datasets.formats.file_names import split_of_path
-from workers.datasets.formats.reading import split_of, unusable
+from workers.datasets.formats.annotation import clean_label
+from workers.datasets.formats.file_names import split_in_path
+from workers.datasets.formats.reading import split_from_word, unusable
 from workers.errors import UnusableDataset
 
 _MAX_BYTES = 2**20
 _NAMES_KEY = re.compile(rb"^[\"']?names[\"']?\s*:", re.MULTILINE)
 _NAME_LISTS = ("classes.txt", "obj.names", "labels.txt", "predefined_classes.txt")
 _HINT = (
-    "data.yaml has `names:`, a list of the categories or their numbers with their names, and if you like `train:` and "
-    "`val:`, the folders of the splits."
+    "data.yaml needs `names:`, a list of the category names or a mapping of numbers to names. Optionally it has "
+    "`train:` and `val:`, the folders of the splits."
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class YoloConfig:
-    """Names and splits."""
+    """The names of the categories, and the splits."""
 
     labels: Mapping[int, str]
-    files: set[str]  # the archive's files it was read from
-    folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # split -> folders, as written
-    listed: Mapping[str, str] = field(default_factory=dict)  # base name of a picture -> split
-    has_keypoints: bool = False
+    files: set[str]  # names of the files that it was read from
+    folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # split -> folders
+    listed: Mapping[str, str] = field(default_factory=dict)  # base name of an image -> split
+    has_keypoints: bool = False  # in the label files, points follow the box
 
-    def split_of(self, name: str) -> str | None:
-        """The split of the picture `name`: as data.yaml says, else by its folders."""
+    def split_for(self, name: str) -> str | None:
+        """Returns the split of the image `name`: from data.yaml, else from the names of its folders."""
         listed = self.listed.get(posixpath.basename(name))
         if listed is not None:
             return listed
         inside = f"/{posixpath.dirname(name)}/"
-        said = {split for split, folders in self.folders.items() if any(f"/{folder}/" in inside for folder in folders)}
-        if len(said) == 1:
-            return said.pop()
-        return split_of_path(name)
+        found = {split for split, folders in self.folders.items() if any(f"/{folder}/" in inside for folder in folders)}
+        return found.pop() if len(found) == 1 else split_in_path(name)
 
     def findings(self) -> list[Finding]:
-        """What is said of the categories' numbers."""
+        """Findings about the numbers of the categories."""
         numbers = sorted(self.labels)
         if numbers == list(range(len(numbers))):
             return []
         text = (
-            f"The category numbers have gaps ({numbers[0]} to {numbers[-1]} for {len(numbers)}): here the index of a "
-            "category is its place in the list."
+            f"The category numbers have gaps: {numbers[0]} to {numbers[-1]} for {len(numbers)} categories. In Fovea "
+            "the index of a category is its place in the list."
         )
         return [finding("info", "category_ids_with_gaps", text, count=len(numbers))]
 
 
 def is_config(file: ArchivedFile) -> bool:
-    """Whether `file` can name the categories."""
+    """Returns True if `file` names the categories."""
     base = posixpath.basename(file.name).lower()
     if base in _NAME_LISTS or base.endswith(".names"):
         return file.size_bytes <= _MAX_BYTES
@@ -70,17 +68,19 @@ def is_config(file: ArchivedFile) -> bool:
 
 
 def read_config(files: Sequence[ArchivedFile]) -> YoloConfig:
-    """The set's own description. Raises UnusableDataset if there is none, or a broken one."""
+    """Reads the configuration of the dataset. Raises UnusableDataset if it is missing or broken."""
     configs = [file for file in files if is_config(file)]
     yamls = [file for file in configs if file.name.lower().endswith((".yaml", ".yml"))]
     chosen = min(yamls or configs, key=lambda file: (file.name.count("/"), file.name), default=None)
     if chosen is None:
-        raise unusable("Nothing names the categories: there is no data.yaml.", hint=_HINT, code="no_category_names")
+        raise unusable(
+            "Nothing names the categories: the archive has no data.yaml.", hint=_HINT, code="no_category_names"
+        )
     used = {file.name for file in configs}
     if not yamls:
         names = [line.strip() for line in chosen.path.read_text(encoding="utf-8", errors="replace").splitlines()]
-        return YoloConfig(labels={number: _plain(name) for number, name in enumerate(names) if name}, files=used)
-    content = _loaded(chosen)
+        return YoloConfig(labels={number: clean_label(name) for number, name in enumerate(names) if name}, files=used)
+    content = _parsed(chosen)
     folders, lists = _splits(content)
     return YoloConfig(
         labels=_labels(content.get("names"), chosen),
@@ -91,10 +91,10 @@ def read_config(files: Sequence[ArchivedFile]) -> YoloConfig:
     )
 
 
-def _loaded(file: ArchivedFile) -> Mapping[str, object]:
-    """The document; every scalar in it is text, so `no` and `1` are names too."""
+def _parsed(file: ArchivedFile) -> Mapping[str, object]:
+    """Parses the YAML document. Every scalar stays text, so `no` and `1` are names, too."""
     try:
-        content = yaml.load(file.path.read_bytes(), Loader=yaml.BaseLoader)  # noqa: S506 - makes text, lists and dicts only
+        content = yaml.load(file.path.read_bytes(), Loader=yaml.BaseLoader)  # noqa: S506 - creates only text, lists, dicts
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise _broken(file, error.problem or "broken", mark.line + 1 if mark else 1) from error
@@ -103,7 +103,7 @@ def _loaded(file: ArchivedFile) -> Mapping[str, object]:
     except RecursionError as error:
         raise _broken(file, "lists are nested too deep", 1) from error
     if not isinstance(content, dict):
-        raise _broken(file, "it is no list of keys and values", 1)
+        raise _broken(file, "it has no keys and values", 1)
     return content
 
 
@@ -114,10 +114,10 @@ def _labels(names: object, file: ArchivedFile) -> dict[int, str]:
         if not isinstance(name, str) or not name.strip() or not re.fullmatch(r"\d{1,9}", str(number), re.ASCII):
             labels = {}
             break
-        labels[int(number)] = _plain(name)
+        labels[int(number)] = clean_label(name)
     if not labels:
         raise unusable(
-            f"`names` in {file.name} is neither a list of names nor numbers with names.",
+            f"`names` in {file.name} is neither a list of names nor a mapping of numbers to names.",
             hint=_HINT,
             code="no_category_names",
             files=[file.name],
@@ -126,11 +126,11 @@ def _labels(names: object, file: ArchivedFile) -> dict[int, str]:
 
 
 def _splits(content: Mapping[str, object]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """The folders of every split, without what leads to them from outside; and base name of a list -> its split."""
+    """Returns the folders of each split as paths inside the archive, and the split of each list by its base name."""
     folders: dict[str, tuple[str, ...]] = {}
     lists: dict[str, str] = {}
     for key, value in content.items():
-        split = split_of(key)
+        split = split_from_word(key)
         written = [value] if isinstance(value, str) else value if isinstance(value, list) else []
         if split is None:
             continue
@@ -149,10 +149,6 @@ def _listed(files: Sequence[ArchivedFile], lists: Mapping[str, str]) -> dict[str
             for line in file.path.read_text(encoding="utf-8", errors="replace").splitlines():
                 listed.setdefault(posixpath.basename(line.strip().replace("\\", "/")), split)
     return listed
-
-
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", " ".join(name.split()))
 
 
 def _broken(file: ArchivedFile, reason: str, line: int) -> UnusableDataset:

@@ -14,7 +14,7 @@ from models.errors import ImageError
 from models.images.decode import decode_image
 from workers.datasets.dataset import DatasetImage, DatasetInfo, SplitName
 from workers.datasets.findings import counted
-from workers.datasets.formats.index_png import BadIndexPng, read_index_png
+from workers.datasets.formats.index_png import BrokenIndexPng, read_index_png
 from workers.datasets.output.target_drawing import draw_label_map, draw_objects, fitted, legend
 from workers.datasets.store import DatasetStore, DatasetVersion
 
@@ -116,7 +116,7 @@ def _tiles(version: DatasetVersion, entries: Sequence[_Entry], *, warnings: dict
     for split, image in entries:
         try:
             picture = _drawn(version, image)
-        except (ImageError, BadIndexPng, OSError):
+        except (ImageError, BrokenIndexPng, OSError):
             continue
         warning = warnings.get(image.name)
         yield Tile(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import VOID
-from workers.datasets.formats.index_png import BadIndexPng, read_index_png
+from workers.datasets.formats.index_png import BrokenIndexPng, read_index_png
 from workers.datasets.validation.exif_orientation import turned_pixels
 from workers.datasets.validation.inspection import ImageFacts
 from workers.datasets.validation.targets import TargetProblem, size_mismatch, written_orientation
@@ -33,7 +33,7 @@ def look_at(mask: ArchivedFile, facts: ImageFacts) -> LabelMap | TargetProblem:
     """What is in the mask of a picture."""
     try:
         values = read_index_png(mask.path.read_bytes())
-    except BadIndexPng as error:
+    except BrokenIndexPng as error:
         return TargetProblem(code="broken_mask_file", reason=f"{mask.name}: {error}.")
     size = (values.shape[1], values.shape[0])
     orientation = written_orientation(size, facts)

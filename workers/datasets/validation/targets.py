@@ -24,7 +24,7 @@ from models.masks.coco_masks import (
 )
 from workers.datasets.dataset import VOID
 from workers.datasets.formats.annotation import AnnotatedObject, Annotation, RunLengths
-from workers.datasets.formats.index_png import BadIndexPng, read_index_png
+from workers.datasets.formats.index_png import BrokenIndexPng, read_index_png
 from workers.datasets.validation.exif_orientation import turned_box, turned_pixels
 from workers.datasets.validation.inspection import ImageFacts
 
@@ -127,7 +127,7 @@ def _targets_of_instances(annotation: Annotation, facts: ImageFacts) -> Targets 
     assert annotation.mask is not None
     try:
         indices = read_index_png(annotation.mask.path.read_bytes())
-    except BadIndexPng as error:
+    except BrokenIndexPng as error:
         return TargetProblem(code="broken_mask_file", reason=f"{annotation.mask.name}: {error}.")
     size = (indices.shape[1], indices.shape[0])
     orientation = written_orientation(size, facts)
