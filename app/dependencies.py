@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Header, Query, Request
 
 from app.engine.engine import Engine
-from app.engine.lane import Priority
 from app.http.idempotency import Idempotency
+from app.http.urgency import Urgency
 from app.services import Services
 from app.settings import ApiSettings
 from models.store.registry import Registry
 from workers.datasets.store import DatasetStore
 from workers.jobs.store import JobStore
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Urgency:
-    """How long an answer is worth waiting for, and whether anybody waits."""
-
-    timeout_s: float
-    priority: Priority
 
 
 async def get_services(request: Request) -> Services:
@@ -66,25 +57,10 @@ async def get_idempotency(
     return Idempotency(services.idempotency, scope=f"{request.method} {request.url.path}", key=idempotency_key)
 
 
-async def get_urgency(
-    services: ServicesDep,
-    x_request_timeout: Annotated[
-        float | None,
-        Header(
-            gt=0,
-            allow_inf_nan=False,
-            description="Seconds that the answer is worth waiting for; then 504. At most what the operator allows.",
-        ),
-    ] = None,
-    x_priority: Annotated[
-        Priority,
-        Header(description="`bulk` goes to the network after everybody who is `interactive`, and is refused earlier."),
-    ] = "interactive",
-) -> Urgency:
-    """Of a prediction, as its headers say."""
-    allowed_s = services.settings.request_timeout_s
-    timeout_s = allowed_s if x_request_timeout is None else min(x_request_timeout, allowed_s)
-    return Urgency(timeout_s=timeout_s, priority=x_priority)
+async def get_urgency(request: Request) -> Urgency:
+    """The deadline and priority of a prediction, as `RefusalMiddleware` has parsed them."""
+    urgency: Urgency = request.state.urgency
+    return urgency
 
 
 ServicesDep = Annotated[Services, Depends(get_services)]

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 from fastapi import FastAPI
-from starlette.types import Scope
 
-from app.engine.engine import Engine
 from app.engine.model_control import ModelControl
 from app.engine.remote.connection import EngineConnection
 from app.engine.setup import engine_connection, make_engine
 from app.engine.statistics import Statistics
-from app.http.gate import GATE, Gate
 from app.http.image_urls import ImageUrls
-from app.http.middleware import BodyLimitMiddleware, RequestMiddleware
+from app.http.middleware import RequestMiddleware
 from app.http.openapi import complete_openapi
-from app.http.pending_bytes import PendingBytes
-from app.http.predicting_routes import PredictingRoute, asked_model, urgency_of
 from app.http.problems import install_problem_handlers
+from app.http.refusals import RefusalMiddleware
 from app.http.spool import Spool
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Instruments
@@ -44,7 +39,6 @@ from app.routes import (
     runs,
     segment,
 )
-from app.routes.predicting import AskedBefore
 from app.services import Services
 from app.settings import ApiSettings
 from app.version import fovea_version
@@ -75,8 +69,13 @@ _TAGS = [
 ]
 
 
-def create_app(settings: ApiSettings) -> FastAPI:
-    """The application; nothing but its share of `shared_directory()`, if there is one, is opened before it starts."""
+def create_app(settings: ApiSettings | None = None) -> FastAPI:
+    """The application. Its lifespan opens the stores and the engine; only `shared_directory()` is opened here.
+
+    settings: read from the environment if None, so that any ASGI server can start it: `uvicorn --factory
+    app.main:create_app`.
+    """
+    settings = settings or ApiSettings()
     instruments = Instruments(directory=shared_directory())
     app = FastAPI(
         title="Fovea",
@@ -91,34 +90,24 @@ def create_app(settings: ApiSettings) -> FastAPI:
         lifespan=_lifespan(settings, instruments),
     )
     predicting, training = (classify, detect, segment), (datasets, jobs, runs, models, architectures)
-    for module in (*predicting, *training, health, metrics, documentation):
-        app.include_router(module.router)
-    for router in (*open_inference.routers(), *torchserve.routers()):
+    routers = [module.router for module in (*predicting, *training, health, metrics, documentation)]
+    routers += [*open_inference.routers(), *torchserve.routers()]
+    for router in routers:
         app.include_router(router)
     documentation.mount_assets(app)
     install_problem_handlers(app)
     complete_openapi(app)
-    pending = PendingBytes(settings.max_pending_bytes)
-    # these are outside of the layers that FastAPI puts around every middleware
-    known = AskedBefore(app.build_middleware_stack())
-    bounded = BodyLimitMiddleware(
-        known,
-        limit_of=_body_limit(settings),
-        pending=pending,
-        timeout_s=settings.body_timeout_s,
-        note_refusal=_note_refusal,
-    )
-    app.middleware_stack = RequestMiddleware(bounded, count=instruments.http_requests.count)
+    # The middleware that is added last is the outermost one.
+    app.add_middleware(RefusalMiddleware, routers=routers, settings=settings)
+    app.add_middleware(RequestMiddleware, count=instruments.http_requests.count)
     return app
 
 
 def _lifespan(
     settings: ApiSettings, instruments: Instruments
-) -> Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]:
-    """What it yields, the HTTP protocol is told of as well."""
-
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with engine_connection(settings) as connection:
             services = await asyncio.to_thread(_open, settings, instruments, connection)
             app.state.services = services
@@ -131,7 +120,7 @@ def _lifespan(
                     beside.append(asyncio.create_task(services.metrics.keep_others_informed()))
                 async with services.siblings.listen(services.model_control.answer):
                     await services.model_control.begin()
-                    yield {GATE: Gate(_check_room(settings, services.engine), instruments.http_requests.count)}
+                    yield
             finally:
                 for task in beside:
                     task.cancel()
@@ -215,30 +204,3 @@ async def _close(services: Services) -> None:
     services.jobs.close()
     services.idempotency.close()
     await asyncio.to_thread(services.spool.close)
-
-
-def _body_limit(settings: ApiSettings) -> Callable[[Scope], int]:
-    def limit_of(scope: Scope) -> int:
-        path: str = scope["path"]
-        if path == "/v1/datasets":
-            return settings.max_upload_bytes
-        if path.startswith("/v1/models/") and path.endswith("/versions"):
-            return settings.max_weights_bytes
-        if path.startswith("/v2/repository/"):
-            return min(open_inference.MOST_REPOSITORY_BYTES, settings.max_body_bytes)
-        return settings.max_body_bytes
-
-    return limit_of
-
-
-def _note_refusal(scope: Scope, route: PredictingRoute) -> None:
-    engine: Engine = scope["app"].state.services.engine
-    engine.note_refusal(asked_model(route, scope))
-
-
-def _check_room(settings: ApiSettings, engine: Engine) -> Callable[[Scope, PredictingRoute], None]:
-    def check_room(scope: Scope, route: PredictingRoute) -> None:
-        priority, timeout_s = urgency_of(scope, longest_s=settings.request_timeout_s)
-        engine.check_room(asked_model(route, scope), priority, timeout_s)
-
-    return check_room

@@ -101,12 +101,12 @@ def _full_fovea(home: Path) -> FastAPI:
     opened: Any = app.router.lifespan_context
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
-        async with opened(app) as state:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with opened(app):
             engine = app.state.services.engine
             engine.models.get = lambda *_: asyncio.Event().wait()
             filling = asyncio.create_task(engine.predict("ants-bees", [b""], ClassSelection(), timeout_s=3600))
-            yield state
+            yield
             filling.cancel()
 
     app.router.lifespan_context = lifespan

@@ -117,16 +117,12 @@ class Engine:
         """How long the device has been at work without an answer. From any thread."""
         return self._lane.busy_s
 
-    def check_room(self, reference: str, priority: Priority, timeout_s: float) -> None:
-        """To be asked before a body is read. Raises EngineFull if not even one image would be taken."""
-        try:
-            self._admission.check(priority, timeout_s)
-        except EngineFull:
-            self.note_refusal(reference)
-            raise
+    def check_room(self, priority: Priority, timeout_s: float) -> None:
+        """Raises EngineFull if not even one image would be accepted. Called before a body is read."""
+        self._admission.check(priority, timeout_s)
 
     def note_refusal(self, reference: str) -> None:
-        """A request for that model was refused before it came here."""
+        """Tells the observers of a request for that model that was refused before it reached the engine."""
         self._tell_end(reference, self.models.known(reference), "rejected", 0, 0.0)
 
     async def predict(

@@ -1,4 +1,4 @@
-"""What every request gets, wherever it is answered: an id, its time, a line in the log, a count."""
+"""What every request gets, wherever it is answered: an id, its duration, a line in the log, a count."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from app.http.problems import instance_of
-from app.http.request_heads import header
 
 access_log = logging.getLogger("fovea.access")
 
-Count = Callable[[str, str, int], None]  # is told the method, the route's template and the status of every answer
+Count = Callable[[str, str, int], None]  # called with the method, the route's template and the status of every answer
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _QUIET_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
 
 
-class RequestNotes:
-    """Of one request, from when it is made."""
+class AccessLogEntry:
+    """The record of one request, from its arrival to its answer."""
 
     __slots__ = ("_count", "_scope", "_started_at", "request_id")
 
     def __init__(self, scope: Scope, count: Count) -> None:
-        """The request's own id, if it has a usable one, or a new one is put into the scope's state."""
+        """Takes the id of the `X-Request-ID` header if it is usable, else makes one, and puts it into the state."""
         self._started_at = time.perf_counter()
         self._scope = scope
         self._count = count
-        given_id = header(scope, b"x-request-id")
+        given_id = Headers(scope=scope).get("x-request-id", "")
         self.request_id = given_id if _REQUEST_ID.fullmatch(given_id) else os.urandom(16).hex()
         scope.setdefault("state", {})["request_id"] = self.request_id
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """For its answer, which begins now."""
+        """The headers that every answer carries. Called when the answer begins."""
         return [
             (b"x-request-id", self.request_id.encode()),
             (b"server-timing", b"total;dur=%.1f" % ((time.perf_counter() - self._started_at) * 1000)),
         ]
 
     def end(self, status: int) -> None:
-        """It was answered so."""
+        """Logs and counts the answer."""
         self._log(status)
         self._count(self._scope["method"], getattr(self._scope.get("route"), "path_format", ""), status)
 

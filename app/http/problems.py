@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import JsonValue, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
@@ -40,11 +40,10 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(OSError, _answer_full_disk)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http)
-    app.add_exception_handler(Exception, _answer_unexpected)
 
 
 def problem_of(error: Exception, scope: Scope) -> Problem:
-    """The problem that `error` is to the client of the request. Nothing of an unexpected error is told but its id."""
+    """The problem details of `error`. For an unexpected error the client sees only the request id."""
     kind = kind_of(error)
     if kind is UNEXPECTED:
         return _problem(kind, scope, detail="Fovea's log has the reason under this request id.")
@@ -68,33 +67,15 @@ def answer(error: Exception, scope: Scope) -> Response:
     return problem_response(problem_of(error, scope), headers)
 
 
-async def answer_whatever(request: Request, error: Exception) -> Response:
-    """The answer that the application's handlers have for the error, where they were not asked by FastAPI.
-
-    What the error's traceback held, a body for instance, is let go of, as Starlette does.
-    """
-    handlers = request.app.exception_handlers
-    handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
-    try:
-        response: Response = await handler(request, error)
-    except Exception as unexpected:
-        response = await _answer_unexpected(request, unexpected)
-        unexpected.__traceback__ = None
-    finally:
-        error.__traceback__ = None
-    return response
+def answer_unexpected(error: Exception, scope: Scope) -> Response:
+    """The answer to an error that nothing else answered. The log has the error, the client only the request id."""
+    request_id = scope["state"]["request_id"]
+    line = "request %s: %s %s broke"
+    log.error(line, request_id, scope["method"], instance_of(scope), exc_info=error, extra={"request_id": request_id})
+    return answer(error, scope)
 
 
 async def _answer_known(request: Request, error: Exception) -> Response:
-    return answer(error, request.scope)
-
-
-async def _answer_unexpected(request: Request, error: Exception) -> Response:
-    """Is called for what nothing else answered, even where half of an answer is out."""
-    if not isinstance(error, ClientDisconnect):
-        request_id, path = request.state.request_id, instance_of(request.scope)
-        line = "request %s: %s %s broke"
-        log.error(line, request_id, request.method, path, exc_info=error, extra={"request_id": request_id})
     return answer(error, request.scope)
 
 

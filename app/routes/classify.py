@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
+from app.http.refusals import PREDICTION, takes_body
 from app.routes.posted_images import BODY
 from app.routes.predicting import (
     Caller,
@@ -35,6 +36,7 @@ router = APIRouter(prefix="/v1", tags=["Predict"])
         "A prediction an image; or with `Accept: image/png` or `image/jpeg` the picture, labelled"
     ),
 )
+@takes_body(PREDICTION)
 async def classify(
     caller: Annotated[Caller, Depends(get_caller)],
     model: ModelQuery,

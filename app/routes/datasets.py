@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from app.dependencies import AfterQuery, DatasetsDep, IdempotencyDep, JobsDep, LimitQuery, ServicesDep
 from app.http.documented_answers import file_part, form_body, json_answer, problems
 from app.http.problems import errors_of
+from app.http.refusals import BodyRule, takes_body
 from app.http.uploads import Form
 from app.routes.paging import page_of_names
 from app.routes.uploading import Upload, answer_upload
@@ -62,6 +63,7 @@ _UPLOAD_FIELDS = _UPLOAD_SCHEMA | {
     ),
     responses=problems(400, 409, 413, 415, 422, 503, 507),
 )
+@takes_body(BodyRule(limit_bytes=lambda settings: settings.max_upload_bytes))
 async def post_dataset(request: Request, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
     """Unpacks the archive, finds its format, decodes every picture, and publishes the next version of the data set.
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
 from app.errors import InvalidValue
+from app.http.refusals import PREDICTION, takes_body
 from app.routes.posted_images import BODY
 from app.routes.predicting import (
     Caller,
@@ -77,6 +78,7 @@ OverlapOfTilesQuery = Annotated[
         "The objects on each image; or with `Accept: image/png` or `image/jpeg` the picture with the objects drawn"
     ),
 )
+@takes_body(PREDICTION)
 async def detect(
     caller: Annotated[Caller, Depends(get_caller)],
     model: ModelQuery,

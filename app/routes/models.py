@@ -18,6 +18,7 @@ from app.dependencies import AfterQuery, EngineDep, IdempotencyDep, JobsDep, Lim
 from app.errors import InvalidValue
 from app.http.documented_answers import file_part, form_body, json_answer, problems
 from app.http.problems import errors_of
+from app.http.refusals import BodyRule, takes_body
 from app.http.uploads import Form
 from app.routes.paging import page_of_names
 from app.routes.runs import report_file, report_files
@@ -139,6 +140,7 @@ def download_state_dict(
     ),
     responses=problems(400, 404, 409, 413, 415, 422, 503, 507),
 )
+@takes_body(BodyRule(limit_bytes=lambda settings: settings.max_weights_bytes))
 async def post_version(request: Request, name: str, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
     """Publishes a state_dict that was trained elsewhere as the next version of the model.
 

@@ -13,9 +13,10 @@ from app.engine.errors import ImageUrlError
 from app.errors import MalformedBody, TooManyFiles, TooManyImages, UnsupportedBody
 from app.http.documented_answers import file_part
 from app.http.json_size import has_more_marks
-from app.http.pending_bytes import HeldBytes, held_by
 from app.http.problems import errors_of
+from app.http.refusals import HeldBytes, held_by
 from app.http.uploads import read_form
+from app.http.urgency import URGENCY_PARAMETERS
 from app.schemas.predict import ImageSource, PredictRequest
 from app.services import Services
 from models.errors import ImageError
@@ -28,6 +29,7 @@ _DOT_PNG = (  # a whole picture of one pixel
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 )
 BODY: Final[dict[str, Any]] = {
+    "parameters": URGENCY_PARAMETERS,
     "requestBody": {
         "required": True,
         "content": {
@@ -52,7 +54,7 @@ BODY: Final[dict[str, Any]] = {
                 kind: {"schema": file_part("The picture itself.")} for kind in ("image/jpeg", "image/png", "image/webp")
             },
         },
-    }
+    },
 }
 
 

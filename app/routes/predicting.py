@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from fastapi import Query, Request
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 from torch import Tensor
 
 from app.dependencies import ServicesDep, UrgencyDep
 from app.engine.answers import Answer, Drawing
-from app.engine.lane import Priority
 from app.errors import NotAcceptable
-from app.http.disconnects import while_connected
+from app.http.client_connection import cancel_on_disconnect
 from app.http.documented_answers import Documented, file_part, json_answer, problems
-from app.http.predicting_routes import predicting_route
-from app.http.problems import answer_whatever, problem_of
+from app.http.problems import problem_of
 from app.http.server_timing import server_timing
+from app.http.urgency import Urgency
 from app.routes.posted_images import PostedImage, read_images
 from app.schemas.predict import ImageInfo, ImagePrediction, Timing, UsedModel
 from app.services import Services
@@ -33,9 +29,6 @@ Prediction = TypeVar("Prediction")
 
 _DRAWN: Final[dict[str, Literal["png", "jpeg"]]] = {"image/png": "png", "image/jpeg": "jpeg"}
 _ANSWERS: Final = ("application/json", *_DRAWN)  # the first of those that a client likes equally well
-
-_TERMS_HEADERS: Final = (b"x-request-timeout", b"x-priority")  # those that `get_urgency` reads
-_MOST_QUERIES, _LONGEST_QUERY = 256, 1000  # that are remembered
 
 ModelQuery = Annotated[
     str,
@@ -50,21 +43,13 @@ CategoriesQuery = Annotated[list[str] | None, Query(description="Only these; rep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Terms:
-    """How a prediction is to be made, whatever it is of."""
-
-    timeout_s: float
-    priority: Priority
-    precision: PrecisionChoice
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """The request, and what answers it."""
+    """The request, what answers it, and how."""
 
     request: Request
     services: Services
-    terms: Terms
+    urgency: Urgency
+    precision: PrecisionChoice
 
 
 async def get_caller(
@@ -77,11 +62,7 @@ async def get_caller(
     ] = "auto",
 ) -> Caller:
     """For routes to depend on."""
-    return Caller(
-        request=request,
-        services=services,
-        terms=Terms(timeout_s=urgency.timeout_s, priority=urgency.priority, precision=precision),
-    )
+    return Caller(request=request, services=services, urgency=urgency, precision=precision)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,73 +87,15 @@ def predictions_documented(description: str) -> Documented:
     }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Asked(Generic[Prediction]):
-    """What a query and the headers that go with it ask for."""
-
-    model: str
-    selection: Selection[Prediction]
-    presentation: Presentation[Prediction]
-    terms: Terms
-
-
-class AskedBefore:
-    """ASGI middleware that answers what was asked in the same words before; whatever is new goes on to FastAPI.
-
-    FastAPI's layers and its working out of a query take longer than all of HTTP does.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._known: dict[tuple[str | bytes, ...], Asked[Any]] = {}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = predicting_route(scope) if scope["type"] == "http" else None
-        if route is None:
-            await self._app(scope, receive, send)
-            return
-        terms = [value for name, value in scope["headers"] if name in _TERMS_HEADERS for value in (name, value)]
-        words = (scope["path"], scope["query_string"], *terms)
-        asked = self._known.get(words)
-        if asked is None:
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                self._remember(words, scope["state"].get("asked"))
-            return
-        scope["route"] = route  # as routing would, for whoever counts
-        request = Request(scope, receive)
-        try:
-            response = await _answer(request, scope["app"].state.services, asked)
-        except ClientDisconnect:
-            raise
-        except Exception as error:  # as FastAPI would answer it
-            response = await answer_whatever(request, error)
-        await response(scope, receive, send)
-
-    def _remember(self, words: tuple[str | bytes, ...], asked: Asked[Any] | None) -> None:
-        if asked is not None and sum(map(len, words)) < _LONGEST_QUERY:
-            if len(self._known) >= _MOST_QUERIES:
-                self._known.clear()
-            self._known[words] = asked
-
-
 async def answer_prediction(
     caller: Caller, model: str, selection: Selection[Prediction], presentation: Presentation[Prediction]
 ) -> Response:
-    """The prediction for every image of the request, in the form that it accepts.
+    """The prediction for every image of the request, in the form that the Accept header asks for.
 
     Raises NotAcceptable, what `read_images` and `Engine.predict` raise, and the first image's error if all have one.
     """
-    asked = Asked(model=model, selection=selection, presentation=presentation, terms=caller.terms)
-    caller.request.state.asked = asked
-    return await _answer(caller.request, caller.services, asked)
-
-
-async def _answer(request: Request, services: Services, asked: Asked[Prediction]) -> Response:
-    presentation, terms, engine = asked.presentation, asked.terms, services.engine
-    accept = request.headers.get("accept", "")
-    drawn_as = (_wanted_picture if len(accept) < _LONGEST_QUERY else _wanted_picture.__wrapped__)(accept)
+    request, services, urgency = caller.request, caller.services, caller.urgency
+    drawn_as = _wanted_picture(request.headers.get("accept", ""))
     if drawn_as == "jpeg" and presentation.png is not None:
         raise NotAcceptable("A map of indices would not survive as a JPEG.", hint="Accept: image/png.")
     posted = await read_images(request, services)
@@ -188,15 +111,15 @@ async def _answer(request: Request, services: Services, asked: Asked[Prediction]
     drawing = None
     if drawn_as is not None and presentation.png is None:
         drawing = Drawing(annotate=presentation.annotate, image_format=drawn_as)
-    answer = await while_connected(
+    answer = await cancel_on_disconnect(
         request,
-        engine.predict(
-            asked.model,
+        services.engine.predict(
+            model,
             [image.data for image in good],
-            asked.selection,
-            timeout_s=terms.timeout_s,
-            priority=terms.priority,
-            precision=terms.precision,
+            selection,
+            timeout_s=urgency.timeout_s,
+            priority=urgency.priority,
+            precision=caller.precision,
             drawing=drawing,
         ),
     )
@@ -211,7 +134,6 @@ def split_categories(categories: list[str] | None) -> frozenset[str]:
     return frozenset(part.strip() for entry in categories or () for part in entry.split(",") if part.strip())
 
 
-@lru_cache(maxsize=_MOST_QUERIES)
 def _wanted_picture(accept: str) -> Literal["png", "jpeg"] | None:
     """The kind of picture that the Accept header prefers, or None for JSON. Raises NotAcceptable."""
     best, best_quality = "", 0.0
@@ -219,7 +141,9 @@ def _wanted_picture(accept: str) -> Literal["png", "jpeg"] | None:
         if (quality := _quality(accept or "*/*", answer)) > best_quality:
             best, best_quality = answer, quality
     if not best:
-        raise NotAcceptable(f"Predictions cannot be had as {accept[:100]!r}.", hint=f"Accept: {', '.join(_ANSWERS)}.")
+        raise NotAcceptable(
+            f"Predictions are not available as {accept[:100]!r}.", hint=f"Accept: {', '.join(_ANSWERS)}."
+        )
     return _DRAWN.get(best)
 
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 from torch import Tensor
 
+from app.http.refusals import PREDICTION, takes_body
 from app.routes.posted_images import BODY
 from app.routes.predicting import (
     Caller,
@@ -40,6 +41,7 @@ router = APIRouter(prefix="/v1", tags=["Predict"])
         "with `masks=png` too the indexed PNG"
     ),
 )
+@takes_body(PREDICTION)
 async def segment(
     caller: Annotated[Caller, Depends(get_caller)],
     model: ModelQuery,

@@ -9,10 +9,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 from torch import Tensor
 
-from app.dependencies import ServicesDep, Urgency, UrgencyDep
-from app.http.disconnects import while_connected
-from app.http.pending_bytes import held_by
+from app.dependencies import ServicesDep, UrgencyDep
+from app.http.client_connection import cancel_on_disconnect
+from app.http.refusals import PREDICTION, held_by, takes_body
 from app.http.server_timing import server_timing
+from app.http.urgency import Urgency
 from app.protocols.open_inference.answers import Written, write_outputs
 from app.protocols.open_inference.inputs import Image, InputLimits, images_of
 from app.protocols.open_inference.messages import InferRequest, RequestParameters
@@ -36,6 +37,7 @@ class _Asked:
 
 @router.post("/models/{model}/infer")
 @router.post("/models/{model}/versions/{version}/infer")
+@takes_body(PREDICTION)
 async def infer(
     request: Request, services: ServicesDep, urgency: UrgencyDep, model: str, version: str | None = None
 ) -> Response:
@@ -45,7 +47,7 @@ async def infer(
     asked = await asyncio.to_thread(_understand, services, model, version, body, header_length)
     held_by(request).take(sum(map(_size_bytes, asked.images)))  # copies, while the body stays
     urgency = _urgency(asked.message.parameters, urgency, services.settings.request_timeout_s)
-    answer = await while_connected(
+    answer = await cancel_on_disconnect(
         request,
         services.engine.predict(
             asked.served.reference,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Final
 
 from fastapi import APIRouter, Request
 from pydantic import JsonValue
@@ -12,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from app.dependencies import ServicesDep
 from app.engine.model_control import ModelStates
 from app.errors import MalformedBody
+from app.http.refusals import BodyRule, takes_body
 from app.protocols.open_inference import MOST_REPOSITORY_BYTES
 from app.protocols.open_inference.messages import IndexRequest, LoadRequest
 from app.protocols.open_inference.request_body import parse_message, read_body
@@ -23,8 +25,13 @@ log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v2/repository", include_in_schema=False)
 
+_CONTROL: Final = BodyRule(  # parsed on the event loop, and a client has little to say
+    limit_bytes=lambda settings: min(MOST_REPOSITORY_BYTES, settings.max_body_bytes), is_in_memory=True
+)
+
 
 @router.post("/index")
+@takes_body(_CONTROL)
 async def index(request: Request, services: ServicesDep) -> Response:
     """Every version in the registry, and what of the catalogue is in memory."""
     body = await read_body(request, limit_bytes=MOST_REPOSITORY_BYTES)
@@ -34,6 +41,7 @@ async def index(request: Request, services: ServicesDep) -> Response:
 
 
 @router.post("/models/{model}/load")
+@takes_body(_CONTROL)
 async def load(request: Request, services: ServicesDep, model: str) -> Response:
     """Loads the version that the name means now. Raises ModelLoading if that takes longer than a request may."""
     body = await read_body(request, limit_bytes=MOST_REPOSITORY_BYTES)
@@ -47,6 +55,7 @@ async def load(request: Request, services: ServicesDep, model: str) -> Response:
 
 
 @router.post("/models/{model}/unload")
+@takes_body(_CONTROL)
 async def unload(request: Request, services: ServicesDep, model: str) -> Response:
     """Takes every version of the model out of memory; of an alias, or of pretrained weights, the one that it means."""
     body = await read_body(request, limit_bytes=MOST_REPOSITORY_BYTES)

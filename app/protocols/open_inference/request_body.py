@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from app.errors import BodyTooLarge, InvalidTensor, MalformedBody, UnsupportedBody
 from app.http.json_size import has_more_marks
-from app.http.pending_bytes import HeldBytes, held_by
+from app.http.refusals import HeldBytes, held_by
 from app.protocols.open_inference.messages import MOST_DIMENSIONS, InferRequest, InputTensor, Message
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"

@@ -15,7 +15,8 @@ from starlette.responses import JSONResponse, Response
 from app.dependencies import ServicesDep, UrgencyDep
 from app.engine.errors import WrongTask
 from app.errors import MalformedBody, TooManyFiles, TooManyImages
-from app.http.disconnects import while_connected
+from app.http.client_connection import cancel_on_disconnect
+from app.http.refusals import PREDICTION, takes_body
 from app.http.server_timing import server_timing
 from app.http.uploads import read_form
 from app.protocols.answered_images import predictions_of
@@ -41,13 +42,14 @@ async def ping(services: ServicesDep) -> Response:
 
 @router.api_route("/predictions/{model}", methods=["POST", "PUT"])  # curl -T is a PUT
 @router.api_route("/predictions/{model}/{version}", methods=["POST", "PUT"])
+@takes_body(PREDICTION)
 async def predict(
     request: Request, services: ServicesDep, urgency: UrgencyDep, model: str, version: str | None = None
 ) -> Response:
     """What is on the picture; a list of answers where the form has several pictures."""
     images = await _read_images(request, services.settings.max_images_per_request)
     served = await asyncio.to_thread(find_served, services.registry, model, version)
-    answer = await while_connected(
+    answer = await cancel_on_disconnect(
         request,
         services.engine.predict(
             served.reference,

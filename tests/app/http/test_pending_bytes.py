@@ -17,7 +17,7 @@ import pytest
 from app.engine.errors import EngineFull
 from app.errors import BodyTooLarge
 from app.http.image_urls import Address
-from app.http.pending_bytes import HeldBytes, PendingBytes
+from app.http.refusals import HeldBytes, PendingBytes
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
 from tests.app.exposed import Exposed
@@ -173,7 +173,7 @@ def test_body_that_does_not_come_is_given_up_and_leaves_its_room(start_api: Star
     assert {answer.split()[1] for answer in answers} <= {b"408", b"503"}
     slow = next(answer for answer in answers if answer.split()[1] == b"408")
     assert code.encode() in slow
-    assert b"after 0.5 s" in slow or b"after 0.5 s" in stalled[answers.index(slow)].recv(65536)
+    assert b"within 0.5 s" in slow or b"within 0.5 s" in stalled[answers.index(slow)].recv(65536)
     assert ask(api, "/v1/classify?model=compass", {"Content-Type": "image/png"}, bytes(HELD)) == 415
     for client in stalled:
         client.close()
