@@ -1,4 +1,4 @@
-"""From a data set to a zip of COCO or YOLO and back."""
+"""Export of a dataset as a COCO or YOLO zip, and posting the zip again."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> DatasetStore:
     return DatasetStore(tmp_path / "datasets")
 
 
-def there_and_back(store: DatasetStore, version: DatasetVersion, format: ExportFormat) -> DatasetVersion:  # noqa: A002
+def exported_and_posted(store: DatasetStore, version: DatasetVersion, format: ExportFormat) -> DatasetVersion:  # noqa: A002
     archive = BytesIO(b"".join(export_zip(store, version, format)))
     return ingest_archive(archive, name="back", store=store, now=NOW)
 
@@ -47,12 +47,12 @@ def objects(store: DatasetStore, version: DatasetVersion) -> dict[str, tuple[Dat
 
 
 @pytest.mark.parametrize("format_name", ["coco", "yolo"])
-def test_boxes_come_back_as_they_were(store: DatasetStore, format_name: Literal["coco", "yolo"]) -> None:
+def test_boxes_are_the_same_after_export_and_posting(store: DatasetStore, format_name: Literal["coco", "yolo"]) -> None:
     odd = [("cell", (1.3, 2.7, 30.123, 40.001)), ("cat", (5, 5, 64, 48))]
     changes = {"Annotations/b0.xml": voc_xml(*odd), "Annotations/b1.xml": voc_xml()}
     version = ingest(store, voc_archive(changes, count=8))
 
-    back = there_and_back(store, version, format_name)
+    back = exported_and_posted(store, version, format_name)
     assert back.info.format == format_name
     assert objects(store, back) == objects(store, version)
     assert back.info.fingerprint == version.info.fingerprint
@@ -60,15 +60,15 @@ def test_boxes_come_back_as_they_were(store: DatasetStore, format_name: Literal[
     assert {finding.severity for finding in back.info.report} <= {"info", "warning"}
 
 
-def test_crowds_difficult_objects_and_masks_come_back_from_coco(store: DatasetStore) -> None:
-    said = [
+def test_crowds_difficult_objects_and_masks_survive_coco(store: DatasetStore) -> None:
+    entries = [
         coco_object(0, None, segmentation=RUNS, iscrowd=1),
         coco_object(0, None, segmentation=RUNS, ignore=1),
         *MASKS,
     ]
-    version = ingest(store, coco_archive(*said, categories=[(5, "dog"), (1, "cat")]))
+    version = ingest(store, coco_archive(*entries, categories=[(5, "dog"), (1, "cat")]))
 
-    back = there_and_back(store, version, "coco")
+    back = exported_and_posted(store, version, "coco")
     assert objects(store, back) == objects(store, version)
     assert back.info.fingerprint == version.info.fingerprint
     assert back.info.has_masks
@@ -78,9 +78,9 @@ def test_crowds_difficult_objects_and_masks_come_back_from_coco(store: DatasetSt
     ]
 
 
-def test_masks_come_back_from_yolo_nearly_as_they_were(store: DatasetStore) -> None:
+def test_masks_survive_yolo_almost_exactly(store: DatasetStore) -> None:
     version = ingest(store, coco_archive(coco_object(0, None, segmentation=RUNS), *MASKS))
-    back = there_and_back(store, version, "yolo")
+    back = exported_and_posted(store, version, "yolo")
 
     assert back.info.has_masks
     (before,), (after,) = objects(store, version)["1.png"], objects(store, back)["1.png"]
@@ -90,7 +90,7 @@ def test_masks_come_back_from_yolo_nearly_as_they_were(store: DatasetStore) -> N
     assert int((decode_mask(before.mask, 48, 64) != decode_mask(after.mask, 48, 64)).sum()) <= 4
 
 
-def test_yolo_has_boxes_where_an_object_has_no_mask(store: DatasetStore) -> None:
+def test_yolo_export_has_boxes_if_an_object_has_no_mask(store: DatasetStore) -> None:
     version = ingest(store, coco_archive(coco_object(0), *MASKS))
     with zipfile.ZipFile(BytesIO(b"".join(export_zip(store, version, "yolo")))) as archive:
         labels = [archive.read(name) for name in archive.namelist() if name.startswith("labels/")]
@@ -98,23 +98,23 @@ def test_yolo_has_boxes_where_an_object_has_no_mask(store: DatasetStore) -> None
     assert all(len(line.split()) == 5 for label in labels for line in label.splitlines())
 
 
-def test_pictures_of_one_stem_get_label_files_of_their_own(store: DatasetStore) -> None:
+def test_images_with_the_same_stem_get_separate_label_files(store: DatasetStore) -> None:
     files = {**voc_archive(), "BCCD/JPEGImages/deep/b0.jpg": image_64x48(99)}
     files["BCCD/Annotations/deep/b0.xml"] = voc_xml(("cell", (1, 1, 20, 20)))
     version = ingest(store, files)
-    back = there_and_back(store, version, "yolo")
+    back = exported_and_posted(store, version, "yolo")
 
     assert back.info.fingerprint == version.info.fingerprint
 
 
-def test_equal_data_sets_make_equal_zips_in_small_pieces(store: DatasetStore) -> None:
+def test_same_dataset_gives_the_same_zip(store: DatasetStore) -> None:
     version = ingest(store, voc_archive())
     pieces = list(export_zip(store, version, "coco"))
 
     assert b"".join(pieces) == b"".join(export_zip(store, version, "coco"))
 
 
-def test_large_data_set_is_sent_in_pieces(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_dataset_is_sent_in_pieces(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.datasets.output.export._PIECE_BYTES", 1000)
     version = ingest(store, voc_archive(count=40))
 
@@ -123,6 +123,6 @@ def test_large_data_set_is_sent_in_pieces(store: DatasetStore, monkeypatch: pyte
 
 def test_classification_cannot_be_exported(store: DatasetStore) -> None:
     version = ingest(store, folders(ants=3, bees=3))
-    with pytest.raises(CannotExport, match="classification data set") as caught:
+    with pytest.raises(CannotExport, match="ants-bees/1 is a classification dataset") as caught:
         export_zip(store, version, "yolo")
     assert caught.value.hint

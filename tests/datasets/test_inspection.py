@@ -1,4 +1,4 @@
-"""Every picture is decoded once, and what it is or why it cannot be used is told."""
+"""Inspection decodes every image and returns its facts or its problem."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def huge_png() -> bytes:
-    """A PNG that says it has 20,000 x 20,000 pixels."""
+    """A PNG that claims to have 20,000 x 20,000 pixels."""
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(bytes(1000)))
 
 
-def test_good_picture_tells_its_size_and_kind(tmp_path: Path) -> None:
+def test_good_image_has_a_size_and_a_kind(tmp_path: Path) -> None:
     assert the_facts(tmp_path, small_image(size=(30, 20))) == ImageFacts(
         width=30, height=20, kind="PNG", is_animated=False, is_blank=False
     )
 
 
-def test_size_is_that_of_the_picture_upright(tmp_path: Path) -> None:
+def test_size_is_that_of_the_upright_image(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = the_facts(tmp_path, small_image(size=(30, 20), format="JPEG", exif=exif))
@@ -64,7 +64,7 @@ def test_size_is_that_of_the_picture_upright(tmp_path: Path) -> None:
     assert (turned.width, turned.height) == (20, 30)
 
 
-def test_kind_goes_by_content(tmp_path: Path) -> None:
+def test_kind_depends_on_the_content(tmp_path: Path) -> None:
     assert the_facts(tmp_path, small_image(format="GIF"), name="a.jpg").kind == "GIF"
 
 
@@ -85,12 +85,12 @@ def test_single_odd_pixel_is_not_blank(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
-def test_animation_is_seen(tmp_path: Path, format: str) -> None:  # noqa: A002
+def test_animation_is_recognised(tmp_path: Path, format: str) -> None:  # noqa: A002
     assert the_facts(tmp_path, animation(format)).is_animated
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
-def test_still_picture_is_no_animation(tmp_path: Path, format: str) -> None:  # noqa: A002
+def test_still_image_is_not_animated(tmp_path: Path, format: str) -> None:  # noqa: A002
     assert not the_facts(tmp_path, small_image(format=format)).is_animated
 
 
@@ -102,28 +102,28 @@ def test_text_is_a_problem(tmp_path: Path) -> None:
     assert the_problem(tmp_path, b"404 not found").code == "not_an_image"
 
 
-def test_truncated_picture_is_a_problem(tmp_path: Path) -> None:
+def test_truncated_image_is_a_problem(tmp_path: Path) -> None:
     assert the_problem(tmp_path, small_image(size=(200, 200), format="JPEG")[:400]).code == "unreadable_image"
 
 
-def test_picture_below_eight_pixels_is_a_problem(tmp_path: Path) -> None:
+def test_image_below_eight_pixels_is_a_problem(tmp_path: Path) -> None:
     problem = the_problem(tmp_path, small_image(size=(100, 7)))
 
     assert (problem.code, problem.reason) == ("tiny_image", "It has 100 x 7 pixels.")
 
 
-def test_picture_of_eight_pixels_is_good(tmp_path: Path) -> None:
+def test_image_of_eight_pixels_is_good(tmp_path: Path) -> None:
     assert the_facts(tmp_path, small_image(size=(8, 8))).width == 8
 
 
-def test_picture_of_too_many_pixels_is_a_problem_before_it_is_decoded(tmp_path: Path) -> None:
+def test_image_of_too_many_pixels_is_a_problem_before_it_is_decoded(tmp_path: Path) -> None:
     problem = the_problem(tmp_path, huge_png())
 
     assert problem.code == "image_too_large"
     assert "20000 x 20000" in problem.reason
 
 
-def test_limit_on_pixels_is_the_callers(tmp_path: Path) -> None:
+def test_caller_sets_the_limit_on_pixels(tmp_path: Path) -> None:
     assert the_problem(tmp_path, small_image(size=(20, 20)), max_pixels=399).code == "image_too_large"
 
 
@@ -133,7 +133,7 @@ def test_file_of_too_many_bytes_is_a_problem(tmp_path: Path, monkeypatch: pytest
     assert the_problem(tmp_path, small_image()).code == "image_too_large"
 
 
-def test_answers_come_in_the_order_of_the_files(tmp_path: Path) -> None:
+def test_results_have_the_order_of_the_files(tmp_path: Path) -> None:
     files = {f"{number:03}.png": small_image(number, size=(8 + number, 10)) for number in range(60)}
 
     outcomes = inspected(tmp_path, files, threads=3).values()

@@ -1,4 +1,4 @@
-"""From a posted archive to a published version, or to an error and nothing left behind."""
+"""Intake: from a posted archive to a published version, or to an error and nothing left on the disk."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def largest_file(size_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_archive_with_splits_is_published_as_it_is(store: DatasetStore) -> None:
+def test_archive_with_splits_is_published_unchanged(store: DatasetStore) -> None:
     version = ingest(store, SPLIT)
     info = version.info
 
@@ -57,7 +57,7 @@ def test_archive_with_splits_is_published_as_it_is(store: DatasetStore) -> None:
     assert store.resolve("ants-bees") == version
 
 
-def test_every_image_listed_is_there_with_its_bytes(store: DatasetStore) -> None:
+def test_every_listed_image_exists_with_its_bytes(store: DatasetStore) -> None:
     version = ingest(store, SPLIT)
 
     for split in ("train", "val"):
@@ -69,7 +69,7 @@ def test_every_image_listed_is_there_with_its_bytes(store: DatasetStore) -> None
     assert len(files) == len(SPLIT)
 
 
-def test_archive_without_splits_gets_one_that_is_said(store: DatasetStore) -> None:
+def test_archive_without_splits_gets_a_generated_split(store: DatasetStore) -> None:
     info = ingest(store, folders(ants=20, bees=10), validation_fraction=0.3, seed=5).info
 
     assert info.splits["val"].images_by_category == {"ants": 6, "bees": 3}
@@ -84,7 +84,7 @@ def test_second_archive_is_the_next_version(store: DatasetStore) -> None:
     assert store.resolve("ants-bees/1").info.splits["train"].images == 22
 
 
-def test_same_content_has_the_same_fingerprint_whatever_it_is_called(store: DatasetStore) -> None:
+def test_fingerprint_depends_on_content_and_not_on_names(store: DatasetStore) -> None:
     first = ingest(store, SPLIT)
     renamed = {name.replace(".png", "-x.png"): content for name, content in reversed(SPLIT.items())}
     swapped = {name.replace("ants", "x").replace("bees", "ants"): content for name, content in SPLIT.items()}
@@ -106,7 +106,7 @@ def test_tar_gz_gives_the_same_dataset_as_zip(store: DatasetStore) -> None:
     assert from_tar.info.fingerprint == from_zip.info.fingerprint
 
 
-def test_upload_held_by_the_web_server_stays_open(store: DatasetStore) -> None:
+def test_file_given_as_source_stays_open(store: DatasetStore) -> None:
     with SpooledTemporaryFile(max_size=10) as upload:
         upload.write(zip_of(SPLIT).getvalue())
         ingest_archive(upload, name="spooled", store=store, now=NOW)
@@ -114,7 +114,7 @@ def test_upload_held_by_the_web_server_stays_open(store: DatasetStore) -> None:
         assert not upload.closed
 
 
-def test_csv_is_read_when_asked_for(store: DatasetStore) -> None:
+def test_requested_csv_is_read(store: DatasetStore) -> None:
     rows = "".join(f"{name},{name.split('/')[1][:-1]}\n" for name in SPLIT)
 
     assert ingest(store, {**SPLIT, "list.csv": f"path,label\n{rows}".encode()}, format="csv").info.categories == (
@@ -144,7 +144,7 @@ def test_bad_files_are_left_out_and_reported(store: DatasetStore) -> None:
     assert len([path for path in version.images_dir.rglob("*") if path.is_file()]) == len(SPLIT)
 
 
-def test_names_that_file_systems_refuse_are_taken(store: DatasetStore) -> None:
+def test_names_that_file_systems_refuse_are_changed(store: DatasetStore) -> None:
     label = "long" * 75
     odd = {
         f"{label}/{'n' * 300}.png": small_image(900),
@@ -158,7 +158,7 @@ def test_names_that_file_systems_refuse_are_taken(store: DatasetStore) -> None:
     assert set(odd) < names
 
 
-def test_name_twice_in_the_archive_is_said(store: DatasetStore) -> None:
+def test_repeated_name_in_the_archive_is_reported(store: DatasetStore) -> None:
     files = {**SPLIT, "train/ants/a.png": small_image(800), "train/ants/b.png": small_image(801)}
     data = zip_of(files).getvalue().replace(b"train/ants/b.png", b"train/ants/a.png")
     version = ingest_archive(BytesIO(data), name="twice", store=store, now=NOW)
@@ -167,7 +167,7 @@ def test_name_twice_in_the_archive_is_said(store: DatasetStore) -> None:
     assert version.info.splits["train"].images == 23
 
 
-def test_progress_goes_through_both_stages(store: DatasetStore) -> None:
+def test_progress_is_reported_for_both_stages(store: DatasetStore) -> None:
     seen: list[IntakeProgress] = []
     ingest(store, SPLIT, on_progress=seen.append)
 
@@ -216,7 +216,7 @@ def test_refused_archive_leaves_nothing(
     assert file_tree(root) == []
 
 
-def test_impossible_name_is_refused_before_anything_is_written(store: DatasetStore, root: Path) -> None:
+def test_invalid_name_is_refused_before_anything_is_written(store: DatasetStore, root: Path) -> None:
     with pytest.raises(InvalidName):
         ingest(store, SPLIT, name="../ants")
     assert not root.exists()
@@ -227,23 +227,23 @@ def test_archive_larger_than_the_disk_is_refused_before_it_is_unpacked(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
 
-    with pytest.raises(DiskFull, match="1,000 are free"):
+    with pytest.raises(DiskFull, match="only 1,000 bytes are free"):
         ingest(store, SPLIT)
     assert file_tree(root) == []
 
 
-def test_disk_that_fills_up_while_unpacking_leaves_nothing(store: DatasetStore, root: Path) -> None:
+def test_full_disk_while_unpacking_leaves_nothing(store: DatasetStore, root: Path) -> None:
     noise = bytes(range(256)) * 1000
-    with largest_file(100_000), pytest.raises(DiskFull, match="no space left") as caught:
+    with largest_file(100_000), pytest.raises(DiskFull, match="The disk is full") as caught:
         ingest(store, {**SPLIT, "train/ants/large.bin": noise})
 
     assert caught.value.hint is not None
     assert file_tree(root) == []
 
 
-def test_disk_that_fills_up_while_publishing_leaves_nothing(store: DatasetStore, root: Path) -> None:
+def test_full_disk_while_publishing_leaves_nothing(store: DatasetStore, root: Path) -> None:
     with largest_file(1000), pytest.raises(DiskFull):
-        ingest(store, SPLIT)  # each image fits, the list of them does not
+        ingest(store, SPLIT)  # each image fits, but the list of images does not
 
     assert file_tree(root) == []
 

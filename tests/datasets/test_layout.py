@@ -1,4 +1,4 @@
-"""What images are called on the disk."""
+"""The names of images on the disk."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import pytest
 from tests.datasets.builders import archived, facts
 from workers.datasets.formats.reading import LabelledFile
 from workers.datasets.layout import ImageLayout, disk_name
-from workers.datasets.validation.image_findings import Sample
+from workers.datasets.validation.image_findings import InspectedSample
 
 
 def placed(directory: Path, names_and_labels: dict[str, str]) -> dict[str, str]:
-    """Path by name, after the files were placed into `train`."""
+    """Places files in `train`. Returns the path of each name."""
     files = archived(directory, {name: name.encode() for name in names_and_labels})
     samples = [
-        Sample(labelled=LabelledFile(file=file, label=names_and_labels[file.name], split="train"), facts=facts())
+        InspectedSample(
+            labelled=LabelledFile(file=file, label=names_and_labels[file.name], split="train"), facts=facts()
+        )
         for file in files
     ]
     layout = ImageLayout(directory / "images", sorted(set(names_and_labels.values())))
@@ -26,7 +28,7 @@ def placed(directory: Path, names_and_labels: dict[str, str]) -> dict[str, str]:
     return {image.name: image.path for image in images}
 
 
-def test_images_lie_by_split_and_label(tmp_path: Path) -> None:
+def test_path_is_split_label_and_name(tmp_path: Path) -> None:
     assert placed(tmp_path, {"data/ants/a b.JPG": "ants"}) == {"data/ants/a b.JPG": "train/ants/a b.JPG"}
 
 
@@ -37,7 +39,7 @@ def test_same_name_from_two_folders_is_numbered(tmp_path: Path) -> None:
     }
 
 
-def test_names_that_differ_in_case_are_kept_apart(tmp_path: Path) -> None:
+def test_names_that_differ_only_in_case_get_different_paths(tmp_path: Path) -> None:
     paths = placed(tmp_path, {"ants/A.png": "ants", "ants/a.png": "ants", "Ants/a.png": "Ants"})
 
     assert len({path.casefold() for path in paths.values()}) == 3
@@ -56,7 +58,7 @@ def test_names_that_differ_in_case_are_kept_apart(tmp_path: Path) -> None:
         ("no suffix", "no suffix"),
     ],
 )
-def test_name_is_one_that_every_system_takes(text: str, expected: str) -> None:
+def test_disk_name_is_valid_on_every_system(text: str, expected: str) -> None:
     assert disk_name(text) == expected
 
 

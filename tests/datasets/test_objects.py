@@ -1,4 +1,4 @@
-"""Rules that all data sets of boxes share, and what is asked for against what is there."""
+"""The rules that all detection datasets share, and archives that do not fit the requested task or format."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.datasets.builders import (
     yolo_archive,
 )
 from workers.datasets.store import DatasetStore
-from workers.datasets.validation.exif_orientation import turned_box
+from workers.datasets.validation.exif_orientation import box_to_upright
 from workers.errors import UnusableDataset
 
 CATS = [coco_object(number) for number in range(6)]
@@ -39,17 +39,17 @@ def store(tmp_path: Path) -> DatasetStore:
 
 
 def splits(train: list[int], val: list[int]) -> dict[str, bytes]:
-    """COCO with both splits: a picture for each number, which is the category of its object; 0 for none."""
+    """COCO with two splits. Each number is one image and the category of its object; 0 means no object."""
     files: dict[str, bytes] = {}
     number = 0
     for split, categories in (("train", train), ("val", val)):
-        images, said = [], []
+        images, objects = [], []
         for category in categories:
             files[f"{split}/{number}.png"] = image_64x48(number)
             images.append(coco_image(number))
-            said += [coco_object(number, category=category)] if category else []
+            objects += [coco_object(number, category=category)] if category else []
             number += 1
-        files[f"{split}/{split}.json"] = coco_json(images, said)
+        files[f"{split}/{split}.json"] = coco_json(images, objects)
     return files
 
 
@@ -57,7 +57,7 @@ def test_one_category_is_enough_for_detection(store: DatasetStore) -> None:
     assert ingest(store, voc_archive()).info.categories == ("cell",)
 
 
-def test_made_split_is_the_same_every_time_and_another_for_another_seed(store: DatasetStore) -> None:
+def test_generated_split_depends_only_on_the_seed(store: DatasetStore) -> None:
     first, again, other = (ingest(store, voc_archive(count=20), seed=seed) for seed in (0, 0, 1))
 
     def val(version: Any) -> set[str]:
@@ -66,15 +66,15 @@ def test_made_split_is_the_same_every_time_and_another_for_another_seed(store: D
     assert val(first) == val(again) != val(other)
 
 
-def test_rare_category_is_in_both_splits_when_they_are_made(store: DatasetStore) -> None:
-    said = [coco_object(number, category=2 if number in (3, 7) else 1) for number in range(40)]
-    info = ingest(store, coco_archive(*said, images=40)).info
+def test_rare_category_is_in_both_generated_splits(store: DatasetStore) -> None:
+    objects = [coco_object(number, category=2 if number in (3, 7) else 1) for number in range(40)]
+    info = ingest(store, coco_archive(*objects, images=40)).info
 
     assert info.splits["train"].objects_by_category["dog"] == 1
     assert info.splits["val"].objects_by_category["dog"] == 1
 
 
-def test_objects_on_no_picture_at_all_are_an_error(store: DatasetStore) -> None:
+def test_dataset_without_objects_is_refused(store: DatasetStore) -> None:
     empty = {f"Annotations/b{number}.xml": voc_xml() for number in range(6)}
     with pytest.raises(UnusableDataset, match="None of the 6 images has an object") as caught:
         ingest(store, voc_archive(empty))
@@ -91,7 +91,7 @@ def test_objects_on_no_picture_at_all_are_an_error(store: DatasetStore) -> None:
         ([], [1, 1], "no_train_images"),
     ],
 )
-def test_splits_one_cannot_train_on_are_an_error(
+def test_splits_that_cannot_be_trained_on_are_refused(
     store: DatasetStore, train: list[int], val: list[int], code: str
 ) -> None:
     with pytest.raises(UnusableDataset) as caught:
@@ -99,7 +99,7 @@ def test_splits_one_cannot_train_on_are_an_error(
     assert caught.value.problems[0]["code"] == code
 
 
-def test_category_of_val_only_is_kept_and_warned_of(store: DatasetStore) -> None:
+def test_category_only_in_val_is_kept_with_a_warning(store: DatasetStore) -> None:
     info = ingest(store, splits([1, 1, 1], [1, 2])).info
 
     assert info.categories == ("cat", "dog")
@@ -107,13 +107,13 @@ def test_category_of_val_only_is_kept_and_warned_of(store: DatasetStore) -> None
     assert (found.severity, found.files) == ("warning", ("val/4.png",))
 
 
-def test_lone_picture_with_objects_cannot_be_split(store: DatasetStore) -> None:
+def test_single_image_with_objects_is_refused(store: DatasetStore) -> None:
     with pytest.raises(UnusableDataset) as caught:
         ingest(store, coco_archive(coco_object(0)))
     assert caught.value.problems[0]["code"] == "no_val_objects"
 
 
-def test_ten_thousand_boxes_on_a_picture_leave_it_out(store: DatasetStore) -> None:
+def test_image_with_ten_thousand_boxes_is_left_out(store: DatasetStore) -> None:
     boxes = [("cell", (1.0, 1.0, 2.0 + number % 60, 2.0 + number // 60 % 40)) for number in range(10_000)]
     info = ingest(store, voc_archive({"Annotations/b0.xml": voc_xml(*boxes)})).info
 
@@ -122,14 +122,14 @@ def test_ten_thousand_boxes_on_a_picture_leave_it_out(store: DatasetStore) -> No
     assert "10,000" in found.message
 
 
-def test_many_objects_are_kept_and_warned_of(store: DatasetStore) -> None:
+def test_many_objects_are_kept_with_a_warning(store: DatasetStore) -> None:
     boxes = [("cell", (1.0 + number % 40, 1.0 + number // 40, 60.0, 45.0)) for number in range(1200)]
     info = ingest(store, voc_archive({"Annotations/b0.xml": voc_xml(*boxes)})).info
 
     assert the_finding(info.report, "many_objects").files == ("BCCD/JPEGImages/b0.png",)
 
 
-def test_picture_of_a_single_pixel_is_left_out(store: DatasetStore) -> None:
+def test_image_of_a_single_pixel_is_left_out(store: DatasetStore) -> None:
     dot = {
         "JPEGImages/b0.png": small_image(size=(1, 1)),
         "Annotations/b0.xml": voc_xml(("cell", (1, 1, 1, 1)), size=(1, 1)),
@@ -139,7 +139,7 @@ def test_picture_of_a_single_pixel_is_left_out(store: DatasetStore) -> None:
     assert the_finding(info.report, "tiny_image").files == ("BCCD/JPEGImages/b0.png",)
 
 
-def test_copies_of_a_picture_are_said_and_stay_in_one_split(store: DatasetStore) -> None:
+def test_copies_of_an_image_are_reported_and_stay_in_one_split(store: DatasetStore) -> None:
     copies = {f"JPEGImages/copy{number}.png": image_64x48(0) for number in range(3)}
     copies |= {f"Annotations/copy{number}.xml": voc_xml(("cell", (11, 6, 30, 20))) for number in range(3)}
     version = ingest(store, voc_archive(copies, count=12))
@@ -149,24 +149,24 @@ def test_copies_of_a_picture_are_said_and_stay_in_one_split(store: DatasetStore)
     assert "conflicting_annotations" not in codes(version.info.report)
 
 
-def test_same_picture_with_other_objects_is_said(store: DatasetStore) -> None:
+def test_same_image_with_other_objects_is_reported(store: DatasetStore) -> None:
     copy = {"JPEGImages/copy.png": image_64x48(0), "Annotations/copy.xml": voc_xml(("cell", (1, 1, 9, 9)))}
 
     assert the_finding(ingest(store, voc_archive(copy)).info.report, "conflicting_annotations").count == 2
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_boxes_follow_the_exif_orientation_their_size_gives_away(store: DatasetStore, orientation: int) -> None:
+def test_annotation_of_the_stored_size_is_turned_with_its_image(store: DatasetStore, orientation: int) -> None:
     stored = (40, 20) if orientation < 5 else (20, 40)
     upright_box = (0, 0, 20, 10)  # the red quarter
     turned_back = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, 1)
-    box = turned_box(upright_box, turned_back, width=stored[0], height=stored[1])
+    box = box_to_upright(upright_box, turned_back, width=stored[0], height=stored[1])
     entry = {**coco_image(0, size=stored), "file_name": "turned.jpg"}
     others = [coco_image(number) for number in range(1, 6)]
-    said = coco_object(0, (box[0], box[1], box[2] - box[0], box[3] - box[1]))
+    first = coco_object(0, (box[0], box[1], box[2] - box[0], box[3] - box[1]))
     files = {f"images/{number}.png": image_64x48(number) for number in range(1, 6)}
     files |= {"images/turned.jpg": exif_rotated(orientation)}
-    version = ingest(store, {**files, "a.json": coco_json([entry, *others], [said, *CATS[1:]])})
+    version = ingest(store, {**files, "a.json": coco_json([entry, *others], [first, *CATS[1:]])})
 
     image = images_of(store, version)["turned.jpg"]
     assert (image.width, image.height, image.objects[0].box) == (40, 20, upright_box)
@@ -193,18 +193,18 @@ def test_boxes_follow_the_exif_orientation_their_size_gives_away(store: DatasetS
         ),
     ],
 )
-def test_data_set_of_another_task_is_refused_with_what_would_fit(
+def test_dataset_of_another_task_is_refused_with_the_formats_that_fit(
     store: DatasetStore, files: dict[str, bytes], task: Any, found: str
 ) -> None:
-    with pytest.raises(UnusableDataset, match=f"This is a {found} data set") as caught:
+    with pytest.raises(UnusableDataset, match=f"This is a {found} dataset") as caught:
         ingest(store, files, task=task)
     assert caught.value.problems[0]["code"] == "other_task"
     assert f"task={found}" in str(caught.value.hint)
-    assert f"For {task} this fits" in str(caught.value.hint)
+    assert f"For {task}, post one of these" in str(caught.value.hint)
 
 
 def test_format_and_task_that_contradict_are_refused(store: DatasetStore) -> None:
-    with pytest.raises(UnusableDataset, match="The format coco is one of detection"):
+    with pytest.raises(UnusableDataset, match="The format coco is for detection datasets"):
         ingest(store, coco_archive(), format="coco", task="classification")
 
 
@@ -218,7 +218,7 @@ def test_format_and_task_that_contradict_are_refused(store: DatasetStore) -> Non
         ("label_masks", "no_annotations"),
     ],
 )
-def test_format_asked_for_that_is_not_there_is_an_error(store: DatasetStore, format_name: Any, code: str) -> None:
+def test_requested_format_that_does_not_fit_is_refused(store: DatasetStore, format_name: Any, code: str) -> None:
     with pytest.raises(UnusableDataset) as caught:
         ingest(store, folders(ants=3, bees=3), format=format_name)
     assert caught.value.problems[0]["code"] == code

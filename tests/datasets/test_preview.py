@@ -1,4 +1,4 @@
-"""The contact sheet of a data set."""
+"""The contact sheet of a dataset."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> DatasetStore:
 def captions(
     store: DatasetStore, version: DatasetVersion, monkeypatch: pytest.MonkeyPatch, **options: int
 ) -> list[str]:
-    """The captions of the tiles, `!` before those that are framed red."""
+    """The captions of the tiles, with `!` before the captions of tiles with a red frame."""
     seen: list[str] = []
 
     def note(tiles: list[Tile], **_: object) -> bytes:
@@ -37,7 +37,7 @@ def captions(
     return seen
 
 
-def test_preview_is_a_picture_and_always_the_same_one(store: DatasetStore) -> None:
+def test_preview_is_an_image_and_always_the_same(store: DatasetStore) -> None:
     version = ingest(store, folders(ants=12, bees=12))
     sheet = preview_png(store, version)
 
@@ -64,7 +64,7 @@ def test_more_categories_than_tiles_shows_some_of_them(store: DatasetStore, monk
     assert [caption.split("\n")[0] for caption in seen] == ["c00", "c04", "c08", "c12", "c16"]
 
 
-def test_what_the_report_warns_of_comes_first(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_with_warnings_come_first(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
     files = folders(ants=120, bees=120) | {"bees/lone.gif": small_image(999, format="GIF")}
     seen = captions(store, ingest(store, files), monkeypatch)
 
@@ -72,7 +72,7 @@ def test_what_the_report_warns_of_comes_first(store: DatasetStore, monkeypatch: 
     assert not any(caption.startswith("!") for caption in seen[1:])
 
 
-def test_image_that_went_bad_is_left_out(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_image_is_left_out(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
     version = ingest(store, folders(ants=3, bees=3))
     paths = sorted(path for path in version.images_dir.rglob("*") if path.is_file())
     paths[0].write_bytes(b"rotten")
@@ -83,34 +83,34 @@ def test_image_that_went_bad_is_left_out(store: DatasetStore, monkeypatch: pytes
 
 def test_objects_are_drawn_and_counted(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
     outline = [[10, 5, 30, 5, 30, 20, 10, 20]]
-    said = [coco_object(number, category=1 + number % 2, segmentation=outline) for number in range(6)]
-    version = ingest(store, coco_archive(*said, coco_object(0, (1, 1, 9, 9), segmentation=outline)))
+    entries = [coco_object(number, category=1 + number % 2, segmentation=outline) for number in range(6)]
+    version = ingest(store, coco_archive(*entries, coco_object(0, (1, 1, 9, 9), segmentation=outline)))
     sheet = Image.open(BytesIO(preview_png(store, version)))
     colours = {colour for _, colour in sheet.convert("RGB").getcolors(2**24) or []}
 
     assert {colour_of(1), colour_of(2)} <= colours
     seen = captions(store, version, monkeypatch)
-    assert seen[0] == "The colours"
+    assert seen[0] == "Colours"
     assert any(caption.startswith("2 cat\n") for caption in seen)
 
 
-def test_negatives_are_shown_too(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_without_objects_are_shown(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
     version = ingest(store, coco_archive(coco_object(0), coco_object(1)))
 
-    assert any(caption.startswith("nothing") for caption in captions(store, version, monkeypatch))
+    assert any(caption.startswith("no objects") for caption in captions(store, version, monkeypatch))
 
 
-def test_label_maps_are_tinted_and_named(store: DatasetStore) -> None:
+def test_label_maps_are_drawn_with_a_legend(store: DatasetStore) -> None:
     files = {f"images/{number}.png": image_64x48(number) for number in range(4)}
     files |= {f"labels/{number}.png": png_of(blocks((1, 5, 5, 40, 40))) for number in range(4)}
     sheet = Image.open(BytesIO(preview_png(store, ingest(store, files))))
     colours = {colour for _, colour in sheet.convert("RGB").getcolors(2**24) or []}
 
-    assert colour_of(1) in colours  # of the legend; the background is left as it is
+    assert colour_of(1) in colours  # in the legend; the background is not tinted
     assert colour_of(0) not in colours
 
 
-def test_legend_with_more_categories_than_room_says_how_many() -> None:
+def test_legend_with_too_many_categories_keeps_its_size() -> None:
     assert legend([f"category {number}" for number in range(300)], 320, first=1).size == (320, 320)
 
 

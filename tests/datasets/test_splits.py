@@ -1,4 +1,4 @@
-"""Which images are set aside for validation."""
+"""Choosing the images of the validation split."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def test_another_seed_gives_another_split() -> None:
     assert choose_validation(IMAGES, fraction=0.2, seed=0) != choose_validation(IMAGES, fraction=0.2, seed=1)
 
 
-def test_split_is_this_one_for_ever() -> None:
+def test_split_of_a_seed_never_changes() -> None:
     images = [("ants", str(number)) for number in range(10)]
 
     assert sorted(chosen_of("ants", choose_validation(images, fraction=0.3, seed=0))) == ["4", "7", "9"]
 
 
-def test_added_images_leave_most_others_where_they_are() -> None:
+def test_adding_images_keeps_the_split_of_most_others() -> None:
     before = choose_validation(IMAGES, fraction=0.2, seed=0)
     after = choose_validation([*IMAGES, ("ants", "new1"), ("ants", "new2")], fraction=0.2, seed=0)
 

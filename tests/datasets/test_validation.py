@@ -1,4 +1,4 @@
-"""The rules a data set has to meet, on files nobody reads."""
+"""The rules of validation, on files that do not exist on the disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.datasets.builders import codes, facts, labelled, the_finding
 from workers.datasets.formats.reading import LabelledFile, Reading
-from workers.datasets.validation.categories import validate
+from workers.datasets.validation.categories import validate_categories
 from workers.datasets.validation.inspection import ImageFacts, ImageProblem
 from workers.datasets.validation.sample_filter import ValidDataset
 from workers.errors import UnusableDataset
@@ -26,7 +26,7 @@ def validated(
 ) -> ValidDataset:
     reading = Reading(format="image_folder", files=tuple(files), findings=())
     outcomes = inspected if inspected is not None else [facts()] * len(files)
-    return validate(reading, outcomes, validation_fraction=0.2, seed=seed)
+    return validate_categories(reading, outcomes, validation_fraction=0.2, seed=seed)
 
 
 def refused(
@@ -57,28 +57,28 @@ def test_good_dataset_has_nothing_to_report() -> None:
     assert valid.categories == ("ants", "bees")
     assert sizes(valid) == (40, 10)
     assert valid.findings == ()
-    assert not valid.has_made_split
+    assert not valid.has_generated_split
 
 
-def test_missing_split_is_made_and_said() -> None:
+def test_missing_split_is_generated_and_reported() -> None:
     valid = validated([*some("ants", 20), *some("bees", 20)])
 
     assert sizes(valid) == (32, 8)
-    assert valid.has_made_split
+    assert valid.has_generated_split
     assert the_finding(valid.findings, "split_made").count == 8
 
 
-def test_train_split_alone_gives_a_part_to_val() -> None:
+def test_archive_with_only_train_gets_a_val_split() -> None:
     assert sizes(validated([*some("ants", 20, "train"), *some("bees", 20, "train")])) == (32, 8)
 
 
-def test_val_split_with_nothing_usable_is_made_anew() -> None:
+def test_val_split_without_usable_images_is_generated() -> None:
     outcomes = [BROKEN if file.split == "val" else facts() for file in GOOD]
 
     assert sizes(validated(GOOD, outcomes)) == (32, 8)
 
 
-def test_split_that_is_made_depends_on_the_seed() -> None:
+def test_generated_split_depends_on_the_seed() -> None:
     files = [*some("ants", 20), *some("bees", 20)]
     names = [{sample.name for sample in validated(files, seed=seed).splits["val"]} for seed in (0, 0, 1)]
 
@@ -86,7 +86,7 @@ def test_split_that_is_made_depends_on_the_seed() -> None:
     assert names[0] != names[2]
 
 
-def test_problem_files_are_left_out_with_the_first_reason() -> None:
+def test_problem_files_are_left_out_and_the_first_reason_is_reported() -> None:
     valid = validated(GOOD, [BROKEN, BROKEN, *[facts()] * (len(GOOD) - 2)])
     finding = the_finding(valid.findings, "unreadable_image")
 
@@ -96,14 +96,14 @@ def test_problem_files_are_left_out_with_the_first_reason() -> None:
     assert finding.files == ("train/ants/0.jpg", "train/ants/1.jpg")
 
 
-def test_long_list_of_files_is_cut_to_twenty() -> None:
+def test_finding_names_at_most_twenty_files() -> None:
     files = [*some("ants", 50), *some("bees", 50)]
     finding = the_finding(validated(files, [*[BROKEN] * 30, *[facts()] * 70]).findings, "unreadable_image")
 
     assert (finding.count, len(finding.files)) == (30, 20)
 
 
-def test_nothing_usable_lists_every_reason() -> None:
+def test_dataset_without_usable_images_is_refused_with_every_reason() -> None:
     empty = ImageProblem(code="empty_file", reason="The data is empty.")
     error = refused([*some("ants", 2), *some("bees", 1)], [BROKEN, BROKEN, empty])
 
@@ -111,10 +111,10 @@ def test_nothing_usable_lists_every_reason() -> None:
 
 
 def test_one_category_is_refused() -> None:
-    assert str(refused(some("ants", 9))) == "There is only one category: 'ants'."
+    assert str(refused(some("ants", 9))) == "Only one category has usable images: 'ants'."
 
 
-def test_one_category_left_after_problems_is_refused_and_says_why() -> None:
+def test_one_category_left_after_problems_is_refused_with_the_problems() -> None:
     error = refused([*some("ants", 9), *some("bees", 1)], [*[facts()] * 9, BROKEN])
 
     assert {problem["code"] for problem in error.problems} == {
@@ -124,14 +124,14 @@ def test_one_category_left_after_problems_is_refused_and_says_why() -> None:
     }
 
 
-def test_category_without_a_usable_image_is_left_out_and_said() -> None:
+def test_category_without_a_usable_image_is_left_out_and_reported() -> None:
     valid = validated([*GOOD, labelled("train/wasps/1.jpg", "wasps", "train")], [*[facts()] * len(GOOD), BROKEN])
 
     assert valid.categories == ("ants", "bees")
     assert "'wasps'" in the_finding(valid.findings, "empty_categories").message
 
 
-def test_val_category_that_train_lacks_is_refused() -> None:
+def test_val_category_missing_in_train_is_refused() -> None:
     error = refused([*GOOD, *some("Ants", 3, "val")])
 
     assert "'Ants'" in str(error)
@@ -143,11 +143,11 @@ def test_no_train_split_is_refused() -> None:
     assert "`train` split has no usable image" in str(refused([*some("ants", 3, "val"), *some("bees", 3, "val")]))
 
 
-def test_one_image_a_category_is_too_few() -> None:
+def test_one_image_per_category_is_refused() -> None:
     assert refused([*some("ants", 1), *some("bees", 1)]).problems[0]["code"] == "too_few_images"
 
 
-def test_same_picture_in_two_categories_is_left_out_everywhere() -> None:
+def test_same_image_in_two_categories_is_left_out_everywhere() -> None:
     files = [
         *GOOD,
         labelled("train/ants/x.jpg", "ants", "train", content="x"),
@@ -159,7 +159,7 @@ def test_same_picture_in_two_categories_is_left_out_everywhere() -> None:
     assert the_finding(valid.findings, "conflicting_labels").count == 2
 
 
-def test_copies_in_a_split_are_kept_and_said() -> None:
+def test_copies_in_a_split_are_kept_and_reported() -> None:
     files = [*GOOD, *(labelled(f"train/ants/x{n}.jpg", "ants", "train", content="x") for n in range(3))]
     valid = validated(files)
 
@@ -167,7 +167,7 @@ def test_copies_in_a_split_are_kept_and_said() -> None:
     assert the_finding(valid.findings, "duplicate_images").files == ("train/ants/x1.jpg", "train/ants/x2.jpg")
 
 
-def test_picture_in_both_splits_is_kept_and_warned_of() -> None:
+def test_image_in_both_splits_is_kept_with_a_warning() -> None:
     files = [
         *GOOD,
         labelled("train/ants/x.jpg", "ants", "train", content="x"),
@@ -178,50 +178,52 @@ def test_picture_in_both_splits_is_kept_and_warned_of() -> None:
     assert (finding.severity, finding.files) == ("warning", ("val/ants/x.jpg",))
 
 
-def test_copies_stay_on_one_side_of_a_split_that_is_made() -> None:
+def test_copies_stay_in_one_split_when_it_is_generated() -> None:
     copies = [labelled(f"ants/x{n}.jpg", "ants", content=f"x{n // 2}") for n in range(40)]
 
     assert "cross_split_duplicates" not in codes(validated([*copies, *some("bees", 20)]).findings)
 
 
-def test_ten_times_as_many_is_out_of_balance() -> None:
+def test_ten_times_as_many_images_give_a_warning() -> None:
     files = [*some("ants", 100, "train"), *some("bees", 10, "train"), *some("ants", 3, "val"), *some("bees", 3, "val")]
 
-    assert "100 of 'ants', 10 of 'bees'" in the_finding(validated(files).findings, "imbalanced_categories").message
+    assert (
+        "100 images of 'ants', 10 of 'bees'" in the_finding(validated(files).findings, "imbalanced_categories").message
+    )
 
 
-def test_nine_times_as_many_is_in_balance() -> None:
+def test_nine_times_as_many_images_give_no_warning() -> None:
     files = [*some("ants", 90, "train"), *some("bees", 10, "train"), *some("ants", 3, "val"), *some("bees", 3, "val")]
 
     assert "imbalanced_categories" not in codes(validated(files).findings)
 
 
-def test_category_with_few_images_is_warned_of() -> None:
+def test_category_with_few_images_gives_a_warning() -> None:
     files = [*GOOD, *some("wasps", 9, "train"), *some("wasps", 1, "val")]
 
     assert "'wasps'" in the_finding(validated(files).findings, "few_images").message
 
 
-def test_category_that_val_lacks_is_warned_of() -> None:
+def test_category_missing_in_val_gives_a_warning() -> None:
     assert (
         "'wasps'"
         in the_finding(validated([*GOOD, *some("wasps", 10, "train")]).findings, "categories_not_validated").message
     )
 
 
-def test_categories_that_differ_in_spelling_only_are_warned_of() -> None:
+def test_categories_that_differ_only_in_spelling_give_a_warning() -> None:
     files = [*some("Red ants", 20), *some("red_ants", 20), *some("bees", 20)]
 
     assert the_finding(validated(files).findings, "similar_categories").count == 2
 
 
-def test_many_categories_are_listed_in_part() -> None:
+def test_finding_lists_at_most_ten_categories() -> None:
     files = [file for number in range(15) for file in some(f"c{number:02}", 2)]
 
     assert "'c09' and 5 more" in the_finding(validated(files).findings, "few_images").message
 
 
-def test_blank_animated_and_renamed_images_are_said() -> None:
+def test_blank_animated_and_renamed_images_are_reported() -> None:
     odd = [facts(is_blank=True), facts(is_animated=True), facts(kind="PNG")]
     findings = validated(GOOD, [*odd, *[facts()] * (len(GOOD) - 3)]).findings
 
@@ -230,12 +232,12 @@ def test_blank_animated_and_renamed_images_are_said() -> None:
     assert the_finding(findings, "wrong_suffix").files == ("train/ants/2.jpg",)
 
 
-def test_lone_gif_among_jpegs_is_warned_of() -> None:
+def test_single_gif_among_jpegs_gives_a_warning() -> None:
     files = [*some("ants", 70), *some("bees", 70)]
     finding = the_finding(validated(files, [facts(kind="GIF"), *[facts()] * 139]).findings, "odd_format")
 
     assert (finding.severity, finding.files) == ("warning", ("ants/0.jpg",))
-    assert finding.message.startswith("1 image in a format (GIF) that is rare here: nearly all others are JPEG.")
+    assert finding.message.startswith("1 image in an unusual format (GIF): nearly all others are JPEG.")
 
 
 def test_mixed_formats_are_not_odd() -> None:
@@ -245,7 +247,7 @@ def test_mixed_formats_are_not_odd() -> None:
     assert "odd_format" not in codes(validated(files, kinds).findings)
 
 
-def test_errors_come_before_warnings_before_information() -> None:
+def test_findings_are_sorted_by_severity() -> None:
     files = [*some("ants", 200), *some("bees", 2)]
     findings = validated(files, [BROKEN, *[facts()] * 201]).findings
 

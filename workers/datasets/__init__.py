@@ -1,1 +1,1 @@
-"""Data sets: from a posted archive to an immutable, validated version on disk."""
+"""Datasets: from a posted archive to an immutable, validated version on disk."""

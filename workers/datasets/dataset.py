@@ -1,4 +1,4 @@
-"""What is known of a data set version: `dataset.json` and its lists of images. No torch here: clients read it too."""
+"""The models of `dataset.json` and of the image lists of a dataset version. Imports no torch: clients use it, too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.manifest import DatasetReference, Task
 
-VOID = 255  # in a label map: no category; neither learned nor counted
+VOID = 255  # the value of a label map for pixels without a category: training and metrics ignore them
 
 DatasetFormat = Literal["image_folder", "csv", "coco", "pascal_voc", "yolo", "instance_masks", "label_masks"]
 SplitName = Literal["train", "val"]
@@ -17,31 +17,37 @@ Severity = Literal["error", "warning", "info"]
 
 
 class Finding(BaseModel):
-    """One kind of thing that validation saw, and where."""
+    """One kind of observation that validation made, and the files that it concerns."""
 
     model_config = ConfigDict(frozen=True)
 
-    severity: Severity = Field(description="`error`: dropped or unusable; `warning`: kept, look at it; `info`: said.")
+    severity: Severity = Field(
+        description="`error`: left out or unusable; `warning`: kept, but look at it; `info`: for your information."
+    )
     code: str = Field(description="Stable: `unreadable_image`, `duplicate_images`, `split_made`, …")
     message: str
-    count: int = Field(ge=0, description="How many files it concerns; of boxes and lines, how many of these.")
+    count: int = Field(ge=0, description="Number of files; for findings about boxes or lines, the number of these.")
     files: tuple[str, ...] = Field(
-        (), description="The first 20 of them, as named in the archive; `a.xml:12` is line 12."
+        (), description="The first 20 files, by their names in the archive; `a.xml:12` is line 12."
     )
 
 
 class SplitSummary(BaseModel):
-    """How much one split holds."""
+    """The size of one split."""
 
     model_config = ConfigDict(frozen=True)
 
     images: int
-    images_by_category: dict[str, int] = Field(description="Images with at least one object or pixel of it.")
-    objects_by_category: dict[str, int] = Field(default_factory=dict, description="Of detection.")
+    images_by_category: dict[str, int] = Field(
+        description="Number of images with at least one object or pixel of each category."
+    )
+    objects_by_category: dict[str, int] = Field(
+        default_factory=dict, description="Detection: number of objects of each category."
+    )
 
 
 class SizeSummary(BaseModel):
-    """Image sizes over all splits, px."""
+    """Image sizes over all splits, in pixels."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,7 +60,7 @@ class SizeSummary(BaseModel):
 
 
 class DatasetInfo(BaseModel):
-    """A published, immutable data set version."""
+    """A published, immutable dataset version."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,36 +70,38 @@ class DatasetInfo(BaseModel):
     created_at: datetime
     task: Task
     format: DatasetFormat
-    categories: tuple[str, ...] = Field(description="Label of every index.")
-    has_masks: bool = Field(False, description="Of detection: whether every object has a mask.")
+    categories: tuple[str, ...] = Field(description="The label of each category, in the order of their indices.")
+    has_masks: bool = Field(False, description="Detection: true if every object has a mask.")
     splits: dict[SplitName, SplitSummary]
     sizes: SizeSummary
-    size_bytes: int = Field(description="Bytes of the images.")
+    size_bytes: int = Field(description="Total size of the image files.")
     fingerprint: str = Field(
-        description="sha256 over the images' contents, what is on them, and splits; not their names."
+        description="sha256 over the contents of the images, their targets and their splits, but not over file names."
     )
-    validation_fraction: float | None = Field(description="Share moved to `val` when the archive had no such split.")
-    seed: int
+    validation_fraction: float | None = Field(
+        description="Share of the images that Fovea moved to `val`; null if the archive has a validation split."
+    )
+    seed: int = Field(description="Seed of the validation split, if Fovea made it.")
     report: tuple[Finding, ...]
 
     @property
     def reference(self) -> DatasetReference:
-        """What a manifest keeps of it."""
+        """The part that the manifest of a model stores."""
         return DatasetReference(name=self.name, version=self.version, fingerprint=self.fingerprint)
 
 
 class DatasetObject(BaseModel):
-    """An object on an image of a detection data set."""
+    """An object in an image of a detection dataset."""
 
     model_config = ConfigDict(frozen=True)
 
-    category: int = Field(description="Index into the data set's categories.")
+    category: int = Field(description="Index into the categories of the dataset.")
     box: tuple[float, float, float, float] = Field(
-        description="x_min, y_min, x_max, y_max in pixels of the upright image, clipped to it; never without area."
+        description="x_min, y_min, x_max, y_max in pixels of the upright image, clipped to it. The area is never 0."
     )
-    mask: str | None = Field(None, description="COCO's compressed run lengths, of the image's height and width.")
-    is_crowd: bool = Field(False, description="Many objects in one: neither learned nor counted against a model.")
-    is_difficult: bool = Field(False, description="Pascal VOC's: learned, but not counted against a model.")
+    mask: str | None = Field(None, description="COCO's compressed run lengths for the height and width of the image.")
+    is_crowd: bool = Field(False, description="Many objects in one box. Training and metrics ignore it.")
+    is_difficult: bool = Field(False, description="Difficult as in Pascal VOC. Training uses it, metrics ignore it.")
 
 
 class DatasetImage(BaseModel):
@@ -101,14 +109,14 @@ class DatasetImage(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    path: str = Field(description="Below the version's `images/`, with forward slashes.")
-    name: str = Field(description="What the file is called in the archive.")
-    category: int | None = Field(None, description="Of classification: index into the data set's categories.")
-    objects: tuple[DatasetObject, ...] = Field((), description="Of detection; none on a negative.")
+    path: str = Field(description="Relative to the `images/` of the version, with forward slashes.")
+    name: str = Field(description="Name of the file in the archive.")
+    category: int | None = Field(None, description="Classification: index into the categories of the dataset.")
+    objects: tuple[DatasetObject, ...] = Field((), description="Detection: empty for an example of background.")
     label_map: str | None = Field(
         None,
-        description="Of segmentation: a PNG below `images/`, the index of a category at every pixel, 255 for none.",
+        description="Segmentation: path of a PNG, relative to `images/`. Each pixel is a category index, 255 is void.",
     )
-    width: int = Field(description="Pixels, upright.")
-    height: int
+    width: int = Field(description="Pixels of the upright image.")
+    height: int = Field(description="Pixels of the upright image.")
     sha256: str

@@ -1,4 +1,4 @@
-"""A full disk, told as such."""
+"""Turns the errors of a full disk into DiskFull."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from workers.errors import NO_SPACE, DiskFull
 
 @contextlib.contextmanager
 def disk_full_errors() -> Iterator[None]:
-    """Turns the operating system's ways to say that there is no space left into DiskFull."""
+    """Raises DiskFull instead of the operating system's errors for a full disk."""
     try:
         yield
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
         raise DiskFull(
-            f"There is no space left to write to: {os.strerror(error.errno)}.",
-            hint="Delete data sets, jobs or model versions that are no longer needed.",
+            f"The disk is full: {os.strerror(error.errno)}.",
+            hint="Delete datasets, jobs or model versions that are no longer needed.",
         ) from error

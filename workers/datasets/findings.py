@@ -1,4 +1,4 @@
-"""How findings are worded and shortened, the same for all who make them."""
+"""Builds findings: counts, shortened lists of files, and their order in a report."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _SEVERITY_ORDER: tuple[Severity, ...] = ("error", "warning", "info")
 
 
 def finding(severity: Severity, code: str, message: str, files: Collection[str] = (), *, count: int = -1) -> Finding:
-    """A finding about `files`, of which the first are named.
+    """Returns a finding about `files`; it names the first 20 of them.
 
-    count: how many things it concerns, where that is not the number of `files`.
+    count: the number of things that the finding concerns, if that is not the number of `files`.
     """
     shown = tuple(
         name if len(name) <= _NAME_LENGTH else name[:_NAME_LENGTH] + "…" for name in islice(files, _FILES_SHOWN)
@@ -27,10 +27,12 @@ def finding(severity: Severity, code: str, message: str, files: Collection[str] 
     return Finding(severity=severity, code=code, message=message, count=len(files) if count < 0 else count, files=shown)
 
 
-def left_out(problems: Iterable[tuple[str, CodeT, str]], words: Mapping[CodeT, str], *, noun: str) -> list[Finding]:
-    """A finding for each kind of problem, with the first one's reason.
+def left_out_findings(
+    problems: Iterable[tuple[str, CodeT, str]], meanings: Mapping[CodeT, str], *, noun: str
+) -> list[Finding]:
+    """Returns one finding per code of `problems`; each states the reason of its first file.
 
-    problems: a file's name, the code of what is wrong, and why. words: what each code means, in the order of findings.
+    problems: name of a file, code, reason. meanings: what each code means, in the order of the findings.
     """
     by_code: defaultdict[CodeT, list[tuple[str, str]]] = defaultdict(list)
     for name, code, reason in problems:
@@ -42,16 +44,16 @@ def left_out(problems: Iterable[tuple[str, CodeT, str]], words: Mapping[CodeT, s
             f"{counted(len(by_code[code]), noun)} left out: {meaning}. The first: {by_code[code][0][1]}",
             [name for name, _ in by_code[code]],
         )
-        for code, meaning in words.items()
+        for code, meaning in meanings.items()
         if code in by_code
     ]
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
-    """`1 image`, `1,200 images`."""
+    """Formats a count with its noun: `1 image`, `1,200 images`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def by_severity(findings: Collection[Finding]) -> tuple[Finding, ...]:
-    """Errors first, then warnings, then what is merely said; otherwise in the order they were made."""
+    """Sorts findings: errors, then warnings, then information. The order is otherwise unchanged."""
     return tuple(sorted(findings, key=lambda each: _SEVERITY_ORDER.index(each.severity)))

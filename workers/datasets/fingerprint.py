@@ -1,4 +1,4 @@
-"""What makes two data sets the same: equal content, targets and splits, whatever the files are called."""
+"""Computes the fingerprint of a dataset: equal images, targets and splits give the same one, under any file names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workers.datasets.dataset import DatasetImage, DatasetObject, SplitName
 def fingerprint(
     categories: Sequence[str], images: Mapping[SplitName, Sequence[DatasetImage]], label_map_digests: Mapping[str, str]
 ) -> str:
-    """sha256 over the images' contents, what is on them by the categories' names, and the splits.
+    """Returns a sha256 over the contents of the images, their targets (with category names) and their splits.
 
     label_map_digests: sha256 of the pixels of each label map, by its path.
     """

@@ -1,4 +1,4 @@
-"""From a posted archive to a published version, or to an error and nothing left on the disk."""
+"""Turns a posted archive into a published dataset version. After an error, nothing is left on the disk."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from workers.datasets.formats.catalog import read_files
 from workers.datasets.formats.reading import Reading
 from workers.datasets.layout import ImageLayout
 from workers.datasets.store import IMAGES_DIRECTORY, DatasetStore, DatasetVersion
-from workers.datasets.validation.categories import validate
-from workers.datasets.validation.image_findings import Sample
+from workers.datasets.validation.categories import validate_categories
+from workers.datasets.validation.image_findings import InspectedSample
 from workers.datasets.validation.inspection import ImageFacts, ImageProblem, inspect_images
 from workers.datasets.validation.label_maps import validate_label_maps
 from workers.datasets.validation.objects import validate_objects
 from workers.datasets.validation.sample_filter import ValidDataset
 
 _VALIDATIONS = {
-    "classification": validate,
+    "classification": validate_categories,
     "detection": validate_objects,
     "segmentation": validate_label_maps,
 }
@@ -47,7 +47,7 @@ SPLITS: tuple[SplitName, ...] = ("train", "val")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IntakeProgress:
-    """How far an intake is."""
+    """How far an intake has come."""
 
     stage: Literal["unpack", "inspect"]
     done: int  # bytes of the archive, or images
@@ -62,20 +62,21 @@ def ingest_archive(
     now: datetime,
     limits: ArchiveLimits | None = None,
     task: Task | None = None,
-    format: DatasetFormat | None = None,  # noqa: A002 - the word callers expect
+    format: DatasetFormat | None = None,  # noqa: A002 - the name in the API
     validation_fraction: float = 0.2,
     seed: int = 0,
     max_pixels: int = MAX_PIXELS,
     on_progress: Callable[[IntakeProgress], None] | None = None,
 ) -> DatasetVersion:
-    """Unpacks `source`, validates what is in it and publishes it as the next version of `name`.
+    """Unpacks `source`, validates its content and publishes it as the next version of `name`.
 
-    source: a zip, tar or tar.gz file: a path, or a seekable file, which stays open. task, format: null finds them.
-    validation_fraction, seed: of the split that is made if the archive has none.
-    Raises InvalidName, UnsafeArchive, BrokenArchive, UnusableDataset, DiskFull; then nothing is left behind.
+    source: a zip, tar or tar.gz file, as a path or as a seekable file, which stays open.
+    task, format: None means that Fovea finds them.
+    validation_fraction, seed: for the validation split, if the archive has none.
+    Raises InvalidName, UnsafeArchive, BrokenArchive, UnusableDataset, DiskFull; nothing is left on the disk then.
     """
     checked_name(name, kind="dataset")
-    report = on_progress or _say_nothing
+    report = on_progress or _ignore_progress
     with disk_full_errors(), store.temporary() as workspace:
         unpacked = unpack_archive(
             source,
@@ -87,7 +88,7 @@ def ingest_archive(
         inspected = inspect_images([labelled.file for labelled in reading.files], max_pixels=max_pixels)
         valid = _VALIDATIONS[reading.task](
             reading,
-            _counted_off(inspected, len(reading.files), report),
+            _with_progress(inspected, len(reading.files), report),
             validation_fraction=validation_fraction,
             seed=seed,
         )
@@ -104,18 +105,18 @@ def ingest_archive(
             valid=valid,
             images=images,
             digest=fingerprint(valid.categories, images, layout.label_map_digests),
-            validation_fraction=validation_fraction if valid.has_made_split else None,
+            validation_fraction=validation_fraction if valid.has_generated_split else None,
             seed=seed,
-            findings=(*valid.findings, *_repeated(unpacked)),
+            findings=(*valid.findings, *_repeated_name_findings(unpacked)),
         )
         return store.publish(name, version_directory, images=images, describe=describe)
 
 
-def _say_nothing(progress: IntakeProgress) -> None:
-    """Stands in where nobody asks."""
+def _ignore_progress(progress: IntakeProgress) -> None:
+    """The default for `on_progress`."""
 
 
-def _counted_off(
+def _with_progress(
     inspected: Iterator[ImageFacts | ImageProblem], total: int, report: Callable[[IntakeProgress], None]
 ) -> Iterator[ImageFacts | ImageProblem]:
     for done, outcome in enumerate(inspected, start=1):
@@ -167,7 +168,7 @@ def _split_summary(valid: ValidDataset, task: Task, split: SplitName) -> SplitSu
     return SplitSummary(images=len(samples), images_by_category=images, objects_by_category=objects)
 
 
-def _categories_on(sample: Sample, task: Task, by_value: Mapping[int, str]) -> set[str]:
+def _categories_on(sample: InspectedSample, task: Task, by_value: Mapping[int, str]) -> set[str]:
     if task == "classification":
         return {sample.label}
     if task == "detection":
@@ -188,10 +189,10 @@ def _size_summary(images: Sequence[DatasetImage]) -> SizeSummary:
     )
 
 
-def _repeated(unpacked: UnpackedArchive) -> list[Finding]:
+def _repeated_name_findings(unpacked: UnpackedArchive) -> list[Finding]:
     if not unpacked.repeated_names:
         return []
     text = (
-        f"{counted(len(unpacked.repeated_names), 'name')} occurring more than once in the archive: the last file wins."
+        f"{counted(len(unpacked.repeated_names), 'name')} repeated in the archive. The last file of each name is used."
     )
     return [finding("warning", "repeated_names", text, unpacked.repeated_names)]

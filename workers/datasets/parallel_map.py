@@ -1,4 +1,4 @@
-"""Work on many files at once, with results in the files' order and a bound on what waits."""
+"""Runs a function on many items in threads, with the results in the order of the items."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def in_order(
+def parallel_map(
     work: Callable[[_Item], _Result], items: Iterable[_Item], *, threads: int | None = None
 ) -> Iterator[_Result]:
-    """`work` of each of `items`, in their order. Decoders release the interpreter's lock, so threads use all cores.
+    """Yields `work(item)` for each of `items`, in their order.
 
-    threads: null takes one a core, at most 8.
+    Image decoders release the interpreter's lock, so threads use all cores.
+    threads: None means one per core, at most 8.
     """
     count = threads or min(_MAX_THREADS, os.cpu_count() or 1)
     pending: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(count, thread_name_prefix="dataset") as pool:
         for item in items:
             pending.append(pool.submit(work, item))
-            if len(pending) > 4 * count:  # bounds what waits, whatever the number of items
+            if len(pending) > 4 * count:  # bounds the memory for results that are not consumed yet
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -296,7 +296,7 @@ def test_boxes_posted_for_classification_are_refused_with_what_fits(compass: Run
     fields = {"name": "bad", "task": "classification"}
     problem = problem_of(compass.http.post("/v1/datasets", data=fields, files={"file": ("c.zip", cells_zip())}))
     assert problem.code == "unusable_dataset"
-    assert "This is a detection data set" in problem.detail
+    assert "This is a detection dataset" in problem.detail
     assert "task=detection" in str(problem.hint)
 
 
@@ -316,7 +316,7 @@ def test_client_and_command_line_export_to_a_file(cells: RunningApi, tmp_path: P
 
 def test_export_that_is_refused_leaves_no_file(shades: RunningApi, tmp_path: Path) -> None:
     target = tmp_path / "shades.zip"
-    with Client(str(shades.http.base_url)) as client, pytest.raises(ProblemError, match="classification data set"):
+    with Client(str(shades.http.base_url)) as client, pytest.raises(ProblemError, match="classification dataset"):
         client.datasets.export("shades", 1, target)
     assert list(tmp_path.glob("*.zip*")) == []
     assert list(tmp_path.glob(".*.part")) == []

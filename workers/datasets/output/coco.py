@@ -1,4 +1,4 @@
-"""A split as a COCO file. Masks are run lengths, which lose nothing; a difficult object is one to `ignore`."""
+"""Writes a split as a COCO file. Masks become run lengths, which are exact; difficult objects get `ignore`: 1."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workers.datasets.dataset import DatasetImage, DatasetInfo, DatasetObject
 
 
 def coco_json(info: DatasetInfo, images: Callable[[], Iterator[DatasetImage]]) -> Iterator[bytes]:
-    """The file of the split whose `images` can be gone through again, in pieces; an entry a line."""
+    """Yields the file in pieces, with one entry per line. `images` returns a new iterator over the split."""
     about = {"description": f"{info.name}/{info.version}", "date_created": info.created_at.isoformat()}
     yield f'{{"info": {json.dumps(about)},\n"categories": ['.encode()
     yield from _entries({"id": number, "name": name} for number, name in enumerate(info.categories, start=1))

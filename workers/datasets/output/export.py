@@ -1,6 +1,6 @@
-"""A data set as others read it: a zip of COCO or YOLO, made while it is sent, so its size does not matter.
+"""Exports a dataset as a zip in COCO or YOLO format. The zip is created while it is sent, so its size does not matter.
 
-What comes out goes in again: the same pictures, objects and splits.
+Posting the zip again gives the same images, objects and splits.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 ExportFormat = Literal["coco", "yolo"]
 
 _PIECE_BYTES = 2**20
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # of zip: equal data sets make equal zips
+_ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip; constant, so equal datasets give equal zips
 
 
 def export_zip(store: DatasetStore, version: DatasetVersion, format: ExportFormat) -> Iterator[bytes]:  # noqa: A002
-    """The zip in pieces of about 1 MiB.
+    """Yields the zip in pieces of about 1 MiB.
 
-    Raises CannotExport at once if it is no data set of boxes; UnknownDatasetVersion, OSError later if it is deleted
-    meanwhile.
+    Raises CannotExport at once if the dataset has no boxes. The iterator raises UnknownDatasetVersion or OSError if the
+    version is deleted meanwhile.
     """
     task = version.info.task
     if task != "detection":
         raise CannotExport(
-            f"{version.info.name}/{version.info.version} is a {task} data set: {format} has boxes.",
-            hint="Only data sets of detection can be exported as COCO or YOLO.",
+            f"{version.reference} is a {task} dataset, but the format {format} is for boxes.",
+            hint="Only detection datasets can be exported as COCO or YOLO.",
         )
     return _coco(store, version) if format == "coco" else _yolo(store, version)
 
 
 def _coco(store: DatasetStore, version: DatasetVersion) -> Iterator[bytes]:
-    """`annotations/instances_<split>.json`, with the pictures in `<split>/`."""
+    """Yields a zip with `annotations/instances_<split>.json` and the images in `<split>/`."""
     packer = _Packer()
     for split in version.info.splits:
         yield from packer.add(
@@ -55,7 +55,7 @@ def _coco(store: DatasetStore, version: DatasetVersion) -> Iterator[bytes]:
 
 
 def _yolo(store: DatasetStore, version: DatasetVersion) -> Iterator[bytes]:
-    """`data.yaml`, the pictures in `images/<split>/` and their objects in `labels/<split>/`."""
+    """Yields a zip with `data.yaml`, the images in `images/<split>/` and their objects in `labels/<split>/`."""
     packer = _Packer()
     yield from packer.add("data.yaml", [yolo_config(version.info)])
     taken: set[str] = set()
@@ -68,7 +68,10 @@ def _yolo(store: DatasetStore, version: DatasetVersion) -> Iterator[bytes]:
 
 
 def _free_stem(path: str, taken: set[str]) -> tuple[str, str]:
-    """Stem and suffix of `path`; another stem if it is taken: `a.jpg` and `a.png` would share a label file."""
+    """Returns the stem, with a number if it is taken, and the suffix of `path`.
+
+    Without the number, `a.jpg` and `a.png` would share a label file.
+    """
     wanted, suffix = posixpath.splitext(path)
     stem, number = wanted, 1
     while stem.casefold() in taken:
@@ -79,36 +82,36 @@ def _free_stem(path: str, taken: set[str]) -> tuple[str, str]:
 
 
 class _Packer:
-    """Makes a zip whose bytes are taken away as they come."""
+    """Creates a zip file and yields its bytes as they become available."""
 
     def __init__(self) -> None:
-        self._out = _Outlet()
+        self._out = _ZipOutput()
         self._zip = zipfile.ZipFile(self._out, "w", zipfile.ZIP_DEFLATED)
 
     def add_file(self, name: str, path: Path) -> Iterator[bytes]:
-        """Puts a picture in as it is: it would not get smaller. Gives what of the zip is ready. Raises OSError."""
+        """Adds an image without compression: its format is compressed already. Raises OSError."""
         with path.open("rb") as file:
-            yield from self.add(name, iter(lambda: file.read(_PIECE_BYTES), b""), is_packed=True)
+            yield from self.add(name, iter(lambda: file.read(_PIECE_BYTES), b""), is_compressed=True)
 
-    def add(self, name: str, pieces: Iterable[bytes], *, is_packed: bool = False) -> Iterator[bytes]:
-        """Puts a file in, deflated unless it `is_packed`; gives what of the zip is ready."""
-        info = zipfile.ZipInfo(name, _EPOCH)
-        info.compress_type = zipfile.ZIP_STORED if is_packed else zipfile.ZIP_DEFLATED
+    def add(self, name: str, pieces: Iterable[bytes], *, is_compressed: bool = False) -> Iterator[bytes]:
+        """Adds a file, deflated unless it `is_compressed` already, and yields the finished bytes of the zip."""
+        info = zipfile.ZipInfo(name, _ENTRY_TIME)
+        info.compress_type = zipfile.ZIP_STORED if is_compressed else zipfile.ZIP_DEFLATED
         info.external_attr = 0o644 << 16
         with self._zip.open(info, "w", force_zip64=True) as file:
             for piece in pieces:
                 file.write(piece)
                 if self._out.size >= _PIECE_BYTES:
-                    yield self._out.taken()
+                    yield self._out.take()
 
     def end(self) -> Iterator[bytes]:
-        """The rest, with the zip's directory."""
+        """Yields the last bytes, with the directory of the zip."""
         self._zip.close()
-        yield self._out.taken()
+        yield self._out.take()
 
 
-class _Outlet(io.RawIOBase):
-    """What `zipfile` writes to: cannot be rewound, so lengths stand behind the files."""
+class _ZipOutput(io.RawIOBase):
+    """The file that `zipfile` writes to. It is not seekable, so `zipfile` writes the sizes after each entry."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -124,8 +127,8 @@ class _Outlet(io.RawIOBase):
         self._buffer += memoryview(data)
         return len(memoryview(data))
 
-    def taken(self) -> bytes:
-        """What has been written since the last call."""
+    def take(self) -> bytes:
+        """Returns and forgets the bytes that were written since the last call."""
         piece = bytes(self._buffer)
         self._buffer.clear()
         return piece

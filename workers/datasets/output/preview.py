@@ -1,4 +1,4 @@
-"""A contact sheet of a data set: the quickest way to see that labels, boxes and masks are right."""
+"""Draws a contact sheet of a dataset: the quickest way to see that labels, boxes and masks are right."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from models.images.decode import decode_image
 from workers.datasets.dataset import DatasetImage, DatasetInfo, SplitName
 from workers.datasets.findings import counted
 from workers.datasets.formats.index_png import BrokenIndexPng, read_index_png
-from workers.datasets.output.target_drawing import draw_label_map, draw_objects, fitted, legend
+from workers.datasets.output.target_drawing import draw_label_map, draw_objects, legend, resize_longer_side
 from workers.datasets.store import DatasetStore, DatasetVersion
 
 MAX_TILES = 48
 COLUMNS = 8
 TILE_PX = 160
-MAX_LARGE_TILES = 19  # where targets are drawn on them: with the legend four rows
+MAX_LARGE_TILES = 19  # for images with boxes or masks: four rows of five, including the legend
 LARGE_COLUMNS = 5
 LARGE_TILE_PX = 320
 _NAMES_IN_CAPTION = 4
-_FLAGGED_SHARE = 6  # at most one tile in so many shows what the report warns of
-_VAL_SHARE = 4  # one image of `val` in so many of a category
+_TILES_PER_WARNING = 6  # at most one tile in 6 shows an image that the report warns about
+_IMAGES_PER_VAL_IMAGE = 4  # one image in 4 of a category comes from `val`
 
 _Entry = tuple[SplitName, DatasetImage]
 _T = TypeVar("_T")
 
 
 def preview_png(store: DatasetStore, version: DatasetVersion, *, max_tiles: int | None = None) -> bytes:
-    """A PNG of images from every category, always the same ones; those the report warns of come first, framed red.
+    """Returns a PNG with images of every category; the choice depends only on the version.
 
-    Objects and label maps are drawn on them. With more categories than tiles, some from the first to the last. Images
-    whose files went bad since they were validated are left out.
-    max_tiles: null takes 48, or 19 where targets are drawn.
+    Images that the report warns about come first, in a red frame. Objects and label maps are drawn on the images. If
+    there are more categories than tiles, some categories are shown, evenly spread. Images whose files were damaged
+    after validation are left out.
+    max_tiles: None means 48, or 19 if objects or label maps are drawn.
     Raises UnknownDatasetVersion if the version was deleted meanwhile.
     """
     info = version.info
@@ -45,21 +46,21 @@ def preview_png(store: DatasetStore, version: DatasetVersion, *, max_tiles: int 
     count = max_tiles or (MAX_LARGE_TILES if is_large else MAX_TILES)
     entries: list[_Entry] = [(split, image) for split in info.splits for image in store.images(version, split)]
     warnings = _warnings(info)
-    flagged = [entry for entry in entries if entry[1].name in warnings][: count // _FLAGGED_SHARE]
-    usual = [entry for entry in entries if entry[1].name not in warnings]
+    flagged = [entry for entry in entries if entry[1].name in warnings][: count // _TILES_PER_WARNING]
+    others = [entry for entry in entries if entry[1].name not in warnings]
     tiles = [
         *(
             [
                 Tile(
                     image=legend(info.categories, LARGE_TILE_PX, first=1 if info.task == "detection" else 0),
-                    caption="The colours",
+                    caption="Colours",
                 )
             ]
             if is_large
             else []
         ),
         *_tiles(version, flagged, warnings=warnings),
-        *_tiles(version, _choose(usual, count - len(flagged)), warnings={}),
+        *_tiles(version, _chosen(others, count - len(flagged)), warnings={}),
     ]
     counts = ", ".join(f"{summary.images:,} {split}" for split, summary in info.splits.items())
     title = f"{info.name}/{info.version}: {counted(len(info.categories), 'category', 'categories')}; images: {counts}"
@@ -68,7 +69,7 @@ def preview_png(store: DatasetStore, version: DatasetVersion, *, max_tiles: int 
 
 
 def _warnings(info: DatasetInfo) -> dict[str, str]:
-    """What the report warns of, by the image's name."""
+    """The warnings of the report, by the name of the image."""
     warnings: dict[str, str] = {}
     for finding in info.report:
         if finding.severity == "warning":
@@ -77,10 +78,10 @@ def _warnings(info: DatasetInfo) -> dict[str, str]:
     return warnings
 
 
-def _choose(entries: Sequence[_Entry], count: int) -> list[_Entry]:
-    """About `count` of `entries`, category after category, a part of each from `val`.
+def _chosen(entries: Sequence[_Entry], count: int) -> list[_Entry]:
+    """Chooses about `count` of `entries`, category by category; some of each come from `val`.
 
-    An image with objects of several categories counts for the one that the fewest images have.
+    An image with several categories counts for the rarest one.
     """
     images = Counter(category for _, image in entries for category in _categories(image))
     by_category: defaultdict[int, list[_Entry]] = defaultdict(list)
@@ -93,20 +94,20 @@ def _choose(entries: Sequence[_Entry], count: int) -> list[_Entry]:
         quota = count // len(shown)
         val = [entry for entry in group if entry[0] == "val"]
         train = [entry for entry in group if entry[0] == "train"]
-        of_val = min(len(val), max(quota // _VAL_SHARE, quota - len(train)))
-        chosen += [*_spread(train, quota - of_val), *_spread(val, of_val)]
+        val_count = min(len(val), max(quota // _IMAGES_PER_VAL_IMAGE, quota - len(train)))
+        chosen += [*_spread(train, quota - val_count), *_spread(val, val_count)]
     return chosen
 
 
 def _spread(items: Sequence[_T], count: int) -> list[_T]:
-    """`count` of `items` at even distances, or all if there are no more."""
+    """Returns `count` evenly spread `items`, or all of them if there are fewer."""
     if len(items) <= count:
         return list(items)
     return [items[number * len(items) // count] for number in range(count)]
 
 
 def _categories(image: DatasetImage) -> set[int]:
-    """What is on the image; -1 for nothing, or for what only its label map knows."""
+    """The categories of the image; {-1} if it has no objects, or only a label map."""
     if image.category is not None:
         return {image.category}
     return {each.category for each in image.objects} or {-1}
@@ -115,36 +116,36 @@ def _categories(image: DatasetImage) -> set[int]:
 def _tiles(version: DatasetVersion, entries: Sequence[_Entry], *, warnings: dict[str, str]) -> Iterator[Tile]:
     for split, image in entries:
         try:
-            picture = _drawn(version, image)
+            drawn = _drawn(version, image)
         except (ImageError, BrokenIndexPng, OSError):
             continue
         warning = warnings.get(image.name)
         yield Tile(
-            image=picture,
-            caption=f"{_said(image, version.info)}\n{split}, {warning or f'{image.width} x {image.height}'}",
+            image=drawn,
+            caption=f"{_summary(image, version.info)}\n{split}, {warning or f'{image.width} x {image.height}'}",
             good=None if warning is None else False,
         )
 
 
 def _drawn(version: DatasetVersion, image: DatasetImage) -> Image.Image:
-    """The image at the size of a tile, at once: whole photos would add up."""
-    picture = to_picture(decode_image((version.images_dir / image.path).read_bytes()))
+    """Draws the image at the size of a tile. Full-size images of all tiles would take too much memory."""
+    decoded = to_picture(decode_image((version.images_dir / image.path).read_bytes()))
     if version.info.task == "classification":
-        picture.thumbnail((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
-        return picture
-    small = fitted(picture, LARGE_TILE_PX)
+        decoded.thumbnail((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
+        return decoded
+    small = resize_longer_side(decoded, LARGE_TILE_PX)
     if image.label_map is not None:
         indices = read_index_png((version.images_dir / image.label_map).read_bytes())
         return draw_label_map(small, indices.astype(np.uint8), version.info.categories)
     return draw_objects(small, image.objects, version.info.categories, size=(image.width, image.height))
 
 
-def _said(image: DatasetImage, info: DatasetInfo) -> str:
-    """The label, or what is on the image: `12 RBC, 1 WBC`."""
+def _summary(image: DatasetImage, info: DatasetInfo) -> str:
+    """The label of the image, or the objects in it: `12 RBC, 1 WBC`."""
     if image.category is not None:
         return info.categories[image.category]
     if image.label_map is not None:
         return image.name.rpartition("/")[2]
     counts = Counter(each.category for each in image.objects).most_common()
     words = [f"{count:,} {info.categories[category]}" for category, count in counts[:_NAMES_IN_CAPTION]]
-    return ", ".join([*words, *(["…"] if len(counts) > _NAMES_IN_CAPTION else [])]) or "nothing"
+    return ", ".join([*words, *(["…"] if len(counts) > _NAMES_IN_CAPTION else [])]) or "no objects"

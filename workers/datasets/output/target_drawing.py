@@ -1,4 +1,4 @@
-"""Targets drawn on small pictures, for people: boxes with labels, masks tinted, label maps tinted, and a legend."""
+"""Draws targets on small images: boxes with labels, tinted masks and label maps, and a legend of the colours."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from models.drawing.colours import BACKGROUND, Colour, colour_of, ink_on
 from models.masks.coco_masks import Mask, decode_mask
 from workers.datasets.dataset import VOID, DatasetObject
 
-_TINT = 0.45
-_FEWEST_PX_FOR_TEXT = 34  # width of a box
-_MOST_TEXTS = 40
-_MOST_DRAWN = 500  # objects; more are a carpet
+_TINT = 0.45  # opacity of a mask
+_MIN_WIDTH_FOR_LABEL_PX = 34  # narrower boxes get no label
+_MAX_LABELS = 40
+_MAX_OBJECTS = 500  # more are no longer readable
 _VOID_COLOUR: Colour = (255, 255, 255)
 _FONT_PX = 12
 
 
-def fitted(picture: Image.Image, side_px: int) -> Image.Image:
-    """`picture` with a longer side of `side_px`, so that lines drawn on it stay as thin as they are."""
-    factor = side_px / max(picture.size)
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    return picture.convert("RGB").resize(size, Image.Resampling.NEAREST if factor > 2 else Image.Resampling.LANCZOS)
+def resize_longer_side(image: Image.Image, side_px: int) -> Image.Image:
+    """Resizes `image` to a longer side of `side_px`, so that lines of the same width look the same on every image."""
+    factor = side_px / max(image.size)
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image.convert("RGB").resize(size, Image.Resampling.NEAREST if factor > 2 else Image.Resampling.LANCZOS)
 
 
 def draw_objects(
-    picture: Image.Image, objects: Sequence[DatasetObject], categories: Sequence[str], *, size: tuple[int, int]
+    image: Image.Image, objects: Sequence[DatasetObject], categories: Sequence[str], *, size: tuple[int, int]
 ) -> Image.Image:
-    """`picture` with masks tinted, boxes framed and the larger ones labelled.
+    """Returns `image` with tinted masks and with boxes; the larger boxes get labels.
 
-    size: width and height of the image that the objects are on; `picture` is that image at another scale.
+    size: width and height of the original, in whose pixels the objects are; `image` may have another scale.
     """
-    largest_first = sorted(objects, key=lambda each: -_area(each))[:_MOST_DRAWN]
-    drawn = picture.convert("RGB")
+    largest_first = sorted(objects, key=lambda each: -_area(each))[:_MAX_OBJECTS]
+    drawn = image.convert("RGB")
     for each in largest_first:
         if each.mask is not None:
             drawn = _tinted(drawn, decode_mask(each.mask, size[1], size[0]), _colour_of_object(each))
     draw = ImageDraw.Draw(drawn)
-    scale = (picture.width / size[0], picture.height / size[1])
+    scale = (image.width / size[0], image.height / size[1])
     for number, each in enumerate(largest_first):
         left, upper, right, lower = (
             round(value * factor) for value, factor in zip(each.box, (*scale, *scale), strict=True)
@@ -48,31 +48,31 @@ def draw_objects(
         right, lower = max(left, min(right, drawn.width) - 1), max(upper, min(lower, drawn.height) - 1)
         thickness = 1 if each.is_crowd or each.is_difficult else 2
         draw.rectangle((left, upper, right, lower), outline=_colour_of_object(each), width=thickness)
-        if right - left >= _FEWEST_PX_FOR_TEXT and number < _MOST_TEXTS:
+        if right - left >= _MIN_WIDTH_FOR_LABEL_PX and number < _MAX_LABELS:
             _label(draw, (left, upper), right - left, categories[each.category], _colour_of_object(each))
     return drawn
 
 
-def draw_label_map(picture: Image.Image, indices: npt.NDArray[np.uint8], categories: Sequence[str]) -> Image.Image:
-    """`picture` tinted by the index of a category at every pixel of `indices`, [H, W]; void becomes white.
+def draw_label_map(image: Image.Image, indices: npt.NDArray[np.uint8], categories: Sequence[str]) -> Image.Image:
+    """Returns `image` tinted in the colour of the category at every pixel; void is tinted white.
 
-    What is called `background` is left as it is.
+    indices: [H, W], category indices. Pixels of a category called `background` are not tinted.
     """
     table = np.array([*(colour_of(index) for index in range(VOID)), _VOID_COLOUR], dtype=np.uint8)
-    small = np.asarray(Image.fromarray(indices).resize(picture.size, Image.Resampling.NEAREST))
-    plain = picture.convert("RGB")
+    small = np.asarray(Image.fromarray(indices).resize(image.size, Image.Resampling.NEAREST))  # [h, w] of `image`
+    plain = image.convert("RGB")
     tinted = np.asarray(Image.blend(plain, Image.fromarray(table[small]), 0.55))
     shown = ~np.isin(small, [index for index, category in enumerate(categories) if _is_background(category)])
     return Image.fromarray(np.where(shown[:, :, None], tinted, np.asarray(plain)))
 
 
 def legend(categories: Sequence[str], side_px: int, *, first: int) -> Image.Image:
-    """A square of `side_px` that names the colours of as many categories as it has room for.
+    """Returns a square image of `side_px` that names the colours of as many categories as fit.
 
-    first: the number of the first category: 1 for objects, 0 for label maps.
+    first: the colour index of the first category: 1 for objects, 0 for label maps.
     """
-    picture = Image.new("RGB", (side_px, side_px), "white")
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (side_px, side_px), "white")
+    draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(size=_FONT_PX + 4)
     line_px = _FONT_PX + 10
     room = max(1, (side_px - 8) // line_px)
@@ -85,11 +85,11 @@ def legend(categories: Sequence[str], side_px: int, *, first: int) -> Image.Imag
     if len(shown) < len(categories):
         more = f"and {len(categories) - len(shown):,} more"
         draw.text((6, 4 + len(shown) * line_px), more, font=font, fill="black")
-    return picture
+    return image
 
 
 def _colour_of_object(each: DatasetObject) -> Colour:
-    """As on predictions, which number categories from 1."""
+    """The colour that predictions have, too: they number the categories from 1."""
     return colour_of(each.category + 1)
 
 
@@ -102,9 +102,9 @@ def _area(each: DatasetObject) -> float:
     return (x_max - x_min) * (y_max - y_min)
 
 
-def _tinted(picture: Image.Image, mask: Mask, colour: Colour) -> Image.Image:
-    small = Image.fromarray(mask * np.uint8(round(255 * _TINT))).resize(picture.size, Image.Resampling.BOX)
-    return Image.composite(Image.new("RGB", picture.size, colour), picture, small)
+def _tinted(image: Image.Image, mask: Mask, colour: Colour) -> Image.Image:
+    opacity = Image.fromarray(mask * np.uint8(round(255 * _TINT))).resize(image.size, Image.Resampling.BOX)
+    return Image.composite(Image.new("RGB", image.size, colour), image, opacity)
 
 
 def _label(draw: ImageDraw.ImageDraw, corner: tuple[int, int], width_px: int, text: str, colour: Colour) -> None:

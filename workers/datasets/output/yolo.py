@@ -1,6 +1,6 @@
-"""A data set as YOLO has it: outlines where every object has a mask, else boxes.
+"""Writes a dataset in YOLO format: outlines if every object has a mask, else boxes.
 
-YOLO knows neither crowds nor difficult objects: crowds are left out, the others lose the mark.
+YOLO has neither crowds nor difficult objects: crowds are left out, and difficult objects become ordinary ones.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from workers.datasets.dataset import DatasetImage, DatasetInfo, DatasetObject
 
 
 def yolo_config(info: DatasetInfo) -> bytes:
-    """`data.yaml`."""
+    """The content of `data.yaml`."""
     content: dict[str, object] = {split: f"images/{split}" for split in info.splits}
     content["names"] = dict(enumerate(info.categories))
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
 
 
 def yolo_lines(image: DatasetImage, *, has_masks: bool) -> Iterator[bytes]:
-    """The label file of an image, line by line."""
+    """Yields the lines of the label file of an image."""
     for each in image.objects:
         if not each.is_crowd:
             numbers = _outline(each, image) if has_masks else _box(each, image)
@@ -29,7 +29,7 @@ def yolo_lines(image: DatasetImage, *, has_masks: bool) -> Iterator[bytes]:
 
 
 def _box(each: DatasetObject, image: DatasetImage) -> list[float]:
-    """Centre, width and height as shares of the image."""
+    """Centre, width and height of the box, as fractions of the image."""
     x_min, y_min, x_max, y_max = each.box
     width, height = image.width, image.height
     return [
@@ -41,7 +41,7 @@ def _box(each: DatasetObject, image: DatasetImage) -> list[float]:
 
 
 def _outline(each: DatasetObject, image: DatasetImage) -> list[float]:
-    """The outline of all its parts, joined by lines without width; shares of the image."""
+    """The outline of all parts of the object, joined by lines without width; fractions of the image."""
     assert each.mask is not None
     polygon = joined_polygon(polygons_of_mask(decode_mask(each.mask, image.height, image.width)))
     sides = (image.width, image.height)

@@ -1,1 +1,1 @@
-"""From labelled files to two splits, and the report of everything found on the way."""
+"""Turns labelled files into two splits and a report of everything that was found."""

@@ -1,4 +1,4 @@
-"""What is said of single pictures: which were left out and why, and which deserve a look."""
+"""Findings about single images: those that were left out, and those that deserve a look."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.archives.signatures import suffix_kind
 from workers.datasets.dataset import Finding
-from workers.datasets.findings import counted, finding, left_out
+from workers.datasets.findings import counted, finding, left_out_findings
 from workers.datasets.formats.reading import LabelledFile
 from workers.datasets.validation.inspection import MIN_SIDE_PX, ImageFacts, ImageProblem, ProblemCode
 from workers.datasets.validation.label_map_files import LabelMap
@@ -17,23 +17,23 @@ from workers.datasets.validation.targets import TargetObject
 
 _PROBLEMS: Mapping[ProblemCode, str] = {
     "empty_file": "empty",
-    "not_an_image": "no pictures by their content",
+    "not_an_image": "not an image by its content",
     "unreadable_image": "damaged",
     "image_too_large": "too large",
     "tiny_image": f"a side below {MIN_SIDE_PX} px",
 }
-# A format is odd when it is rare in a collection that is otherwise of one format: a placeholder, a screenshot.
+# A format is odd if few files have it and nearly all others share one format: a placeholder, a screenshot.
 _ODD_SHARE, _MAIN_SHARE, _FEWEST_IMAGES = 0.01, 0.9, 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
-    """A picture that decodes, with what is known to be on it."""
+class InspectedSample:
+    """An image that decodes, with its label, its objects or its label map."""
 
     labelled: LabelledFile
     facts: ImageFacts
-    objects: tuple[TargetObject, ...] = ()  # of detection
-    label_map: LabelMap | None = None  # of segmentation
+    objects: tuple[TargetObject, ...] = ()  # detection
+    label_map: LabelMap | None = None  # segmentation
 
     @property
     def file(self) -> ArchivedFile:
@@ -49,29 +49,29 @@ class Sample:
 
 
 def problem_findings(problems: Sequence[tuple[str, ImageProblem]]) -> list[Finding]:
-    """A finding for each kind of problem, with the first one's reason."""
-    return left_out(((name, each.code, each.reason) for name, each in problems), _PROBLEMS, noun="file")
+    """Findings about files that cannot be used, one per kind of problem."""
+    return left_out_findings(((name, each.code, each.reason) for name, each in problems), _PROBLEMS, noun="file")
 
 
-def notable_findings(samples: Sequence[Sample]) -> list[Finding]:
-    """What is kept but worth a look."""
+def notable_findings(samples: Sequence[InspectedSample]) -> list[Finding]:
+    """Findings about images that are kept but deserve a look."""
     findings = _odd_formats(samples)
     blank = [sample.name for sample in samples if sample.facts.is_blank]
     if blank:
-        text = f"{counted(len(blank), 'image')} of a single colour: there is nothing to see."
+        text = f"{counted(len(blank), 'image')} of a single colour, with nothing to learn from."
         findings.append(finding("warning", "blank_images", text, blank))
     animated = [sample.name for sample in samples if sample.facts.is_animated]
     if animated:
-        text = f"{counted(len(animated), 'animated image')}: only the first frame is used."
+        text = f"{counted(len(animated), 'animated image')}. Only the first frame is used."
         findings.append(finding("info", "animated_images", text, animated))
     renamed = [sample.name for sample in samples if _has_wrong_suffix(sample)]
     if renamed:
-        text = f"{counted(len(renamed), 'image')} in another format than the suffix says: read by content."
+        text = f"{counted(len(renamed), 'image')} with a suffix that does not match the content. The content counts."
         findings.append(finding("info", "wrong_suffix", text, renamed))
     return findings
 
 
-def _odd_formats(samples: Sequence[Sample]) -> list[Finding]:
+def _odd_formats(samples: Sequence[InspectedSample]) -> list[Finding]:
     kinds = Counter(sample.facts.kind for sample in samples)
     if len(samples) < _FEWEST_IMAGES:
         return []
@@ -80,14 +80,14 @@ def _odd_formats(samples: Sequence[Sample]) -> list[Finding]:
     names = [sample.name for sample in samples if sample.facts.kind in odd]
     if not names or main is None or main_count < _MAIN_SHARE * len(samples):
         return []
-    what = ", ".join(sorted({str(kind) for kind in odd}))
+    odd_kinds = ", ".join(sorted({str(kind) for kind in odd}))
     text = (
-        f"{counted(len(names), 'image')} in a format ({what}) that is rare here: nearly all others are {main}. "
-        "Such a file is often a placeholder or a screenshot: look whether it shows its category."
+        f"{counted(len(names), 'image')} in an unusual format ({odd_kinds}): nearly all others are {main}. "
+        "Such a file is often a placeholder or a screenshot. Check that it shows its category."
     )
     return [finding("warning", "odd_format", text, names)]
 
 
-def _has_wrong_suffix(sample: Sample) -> bool:
+def _has_wrong_suffix(sample: InspectedSample) -> bool:
     promised = suffix_kind(sample.name)
     return promised is not None and sample.facts.kind is not None and promised != sample.facts.kind

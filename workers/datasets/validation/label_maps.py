@@ -1,4 +1,4 @@
-"""From pictures with masks of categories to two splits a segmentation network can train on, and the report."""
+"""Validation of segmentation: turns images with category masks into two splits that a network can train on."""
 
 from __future__ import annotations
 
@@ -8,106 +8,120 @@ from dataclasses import replace
 from workers.datasets.dataset import VOID
 from workers.datasets.findings import by_severity, counted, finding
 from workers.datasets.formats.reading import Reading, unusable
-from workers.datasets.parallel_map import in_order
-from workers.datasets.validation.image_findings import Sample, notable_findings
+from workers.datasets.parallel_map import parallel_map
+from workers.datasets.validation.image_findings import InspectedSample, notable_findings
 from workers.datasets.validation.inspection import ImageFacts, ImageProblem
-from workers.datasets.validation.label_map_files import LabelMap, look_at
-from workers.datasets.validation.multi_label import Presence, settle_presence, target_problem_findings
-from workers.datasets.validation.sample_filter import Draft, ValidDataset, drop_problems, duplicates, similar_categories
-from workers.datasets.validation.targets import TargetProblem
+from workers.datasets.validation.label_map_files import LabelMap, read_label_map
+from workers.datasets.validation.multi_label import (
+    SampleCategories,
+    annotation_problem_findings,
+    complete_multi_label_splits,
+)
+from workers.datasets.validation.sample_filter import (
+    DatasetDraft,
+    ValidDataset,
+    drop_unreadable_files,
+    duplicate_findings,
+    similar_category_findings,
+)
+from workers.datasets.validation.targets import AnnotationProblem
 
-_MOST_CATEGORIES = 255  # 0 to 254; 255 is void
+_MAX_CATEGORIES = 255  # 0 to 254; 255 is void
 
 
 def validate_label_maps(
     reading: Reading, inspected: Iterable[ImageFacts | ImageProblem], *, validation_fraction: float, seed: int
 ) -> ValidDataset:
-    """The splits of `reading`, whose files are, in their order, as `inspected` says.
+    """Returns the two splits of `reading`.
 
-    Raises UnusableDataset, with everything found so far, if there is nothing to learn from.
+    inspected: the result of the inspection for each of `reading.files`, in their order.
+    Raises UnusableDataset, with all findings so far, if the dataset cannot be learned from.
     """
-    draft = Draft(samples=[], findings=list(reading.findings))
-    drop_problems(draft, reading.files, inspected)
-    _look_at_masks(draft)
+    draft = DatasetDraft(samples=[], findings=list(reading.findings))
+    drop_unreadable_files(draft, reading.files, inspected)
+    _add_label_maps(draft)
     values = _values(draft)
     names = _names(draft, values, reading.categories)
     by_value = dict(zip(values, names, strict=True))
-    presence = Presence(
-        of=tuple(
+    shown = SampleCategories(
+        categories=tuple(
             frozenset(by_value[value] for value in _label_map(sample).values if value in by_value)
             for sample in draft.samples
         ),
         noun="pixel",
     )
-    has_made_split = settle_presence(draft, presence, validation_fraction=validation_fraction, seed=seed)
-    draft.say(*similar_categories(names), *notable_findings(draft.samples), *duplicates(draft.samples))
+    has_generated_split = complete_multi_label_splits(draft, shown, validation_fraction=validation_fraction, seed=seed)
+    draft.add_findings(
+        *similar_category_findings(names), *notable_findings(draft.samples), *duplicate_findings(draft.samples)
+    )
     return ValidDataset(
         categories=names,
-        splits={"train": draft.split("train"), "val": draft.split("val")},
-        has_made_split=has_made_split,
+        splits={"train": draft.samples_in("train"), "val": draft.samples_in("val")},
+        has_generated_split=has_generated_split,
         findings=by_severity(draft.findings),
         values=values,
     )
 
 
-def _look_at_masks(draft: Draft) -> None:
-    """Gives every sample its label map, and takes out those whose mask cannot be theirs, or is void all over."""
-    problems: list[tuple[str, TargetProblem]] = []
-    kept: list[Sample] = []
-    for sample, outcome in zip(draft.samples, in_order(_look_at, draft.samples), strict=True):
-        if isinstance(outcome, TargetProblem):
+def _add_label_maps(draft: DatasetDraft) -> None:
+    """Gives every sample its label map, and removes the samples whose mask is broken or has another size."""
+    problems: list[tuple[str, AnnotationProblem]] = []
+    kept: list[InspectedSample] = []
+    for sample, outcome in zip(draft.samples, parallel_map(_read_label_map, draft.samples), strict=True):
+        if isinstance(outcome, AnnotationProblem):
             problems.append((sample.name, outcome))
         else:
             kept.append(replace(sample, label_map=outcome))
     draft.samples = kept
-    draft.say(*target_problem_findings(problems))
+    draft.add_findings(*annotation_problem_findings(problems))
 
 
-def _look_at(sample: Sample) -> LabelMap | TargetProblem:
+def _read_label_map(sample: InspectedSample) -> LabelMap | AnnotationProblem:
     annotation = sample.labelled.annotation
     assert annotation is not None
     assert annotation.mask is not None
-    return look_at(annotation.mask, sample.facts)
+    return read_label_map(annotation.mask, sample.facts)
 
 
-def _label_map(sample: Sample) -> LabelMap:
+def _label_map(sample: InspectedSample) -> LabelMap:
     assert sample.label_map is not None
     return sample.label_map
 
 
-def _values(draft: Draft) -> tuple[int, ...]:
-    """The values that are categories, ascending. Takes out pictures on which none is."""
+def _values(draft: DatasetDraft) -> tuple[int, ...]:
+    """Returns the pixel values that are categories, ascending. Removes samples without any of them."""
     occurring = {value for sample in draft.samples for value in _label_map(sample).values}
     values = tuple(sorted(occurring - {VOID}))
     if occurring == {0, VOID}:
         values = (0, VOID)
-        text = "The masks have the values 0 and 255 only: 255 is taken for the object, not for void."
-        draft.say(finding("info", "binary_masks", text, count=len(draft.samples)))
+        text = "The masks have only the values 0 and 255. Fovea reads 255 as an object, not as void."
+        draft.add_findings(finding("info", "binary_masks", text, count=len(draft.samples)))
     void = [sample.name for sample in draft.samples if not _label_map(sample).values & set(values)]
     if void:
         draft.samples = [sample for sample in draft.samples if _label_map(sample).values & set(values)]
-        text = f"{counted(len(void), 'image')} left out: the mask is void (255) all over."
-        draft.say(finding("error", "void_masks", text, void))
+        text = f"{counted(len(void), 'image')} left out: the whole mask is void (255)."
+        draft.add_findings(finding("error", "void_masks", text, void))
     if len(values) < 2:
         only = f"only one category: {values[0]}" if values else "no category"
         raise unusable(
-            f"The masks have {only}; a segmentation network needs two or more, one of which may be the background.",
-            hint="Are the masks' pixels numbers of categories? 255 counts as void.",
+            f"The masks have {only}, but a segmentation network needs at least two. One may be the background.",
+            hint="Check that the pixels of the masks are category numbers. 255 means void.",
             code="too_few_categories",
             findings=draft.findings,
         )
-    if len(values) > _MOST_CATEGORIES:
+    if len(values) > _MAX_CATEGORIES:
         raise unusable(
-            f"The masks have {len(values):,} different values; at most {_MOST_CATEGORIES} categories are possible.",
-            hint="If the pixels number objects and not categories, post it with format=instance_masks.",
+            f"The masks have {len(values):,} different values, but there may be at most {_MAX_CATEGORIES} categories.",
+            hint="If the pixels are object numbers and not category numbers, post the archive with "
+            "format=instance_masks.",
             code="too_many_categories",
             findings=draft.findings,
         )
     return values
 
 
-def _names(draft: Draft, values: Sequence[int], by_value: Sequence[str]) -> tuple[str, ...]:
-    """The name of each value: by the archive's list, else its number."""
+def _names(draft: DatasetDraft, values: Sequence[int], by_value: Sequence[str]) -> tuple[str, ...]:
+    """Returns the label of each value: from the list of the archive, else its number."""
     if tuple(values) == (0, VOID):
         return (by_value[0], by_value[1]) if len(by_value) >= 2 else ("background", "object")
     names = []
@@ -119,19 +133,22 @@ def _names(draft: Draft, values: Sequence[int], by_value: Sequence[str]) -> tupl
             unnamed.append(str(value))
             names.append("background" if value == 0 else str(value))
     if by_value and unnamed:
-        text = f"Values of the masks that the list of categories has no name for: {', '.join(unnamed[:10])}."
-        draft.say(finding("warning", "unnamed_categories", text, count=len(unnamed)))
+        text = f"The list of categories has no name for these values of the masks: {', '.join(unnamed[:10])}."
+        draft.add_findings(finding("warning", "unnamed_categories", text, count=len(unnamed)))
     if not by_value:
-        text = "Nothing names the categories, so they are called by their values; a classes.txt would name them."
-        draft.say(finding("info", "unnamed_categories", text, count=len(unnamed)))
+        text = "Nothing names the categories, so their values are their labels. To name them, add a classes.txt."
+        draft.add_findings(finding("info", "unnamed_categories", text, count=len(unnamed)))
     if list(values) != list(range(len(values))):
-        text = f"The values of the masks have gaps ({values[0]} to {values[-1]} for {len(values)}): indices have none."
-        draft.say(finding("info", "category_ids_with_gaps", text, count=len(values)))
+        text = (
+            f"The values of the masks have gaps: {values[0]} to {values[-1]} for {len(values)} categories. In Fovea "
+            "the index of a category is its place in the list."
+        )
+        draft.add_findings(finding("info", "category_ids_with_gaps", text, count=len(values)))
     return _distinct(names, values)
 
 
 def _distinct(names: Sequence[str], values: Sequence[int]) -> tuple[str, ...]:
-    """`names`, with the value behind those that several values have."""
+    """Returns `names`, each followed by its value where several values have the same name."""
     return tuple(
         name if list(names).count(name) == 1 else f"{name} ({value})" for name, value in zip(names, values, strict=True)
     )

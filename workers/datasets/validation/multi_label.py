@@ -1,4 +1,4 @@
-"""Rules for pictures that show several categories at once, or none: their splits, and what is said of these."""
+"""Rules for images that show several categories or none: how they are split, and findings about the splits."""
 
 from __future__ import annotations
 
@@ -7,108 +7,110 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from workers.datasets.dataset import Finding
-from workers.datasets.findings import finding, left_out
+from workers.datasets.findings import finding, left_out_findings
 from workers.datasets.formats.reading import unusable
-from workers.datasets.validation.image_findings import Sample
-from workers.datasets.validation.sample_filter import Draft, check_train, complete_splits, listed
-from workers.datasets.validation.targets import TargetProblem, TargetProblemCode
+from workers.datasets.validation.image_findings import InspectedSample
+from workers.datasets.validation.sample_filter import DatasetDraft, check_train_split, complete_splits, quoted_list
+from workers.datasets.validation.targets import AnnotationProblem, AnnotationProblemCode
 
-_FEW_IMAGES = 10  # a category, for training
-_PROBLEMS: dict[TargetProblemCode, str] = {
-    "size_mismatch": "their annotation is of a picture of another size",
+_FEW_IMAGES = 10  # fewer training images per category give a warning
+_PROBLEMS: dict[AnnotationProblemCode, str] = {
+    "size_mismatch": "the annotation is for an image of another size",
     "too_many_objects": "more objects than a detector can learn from at once",
-    "broken_mask_file": "their mask cannot be read",
+    "broken_mask_file": "the mask cannot be read",
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Presence:
-    """Which categories are on each sample, in the samples' order."""
+class SampleCategories:
+    """The categories in each image, in the order of the samples."""
 
-    of: tuple[Set[str], ...]
-    noun: str  # what a category has on a picture: "object", "pixel"
-
-
-def target_problem_findings(problems: Sequence[tuple[str, TargetProblem]]) -> list[Finding]:
-    """A finding for each kind of problem, with the first one's reason."""
-    return left_out(((name, each.code, each.reason) for name, each in problems), _PROBLEMS, noun="image")
+    categories: tuple[Set[str], ...]
+    noun: str  # what the image shows of a category, for messages: "object" or "pixel"
 
 
-def settle_presence(draft: Draft, presence: Presence, *, validation_fraction: float, seed: int) -> bool:
-    """Gives every sample a split that can be learned from; true if the validation split had to be made.
+def annotation_problem_findings(problems: Sequence[tuple[str, AnnotationProblem]]) -> list[Finding]:
+    """Findings about annotations that cannot be used, one per kind of problem."""
+    return left_out_findings(((name, each.code, each.reason) for name, each in problems), _PROBLEMS, noun="image")
 
-    The share that is set aside is one of the pictures of each category, where a picture counts for the rarest one on
-    it. So a category is missing in `train` only if the archive's own splits leave it out there.
-    Raises UnusableDataset.
+
+def complete_multi_label_splits(
+    draft: DatasetDraft, shown: SampleCategories, *, validation_fraction: float, seed: int
+) -> bool:
+    """Gives every sample a split. Returns True if it generated the validation split, False if the archive has one.
+
+    `validation_fraction` is taken from the images of every category; an image counts for its rarest category. So a
+    category is missing in `train` only if the splits of the archive leave it out.
+    Raises UnusableDataset if the splits cannot be learned from.
     """
-    has_made_split = complete_splits(
-        draft, _strata(draft.samples, presence), validation_fraction=validation_fraction, seed=seed
+    has_generated_split = complete_splits(
+        draft, _strata(draft.samples, shown), validation_fraction=validation_fraction, seed=seed
     )
-    by_name = dict(zip((sample.name for sample in draft.samples), presence.of, strict=True))
-    train = _count(by_name[sample.name] for sample in draft.split("train"))
-    val = _count(by_name[sample.name] for sample in draft.split("val"))
-    _check(draft, train, val, presence.noun)
-    draft.say(*_balance(draft, train, val, by_name, presence.noun))
-    return has_made_split
+    by_name = dict(zip((sample.name for sample in draft.samples), shown.categories, strict=True))
+    train = _count(by_name[sample.name] for sample in draft.samples_in("train"))
+    val = _count(by_name[sample.name] for sample in draft.samples_in("val"))
+    _check(draft, train, val, shown.noun)
+    draft.add_findings(*_balance(draft, train, val, by_name, shown.noun))
+    return has_generated_split
 
 
-def _strata(samples: Sequence[Sample], presence: Presence) -> list[str]:
-    """The rarest category of each sample, the same for pictures of the same content."""
-    images = _count(presence.of)
+def _strata(samples: Sequence[InspectedSample], shown: SampleCategories) -> list[str]:
+    """The rarest category of each sample; images with the same content have the same one."""
+    images = _count(shown.categories)
     strata: dict[str, str] = {}
-    for sample, categories in zip(samples, presence.of, strict=True):
+    for sample, categories in zip(samples, shown.categories, strict=True):
         rarest = min(categories, key=lambda category: (images[category], category), default="")
         strata.setdefault(sample.file.sha256, rarest)
     return [strata[sample.file.sha256] for sample in samples]
 
 
-def _count(presence: Iterable[Set[str]]) -> Counter[str]:
-    return Counter(category for categories in presence for category in categories)
+def _count(shown: Iterable[Set[str]]) -> Counter[str]:
+    return Counter(category for categories in shown for category in categories)
 
 
-def _check(draft: Draft, train: Counter[str], val: Counter[str], noun: str) -> None:
-    check_train(draft)
+def _check(draft: DatasetDraft, train: Counter[str], val: Counter[str], noun: str) -> None:
+    check_train_split(draft)
     if not train:
         raise unusable(
-            f"No image of the `train` split has any {noun}: there is nothing to learn.",
-            hint="Are the annotations of `train` in the archive? Without splits of its own, one is made.",
+            f"No image of the `train` split has any {noun}, so there is nothing to learn.",
+            hint="Check that the archive contains the annotations of `train`. Without splits, Fovea makes them.",
             code="no_train_objects",
             findings=draft.findings,
         )
     if not val:
         raise unusable(
             f"No image of the `val` split has any {noun}, so nothing can be measured on it.",
-            hint="Two different pictures with objects are the least; some dozens are a start.",
+            hint="Post at least two different images with objects. For useful results, post some dozens.",
             code="no_val_objects",
             findings=draft.findings,
         )
     if not set(train) & set(val):
         raise unusable(
-            f"No category of the `val` split is in `train`, which has {listed(sorted(train))}.",
-            hint="Call the categories alike in both splits.",
+            f"No category of the `val` split is in `train`, which has {quoted_list(sorted(train))}.",
+            hint="Use the same names for the categories in both splits.",
             code="val_categories_not_in_train",
             findings=draft.findings,
         )
 
 
 def _balance(
-    draft: Draft, train: Counter[str], val: Counter[str], by_name: dict[str, Set[str]], noun: str
+    draft: DatasetDraft, train: Counter[str], val: Counter[str], by_name: dict[str, Set[str]], noun: str
 ) -> list[Finding]:
     findings = []
     unlearned = sorted(set(val) - set(train))
     if unlearned:
-        files = [sample.name for sample in draft.split("val") if by_name[sample.name] & set(unlearned)]
+        files = [sample.name for sample in draft.samples_in("val") if by_name[sample.name] & set(unlearned)]
         text = (
-            f"Categories of `val` without any {noun} in `train`: {listed(unlearned)}. They cannot be learned, and "
-            "count as missed in every measurement."
+            f"Categories of `val` without any {noun} in `train`: {quoted_list(unlearned)}. The model cannot learn "
+            "them, and every evaluation counts them as missed."
         )
         findings.append(finding("warning", "val_categories_not_in_train", text, files, count=len(unlearned)))
     few = sorted(category for category in train if train[category] < _FEW_IMAGES)
     if few:
-        text = f"Categories on fewer than {_FEW_IMAGES} images to learn from: {listed(few)}."
+        text = f"Categories in fewer than {_FEW_IMAGES} training images: {quoted_list(few)}."
         findings.append(finding("warning", "few_images", text, count=len(few)))
     unseen = sorted(set(train) - set(val))
     if unseen:
-        text = f"Categories without any {noun} in `val`, so nothing tells how well they are learned: {listed(unseen)}."
+        text = f"Categories without any {noun} in `val`, so no metric covers them: {quoted_list(unseen)}."
         findings.append(finding("warning", "categories_not_validated", text, count=len(unseen)))
     return findings

@@ -1,4 +1,4 @@
-"""From annotated pictures to two splits a detector can train on, and the report of everything seen on the way."""
+"""Validation of detection: turns annotated images into two splits that a detector can train on, and a report."""
 
 from __future__ import annotations
 
@@ -10,69 +10,76 @@ from workers.datasets.dataset import Finding, Severity
 from workers.datasets.findings import by_severity, counted, finding
 from workers.datasets.formats.annotation import Annotation
 from workers.datasets.formats.reading import Reading, unusable
-from workers.datasets.parallel_map import in_order
-from workers.datasets.validation.image_findings import Sample, notable_findings
+from workers.datasets.parallel_map import parallel_map
+from workers.datasets.validation.image_findings import InspectedSample, notable_findings
 from workers.datasets.validation.inspection import ImageFacts, ImageProblem
-from workers.datasets.validation.multi_label import Presence, settle_presence, target_problem_findings
-from workers.datasets.validation.sample_filter import (
-    Draft,
-    ValidDataset,
-    drop_problems,
-    duplicates,
-    listed,
-    similar_categories,
+from workers.datasets.validation.multi_label import (
+    SampleCategories,
+    annotation_problem_findings,
+    complete_multi_label_splits,
 )
-from workers.datasets.validation.targets import Note, TargetProblem, Targets, targets_of
+from workers.datasets.validation.sample_filter import (
+    DatasetDraft,
+    ValidDataset,
+    drop_unreadable_files,
+    duplicate_findings,
+    quoted_list,
+    similar_category_findings,
+)
+from workers.datasets.validation.targets import AnnotationProblem, ImageTargets, ObjectNoteCode, convert_annotation
 
-_MANY_OBJECTS = 1000  # an image
-_IMBALANCE = 10.0  # objects of the largest over those of the smallest category
-_NOTES: dict[Note, tuple[Severity, str]] = {
-    "degenerate_boxes": ("error", "left out: without width or height"),
-    "outside_boxes": ("error", "left out: outside the picture"),
-    "broken_masks": ("error", "left out: with run lengths that are damaged or of another size than the picture"),
-    "empty_masks": ("error", "left out: with an outline that covers no pixel of the picture"),
-    "clipped_boxes": ("warning", "cut at the edge of the picture"),
-    "duplicate_boxes": ("warning", "left out: the same box, category and picture as another one"),
+_MANY_OBJECTS = 1000  # more objects per image give a warning
+_IMBALANCE = 10.0  # objects of the largest category per object of the smallest
+_NOTES: dict[ObjectNoteCode, tuple[Severity, str]] = {
+    "degenerate_boxes": ("error", "left out: no width or no height"),
+    "outside_boxes": ("error", "left out: outside the image"),
+    "broken_masks": ("error", "left out: the run lengths are damaged, or their size is not that of the image"),
+    "empty_masks": ("error", "left out: the outline covers no pixel of the image"),
+    "clipped_boxes": ("warning", "clipped at the edge of the image"),
+    "duplicate_boxes": ("warning", "left out: same image, category and box as another object"),
 }
 
 
 def validate_objects(
     reading: Reading, inspected: Iterable[ImageFacts | ImageProblem], *, validation_fraction: float, seed: int
 ) -> ValidDataset:
-    """The splits of `reading`, whose files are, in their order, as `inspected` says.
+    """Returns the two splits of `reading`.
 
-    Raises UnusableDataset, with everything found so far, if there is nothing to learn from.
+    inspected: the result of the inspection for each of `reading.files`, in their order.
+    Raises UnusableDataset, with all findings so far, if the dataset cannot be learned from.
     """
-    draft = Draft(samples=[], findings=list(reading.findings))
-    drop_problems(draft, reading.files, inspected)
-    _convert(draft)
+    draft = DatasetDraft(samples=[], findings=list(reading.findings))
+    drop_unreadable_files(draft, reading.files, inspected)
+    _add_objects(draft)
     categories = _categories(draft, reading.categories)
-    presence = Presence(
-        of=tuple(
+    shown = SampleCategories(
+        categories=tuple(
             frozenset(target.label for target in sample.objects if not target.is_crowd) for sample in draft.samples
         ),
         noun="object",
     )
-    has_made_split = settle_presence(draft, presence, validation_fraction=validation_fraction, seed=seed)
-    has_masks = _say_masks(draft)
-    draft.say(*_notable(draft.samples, categories), *notable_findings(draft.samples), *duplicates(draft.samples))
+    has_generated_split = complete_multi_label_splits(draft, shown, validation_fraction=validation_fraction, seed=seed)
+    has_masks = _check_masks(draft)
+    draft.add_findings(
+        *_notable(draft.samples, categories), *notable_findings(draft.samples), *duplicate_findings(draft.samples)
+    )
     return ValidDataset(
         categories=categories,
-        splits={"train": draft.split("train"), "val": draft.split("val")},
-        has_made_split=has_made_split,
+        splits={"train": draft.samples_in("train"), "val": draft.samples_in("val")},
+        has_generated_split=has_generated_split,
         findings=by_severity(draft.findings),
         has_masks=has_masks,
     )
 
 
-def _convert(draft: Draft) -> None:
-    """Gives every sample its objects, and takes out those whose annotation cannot be theirs."""
-    problems: list[tuple[str, TargetProblem]] = []
-    notes: defaultdict[Note, list[str]] = defaultdict(list)
-    kept: list[Sample] = []
+def _add_objects(draft: DatasetDraft) -> None:
+    """Gives every sample its objects, and removes the samples whose annotation cannot be used."""
+    problems: list[tuple[str, AnnotationProblem]] = []
+    notes: defaultdict[ObjectNoteCode, list[str]] = defaultdict(list)
+    kept: list[InspectedSample] = []
     emptied: list[str] = []
-    for sample, outcome in zip(draft.samples, in_order(_targets_of, draft.samples), strict=True):
-        if isinstance(outcome, TargetProblem):
+    for sample, outcome in zip(draft.samples, parallel_map(_convert_sample, draft.samples), strict=True):
+        if isinstance(outcome, AnnotationProblem):
             problems.append((sample.name, outcome))
             continue
         for note, places in outcome.notes.items():
@@ -82,89 +89,89 @@ def _convert(draft: Draft) -> None:
         else:
             kept.append(replace(sample, objects=outcome.objects))
     draft.samples = kept
-    draft.say(*target_problem_findings(problems))
+    draft.add_findings(*annotation_problem_findings(problems))
     for note, (severity, words) in _NOTES.items():
         if notes[note]:
             text = f"{counted(len(notes[note]), 'object')} {words}."
-            draft.say(finding(severity, note, text, notes[note]))
+            draft.add_findings(finding(severity, note, text, notes[note]))
     if emptied:
-        text = f"{counted(len(emptied), 'image')} left out: there are objects on it, but none that can be used."
-        draft.say(finding("error", "images_without_usable_objects", text, emptied))
+        text = f"{counted(len(emptied), 'image')} left out: annotated objects, but none of them can be used."
+        draft.add_findings(finding("error", "images_without_usable_objects", text, emptied))
 
 
-def _targets_of(sample: Sample) -> Targets | TargetProblem:
-    return targets_of(sample.labelled.annotation or Annotation(), sample.facts)
+def _convert_sample(sample: InspectedSample) -> ImageTargets | AnnotationProblem:
+    return convert_annotation(sample.labelled.annotation or Annotation(), sample.facts)
 
 
-def _categories(draft: Draft, listed_ones: Sequence[str]) -> tuple[str, ...]:
-    """Those with an object, in the archive's order where it has one, else sorted."""
+def _categories(draft: DatasetDraft, listed_ones: Sequence[str]) -> tuple[str, ...]:
+    """Returns the categories with an object: in the order of the archive if it lists them, else sorted."""
     used = {target.label for sample in draft.samples for target in sample.objects}
     if not any(not target.is_crowd for sample in draft.samples for target in sample.objects):
         raise unusable(
-            f"None of the {counted(len(draft.samples), 'image')} has an object: there is nothing to learn.",
-            hint="Are the annotations in the archive, with names and numbers that fit the pictures?",
+            f"None of the {counted(len(draft.samples), 'image')} has an object, so there is nothing to learn.",
+            hint="Check that the archive contains the annotations, and that they name the images correctly.",
             code="no_objects",
             findings=draft.findings,
         )
     empty = [category for category in listed_ones if category not in used]
     if empty:
-        text = f"{counted(len(empty), 'category', 'categories')} left out, without an object: {listed(empty)}."
-        draft.say(finding("warning", "empty_categories", text, count=len(empty)))
+        text = f"{counted(len(empty), 'category', 'categories')} left out, without an object: {quoted_list(empty)}."
+        draft.add_findings(finding("warning", "empty_categories", text, count=len(empty)))
     categories = (*(category for category in listed_ones if category in used), *sorted(used - set(listed_ones)))
-    draft.say(*similar_categories(categories))
+    draft.add_findings(*similar_category_findings(categories))
     return categories
 
 
-def _say_masks(draft: Draft) -> bool:
-    """Whether every object has a mask; says so if only some have."""
+def _check_masks(draft: DatasetDraft) -> bool:
+    """Returns True if every object has a mask. Reports it if only some have one."""
     without = [sample.name for sample in draft.samples if any(target.mask is None for target in sample.objects)]
     if without and any(target.mask is not None for sample in draft.samples for target in sample.objects):
-        text = f"{counted(len(without), 'image')} with objects that have no mask: a data set of boxes only."
-        draft.say(finding("warning", "masks_incomplete", text, without))
+        text = f"{counted(len(without), 'image')} with objects that have no mask. The dataset is used for boxes only."
+        draft.add_findings(finding("warning", "masks_incomplete", text, without))
     return not without
 
 
-def _notable(samples: Sequence[Sample], categories: Sequence[str]) -> list[Finding]:
+def _notable(samples: Sequence[InspectedSample], categories: Sequence[str]) -> list[Finding]:
     findings = []
     negatives = [sample.name for sample in samples if not sample.objects]
     if negatives:
-        text = f"{counted(len(negatives), 'image')} without objects, kept: they teach what is none."
+        text = f"{counted(len(negatives), 'image')} without objects, kept as examples of background."
         findings.append(finding("info", "images_without_objects", text, negatives))
     crowded = [sample.name for sample in samples if len(sample.objects) > _MANY_OBJECTS]
     if crowded:
         text = (
-            f"{counted(len(crowded), 'image')} with more than {_MANY_OBJECTS:,} objects: training on them takes much "
-            "memory. Cut such pictures into tiles."
+            f"{counted(len(crowded), 'image')} with more than {_MANY_OBJECTS:,} objects. Training on such images takes "
+            "much memory. Cut them into tiles."
         )
         findings.append(finding("warning", "many_objects", text, crowded))
     turned = [sample.name for sample in samples if sample.facts.orientation > 1 and sample.objects]
     if turned:
         text = (
-            f"{counted(len(turned), 'annotated image')} turned by EXIF orientation: annotations are taken to be of the "
-            "upright picture unless their size says otherwise. Look at them in the preview."
+            f"{counted(len(turned), 'annotated image')} turned by EXIF orientation. Fovea applies an annotation to the "
+            "upright image unless its size is that of the stored pixels. Check these images in the preview."
         )
         findings.append(finding("warning", "turned_images", text, turned))
     return [*findings, *_conflicts(samples), *_imbalance(samples, categories)]
 
 
-def _conflicts(samples: Sequence[Sample]) -> list[Finding]:
-    """Pictures of the same content of which different things are said."""
-    said: defaultdict[str, set[object]] = defaultdict(set)
+def _conflicts(samples: Sequence[InspectedSample]) -> list[Finding]:
+    """Findings about images with the same content but different objects."""
+    objects: defaultdict[str, set[object]] = defaultdict(set)
     for sample in samples:
-        said[sample.file.sha256].add(frozenset(sample.objects))
-    files = [sample.name for sample in samples if len(said[sample.file.sha256]) > 1]
+        objects[sample.file.sha256].add(frozenset(sample.objects))
+    files = [sample.name for sample in samples if len(objects[sample.file.sha256]) > 1]
     if not files:
         return []
-    text = f"{counted(len(files), 'image')} with the same content as another one and other objects; kept."
+    text = f"{counted(len(files), 'image')} with the same content as another image but different objects; kept."
     return [finding("warning", "conflicting_annotations", text, files)]
 
 
-def _imbalance(samples: Sequence[Sample], categories: Sequence[str]) -> list[Finding]:
+def _imbalance(samples: Sequence[InspectedSample], categories: Sequence[str]) -> list[Finding]:
     counts = Counter(
         target.label for sample in samples if sample.labelled.split == "train" for target in sample.objects
     )
     (largest, most), (smallest, fewest) = counts.most_common()[0], counts.most_common()[-1]
     if most < _IMBALANCE * fewest:
         return []
-    text = f"`train` is out of balance: {most:,} objects of {largest!r}, {fewest:,} of {smallest!r}."
+    text = f"`train` is imbalanced: {most:,} objects of {largest!r}, {fewest:,} of {smallest!r}."
     return [finding("warning", "imbalanced_categories", text, count=len(categories))]

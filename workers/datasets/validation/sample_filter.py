@@ -1,4 +1,4 @@
-"""A data set on its way through the rules of validation, and the rules that all tasks share."""
+"""The dataset that validation works on, and the rules that all tasks share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from workers.datasets.dataset import Finding, SplitName
 from workers.datasets.findings import counted, finding
 from workers.datasets.formats.reading import LabelledFile, unusable
-from workers.datasets.validation.image_findings import Sample, problem_findings
+from workers.datasets.validation.image_findings import InspectedSample, problem_findings
 from workers.datasets.validation.inspection import ImageFacts, ImageProblem
 from workers.datasets.validation.splits import choose_validation
 
@@ -19,61 +19,64 @@ _CATEGORIES_SHOWN = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValidDataset:
-    """What is left, and what is said of it."""
+    """A dataset that passed validation, and the report about it."""
 
-    categories: tuple[str, ...]  # of classification: sorted
-    splits: dict[SplitName, tuple[Sample, ...]]
-    has_made_split: bool
+    categories: tuple[str, ...]  # labels in the order of their indices
+    splits: dict[SplitName, tuple[InspectedSample, ...]]
+    has_generated_split: bool  # True: Fovea chose the images of `val`
     findings: tuple[Finding, ...]
-    has_masks: bool = False  # of detection
-    values: tuple[int, ...] = ()  # of segmentation: the pixel value in the archive's masks, a category
+    has_masks: bool = False  # detection: True if every object has a mask
+    values: tuple[int, ...] = ()  # segmentation: the pixel value of each category in the masks of the archive
 
 
 @dataclass(kw_only=True, slots=True)
-class Draft:
-    """What is left so far: each rule takes samples out or adds a finding."""
+class DatasetDraft:
+    """The samples that are left so far. Each rule of validation removes samples or adds findings."""
 
-    samples: list[Sample]
+    samples: list[InspectedSample]
     findings: list[Finding] = field(default_factory=list)
 
-    def say(self, *findings: Finding) -> None:
-        """Adds to the report."""
+    def add_findings(self, *findings: Finding) -> None:
+        """Adds `findings` to the report."""
         self.findings += findings
 
-    def split(self, split: SplitName) -> tuple[Sample, ...]:
-        """The samples of one split."""
-        return split_of(self.samples, split)
+    def samples_in(self, split: SplitName) -> tuple[InspectedSample, ...]:
+        """The samples of `split`."""
+        return samples_in_split(self.samples, split)
 
 
-def split_of(samples: Sequence[Sample], split: SplitName) -> tuple[Sample, ...]:
-    """Those of `samples` in one split."""
+def samples_in_split(samples: Sequence[InspectedSample], split: SplitName) -> tuple[InspectedSample, ...]:
+    """The `samples` of `split`."""
     return tuple(sample for sample in samples if sample.labelled.split == split)
 
 
-def drop_problems(draft: Draft, files: Sequence[LabelledFile], inspected: Iterable[ImageFacts | ImageProblem]) -> None:
-    """Takes the pictures that decode. Raises UnusableDataset if there are none."""
+def drop_unreadable_files(
+    draft: DatasetDraft, files: Sequence[LabelledFile], inspected: Iterable[ImageFacts | ImageProblem]
+) -> None:
+    """Fills `draft` with the files that decode, and reports the others. Raises UnusableDataset if none decodes."""
     problems: list[tuple[str, ImageProblem]] = []
     for labelled, outcome in zip(files, inspected, strict=True):
         if isinstance(outcome, ImageProblem):
             problems.append((labelled.file.name, outcome))
         else:
-            draft.samples.append(Sample(labelled=labelled, facts=outcome))
-    draft.say(*problem_findings(problems))
+            draft.samples.append(InspectedSample(labelled=labelled, facts=outcome))
+    draft.add_findings(*problem_findings(problems))
     if not draft.samples:
         raise unusable(
-            f"None of the {counted(len(files), 'file')} that should be images can be used.",
-            hint="Each is listed with its reason among the problems.",
+            f"No image can be used: all of the {counted(len(files), 'file')} have problems.",
+            hint="See `problems`: it gives the reason for each file.",
             code="no_usable_images",
             findings=draft.findings,
         )
 
 
 def complete_splits(
-    draft: Draft, strata: Sequence[str], *, validation_fraction: float, seed: int, of_every: str = "category"
+    draft: DatasetDraft, strata: Sequence[str], *, validation_fraction: float, seed: int, of_every: str = "category"
 ) -> bool:
-    """Gives every sample a split; true if the validation split had to be made.
+    """Gives every sample a split. Returns True if it generated the validation split, False if the archive has one.
 
-    strata: a word for each sample, the share is taken from the samples of every word.
+    strata: the group of each sample. `validation_fraction` is taken from every group.
+    of_every: the word for a group in the report.
     """
     if any(sample.labelled.split == "val" for sample in draft.samples):
         return False
@@ -82,33 +85,33 @@ def complete_splits(
     draft.samples = [
         _in_split(sample, "val" if key in chosen else "train") for key, sample in zip(keys, draft.samples, strict=True)
     ]
-    count = len(draft.split("val"))
+    count = len(draft.samples_in("val"))
     text = (
-        f"There is no validation split, so {counted(count, 'image')} of "
-        f"{len(draft.samples):,} were set aside: {validation_fraction:g} of every {of_every}, seed {seed}."
+        f"The archive has no validation split, so Fovea set aside {count:,} of "
+        f"{counted(len(draft.samples), 'image')}: {validation_fraction:g} of every {of_every}, seed {seed}."
     )
-    draft.say(finding("info", "split_made", text, count=count))
+    draft.add_findings(finding("info", "split_made", text, count=count))
     return True
 
 
-def check_train(draft: Draft) -> None:
-    """Raises UnusableDataset if there is nothing to learn from."""
-    if not draft.split("train"):
+def check_train_split(draft: DatasetDraft) -> None:
+    """Raises UnusableDataset if the `train` split is empty."""
+    if not draft.samples_in("train"):
         raise unusable(
             "The `train` split has no usable image.",
-            hint="Add images to it, or leave out the folders of splits: then a validation split is made.",
+            hint="Add images to it, or remove the folders of the splits: Fovea then makes the splits.",
             code="no_train_images",
             findings=draft.findings,
         )
 
 
-def duplicates(samples: Sequence[Sample]) -> list[Finding]:
-    """What is said of pictures that are there more than once."""
+def duplicate_findings(samples: Sequence[InspectedSample]) -> list[Finding]:
+    """Findings about images with the same content."""
     findings: list[Finding] = []
-    in_train = {sample.file.sha256 for sample in split_of(samples, "train")}
-    leaked = [sample.name for sample in split_of(samples, "val") if sample.file.sha256 in in_train]
+    in_train = {sample.file.sha256 for sample in samples_in_split(samples, "train")}
+    leaked = [sample.name for sample in samples_in_split(samples, "val") if sample.file.sha256 in in_train]
     if leaked:
-        text = f"{counted(len(leaked), 'image')} of `val` also in `train`: validation looks better than the model is."
+        text = f"{counted(len(leaked), 'image')} of `val` also in `train`. The validation results are too optimistic."
         findings.append(finding("warning", "cross_split_duplicates", text, leaked))
     seen: set[tuple[SplitName | None, str]] = set()
     copies: list[str] = []
@@ -118,29 +121,29 @@ def duplicates(samples: Sequence[Sample]) -> list[Finding]:
             copies.append(sample.name)
         seen.add(key)
     if copies:
-        text = f"{counted(len(copies), 'image')} with the same content as another one of the same split; kept."
+        text = f"{counted(len(copies), 'image')} with the same content as another image of the same split; kept."
         findings.append(finding("warning", "duplicate_images", text, copies))
     return findings
 
 
-def similar_categories(categories: Sequence[str]) -> list[Finding]:
-    """What is said of categories that differ in spelling only."""
+def similar_category_findings(categories: Sequence[str]) -> list[Finding]:
+    """Findings about categories that differ only in spelling."""
     spellings: defaultdict[str, list[str]] = defaultdict(list)
     for category in categories:
         spellings[re.sub(r"[\s_-]+", "", category.casefold())].append(category)
     similar = [category for group in spellings.values() if len(group) > 1 for category in group]
     if not similar:
         return []
-    text = f"Categories that differ in spelling only: {listed(similar)}. If they mean the same, merge them."
+    text = f"Categories that differ only in spelling: {quoted_list(similar)}. If they mean the same, merge them."
     return [finding("warning", "similar_categories", text, count=len(similar))]
 
 
-def listed(categories: Collection[str]) -> str:
-    """The first of `categories`, quoted, and how many more there are."""
+def quoted_list(categories: Collection[str]) -> str:
+    """Lists the first ten `categories` in quotes, and the number of the others."""
     shown = ", ".join(repr(category) for category in list(categories)[:_CATEGORIES_SHOWN])
     more = len(categories) - _CATEGORIES_SHOWN
     return f"{shown} and {more:,} more" if more > 0 else shown
 
 
-def _in_split(sample: Sample, split: SplitName) -> Sample:
+def _in_split(sample: InspectedSample, split: SplitName) -> InspectedSample:
     return replace(sample, labelled=replace(sample.labelled, split=split))

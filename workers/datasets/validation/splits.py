@@ -1,4 +1,4 @@
-"""Which images are set aside for validation, when the archive does not say."""
+"""Chooses the images of the validation split if the archive has none."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from collections.abc import Iterable
 
 
 def choose_validation(images: Iterable[tuple[str, str]], *, fraction: float, seed: int) -> frozenset[tuple[str, str]]:
-    """The part of `images`, pairs of label and content hash, that becomes the validation split.
+    """Returns the part of `images`, pairs of label and content hash, that becomes the validation split.
 
-    `fraction` of every category, rounded half up: at least one image and never the last one. The order is that of a
-    hash over seed and content, so it depends neither on names nor on the archive's order; identical images stay
-    together, and when images are added later most of the others stay where they are.
-    fraction: above 0 and below 1.
+    fraction: the share of every category, above 0 and below 1; rounded half up, at least one image but never all.
+    A hash over seed and content ranks the images. So the choice depends neither on names nor on the order of the
+    archive, identical images stay together, and most images keep their split when others are added later.
     """
     if not 0 < fraction < 1:
-        msg = f"fraction is {fraction}; it is above 0 and below 1"
+        msg = f"fraction is {fraction}, but must be above 0 and below 1"
         raise ValueError(msg)
     contents: defaultdict[str, set[str]] = defaultdict(set)
     for label, sha256 in images:

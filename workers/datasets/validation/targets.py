@@ -1,6 +1,6 @@
-"""From what an archive says of a picture to objects on its upright pixels, and to what is wrong with some of them.
+"""Converts the annotation of an image to objects on the upright image, and notes which of them have problems.
 
-Every box that comes out lies inside the picture and has an area; every mask has the picture's size and is not empty.
+Every resulting box lies inside the image and has an area. Every mask has the size of the image and is not empty.
 """
 
 from __future__ import annotations
@@ -25,22 +25,24 @@ from models.masks.coco_masks import (
 from workers.datasets.dataset import VOID
 from workers.datasets.formats.annotation import AnnotatedObject, Annotation, RunLengths
 from workers.datasets.formats.index_png import BrokenIndexPng, read_index_png
-from workers.datasets.validation.exif_orientation import turned_box, turned_pixels
+from workers.datasets.validation.exif_orientation import box_to_upright, pixels_to_upright
 from workers.datasets.validation.inspection import ImageFacts
 
-MAX_OBJECTS = 5000  # an image: a detector compares each with every anchor, 4 GB for so many
+MAX_OBJECTS = 5000  # per image: a detector compares each object with every anchor, which takes 4 GB for so many
 _MIN_SIDE_PX = 0.5
-_SLACK_PX = 1.0  # tools differ in whether they count pixels from 0 or 1: nothing to speak of
-_DIGITS = 3  # of a box, px: what survives shares with six digits and comes back from an export
+_SLACK_PX = 1.0  # a box this far outside is clipped without a note: some tools count pixels from 0, some from 1
+_DIGITS = 3  # decimal places of a box in px: fractions with six digits keep them, and so does an export
 
 
-Note = Literal["degenerate_boxes", "outside_boxes", "clipped_boxes", "duplicate_boxes", "broken_masks", "empty_masks"]
-TargetProblemCode = Literal["size_mismatch", "too_many_objects", "broken_mask_file"]
+ObjectNoteCode = Literal[
+    "degenerate_boxes", "outside_boxes", "clipped_boxes", "duplicate_boxes", "broken_masks", "empty_masks"
+]
+AnnotationProblemCode = Literal["size_mismatch", "too_many_objects", "broken_mask_file"]
 
 
 @dataclass(frozen=True, slots=True)
 class TargetObject:
-    """An object as it will be kept. Equal ones are the same object drawn twice."""
+    """An object as the dataset stores it. Two equal ones are the same object, annotated twice."""
 
     label: str
     box: Box
@@ -50,96 +52,98 @@ class TargetObject:
 
 
 @dataclass(kw_only=True, slots=True)
-class Targets:
-    """The objects of a picture, and where the odd ones stood."""
+class ImageTargets:
+    """The objects of an image, and notes about objects with problems."""
 
     objects: tuple[TargetObject, ...] = ()
-    notes: defaultdict[Note, list[str]] = field(default_factory=lambda: defaultdict(list))
+    notes: defaultdict[ObjectNoteCode, list[str]] = field(default_factory=lambda: defaultdict(list))  # code -> places
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TargetProblem:
-    """Why a picture cannot be used with what is said of it."""
+class AnnotationProblem:
+    """The reason why an image cannot be used with its annotation."""
 
-    code: TargetProblemCode
+    code: AnnotationProblemCode
     reason: str
 
 
-class _Unusable(Exception):
-    def __init__(self, note: Note) -> None:
+class _UnusableObject(Exception):
+    """An object that is left out; `note` is the reason."""
+
+    def __init__(self, note: ObjectNoteCode) -> None:
         super().__init__(note)
-        self.note: Note = note
+        self.note: ObjectNoteCode = note
 
 
-def targets_of(annotation: Annotation, facts: ImageFacts) -> Targets | TargetProblem:
-    """The objects on a picture.
+def convert_annotation(annotation: Annotation, facts: ImageFacts) -> ImageTargets | AnnotationProblem:
+    """Converts the annotation of an image.
 
-    An annotation made on the stored pixels of a turned picture, which its size gives away, is turned with it.
+    If the size of the annotation is that of the stored pixels of a turned image, the annotation is turned, too.
     """
     if annotation.mask is not None:
-        return _targets_of_instances(annotation, facts)
+        return _convert_instance_mask(annotation, facts)
     if len(annotation.objects) > MAX_OBJECTS:
         return _too_many(len(annotation.objects))
-    orientation = written_orientation(annotation.size, facts)
+    orientation = annotation_orientation(annotation.size, facts)
     if orientation is None:
         return size_mismatch(annotation.size, facts)
-    frame = _Frame(
+    frame = _AnnotationFrame(
         size=annotation.size or (facts.width, facts.height),
         upright=(facts.width, facts.height),
         orientation=orientation,
         is_relative=annotation.is_relative,
     )
-    targets = Targets()
+    targets = ImageTargets()
     kept: dict[TargetObject, None] = {}
-    for written in annotation.objects:
+    for annotated in annotation.objects:
         try:
-            target = frame.target(written, targets)
-        except _Unusable as error:
-            targets.notes[error.note].append(written.where)
+            target = frame.convert(annotated, targets)
+        except _UnusableObject as error:
+            targets.notes[error.note].append(annotated.where)
         else:
             if target in kept:
-                targets.notes["duplicate_boxes"].append(written.where)
+                targets.notes["duplicate_boxes"].append(annotated.where)
             kept[target] = None
     targets.objects = tuple(kept)
     return targets
 
 
-def written_orientation(size: tuple[int, int] | None, facts: ImageFacts) -> int | None:
-    """How an annotation of that size is to be turned to be upright; None if it is of another picture."""
+def annotation_orientation(size: tuple[int, int] | None, facts: ImageFacts) -> int | None:
+    """Returns the EXIF orientation that turns an annotation of `size` upright, or None if it fits another image."""
     if size is None or size == (facts.width, facts.height):
         return 1
     is_stored = facts.orientation >= 5 and size == (facts.height, facts.width)
     return facts.orientation if is_stored else None
 
 
-def size_mismatch(size: tuple[int, int] | None, facts: ImageFacts) -> TargetProblem:
-    """What is said of an annotation for a picture of another size."""
+def size_mismatch(size: tuple[int, int] | None, facts: ImageFacts) -> AnnotationProblem:
+    """Returns the problem of an annotation for an image of another size."""
     assert size is not None
-    reason = f"The picture has {facts.width} x {facts.height} pixels, its annotation says {size[0]} x {size[1]}."
-    return TargetProblem(code="size_mismatch", reason=reason)
+    reason = f"The image has {facts.width} x {facts.height} pixels, but its annotation has {size[0]} x {size[1]}."
+    return AnnotationProblem(code="size_mismatch", reason=reason)
 
 
-def _too_many(count: int) -> TargetProblem:
-    return TargetProblem(code="too_many_objects", reason=f"It has {count:,} objects.")
+def _too_many(count: int) -> AnnotationProblem:
+    return AnnotationProblem(code="too_many_objects", reason=f"It has {count:,} objects; at most {MAX_OBJECTS:,}.")
 
 
-def _targets_of_instances(annotation: Annotation, facts: ImageFacts) -> Targets | TargetProblem:
+def _convert_instance_mask(annotation: Annotation, facts: ImageFacts) -> ImageTargets | AnnotationProblem:
     assert annotation.mask is not None
     try:
         indices = read_index_png(annotation.mask.path.read_bytes())
     except BrokenIndexPng as error:
-        return TargetProblem(code="broken_mask_file", reason=f"{annotation.mask.name}: {error}.")
+        return AnnotationProblem(code="broken_mask_file", reason=f"{annotation.mask.name}: {error}.")
     size = (indices.shape[1], indices.shape[0])
-    orientation = written_orientation(size, facts)
+    orientation = annotation_orientation(size, facts)
     if orientation is None:
         return size_mismatch(size, facts)
     count = len(np.unique(indices))
     if count > MAX_OBJECTS + 1:
         return _too_many(count - 1)
-    masks = encode_instances(turned_pixels(indices, orientation))
+    masks = encode_instances(pixels_to_upright(indices, orientation))
     if VOID in masks and max(masks) == VOID and 0 < len(masks) - 1 < VOID - 1:
-        del masks[VOID]  # VOC's rims: 255 where objects are not numbered up to it
-    return Targets(objects=tuple(_instances(masks, annotation, facts)))
+        del masks[VOID]  # VOC draws borders with 255; it is an instance only if the numbers really go up to 255
+    return ImageTargets(objects=tuple(_instances(masks, annotation, facts)))
 
 
 def _instances(masks: Mapping[int, str], annotation: Annotation, facts: ImageFacts) -> Iterator[TargetObject]:
@@ -152,68 +156,70 @@ def _instances(masks: Mapping[int, str], annotation: Annotation, facts: ImageFac
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Frame:
-    """The pixels that an annotation was made on, and how they lie in the upright picture."""
+class _AnnotationFrame:
+    """The coordinates of an annotation, and how to convert them to the upright image."""
 
-    size: tuple[int, int]  # width, height
-    upright: tuple[int, int]
-    orientation: int
-    is_relative: bool
+    size: tuple[int, int]  # width and height of the image that was annotated
+    upright: tuple[int, int]  # width and height of the upright image
+    orientation: int  # EXIF orientation that turns the first into the second
+    is_relative: bool  # True: coordinates are fractions of `size`; False: pixels
 
-    def target(self, written: AnnotatedObject, targets: Targets) -> TargetObject:
-        """The object upright, its box cut at the picture's edges. Raises _Unusable."""
-        mask = self._mask(written)
-        box = self._clipped(self._box(written, mask), written.where, targets)
+    def convert(self, annotated: AnnotatedObject, targets: ImageTargets) -> TargetObject:
+        """Returns the object on the upright image, with its box clipped to it. Raises _UnusableObject."""
+        mask = self._mask(annotated)
+        box = self._clipped(self._box(annotated, mask), annotated.where, targets)
         if self.orientation != 1:
             width, height = self.upright
-            box = turned_box(box, self.orientation, width=width, height=height)
+            box = box_to_upright(box, self.orientation, width=width, height=height)
             if mask is not None:
-                mask = encode_mask(turned_pixels(decode_mask(mask, self.size[1], self.size[0]), self.orientation))
+                mask = encode_mask(pixels_to_upright(decode_mask(mask, self.size[1], self.size[0]), self.orientation))
         x_min, y_min, x_max, y_max = (round(value, _DIGITS) for value in box)
-        return TargetObject(written.label, (x_min, y_min, x_max, y_max), mask, written.is_crowd, written.is_difficult)
+        return TargetObject(
+            annotated.label, (x_min, y_min, x_max, y_max), mask, annotated.is_crowd, annotated.is_difficult
+        )
 
-    def _mask(self, written: AnnotatedObject) -> str | None:
+    def _mask(self, annotated: AnnotatedObject) -> str | None:
         width, height = self.size
-        if written.outline is None:
+        if annotated.outline is None:
             return None
-        if isinstance(written.outline, RunLengths):
-            if (written.outline.width, written.outline.height) != self.size:
-                raise _Unusable("broken_masks")
+        if isinstance(annotated.outline, RunLengths):
+            if (annotated.outline.width, annotated.outline.height) != self.size:
+                raise _UnusableObject("broken_masks")
             try:
-                mask = checked_counts(written.outline.counts, height, width)
+                mask = checked_counts(annotated.outline.counts, height, width)
             except BrokenMask as error:
-                raise _Unusable("broken_masks") from error
+                raise _UnusableObject("broken_masks") from error
         else:
             scale = np.array([width, height] if self.is_relative else [1, 1], dtype=np.float64)
-            polygons = [(np.reshape(polygon, (-1, 2)) * scale).ravel() for polygon in written.outline]
+            polygons = [(np.reshape(polygon, (-1, 2)) * scale).ravel() for polygon in annotated.outline]
             try:
                 mask = mask_of_polygons([polygon.tolist() for polygon in polygons], height, width)
             except BrokenMask as error:
-                raise _Unusable("broken_masks") from error
+                raise _UnusableObject("broken_masks") from error
         if box_of_mask(mask, height, width) is None:
-            raise _Unusable("empty_masks")
+            raise _UnusableObject("empty_masks")
         return mask
 
-    def _box(self, written: AnnotatedObject, mask: str | None) -> Box:
-        if written.box is None:
+    def _box(self, annotated: AnnotatedObject, mask: str | None) -> Box:
+        if annotated.box is None:
             assert mask is not None
             box = box_of_mask(mask, self.size[1], self.size[0])
             assert box is not None
             return box
         if not self.is_relative:
-            return written.box
+            return annotated.box
         width, height = self.size
-        x_min, y_min, x_max, y_max = written.box
+        x_min, y_min, x_max, y_max = annotated.box
         return x_min * width, y_min * height, x_max * width, y_max * height
 
-    def _clipped(self, box: Box, where: str, targets: Targets) -> Box:
+    def _clipped(self, box: Box, where: str, targets: ImageTargets) -> Box:
         x_min, y_min, x_max, y_max = box
         if min(x_max - x_min, y_max - y_min) < _MIN_SIDE_PX:
-            raise _Unusable("degenerate_boxes")
+            raise _UnusableObject("degenerate_boxes")
         width, height = self.size
         inside = (max(x_min, 0.0), max(y_min, 0.0), min(x_max, float(width)), min(y_max, float(height)))
         if min(inside[2] - inside[0], inside[3] - inside[1]) < _MIN_SIDE_PX:
-            raise _Unusable("outside_boxes")
+            raise _UnusableObject("outside_boxes")
         if max(abs(before - after) for before, after in zip(box, inside, strict=True)) > _SLACK_PX:
             targets.notes["clipped_boxes"].append(where)
         return inside

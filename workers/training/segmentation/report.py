@@ -6,7 +6,7 @@ import json
 
 from models.drawing.contact_sheet import Tile, contact_sheet, to_picture
 from models.store.storage import replace_file
-from workers.datasets.output.target_drawing import draw_label_map, fitted, legend
+from workers.datasets.output.target_drawing import draw_label_map, legend, resize_longer_side
 from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.confusion import draw_confusion
@@ -66,7 +66,7 @@ def _gallery(evaluation: SegmentationEvaluation, ground: Ground) -> bytes:
     tiles = []
     for index in sorted(evaluation.worst, key=lambda number: (evaluation.accuracies[number], number)):
         image = ground.val_images[index]
-        picture = fitted(to_picture(read_image(ground.root, image)), _TILE_PX)
+        picture = resize_longer_side(to_picture(read_image(ground.root, image)), _TILE_PX)
         truth = read_label_map(ground.root, image).numpy()
         accuracy = f"{evaluation.accuracies[index]:.1%} of the pixels right"
         for labels, words in ((truth, "truth"), (evaluation.worst[index].numpy(), "prediction")):
