@@ -13,12 +13,12 @@ ENV UV_COMPILE_BYTECODE=1 \
     VIRTUAL_ENV=/opt/venv
 RUN python3 -m pip install --no-cache-dir --root-user-action=ignore uv==${UV_VERSION} \
     && uv venv ${VIRTUAL_ENV}
-# Nothing of the code is here yet, so a change of the code leaves these gigabytes alone. Of the extras those of OpenVINO:
-# the tools of development, the demo's data and the embedded Redis have no use in a container.
+# Nothing of the code is here yet, so a change of the code leaves these gigabytes alone. Of the extras only int8:
+# a container has no use for development tools, the demo's data and the embedded Redis.
 COPY pyproject.toml constraints.txt /src/
 RUN --mount=type=cache,target=/var/cache/uv \
     uv pip install ${TORCH_BACKEND:+--torch-backend "${TORCH_BACKEND}"} \
-        --constraint /src/constraints.txt --requirements /src/pyproject.toml --extra openvino --extra int8
+        --constraint /src/constraints.txt --requirements /src/pyproject.toml --extra int8
 
 FROM dependencies AS package
 COPY README.md LICENSE /src/

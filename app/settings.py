@@ -88,7 +88,7 @@ class ApiSettings(WorkerSettings):
     preload: CommaSeparated = Field(
         (), description="Model references to load at start, separated by commas: `ants-bees,resnet50`. Empty is none."
     )
-    backend: Literal["auto", "eager", "aot_inductor", "openvino", "cuda_graphs"] = Field(
+    backend: Literal["auto", "eager", "openvino", "cuda_graphs"] = Field(
         "auto",
         description="How models run; `auto` builds what there is in the background, and takes the fastest that answers "
         "as eager PyTorch does.",

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.backends`: eager float32, AOTInductor, OpenVINO and its int8, side by side in one process.
+"""`python -m benchmarks.backends`: eager float32, OpenVINO and its int8, side by side in one process.
 
 For each architecture, with random weights: ms an image at batches of 1, 4 and 8, medians of rounds in turn, as
 wall clock and as processor time (on a machine that does other things too, only the second says something); then what
-two threads get at once, and how long another thread is kept waiting: of AOTInductor also by torch's own loader.
+two threads get at once, and how long another thread is kept waiting.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ import torch
 from torch import Tensor
 
 from models.architectures.catalog import build, get_architecture
-from models.backends.aot_inductor import AotInductor
 from models.backends.backend import Backend, Precision
-from models.backends.compiler import Compiler, export, parts_of
+from models.backends.compiler import Compiler
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph
 from models.backends.machine import best_precision
@@ -65,7 +64,7 @@ def _measure(name: str, directory: Path, rounds: int, precision: Precision) -> N
     eager = EagerBackend(ClassificationGraph(module, preset), "cpu")
     views = natural_views(preset, max(BATCHES))
     backends: dict[str, Backend] = {"eager": eager}
-    for compiler in (OpenVino(), OpenVinoInt8(), AotInductor()):
+    for compiler in (OpenVino(), OpenVinoInt8()):
         own = precision if precision in compiler.precisions else "int8"
         key = f"{compiler.name} {own}"
         reason = compiler.why_not(_CPU)
@@ -81,8 +80,6 @@ def _measure(name: str, directory: Path, rounds: int, precision: Precision) -> N
     times = {size: _times(runs, torch.stack(views[:size]), rounds) for size in BATCHES}
     for key in runs:
         print(f"| {key} | " + " | ".join(" | ".join(f"{ms:.1f}" for ms in times[size][key]) for size in BATCHES) + " |")
-    if f"aot_inductor {precision}" in backends:
-        runs["aot_inductor, torch's loader"] = _with_torchs_loader(eager, directory, precision)
     batch = torch.stack(views[:4])
     print(f"\n| {name}, batches of 4 | 1 thread | 2 threads | another thread waits at most |\n|---|---|---|---|")
     for key, run in runs.items():
@@ -100,18 +97,6 @@ def _built(compiler: Compiler, eager: EagerBackend, directory: Path, precision: 
     compiler.build(eager, size, directory, precision=precision, examples=examples)
     print(f"built with {compiler.name} in {precision} in {time.monotonic() - began:.0f} s", flush=True)
     return compiler.load(eager, size, directory, precision=precision)
-
-
-def _with_torchs_loader(eager: EagerBackend, directory: Path, precision: Precision) -> Run:
-    """The package as torch's documentation loads it, with as many runners as we have."""
-    import torch._inductor as inductor
-
-    assert isinstance(eager.graph, ClassificationGraph)
-    (part,) = parts_of(eager, ViewSize.of(eager.graph.preset))
-    program = export(part, precision, _CPU)
-    package = inductor.aoti_compile_and_package(program, package_path=str(directory / "torch.pt2"))
-    loaded: Run = inductor.aoti_load_package(package, num_runners=2)
-    return loaded
 
 
 def _times(runs: dict[str, Run], batch: Tensor, rounds: int) -> dict[str, tuple[float, float]]:

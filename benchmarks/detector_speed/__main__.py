@@ -24,7 +24,7 @@ _DETECTORS: Final = [
     "fasterrcnn_mobilenet_v3_large_320_fpn",
     "fasterrcnn_resnet50_fpn",
 ]
-_COMPILERS: Final = ["openvino", "openvino_int8", "aot_inductor"]
+_COMPILERS: Final = ["openvino", "openvino_int8"]
 _BASE: Final = "torchvision eager"
 _ENDS_WITHIN_S = 20.0
 _SERVED: Final = {"OMP_WAIT_POLICY": "PASSIVE"}  # as app/cli/serve.py sets it

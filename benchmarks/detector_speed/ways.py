@@ -20,7 +20,6 @@ from torch import Tensor
 
 from models.architectures.architecture import Architecture
 from models.architectures.catalog import build, get_architecture
-from models.backends.aot_inductor import AotInductor
 from models.backends.backend import Precision
 from models.backends.compiler import CompiledBackend, Compiler
 from models.backends.detection.parts import Network
@@ -37,7 +36,6 @@ _SIDES = (480, 640)  # px, of the pictures
 _COMPILERS: dict[str, Compiler] = {
     "openvino": OpenVino(),
     "openvino_int8": OpenVinoInt8(),
-    "aot_inductor": AotInductor(),
 }
 _EXAMPLES = 8  # made-up pictures do for measuring int8
 _CPU = torch.device("cpu")

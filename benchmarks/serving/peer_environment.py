@@ -22,7 +22,6 @@ QUIET: Final[dict[str, str]] = {
     "DO_NOT_TRACK": "1",
     "OTEL_SDK_DISABLED": "true",
 }
-_PHONES_HOME = "openvino-telemetry"  # OpenVINO does without it
 
 
 def make_peer_environment(directory: Path) -> Path:
@@ -42,7 +41,6 @@ def make_peer_environment(directory: Path) -> Path:
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(directory)], check=True)
     install = [uv, "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt"), *requirements]
     subprocess.run(install, env=env, check=True)
-    subprocess.run([uv, "pip", "uninstall", "--quiet", _PHONES_HOME], env=env, check=True)
     own = Path(sysconfig.get_path("purelib", vars={"base": str(directory), "platbase": str(directory)}))
     (own / "fovea.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
     return python

@@ -9,7 +9,6 @@ from typing import Final, Literal
 
 import torch
 
-from models.backends.aot_inductor import AotInductor
 from models.backends.backend import Backend, BackendName, Precision
 from models.backends.compiler import Compiler
 from models.backends.cuda_graphs import CudaGraphs
@@ -32,10 +31,9 @@ COMPILERS: Final[tuple[Compiler, ...]] = (  # the quickest to build first
     CudaGraphs(),
     OpenVino(),
     OpenVinoInt8(),
-    AotInductor(),
 )
 
-BackendChoice = Literal["auto", "eager", "aot_inductor", "openvino", "cuda_graphs"]
+BackendChoice = Literal["auto", "eager", "openvino", "cuda_graphs"]
 PrecisionChoice = Literal["auto", "float32"]  # of a request
 PrecisionPolicy = Literal["auto", "float32", "int8"]  # of an operator
 

@@ -16,9 +16,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 from pydantic import ValidationError
 
+from models.backends.names import BackendName
 from models.backends.report import ExportIdentity, ExportReport
 from models.errors import BackendUnavailable
 from models.store.storage import sync_directory, sync_tree
@@ -27,6 +29,7 @@ from models.store.temporary_directories import remove_abandoned_directories, tem
 log = logging.getLogger(__name__)
 
 REPORT_FILE = "report.json"
+_BACKENDS = get_args(BackendName)
 
 
 class Exports:
@@ -37,9 +40,12 @@ class Exports:
         self.root = root
 
     def reports(self) -> list[ExportReport]:
-        """Of all attempts, those for other machines too, the newest first; what cannot be read is left out."""
-        names = sorted(self.root.iterdir()) if self.root.is_dir() else []
-        found = [self._read(path) for path in names if not path.name.startswith(".")]
+        """All attempts, those for other machines too, the newest first.
+
+        Leaves out reports that cannot be read, and backends that another version of Fovea had.
+        """
+        paths = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        found = [self._read(path) for path in paths if path.name.partition("-")[0] in _BACKENDS]
         return sorted((report for report in found if report), key=lambda report: report.created_at, reverse=True)
 
     def find(self, identity: ExportIdentity) -> ExportReport | None:

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Literal
 
-BackendName = Literal["eager", "aot_inductor", "openvino", "cuda_graphs"]
+BackendName = Literal["eager", "openvino", "cuda_graphs"]
 Precision = Literal["float32", "bfloat16", "int8"]

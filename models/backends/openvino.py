@@ -1,8 +1,9 @@
-"""Intel's inference runtime, for x86 and Arm processors: the extra `fovea[openvino]` (Apache-2.0).
+"""Intel's inference runtime for x86-64 and Arm processors (Apache-2.0).
 
-Its Python package reports to its maker as soon as it is imported, by the distribution `openvino-telemetry`, unless that
-is not there: then it works with a stub of its own. `import_openvino` keeps it away. Networks are stored in OpenVINO's
-own format and compiled when they are loaded, which takes a fraction of a second.
+Fovea depends on it on Linux; on other systems `pip install openvino` adds it. Its Python package reports to its maker
+as soon as it is imported, through the distribution `openvino-telemetry`. Where that distribution is missing, OpenVINO
+uses a stub instead, so `import_openvino` makes it look missing. Networks are stored in OpenVINO's own format. They are
+compiled when they are loaded, in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class OpenVino:
         if device.type != "cpu":
             return f"here OpenVINO serves CPUs, not {device.type}"
         if importlib.util.find_spec("openvino") is None:
-            return "OpenVINO is not installed: pip install 'fovea[openvino]'"
+            return "OpenVINO is not installed: pip install openvino"
         return None
 
     def build(
@@ -145,7 +146,7 @@ def import_openvino() -> ModuleType:
         import openvino
     except ImportError as error:
         raise BackendUnavailable(
-            "OpenVINO is not installed.", hint="pip install 'fovea[openvino]', or FOVEA_BACKEND=auto."
+            "OpenVINO is not installed.", hint="Run `pip install openvino`, or set FOVEA_BACKEND=auto."
         ) from error
     module: ModuleType = openvino
     return module

@@ -169,7 +169,7 @@ def test_dependencies_are_installed_before_any_code_is_copied(dockerfile: Instru
     copied = [rest.split()[:-1] for name, rest in dockerfile[:installed] if name == "COPY"]
     assert copied == [["pyproject.toml", "constraints.txt"]]
     assert "--constraint /src/constraints.txt" in dockerfile[installed][1]
-    assert re.findall(r"--extra (\S+)", dockerfile[installed][1]) == ["openvino", "int8"]
+    assert re.findall(r"--extra (\S+)", dockerfile[installed][1]) == ["int8"]
 
 
 def test_commands_need_no_shell_and_no_curl(dockerfile: Instructions) -> None:

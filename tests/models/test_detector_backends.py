@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 
 from models.architectures.catalog import build as build_architecture
-from models.backends.aot_inductor import AotInductorNetwork, build_part
 from models.backends.building import Pictures, build
 from models.backends.choosing import Candidate, Policy, choose, identify
-from models.backends.compiler import CompiledBackend, Compiler, parts_of
+from models.backends.compiler import CompiledBackend, Compiler
 from models.backends.detection.agreement import (
     average_precision,
     check_detectors,
@@ -40,7 +39,6 @@ from models.backends.views import ViewSize
 from models.errors import BackendRefused
 from models.manifest import ScalePreset
 from tests.models.detecting import assert_same_detections, smooth_pictures, that_detects
-from tests.models.test_backends import needs_compiler, needs_openvino
 from tests.models.test_yolo import rectangles
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # on pictures this small a second one only waits
@@ -95,7 +93,6 @@ def assert_finds_the_same_on_pictures_of_several_sizes(backend: CompiledBackend,
         assert min(len(one["boxes"]) for one in expected) >= 5
 
 
-@needs_openvino
 def test_two_stage_detector_is_compiled_once_for_pictures_of_any_size(mask_networks: Path) -> None:
     eager = detector("maskrcnn_fpn")
     backend = loaded(eager, mask_networks)
@@ -104,7 +101,6 @@ def test_two_stage_detector_is_compiled_once_for_pictures_of_any_size(mask_netwo
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how much memory a process has is asked of Linux")
-@needs_openvino
 def test_networks_keep_no_memory_for_the_sizes_that_pictures_had(mask_networks: Path) -> None:
     network = loaded(detector("maskrcnn_fpn"), mask_networks).networks["network"]
     sizes = list(product(range(288, 32, -32), repeat=2))  # the largest first
@@ -125,13 +121,11 @@ def resident_bytes() -> int:
     return int(resident_pages) * mmap.PAGESIZE
 
 
-@needs_openvino
 def test_one_stage_detector_is_compiled_once_for_pictures_of_any_size(tmp_path: Path) -> None:
     eager = detector("yolo")
     assert_finds_the_same_on_pictures_of_several_sizes(compiled(OpenVino(), eager, PRESET, tmp_path), eager)
 
 
-@needs_openvino
 def test_picture_without_a_region_goes_through_compiled_networks(mask_networks: Path) -> None:
     eager = detector("maskrcnn_fpn")
     module: Any = eager.graph.module
@@ -143,7 +137,6 @@ def test_picture_without_a_region_goes_through_compiled_networks(mask_networks: 
         assert one["masks"].shape == (0, 1, 96, 128)
 
 
-@needs_openvino
 def test_networks_that_were_compiled_are_not_kept_eagerly_too(mask_networks: Path) -> None:
     eager = detector("maskrcnn_fpn")
     assert loaded(eager, mask_networks).size_bytes == pytest.approx(eager.size_bytes, rel=0.05)
@@ -151,7 +144,6 @@ def test_networks_that_were_compiled_are_not_kept_eagerly_too(mask_networks: Pat
     assert {tensor.device.type for tensor in around.module.parameters()} == {"meta"}
 
 
-@needs_openvino
 def test_detector_of_one_size_is_compiled_with_its_pixels(tmp_path: Path) -> None:
     preset = ScalePreset(shorter_px=320, longer_px=320, keeps_aspect=False)
     eager = detector("ssdlite320_mobilenet_v3_large", preset=preset)
@@ -164,20 +156,6 @@ def test_detector_of_one_size_is_compiled_with_its_pixels(tmp_path: Path) -> Non
         backend.run(smooth_pictures(1, 300, 320))
 
 
-@needs_compiler
-def test_aot_inductor_runs_a_detectors_network_on_any_number_of_regions(tmp_path: Path) -> None:
-    eager = detector("fasterrcnn_fpn")
-    assert eager.graph.split is not None
-    head = next(part for part in parts_of(eager, ViewSize.of(PRESET)) if part.name == "box_head")
-    build_part(head, tmp_path, precision="float32", device=CPU)
-    network = AotInductorNetwork(tmp_path, "box_head", device=CPU)
-    for regions in (1, 2, 37):
-        rows = torch.rand(regions, *head.example.shape[1:])
-        for mine, its in zip(network(rows), head.module(rows), strict=True):
-            torch.testing.assert_close(mine, its, atol=1e-5, rtol=1e-4)
-
-
-@needs_openvino
 def test_detector_is_built_verified_on_its_objects_and_chosen(tmp_path: Path) -> None:
     eager = trained_detector()
     exports = Exports(tmp_path / "exports")

@@ -19,7 +19,6 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
-from models.backends.aot_inductor import AotInductor
 from models.backends.compiler import Compiler
 from models.backends.eager import EagerBackend
 from models.backends.openvino import OpenVino
@@ -27,22 +26,15 @@ from models.backends.views import ViewSize
 from models.manifest import ScalePreset
 from models.predictors.detection import DetectionSelection, Detector
 from tests.models.detecting import assert_same_detections, smooth_pictures, that_detects
-from tests.models.test_backends import needs_compiler, needs_openvino
 
 PRESET = ScalePreset(shorter_px=32, longer_px=160)
 SIZES = ((1, 1), (1, 400), (400, 1), (5, 400), (400, 5), (20, 20), (60, 400))  # height and width, px
 CHANNELS = 16
 
 
-@needs_openvino
 @pytest.mark.parametrize("network", ["retinanet", "fasterrcnn"])
 def test_openvino_finds_the_same_as_eager_on_thin_and_small_pictures(network: str, tmp_path: Path) -> None:
     assert_finds_the_same(OpenVino(), network, tmp_path)
-
-
-@needs_compiler
-def test_aot_inductor_finds_the_same_as_eager_on_thin_and_small_pictures(tmp_path: Path) -> None:
-    assert_finds_the_same(AotInductor(), "retinanet", tmp_path)
 
 
 def assert_finds_the_same(compiler: Compiler, network: str, directory: Path) -> None:

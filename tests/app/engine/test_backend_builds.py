@@ -401,9 +401,6 @@ def test_model_deleted_while_it_is_built_is_no_error(home: Path, caplog: pytest.
     with_server(work, home, "right")
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed: pip install 'fovea[openvino]'"
-)
 def test_version_shows_what_was_built_from_it_with_real_pictures(shades: RunningApi, one_thread: None) -> None:
     """The real builder, on the pictures that the model says it learned from."""
     registry, home = shades.services.registry, shades.home
@@ -423,7 +420,6 @@ def test_version_shows_what_was_built_from_it_with_real_pictures(shades: Running
     assert version.manifest.dataset == DatasetReference.model_validate(answer["manifest"]["dataset"])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
 def test_real_server_builds_and_swaps_beside_its_requests(start_api: StartApi) -> None:
     """With the server's own event loop, which is uvloop's and starts processes in its own way."""
     api = start_api(backend="openvino")
