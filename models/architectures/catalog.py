@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,18 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from models.architectures import torchvision_classification, torchvision_detection, torchvision_segmentation
-from models.architectures.architecture import Architecture
-from models.architectures.fast_rcnn import NAME as FAST_RCNN
-from models.architectures.fast_rcnn import fast_rcnn
-from models.architectures.garment_classifier import NAME as GARMENT_CLASSIFIER
-from models.architectures.garment_classifier import garment_classifier
-from models.architectures.rcnn import NAME as RCNN
-from models.architectures.rcnn import rcnn
-from models.architectures.segnet import NAME as SEGNET
-from models.architectures.segnet import segnet
-from models.architectures.yolo import NAME as YOLO
-from models.architectures.yolo import yolo
+from models import architectures
+from models.architectures.architecture import REGISTERED, Architecture, Description, NetworkRequest
 from models.errors import UnknownArchitecture
 from models.manifest import Task
 
@@ -33,7 +25,7 @@ NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
-    """A module that holds parameters itself, or has no parts."""
+    """A module that holds parameters of its own, or that has no submodules."""
 
     name: str
     type: str
@@ -41,16 +33,16 @@ class Layer:
 
 
 def names(task: Task | None = None) -> list[str]:
-    """Catalogue names, sorted; those that can do `task`. Builds nothing."""
-    return sorted(name for of_task, entries in _by_task().items() if task in (None, of_task) for name in entries)
+    """Catalogue names, sorted; with `task`, only those that can do it. Builds nothing."""
+    return sorted(name for of_task, described in _registered().items() if task in (None, of_task) for name in described)
 
 
 def get_architecture(name: str) -> Architecture:
-    """What the catalogue knows of `name`. Builds nothing.
+    """What the catalogue knows about `name`. Builds nothing.
 
     Raises UnknownArchitecture.
     """
-    describe = next((entries[name] for entries in _by_task().values() if name in entries), None)
+    describe = next((described[name] for described in _registered().values() if name in described), None)
     if describe is None:
         shown = name if len(name) <= 64 else name[:64] + "…"
         raise UnknownArchitecture(f"There is no architecture {shown!r}.", hint=_hint(name, names()))
@@ -58,24 +50,11 @@ def get_architecture(name: str) -> Architecture:
 
 
 @cache
-def _by_task() -> Mapping[Task, Mapping[str, Callable[[str], Architecture]]]:
-    """What describes each name, by the task it is listed under."""
-    return {
-        "classification": {
-            **dict.fromkeys(torchvision_classification.names(), torchvision_classification.torchvision_classification),
-            GARMENT_CLASSIFIER: lambda _: garment_classifier(),
-        },
-        "detection": {
-            **dict.fromkeys(torchvision_detection.names(), torchvision_detection.torchvision_detection),
-            FAST_RCNN: lambda _: fast_rcnn(),
-            RCNN: lambda _: rcnn(),
-            YOLO: lambda _: yolo(),
-        },
-        "segmentation": {
-            **dict.fromkeys(torchvision_segmentation.names(), torchvision_segmentation.torchvision_segmentation),
-            SEGNET: lambda _: segnet(),
-        },
-    }
+def _registered() -> Mapping[Task, Mapping[str, Description]]:
+    """What `register` has collected, after importing every file of this package."""
+    for module in pkgutil.iter_modules(architectures.__path__, architectures.__name__ + "."):
+        importlib.import_module(module.name)
+    return REGISTERED
 
 
 def _hint(name: str, known: list[str]) -> str:
@@ -91,23 +70,27 @@ def build(
     auxiliary: bool = True,
     options: Mapping[str, str] = NO_OPTIONS,
 ) -> nn.Module:
-    """`name` with fresh random weights, in training mode, on the CPU, for images of that side (None: its preset's).
+    """The network `name` with fresh random weights, in training mode, on the CPU.
 
-    num_categories: of a detector those of objects; the background, where it needs one, is added.
-    Classification logits are [B, num_categories]; with `auxiliary`, GoogLeNet and Inception v3 (from 299 px) add those
-    of auxiliary heads in training mode, see `split_outputs`; segmentation networks add `aux` to their dict.
-    Detectors have torchvision's interface: images and targets in, losses or detections out.
-    The weights come from torch's global generator.
-    options: those left out have their defaults. Raises UnknownArchitecture, UnsupportedPreset, UnsupportedOption.
+    num_categories: for detectors, the categories of objects; a background is added where the network needs one.
+    image_size_px: side of the images it takes; None: its preset's.
+    auxiliary: build the heads that only training uses. GoogLeNet and Inception v3 (from 299 px) return their logits in
+    training mode, see `split_outputs`; segmentation networks return them as `aux`.
+    options: options left out have their defaults.
+    Classification logits are [B, num_categories]. Detectors have torchvision's interface: images and targets in,
+    losses or detections out. The weights are drawn from torch's global generator.
+    Raises UnknownArchitecture, UnsupportedPreset, UnsupportedOption.
     """
     architecture = get_architecture(name)
     size_px = architecture.preset.image_size_px if image_size_px is None else image_size_px
     architecture.check_size(size_px)
     return architecture.builder(
-        num_categories=num_categories,
-        image_size_px=size_px,
-        auxiliary=auxiliary,
-        options=architecture.complete_options(options),
+        NetworkRequest(
+            num_categories=num_categories,
+            image_size_px=size_px,
+            auxiliary=auxiliary,
+            options=architecture.complete_options(options),
+        )
     )
 
 
@@ -119,7 +102,7 @@ def build_empty(
     auxiliary: bool = False,
     options: Mapping[str, str] = NO_OPTIONS,
 ) -> nn.Module:
-    """`name` with parameters on the meta device: shapes without memory or time, to load a state_dict into."""
+    """The network `name` with parameters on the meta device: they take no memory, and a state_dict replaces them."""
     with _EmptyWeights():
         return build(
             name, num_categories=num_categories, image_size_px=image_size_px, auxiliary=auxiliary, options=options
@@ -127,7 +110,7 @@ def build_empty(
 
 
 def head_parameter_names(name: str, options: Mapping[str, str] = NO_OPTIONS) -> frozenset[str]:
-    """State_dict keys of the last layer: those whose shape depends on the number of categories."""
+    """State_dict keys of the last layer: the parameters whose shape depends on the number of categories."""
     two, three = (build_empty(name, num_categories=count, options=options).state_dict() for count in (2, 3))
     return frozenset(key for key, tensor in two.items() if tensor.shape != three[key].shape)
 
@@ -151,10 +134,10 @@ _OF_EACH_NUMBER: Final = {Tensor.mul, Tensor.__mul__, Tensor.__rmul__, torch.mul
 
 
 class _EmptyWeights(TorchFunctionMode):
-    """Makes parameters on the meta device, neither draws numbers for them nor computes with them.
+    """Creates parameters on the meta device, and skips drawing random numbers for them and computing with them.
 
-    `torch.device("meta")` makes them there too, but RegNet computes widths with tensors. On that device PyTorch works
-    results out in Python, by half of its compiler, were it 10 times ones.
+    `torch.device("meta")` would also create them there. But RegNet computes its widths with tensors, and on the meta
+    device even `10 * torch.ones(3)` is evaluated by torch._dynamo, which this avoids importing.
     """
 
     def __torch_function__(

@@ -1,9 +1,9 @@
-"""Fast R-CNN (Girshick 2015): one pass of the CNN an image, whose map all proposals share.
+"""Fast R-CNN (Girshick 2015): one pass of the CNN per image; all proposals share its feature map.
 
-RoI pooling takes a grid of fixed size out of the map under each proposal, whatever its size; two layers later a
-classifier and box regressors learn together with the CNN.
+RoI pooling turns the part of the map under each proposal into a grid of fixed size. After two hidden layers, a
+classifier and box regressors are trained together with the CNN.
 
-Changed from the paper: the CNN is one of torchvision's up to its map of stride 16, and the hidden layers are 512 wide
+Changed from the paper: the CNN is one of torchvision's, up to its map of stride 16, and the hidden layers are 512 wide
 instead of VGG's 4096.
 
 B images, P regions of all images, K categories.
@@ -11,36 +11,35 @@ B images, P regions of all images, K categories.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torchvision.ops import roi_pool
 
-from models.architectures.architecture import Architecture, Option
-from models.architectures.backbones import backbone_keys, feature_maps
+from models.architectures.architecture import Architecture, register
+from models.architectures.backbones import feature_maps
 from models.architectures.detector_parts import as_batch, check_targets
 from models.architectures.region_heads import (
     RegionHead,
     proposals_of,
     region_detections,
+    region_detector,
     region_losses,
     sample_regions,
 )
-from models.architectures.torchvision_detection import coco_categories
 from models.manifest import ScalePreset
 
-NAME = "fast_rcnn"
 _STRIDE = 16
-_POOLED = 7  # cells a side: section 2.1
+_POOLED = 7  # cells per side: section 2.1
 _HIDDEN = 512
-_REGIONS_OF_AN_IMAGE = 64  # to learn from: section 2.3
+_REGIONS_PER_IMAGE = 64  # to learn from: section 2.3
 _BACKGROUND_IOU = 0.1
 
 
 class FastRCNN(nn.Module):
     """The detector, with torchvision's interface; `propose`, `extract` and `classify` are its three stages."""
 
-    def __init__(self, *, backbone: str, num_categories: int) -> None:
+    def __init__(self, backbone: str, num_categories: int) -> None:
         super().__init__()
         self.backbone, (channels,) = feature_maps(backbone, (_STRIDE,))
         self.hidden = nn.Sequential(
@@ -58,15 +57,15 @@ class FastRCNN(nn.Module):
         targets: list[dict[str, Tensor]] | None = None,
         proposals: list[Tensor] | None = None,
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """images: float32 [3, h, w] in [0, 1] each. Losses of `targets` in training mode, else detections.
+        """The losses of `targets` in training mode, else the detections.
 
-        proposals: float32 [P, 4] xyxy px for each image; None: selective search finds them.
-        Raises ProposalsUnavailable.
+        images: float32 [3, h, w] in [0, 1] each. proposals: float32 [P, 4] xyxy px for each image; None: selective
+        search finds them. Raises ProposalsUnavailable.
         """
         found, maps = self.propose(images, proposals), self.extract(images)
         if self.training:
             regions = [
-                sample_regions(boxes, target, count=_REGIONS_OF_AN_IMAGE, background_iou=_BACKGROUND_IOU)
+                sample_regions(boxes, target, count=_REGIONS_PER_IMAGE, background_iou=_BACKGROUND_IOU)
                 for boxes, target in zip(found, check_targets(images, targets), strict=True)
             ]
             logits, moves = self.classify(maps, [one.boxes for one in regions])
@@ -91,36 +90,13 @@ class FastRCNN(nn.Module):
         return answer
 
 
-def fast_rcnn() -> Architecture:
+@register("fast_rcnn", task="detection")
+def fast_rcnn(name: str) -> Architecture:
     """The catalogue's entry."""
-    return Architecture(
-        name=NAME,
-        tasks=("detection",),
-        family=NAME,
-        parameters=9_699_843,
+    return region_detector(
+        name,
         preset=ScalePreset(shorter_px=600, longer_px=1000),  # section 5.2
-        options=(
-            Option(
-                name="backbone",
-                choices=("resnet18", "resnet34", "resnet50", "mobilenet_v3_small"),
-                description="The CNN of an image; mobilenet_v3_small is for CPUs.",
-            ),
-        ),
-        backbone=lambda options: backbone_keys(options["backbone"]),
-        uses_proposals=True,
-        weights=(),
-        default_weights=None,
-        categories=coco_categories(),
-        min_size_px=64,
-        builder=_build,
+        parameters=9_699_843,
+        backbone_description="The CNN of an image; mobilenet_v3_small is for CPUs.",
+        build=FastRCNN,
     )
-
-
-def _build(
-    *,
-    num_categories: int,
-    image_size_px: int,  # noqa: ARG001 - it takes any
-    auxiliary: bool,  # noqa: ARG001 - it has none
-    options: Mapping[str, str],
-) -> nn.Module:
-    return FastRCNN(backbone=options["backbone"], num_categories=num_categories)

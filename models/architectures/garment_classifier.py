@@ -1,4 +1,4 @@
-"""A small convolutional network for grey pictures of garments, 1 x 28 x 28.
+"""A small convolutional network for grey images of garments, 1 x 28 x 28.
 
 Source: the PyTorch tutorial "Training with PyTorch", after LeNet-5 (LeCun et al. 1998); data: Fashion-MNIST
 (Xiao et al. 2017).
@@ -6,14 +6,11 @@ Source: the PyTorch tutorial "Training with PyTorch", after LeNet-5 (LeCun et al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 
-from models.architectures.architecture import Architecture
+from models.architectures.architecture import Architecture, register
 from models.manifest import Preset
 
-NAME = "garment_classifier"
 GARMENTS = (
     "T-shirt/top",
     "Trouser",
@@ -51,29 +48,17 @@ class GarmentClassifier(nn.Module):
         return logits
 
 
-def _build(
-    *,
-    num_categories: int,
-    image_size_px: int,
-    auxiliary: bool,  # noqa: ARG001 - it has none
-    options: Mapping[str, str],  # noqa: ARG001 - it has none
-) -> GarmentClassifier:
-    assert image_size_px == _SIZE_PX
-    return GarmentClassifier(num_categories)
-
-
-def garment_classifier() -> Architecture:
+@register("garment_classifier", task="classification")
+def garment_classifier(name: str) -> Architecture:
     """The catalogue's entry."""
     return Architecture(
-        name=NAME,
+        name=name,
         tasks=("classification",),
         family="lenet",
         parameters=44_426,
         preset=Preset(channels=1, resize_px=_SIZE_PX, crop_px=_SIZE_PX, mean=(0.5,), std=(0.5,)),
-        weights=(),
-        default_weights=None,
         categories=GARMENTS,
         min_size_px=_SIZE_PX,
         max_size_px=_SIZE_PX,
-        builder=_build,
+        builder=lambda wanted: GarmentClassifier(wanted.num_categories),
     )

@@ -1,11 +1,11 @@
-"""What R-CNN and Fast R-CNN share: which regions they learn from, and what they say about each.
+"""What R-CNN and Fast R-CNN share: the regions they learn from, their predictions per region, their description.
 
 P regions of all images, N objects, K categories without the background, F features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,25 +13,56 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import box_iou
 
+from models.architectures.architecture import Architecture
+from models.architectures.backbones import backbone_keys, backbone_option
 from models.architectures.box_coding import decode, encode
 from models.architectures.detector_parts import best_detections
 from models.architectures.region_proposals import compute_proposals
+from models.architectures.torchvision_detection import coco_categories
+from models.manifest import ScalePreset
 
-_OBJECT_IOU = 0.5  # from which a region is an example of the object: both papers
-_OBJECT_SHARE = 0.25  # of the regions that are learned from: both papers
+_OBJECT_IOU = 0.5  # smallest overlap of a region that is an example of the object: both papers
+_OBJECT_SHARE = 0.25  # share of objects among the regions to learn from: both papers
+
+
+def region_detector(
+    name: str,
+    *,
+    preset: ScalePreset,
+    parameters: int,
+    backbone_description: str,
+    build: Callable[[str, int], nn.Module],
+) -> Architecture:
+    """Description of a detector that classifies proposed regions.
+
+    build: returns the network, from the name of its backbone and the number of categories.
+    """
+    return Architecture(
+        name=name,
+        tasks=("detection",),
+        family=name,
+        parameters=parameters,
+        preset=preset,
+        options=(backbone_option(backbone_description),),
+        backbone=lambda options: backbone_keys(options["backbone"]),
+        uses_proposals=True,
+        categories=coco_categories(),
+        min_size_px=64,
+        builder=lambda wanted: build(wanted.options["backbone"], wanted.num_categories),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Regions:
-    """Regions of one image to learn from."""
+    """The regions of one image that the detector learns from in a step."""
 
     boxes: Tensor  # float32 [n, 4] xyxy px
     labels: Tensor  # int64 [n], 0 for background
-    moves: Tensor  # float32 [n, 4], to the object's box; 0 for background
+    moves: Tensor  # float32 [n, 4], from the region to the object's box; 0 for background
 
 
 class RegionHead(nn.Module):
-    """A linear classifier over K + 1 and box regressors for each of K categories."""
+    """A linear classifier over K + 1 categories, and a box regressor for each of the K."""
 
     def __init__(self, features: int, num_categories: int) -> None:
         super().__init__()
@@ -48,7 +79,7 @@ class RegionHead(nn.Module):
 
 
 def proposals_of(images: Sequence[Tensor], proposals: Sequence[Tensor] | None) -> list[Tensor]:
-    """`proposals` if there are any, else those of selective search; float32 [P, 4] xyxy px for each image.
+    """`proposals` if given, else the proposals of selective search; float32 [P, 4] xyxy px for each image.
 
     images: float32 [3, h, w] in [0, 1] each. Raises ProposalsUnavailable.
     """
@@ -59,10 +90,11 @@ def proposals_of(images: Sequence[Tensor], proposals: Sequence[Tensor] | None) -
 
 @torch.no_grad()
 def sample_regions(proposals: Tensor, target: dict[str, Tensor], *, count: int, background_iou: float = 0.0) -> Regions:
-    """At most `count` of `proposals`, float32 [P, 4], and of the objects' own boxes, by chance; see _OBJECT_SHARE.
+    """At most `count` regions, drawn at random from `proposals`, float32 [P, 4], and from the objects' own boxes.
 
-    background_iou: background is what overlaps an object by less than _OBJECT_IOU and, where there is such, by at least
-    this: near misses teach most (Girshick 2015, section 2.3).
+    At most _OBJECT_SHARE of them are objects. The others are background: they overlap every object by less than
+    _OBJECT_IOU. background_iou: if there are such regions, only those that overlap an object by at least this are
+    drawn as background, because near misses teach most (Girshick 2015, section 2.3).
     """
     boxes = torch.cat((proposals, target["boxes"]))
     if not len(target["boxes"]):
@@ -83,9 +115,9 @@ def sample_regions(proposals: Tensor, target: dict[str, Tensor], *, count: int, 
 
 
 def region_losses(logits: Tensor, moves: Tensor, regions: Sequence[Regions]) -> dict[str, Tensor]:
-    """Girshick 2015, equations 1 to 3, a region on average: smooth L1 counts for objects only.
+    """The losses of Girshick 2015, equations 1 to 3, averaged over the regions; smooth L1 counts objects only.
 
-    logits: float32 [P, K + 1]; moves: float32 [P, K, 4]; `regions` of all images, in the same order.
+    logits: float32 [P, K + 1]; moves: float32 [P, K, 4]; regions: those of all images, in the same order.
     """
     labels = torch.cat([one.labels for one in regions])
     wanted = torch.cat([one.moves for one in regions])
@@ -100,7 +132,7 @@ def region_losses(logits: Tensor, moves: Tensor, regions: Sequence[Regions]) -> 
 def region_detections(
     logits: Tensor, moves: Tensor, proposals: Sequence[Tensor], images: Sequence[Tensor]
 ) -> list[dict[str, Tensor]]:
-    """Detections of every image; logits: float32 [P, K + 1] and moves: float32 [P, K, 4] of all images' proposals."""
+    """Detections of every image. logits: float32 [P, K + 1]; moves: float32 [P, K, 4], of all images' proposals."""
     counts = [len(boxes) for boxes in proposals]
     scores = logits.softmax(1)[:, 1:]
     boxes = decode(moves, torch.cat(list(proposals))[:, None])  # [P, K, 4]
@@ -113,6 +145,6 @@ def region_detections(
 
 
 def _some(wanted: Tensor, count: int) -> Tensor:
-    """Indices of at most `count` of the true ones, int64, chosen by torch's generator."""
+    """int64 indices of at most `count` of the true values in `wanted`, drawn from torch's generator."""
     candidates = wanted.nonzero().flatten()
     return candidates[torch.randperm(len(candidates), device=wanted.device)[:count]]

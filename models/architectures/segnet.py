@@ -1,14 +1,15 @@
-"""SegNet: a category for every pixel by going down and coming back up the same way (Badrinarayanan et al. 2017).
+"""SegNet: a category for every pixel, from an encoder and a decoder that mirrors it (Badrinarayanan et al. 2017).
 
-Going down, each maximum over 2 x 2 pixels remembers where it was; coming up, it is put back there, and convolutions
-fill in the rest. The idea of the switches is Zeiler and Fergus' (2014), of the mirrored network Noh et al.'s (2015).
+The encoder's 2 x 2 max pooling remembers the position of each maximum. The decoder puts the value back there, and
+convolutions fill in the rest. Remembered positions are from Zeiler and Fergus (2014), mirrored networks from Noh et al.
+(2015).
 
 B images of H x W, K categories.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -16,12 +17,11 @@ from torch.nn import functional
 from torchvision.models.vgg import make_layers
 from torchvision.ops import Conv2dNormActivation
 
-from models.architectures.architecture import Architecture, Option
+from models.architectures.architecture import Architecture, NetworkRequest, Option, register
 from models.architectures.backbones import backbone_keys
 from models.architectures.torchvision_segmentation import voc_categories
 from models.manifest import ScalePreset
 
-NAME = "segnet"
 # Convolutions and channels of each level, as in VGG (Simonyan and Zisserman 2015, table 1, B with normalization).
 _LEVELS = {
     "vgg16_bn": ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)),
@@ -36,7 +36,7 @@ class SegNet(nn.Module):
     def __init__(self, *, backbone: str, narrower: int, num_categories: int) -> None:
         super().__init__()
         levels = [(convolutions, channels // narrower) for convolutions, channels in _LEVELS[backbone]]
-        # Named and numbered as in the classifier, pooling included, so that its weights fit.
+        # Layers have the names and numbers of the classification network, so that its weights fit.
         self.backbone = make_layers(
             [layer for convolutions, channels in levels for layer in (*[channels] * convolutions, "M")], batch_norm=True
         )
@@ -62,17 +62,18 @@ class SegNet(nn.Module):
 
 
 def unpool(maps: Tensor, positions: Tensor, size: Sequence[int]) -> Tensor:
-    """Puts every maximum back where it was, zeros elsewhere: float32 [B, C, *size].
+    """Maps with every maximum at its remembered position and zeros elsewhere: float32 [B, C, *size].
 
-    maps: float32 [B, C, h, w]; positions: int64 [B, C, h, w], of `max_pool2d` on maps of `size`.
+    maps: float32 [B, C, h, w]; positions: int64 [B, C, h, w], from `max_pool2d` on maps of `size`.
     """
     return functional.max_unpool2d(maps, positions, [2, 2], output_size=list(size))
 
 
-def segnet() -> Architecture:
+@register("segnet", task="segmentation")
+def segnet(name: str) -> Architecture:
     """The catalogue's entry."""
     return Architecture(
-        name=NAME,
+        name=name,
         tasks=("segmentation",),
         family="segnet",
         parameters=29_488_405,
@@ -86,25 +87,18 @@ def segnet() -> Architecture:
             ),
         ),
         backbone=lambda options: backbone_keys(options["backbone"]),
-        weights=(),
-        default_weights=None,
         categories=voc_categories(),
         min_size_px=64,
         builder=_build,
     )
 
 
-def _build(
-    *,
-    num_categories: int,
-    image_size_px: int,  # noqa: ARG001 - it takes any
-    auxiliary: bool,  # noqa: ARG001 - it has none
-    options: Mapping[str, str],
-) -> nn.Module:
-    return SegNet(backbone=options["backbone"], narrower=_NARROWER[options["width"]], num_categories=num_categories)
+def _build(wanted: NetworkRequest) -> nn.Module:
+    backbone, width = wanted.options["backbone"], wanted.options["width"]
+    return SegNet(backbone=backbone, narrower=_NARROWER[width], num_categories=wanted.num_categories)
 
 
 def _level(channels: int, out: int, convolutions: int) -> nn.Sequential:
-    """The encoder's level the other way round: as many convolutions, the last to the finer level's channels."""
+    """A level of the decoder: as many convolutions as in the encoder, the last one to the finer level's channels."""
     widths = [channels] * convolutions + [out]
     return nn.Sequential(*(Conv2dNormActivation(before, after, 3) for before, after in pairwise(widths)))

@@ -1,4 +1,4 @@
-"""torchvision's detectors, all of them, and the same two-stage networks on small backbones for CPUs.
+"""All of torchvision's detectors, and its two-stage networks with small backbones for CPUs.
 
 Faster R-CNN: Ren et al. 2015; Mask R-CNN: He et al. 2017; FPN: Lin et al. 2017; RetinaNet: Lin et al. 2017; FCOS: Tian
 et al. 2019; SSD: Liu et al. 2016; SSDLite: Sandler et al. 2018.
@@ -16,19 +16,20 @@ from torchvision.models import WeightsEnum, detection
 from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from models.architectures.architecture import Architecture, Backbone, Option, WeightsEntry
+from models.architectures.architecture import Architecture, Backbone, NetworkRequest, Option, WeightsEntry, register
 from models.manifest import IMAGENET_MEAN, IMAGENET_STD, ScalePreset
 
-BOX_IOU_THRESHOLD = 0.7  # little is suppressed here: models.architectures.detection_outputs decides
+BOX_IOU_THRESHOLD = 0.7  # suppresses little; models.architectures.detection_outputs chooses what remains
 _SCORE_THRESHOLD = 0.05
 _MAX_DETECTIONS, _MAX_MASK_DETECTIONS = 300, 100  # masks are pasted at the image's size: 300 would take gigabytes
 
 _MIN_SIZE_PX = 64
 _SSD_SIZES_PX = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}  # the anchors are made for these
 _SMALL = {"fasterrcnn_fpn": detection.FasterRCNN, "maskrcnn_fpn": detection.MaskRCNN}
+_SMALL_PRESET = ScalePreset(shorter_px=480, longer_px=800)
 _SMALL_BACKBONES = ("resnet18", "resnet34", "resnet50", "mobilenet_v3_small")
 
-# torchvision's tables count networks whose batch normalization is frozen; here it learns until it is told not to.
+# torchvision's tables leave out batch normalization, which is frozen there. Here it learns unless a job freezes it.
 _PARAMETERS = {
     "fasterrcnn_fpn": 28_739_606,
     "fasterrcnn_mobilenet_v3_large_320_fpn": 19_410_754,
@@ -40,7 +41,7 @@ _PARAMETERS = {
     "maskrcnn_resnet50_fpn": 44_454_513,
     "retinanet_resnet50_fpn": 34_068_119,
 }
-# Made when frozen batch normalization added no epsilon to the variance (torchvision's pull request 2933).
+# Weights from a time when frozen batch normalization added no epsilon (torchvision's pull request 2933).
 _WITHOUT_EPSILON = {
     "fasterrcnn_resnet50_fpn",
     "maskrcnn_resnet50_fpn",
@@ -49,15 +50,9 @@ _WITHOUT_EPSILON = {
 }
 
 
-def names() -> list[str]:
-    """Catalogue names, sorted."""
-    return sorted([*torchvision.models.list_models(module=detection), *_SMALL])
-
-
+@register(*torchvision.models.list_models(module=detection), task="detection")
 def torchvision_detection(name: str) -> Architecture:
-    """The catalogue's entry of one of `names()`."""
-    if name in _SMALL:
-        return _small(name)
+    """The catalogue's entry of one of torchvision's."""
     enum = torchvision.models.get_model_weights(name)
     default = enum.DEFAULT
     fixed_px = _SSD_SIZES_PX.get(name)
@@ -80,82 +75,68 @@ def torchvision_detection(name: str) -> Architecture:
     )
 
 
-def coco_categories() -> tuple[str, ...]:
-    """COCO's 90 indices without the background, `N/A` where COCO has no category."""
-    return _categories(torchvision.models.get_model_weights("fasterrcnn_resnet50_fpn").DEFAULT)
-
-
-def _small(name: str) -> Architecture:
+@register(*_SMALL, task="detection")
+def small_detection(name: str) -> Architecture:
+    """The catalogue's entry of one with a small backbone."""
     return Architecture(
         name=name,
         tasks=("detection",),
         family="faster_rcnn" if name == "fasterrcnn_fpn" else "mask_rcnn",
         parameters=_PARAMETERS[name],
-        preset=ScalePreset(shorter_px=480, longer_px=800),
+        preset=_SMALL_PRESET,
         options=(Option(name="backbone", choices=_SMALL_BACKBONES, description="Feature extractor."),),
         backbone=lambda options: _fpn_backbone(options["backbone"]),
         makes_masks=name == "maskrcnn_fpn",
-        weights=(),
-        default_weights=None,
         categories=coco_categories(),
         min_size_px=_MIN_SIZE_PX,
         builder=partial(_build_small, name),
     )
 
 
-def _build(
-    name: str,
-    *,
-    num_categories: int,
-    image_size_px: int,
-    auxiliary: bool,  # noqa: ARG001 - they have none
-    options: Mapping[str, str],  # noqa: ARG001 - they have none
-) -> nn.Module:
+def coco_categories() -> tuple[str, ...]:
+    """COCO's 90 indices without the background; `N/A` if COCO has no category for an index."""
+    return _categories(torchvision.models.get_model_weights("fasterrcnn_resnet50_fpn").DEFAULT)
+
+
+def _build(name: str, wanted: NetworkRequest) -> nn.Module:
     make = torchvision.models.get_model_builder(name)
     module: nn.Module = make(
-        weights=None, weights_backbone=None, num_classes=num_categories + 1, **_limits(name), **_keypoints(name)
+        weights=None, weights_backbone=None, num_classes=wanted.num_categories + 1, **_limits(name), **_keypoints(name)
     )
     if name.startswith(("fcos", "retinanet")):
         module.register_forward_hook(_without_background)
-    return module if name in _SSD_SIZES_PX else _without_resizing(module, image_size_px, _preset(name))
+    return module if name in _SSD_SIZES_PX else _without_resizing(module, wanted.image_size_px, _preset(name))
 
 
-def _build_small(
-    name: str,
-    *,
-    num_categories: int,
-    image_size_px: int,
-    auxiliary: bool,  # noqa: ARG001 - they have none
-    options: Mapping[str, str],
-) -> nn.Module:
-    backbone = options["backbone"]
+def _build_small(name: str, wanted: NetworkRequest) -> nn.Module:
+    backbone = wanted.options["backbone"]
     if backbone.startswith("resnet"):
         features = resnet_fpn_backbone(
             backbone_name=backbone, weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
         )
-        anchors = {}  # one size a level
+        anchors = {}  # torchvision's: one size per level
     else:
-        norm_layer = partial(nn.BatchNorm2d, eps=1e-3)  # the epsilon of its classification weights
+        norm_layer = partial(nn.BatchNorm2d, eps=1e-3)  # the epsilon of the backbone's classification weights
         features = mobilenet_backbone(
             backbone_name=backbone, weights=None, fpn=True, norm_layer=norm_layer, trainable_layers=6
         )
-        sizes = ((32, 64, 128, 256, 512),) * 3  # torchvision's for the large one
+        sizes = ((32, 64, 128, 256, 512),) * 3  # as torchvision has for mobilenet_v3_large
         anchors = {
             "rpn_anchor_generator": detection.anchor_utils.AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
         }
-    module = _SMALL[name](features, num_categories + 1, **anchors, **_limits(name))
-    return _without_resizing(module, image_size_px, _small(name).scale_preset)
+    module = _SMALL[name](features, wanted.num_categories + 1, **anchors, **_limits(name))
+    return _without_resizing(module, wanted.image_size_px, _SMALL_PRESET)
 
 
 def _without_background(_: nn.Module, __: Any, output: Any) -> Any:
-    """Drops detections of label 0: these heads score it like any other, and what has not learned much may pick it."""
+    """Drops detections with label 0. These heads score the background too, and with little training it may win."""
     if isinstance(output, dict):  # losses
         return output
     return [{key: tensor[of_image["labels"] > 0] for key, tensor in of_image.items()} for of_image in output]
 
 
 class _AlreadyScaled(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types
-    """Normalises and pads to a batch. Leaves the size alone: images are at the preset's scale, or jittered from it."""
+    """Normalises images and pads them to a batch. Does not resize: the caller has already scaled the images."""
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         return image, target
@@ -187,7 +168,8 @@ def _keypoints(name: str) -> dict[str, int]:
 
 def _backbone_of(name: str) -> Callable[[Mapping[str, str]], Backbone] | None:
     if name in _SSD_SIZES_PX:
-        return None  # SSD's VGG takes other numbers than 0 to 1, SSDLite's MobileNet is narrower: no classifier's fit
+        # No classifier's weights fit: SSD's VGG takes values from 0 to 255, SSDLite's MobileNet is narrower.
+        return None
     return lambda _: _fpn_backbone("mobilenet_v3_large" if "mobilenet" in name else "resnet50")
 
 
@@ -218,7 +200,7 @@ def _categories(member: WeightsEnum) -> tuple[str, ...]:
 
 
 def _preset(name: str) -> ScalePreset:
-    if name == "ssd300_vgg16":  # values of 0 to 255, as Caffe's VGG had them
+    if name == "ssd300_vgg16":  # values from 0 to 255, as in Caffe's VGG
         size_px = _SSD_SIZES_PX[name]
         return ScalePreset(
             shorter_px=size_px,

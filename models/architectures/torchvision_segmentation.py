@@ -1,25 +1,24 @@
-"""torchvision's networks that give every pixel a category, all of them.
+"""All of torchvision's networks that give every pixel a category.
 
 FCN: Long et al. 2015; DeepLabv3: Chen et al. 2017; LR-ASPP: Howard et al. 2019.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
 import torchvision.models
 from torch import nn
 from torchvision.models import WeightsEnum, segmentation
 
-from models.architectures.architecture import Architecture, Backbone, WeightsEntry
+from models.architectures.architecture import Architecture, Backbone, NetworkRequest, WeightsEntry, register
 from models.manifest import ScalePreset
 
-_SHORTER_PX = 520  # what all of torchvision's were measured at
+_SHORTER_PX = 520  # the size at which torchvision measured all of them
 _MIN_SIZE_PX = 64
-_AUXILIARY_WEIGHT = 0.5  # torchvision's training script
+_AUXILIARY_WEIGHT = 0.5  # as in torchvision's training script
 _AUXILIARY = "aux_classifier."
-# Of the networks without their auxiliary heads, which torchvision's tables count.
+# Numbers of parameters without auxiliary heads; torchvision's tables count these heads.
 _PARAMETERS = {
     "deeplabv3_mobilenet_v3_large": 11_025_477,
     "deeplabv3_resnet101": 58_630_997,
@@ -29,13 +28,9 @@ _PARAMETERS = {
 }
 
 
-def names() -> list[str]:
-    """Catalogue names, sorted."""
-    return sorted(torchvision.models.list_models(module=segmentation))
-
-
+@register(*torchvision.models.list_models(module=segmentation), task="segmentation")
 def torchvision_segmentation(name: str) -> Architecture:
-    """The catalogue's entry of one of `names()`."""
+    """The catalogue's entry of one of them."""
     enum = torchvision.models.get_model_weights(name)
     default = enum.DEFAULT
     has_auxiliary = not name.startswith("lraspp")
@@ -57,21 +52,14 @@ def torchvision_segmentation(name: str) -> Architecture:
 
 
 def voc_categories() -> tuple[str, ...]:
-    """Pascal VOC's 21, the background first."""
+    """Pascal VOC's 21 categories, the background first."""
     return tuple(torchvision.models.get_model_weights("fcn_resnet50").DEFAULT.meta["categories"])
 
 
-def _build(
-    name: str,
-    *,
-    num_categories: int,
-    image_size_px: int,  # noqa: ARG001 - they take any
-    auxiliary: bool,
-    options: Mapping[str, str],  # noqa: ARG001 - they have none
-) -> nn.Module:
+def _build(name: str, wanted: NetworkRequest) -> nn.Module:
     make = torchvision.models.get_model_builder(name)
-    heads = {} if name.startswith("lraspp") else {"aux_loss": auxiliary}
-    module: nn.Module = make(weights=None, weights_backbone=None, num_classes=num_categories, **heads)
+    heads = {} if name.startswith("lraspp") else {"aux_loss": wanted.auxiliary}
+    module: nn.Module = make(weights=None, weights_backbone=None, num_classes=wanted.num_categories, **heads)
     return module
 
 
@@ -98,5 +86,5 @@ def _entry(name: str, member: WeightsEnum) -> WeightsEntry:
 
 
 def _preset() -> ScalePreset:
-    # torchvision sets no limit on the longer side: twice the shorter is past any camera's picture.
+    # torchvision does not limit the longer side. No camera's images are more than twice as long as they are high.
     return ScalePreset(shorter_px=_SHORTER_PX, longer_px=2 * _SHORTER_PX)

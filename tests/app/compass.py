@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.architectures.catalog import build
-from models.architectures.garment_classifier import garment_classifier
+from models.architectures.catalog import build, get_architecture
 from models.manifest import DatasetReference, ManifestDraft
 from models.store.registry import ModelVersion, Registry
 
@@ -50,7 +49,7 @@ def publish_compass(
     draft = ManifestDraft(
         architecture="garment_classifier",
         categories=CATEGORIES,
-        preset=garment_classifier().preset,
+        preset=get_architecture("garment_classifier").preset,
         origin="uploaded",
         dataset=dataset,
     )

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 
-from models.architectures.architecture import split_outputs
+from models import architectures
+from models.architectures import catalog
+from models.architectures.architecture import REGISTERED, register, split_outputs
 from models.architectures.catalog import build, build_empty, get_architecture, head_parameter_names, layer_table, names
 from models.architectures.garment_classifier import GARMENTS
 from models.errors import UnknownArchitecture, UnsupportedPreset
@@ -178,3 +184,49 @@ def test_garment_classifier_learns_two_patterns() -> None:
         optimizer.step()
 
     assert module(pixels).argmax(1).tolist() == targets.tolist()
+
+
+NEW_FILE = """
+from torch import nn
+from models.architectures.architecture import Architecture, register
+from models.manifest import Preset
+
+@register("one_pixel", task="classification")
+def one_pixel(name: str) -> Architecture:
+    return Architecture(
+        name=name,
+        tasks=("classification",),
+        family="one_pixel",
+        parameters=6,
+        preset=Preset(channels=1, resize_px=1, crop_px=1, mean=(0.5,), std=(0.5,)),
+        categories=("dark", "grey", "light"),
+        min_size_px=1,
+        max_size_px=1,
+        builder=lambda wanted: nn.Sequential(nn.Flatten(), nn.Linear(1, wanted.num_categories)),
+    )
+"""
+
+
+@pytest.fixture
+def architecture_of_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of an architecture whose file is all that was added to the package."""
+    (tmp_path / "one_pixel.py").write_text(NEW_FILE)
+    monkeypatch.setattr(architectures, "__path__", [*architectures.__path__, str(tmp_path)])
+    monkeypatch.setitem(REGISTERED, "classification", dict(REGISTERED["classification"]))
+    catalog._registered.cache_clear()
+    yield "one_pixel"
+    sys.modules.pop("models.architectures.one_pixel")
+
+
+def test_architecture_of_a_new_file_is_in_the_catalogue(architecture_of_one_file: str) -> None:
+    assert architecture_of_one_file in names("classification")
+    assert architecture_of_one_file not in names("detection")
+    assert sum(layer.parameters for layer in layer_table("one_pixel")) == get_architecture("one_pixel").parameters
+    assert build("one_pixel", num_categories=2)(torch.zeros(4, 1, 1, 1)).shape == (4, 2)
+
+
+def test_second_architecture_of_the_same_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="two architectures are called 'segnet'"):
+        register("segnet", task="detection")(get_architecture)
+
+    assert get_architecture("segnet").tasks == ("segmentation",)

@@ -10,8 +10,7 @@ import torch
 from app.engine import warm_up as warming
 from app.engine.model_source import ModelSource
 from app.engine.warm_up import BestBatches, warm_up
-from models.architectures.catalog import build
-from models.architectures.garment_classifier import garment_classifier
+from models.architectures.catalog import build, get_architecture
 from models.backends.eager import EagerBackend
 from models.backends.views import BATCH_IMAGES
 from models.predictor import AnyPredictor
@@ -39,7 +38,7 @@ def take(monkeypatch: pytest.MonkeyPatch, seconds_of: Callable[[int, int], float
 
 def garments() -> AnyPredictor:
     module = build("garment_classifier", num_categories=2)
-    return Classifier(module, categories=("a", "b"), preset=garment_classifier().preset, device="cpu")
+    return Classifier(module, categories=("a", "b"), preset=get_architecture("garment_classifier").preset, device="cpu")
 
 
 def test_larger_batch_is_taken_when_a_view_takes_less_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
