@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from app.engine.lane import Priority, Ran
+from app.engine.lane import Priority, ViewResult
 from app.engine.loaded_models import LoadedModel
 from app.engine.model_source import ModelSource
 from app.engine.observer import Observer
@@ -90,7 +90,7 @@ class ViewLane(Protocol):
 
     def submit(
         self, model: LoadedModel, view: Tensor, selection: Selection[Any], priority: Priority
-    ) -> asyncio.Future[Ran]:
+    ) -> asyncio.Future[ViewResult]:
         """See Lane."""
 
     def finished(self, model: LoadedModel, outputs: int) -> None:

@@ -31,11 +31,12 @@ from app.engine.errors import (
     UnknownCategory,
     WrongTask,
 )
-from app.engine.lane import Lane, Priority, Ran
+from app.engine.lane import Lane, Priority, ViewResult
 from app.engine.loaded_models import LoadedModel
 from app.engine.malloc_trim import LargePictures
 from app.engine.model_source import ModelSource
 from app.engine.observer import Observer, Outcome
+from app.engine.turn_taking import TurnTakingLane, TurnTakingPool
 from models.backends.backend import BackendName
 from models.backends.choosing import PrecisionChoice
 from models.errors import ImageError, ImageTooLarge
@@ -63,7 +64,7 @@ class _Finished(Generic[Prediction]):
     """An image that went all the way."""
 
     answer: ImageAnswer[Prediction]
-    ran: list[Ran]
+    views: list[ViewResult]
     decode_s: float
     finish_s: float
 
@@ -88,7 +89,7 @@ class Engine:
 
         make_lane: to where `models` are, if not in this process.
         decode_jpeg: to pictures on the device of `models`, which must be in this process.
-        has_one_core: to decode and to predict on; `decode_threads` is 1 then.
+        has_one_core: decoding and the network share one core; `decode_threads` must be 1.
         """
         self.models = models
         self.decode_threads = decode_threads
@@ -97,10 +98,12 @@ class Engine:
         self._max_image_pixels = max_image_pixels
         self._decode_jpeg = decode_jpeg
         self._observers = observers
-        self._decoders = DecodePool(decode_threads)
         self._large_pictures = LargePictures()
-        make_lane = make_lane or partial(Lane, shared=self._decoders if has_one_core else None)
-        self._lane = make_lane(observers=observers, after_batch=self._admission.note)
+        self._decoders = DecodePool(decode_threads)
+        if make_lane is None and has_one_core:
+            self._decoders = pool = TurnTakingPool()
+            make_lane = partial(TurnTakingLane, pool)
+        self._lane = (make_lane or Lane)(observers=observers, after_batch=self._admission.note)
 
     @property
     def pending_images(self) -> int:
@@ -232,17 +235,17 @@ class Engine:
         priority: Priority,
     ) -> _Finished[Prediction] | ImageError | OutOfDeviceMemory:
         predictor = model.predictor
-        prepared = await self._decoders.run(priority, self._prepare, predictor, image, selection, has_company=True)
+        prepared = await self._decoders.run(priority, self._prepare, predictor, image, selection, may_be_delayed=True)
         if isinstance(prepared, ImageError):
             return prepared
         waiting = [self._lane.submit(model, view, selection, priority) for view in prepared.views]
         try:
-            ran = [await output for output in waiting]
+            results = [await result for result in waiting]
             began_at = time.perf_counter()
             if predictor.finishes_quickly:
-                answer = _finish(predictor, prepared, ran, selection)
+                answer = _finish(predictor, prepared, results, selection)
             else:
-                answer = await self._decoders.run("finish", _finish, predictor, prepared, ran, selection)
+                answer = await self._decoders.run("finish", _finish, predictor, prepared, results, selection)
         except OutOfDeviceMemory as error:
             return error
         finally:
@@ -250,11 +253,11 @@ class Engine:
         elapsed_s = time.perf_counter() - began_at
         for observer in self._observers:
             observer.image_predicted(
-                model.source, backend=ran[0].backend, decode_s=prepared.elapsed_s, finish_s=elapsed_s
+                model.source, backend=results[0].backend, decode_s=prepared.elapsed_s, finish_s=elapsed_s
             )
-        return _Finished(answer=answer, ran=ran, decode_s=prepared.elapsed_s, finish_s=elapsed_s)
+        return _Finished(answer=answer, views=results, decode_s=prepared.elapsed_s, finish_s=elapsed_s)
 
-    def _leave_lane(self, model: LoadedModel, waiting: list[asyncio.Future[Ran]]) -> None:
+    def _leave_lane(self, model: LoadedModel, waiting: list[asyncio.Future[ViewResult]]) -> None:
         """The outputs are used up; what was given up before its turn is cancelled."""
         outputs = 0
         for view in waiting:
@@ -338,9 +341,9 @@ def _count_views(images: Sequence[bytes | Tensor], selection: Selection[Any]) ->
 
 
 def _finish(
-    predictor: AnyPredictor, image: _Prepared, ran: Sequence[Ran], selection: Selection[Prediction]
+    predictor: AnyPredictor, image: _Prepared, views: Sequence[ViewResult], selection: Selection[Prediction]
 ) -> ImageAnswer[Prediction]:
-    outputs = [view.output for view in ran]
+    outputs = [view.output for view in views]
     prediction = predictor.finish(outputs, width=image.width, height=image.height, selection=selection)
     return ImageAnswer(width=image.width, height=image.height, prediction=prediction)
 
@@ -351,19 +354,19 @@ def _answer(
     drawn: bytes | None,
 ) -> Answer[Prediction]:
     finished = [entry for entry in entries if isinstance(entry, _Finished)]
-    ran = [view for entry in finished for view in entry.ran]
+    views = [view for entry in finished for view in entry.views]
     times = Times(
         decode_ms=1000 * max((entry.decode_s for entry in finished), default=0.0),
-        queue_ms=1000 * max((view.queue_s for view in ran), default=0.0),
-        inference_ms=1000 * max((view.inference_s for view in ran), default=0.0),
+        queue_ms=1000 * max((view.queue_s for view in views), default=0.0),
+        inference_ms=1000 * max((view.inference_s for view in views), default=0.0),
         postprocess_ms=1000 * max((entry.finish_s for entry in finished), default=0.0),
     )
     backend = model.predictor.backend
     return Answer(
         model=model.source,
-        backend=ran[0].backend if ran else backend.name,
-        precision=next((view.precision for view in ran if view.precision != "float32"), "float32")
-        if ran
+        backend=views[0].backend if views else backend.name,
+        precision=next((view.precision for view in views if view.precision != "float32"), "float32")
+        if views
         else backend.precision,
         images=[entry.answer if isinstance(entry, _Finished) else entry for entry in entries],
         times=times,

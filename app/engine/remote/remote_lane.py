@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from app.engine.errors import EngineFull
-from app.engine.lane import Priority, Ran
+from app.engine.lane import Priority, ViewResult
 from app.engine.loaded_models import LoadedModel
 from app.engine.observer import Observer
 from app.engine.remote.arena import Bytes
@@ -43,7 +43,9 @@ class RemoteLane:
         self._waiting = 0
         self._urgent = 0  # of those, the interactive ones
         self._answered_at = 0.0  # or began to wait, if that is later
-        self._ran: defaultdict[LoadedModel, list[Ran]] = defaultdict(list)  # of the message that is being read
+        self._results: defaultdict[LoadedModel, list[ViewResult]] = defaultdict(
+            list
+        )  # of the message that is being read
         connection.on_answers = self._tell
 
     @property
@@ -71,7 +73,7 @@ class RemoteLane:
 
     def submit(
         self, model: LoadedModel, view: Tensor, selection: Selection[Any], priority: Priority
-    ) -> asyncio.Future[Ran]:
+    ) -> asyncio.Future[ViewResult]:
         """See Lane.submit. Raises EngineRestarting besides, if the engine died twice under the view."""
         offset = self._connection.arena.offset_of(view)
         if offset is None:
@@ -112,30 +114,30 @@ class RemoteLane:
         if not self._waiting:
             self._connection.arena.trim()
 
-    def _read(self, model: LoadedModel, since: float, answer: Message, memory: Bytes) -> Ran:
+    def _read(self, model: LoadedModel, since: float, answer: Message, memory: Bytes) -> ViewResult:
         inference_s: float = answer["inference_s"]
         backend = model.predictor.backend
         assert isinstance(backend, RemoteBackend)
         backend.name, backend.precision = answer["backend"], answer["precision"]
-        ran = Ran(
+        result = ViewResult(
             output=unpack(answer["value"], memory),
             backend=backend.name,
             precision=backend.precision,
             queue_s=max(0.0, time.perf_counter() - since - inference_s),  # the way there and back is waiting too
             inference_s=inference_s,
         )
-        self._ran[model].append(ran)
-        return ran
+        self._results[model].append(result)
+        return result
 
     def _tell(self) -> None:
         """The answers of one message are views of one batch, unless several ended in the same moment."""
-        for model, views in self._ran.items():
+        for model, views in self._results.items():
             self._after_batch(len(views))
             for observer in self._observers:
                 observer.batch_predicted(
                     model.source,
                     backend=views[0].backend,
-                    queue_s=[ran.queue_s for ran in views],
-                    inference_s=max(ran.inference_s for ran in views),
+                    queue_s=[view.queue_s for view in views],
+                    inference_s=max(view.inference_s for view in views),
                 )
-        self._ran.clear()
+        self._results.clear()

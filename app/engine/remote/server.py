@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from app.engine.lane import Lane, Ran
+from app.engine.lane import Lane, ViewResult
 from app.engine.loaded_models import EXACT, LoadedModel, LoadedModels
 from app.engine.remote.arena import Arena, Bytes, PeerArena
 from app.engine.remote.greeting import exchange_arenas
@@ -203,12 +203,12 @@ class _Session:
         number, shape = message["id"], message["shape"]
         memory = self._views.slot(message["at"], prod(shape))
         view = torch.from_numpy(memory).view(shape)
-        ran = self._lane.submit(model, view, unpack_selection(message["selection"]), message["priority"])
-        self._asked[number] = ran
+        result = self._lane.submit(model, view, unpack_selection(message["selection"]), message["priority"])
+        self._asked[number] = result
         self._looked_at[number] = weakref.ref(memory)
-        ran.add_done_callback(partial(self._answer_ran, number, message["digest"], model))
+        result.add_done_callback(partial(self._answer_view, number, message["digest"], model))
 
-    def _answer_ran(self, number: int, digest: str, model: LoadedModel, done: asyncio.Future[Ran]) -> None:
+    def _answer_view(self, number: int, digest: str, model: LoadedModel, done: asyncio.Future[ViewResult]) -> None:
         del self._asked[number]
         memory = self._looked_at.pop(number)
         if done.cancelled():
@@ -226,12 +226,12 @@ class _Session:
             tell = partial(asyncio.get_running_loop().call_soon_threadsafe, self._answer, {"id": number})
             weakref.finalize(memory, _unless_closed, tell).atexit = False
 
-    def _answer_output(self, number: int, digest: str, model: LoadedModel, ran: Ran) -> None:
+    def _answer_output(self, number: int, digest: str, model: LoadedModel, result: ViewResult) -> None:
         if self.is_over:
             self._lane.finished(model, 1)
             return
         try:
-            packed = Packed(ran.output)
+            packed = Packed(result.output)
         except Exception as error:  # of our own; whoever waits must not wait for ever, nor the lane
             self._lane.finished(model, 1)
             self._answer_error(number, error)
@@ -242,9 +242,9 @@ class _Session:
             "id": number,
             "value": packed.structure,
             "bytes": packed.size_bytes,
-            "backend": ran.backend,
-            "precision": ran.precision,
-            "inference_s": ran.inference_s,
+            "backend": result.backend,
+            "precision": result.precision,
+            "inference_s": result.inference_s,
         }
         slot = self._outputs.allocate(packed.size_bytes) if packed.size_bytes > _INLINE_BYTES else None
         if slot is not None:

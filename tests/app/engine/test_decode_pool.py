@@ -6,17 +6,28 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from app.engine.decode_pool import DecodePool, Urgency
+from app.engine.turn_taking import TurnTakingPool
 from tests.waiting import wait_until
+
+Pool = TypeVar("Pool", bound=DecodePool)
 
 
 def with_pool(work: Callable[[DecodePool], Coroutine[Any, Any, None]], *, threads: int = 1) -> None:
+    run_with(lambda: DecodePool(threads), work)
+
+
+def with_turns(work: Callable[[TurnTakingPool], Coroutine[Any, Any, None]]) -> None:
+    run_with(TurnTakingPool, work)
+
+
+def run_with(make_pool: Callable[[], Pool], work: Callable[[Pool], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
-        pool = DecodePool(threads)
+        pool = make_pool()
         try:
             await work(pool)
         finally:
@@ -78,9 +89,9 @@ def test_network_goes_before_decoding_that_is_not_more_urgent() -> None:
 
 
 def test_pool_is_busy_until_the_event_loop_knows_the_result() -> None:
-    async def work(pool: DecodePool) -> None:
+    async def work(pool: TurnTakingPool) -> None:
         told: list[bool] = []
-        pool.after_call = lambda: told.append(pool.is_busy("bulk"))
+        pool.before_delivery = lambda: told.append(pool.is_busy("bulk"))
         async with busy(pool):
             given_up, going_on = await asked(pool, [pool.run("bulk", str), pool.run("bulk", str)])
             given_up.cancel()
@@ -89,18 +100,18 @@ def test_pool_is_busy_until_the_event_loop_knows_the_result() -> None:
         assert not pool.is_busy("bulk")
         assert told == [True, True, False]  # also of the one that was given up
 
-    with_pool(work)
+    with_turns(work)
 
 
-def test_quick_results_are_told_together_and_none_is_left_untold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.engine.decode_pool._QUICK_S", 60)
-    monkeypatch.setattr("app.engine.decode_pool._LONGEST_HELD_S", 60)
+def test_quick_results_are_results_per_wakeup_and_none_is_left_untold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.engine.turn_taking._QUICK_S", 60)
+    monkeypatch.setattr("app.engine.turn_taking._LONGEST_DELAY_S", 60)
     gate = threading.Semaphore(0)
 
-    async def work(pool: DecodePool) -> None:
+    async def work(pool: TurnTakingPool) -> None:
         async with busy(pool):
-            tasks = await asked(pool, [pool.run("bulk", gate.acquire, has_company=True) for _ in range(5)])
-        pool.told_together = 3
+            tasks = await asked(pool, [pool.run("bulk", gate.acquire, may_be_delayed=True) for _ in range(5)])
+        pool.results_per_wakeup = 3
         gate.release(2)
         await asyncio.to_thread(wait_until, lambda: pool.waiting == 2)  # the thread is at the third
         await asyncio.sleep(0)
@@ -110,30 +121,30 @@ def test_quick_results_are_told_together_and_none_is_left_untold(monkeypatch: py
         gate.release(2)  # fewer than three, and no more to come
         assert await asyncio.gather(*tasks) == [True] * 5
 
-    with_pool(work)
+    with_turns(work)
 
 
 def test_slow_result_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.engine.decode_pool._QUICK_S", 0)
+    monkeypatch.setattr("app.engine.turn_taking._QUICK_S", 0)
     release = threading.Event()
 
-    async def work(pool: DecodePool) -> None:
-        pool.told_together = 4
+    async def work(pool: TurnTakingPool) -> None:
+        pool.results_per_wakeup = 4
         async with busy(pool):
             first, second = await asked(
-                pool, [pool.run("bulk", *call, has_company=True) for call in ((str, 1), (release.wait, 30))]
+                pool, [pool.run("bulk", *call, may_be_delayed=True) for call in ((str, 1), (release.wait, 30))]
             )
         assert await first == "1"  # while the second goes on
         release.set()
         assert await second is True
 
-    with_pool(work)
+    with_turns(work)
 
 
 @pytest.mark.parametrize("how", ["raised", "returned", "alone"])
 def test_error_and_result_without_company_are_told_at_once(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    monkeypatch.setattr("app.engine.decode_pool._QUICK_S", 60)
-    monkeypatch.setattr("app.engine.decode_pool._LONGEST_HELD_S", 60)
+    monkeypatch.setattr("app.engine.turn_taking._QUICK_S", 60)
+    monkeypatch.setattr("app.engine.turn_taking._LONGEST_DELAY_S", 60)
     release = threading.Event()
 
     def first() -> Any:
@@ -142,37 +153,37 @@ def test_error_and_result_without_company_are_told_at_once(monkeypatch: pytest.M
             raise error
         return error if how == "returned" else 1
 
-    async def work(pool: DecodePool) -> None:
-        pool.told_together = 4
+    async def work(pool: TurnTakingPool) -> None:
+        pool.results_per_wakeup = 4
         async with busy(pool):
-            calls = [pool.run("bulk", first, has_company=how != "alone"), pool.run("bulk", release.wait, 30)]
+            calls = [pool.run("bulk", first, may_be_delayed=how != "alone"), pool.run("bulk", release.wait, 30)]
             told, second = await asked(pool, calls)
         outcomes = await asyncio.gather(told, return_exceptions=True)  # while the second goes on
         assert str(outcomes[0]) == ("1" if how == "alone" else "no picture")
         release.set()
         assert await second is True
 
-    with_pool(work)
+    with_turns(work)
 
 
 def test_result_that_waits_for_company_is_told_when_the_pool_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.engine.decode_pool._QUICK_S", 60)
-    monkeypatch.setattr("app.engine.decode_pool._LONGEST_HELD_S", 60)
+    monkeypatch.setattr("app.engine.turn_taking._QUICK_S", 60)
+    monkeypatch.setattr("app.engine.turn_taking._LONGEST_DELAY_S", 60)
     begin, began, release = threading.Event(), threading.Event(), threading.Event()
 
     def hold() -> None:
         began.set()
         assert release.wait(30)
 
-    async def work(pool: DecodePool) -> None:
+    async def work(pool: TurnTakingPool) -> None:
         async with busy(pool):
             calls: list[Coroutine[Any, Any, Any]] = [
-                pool.run("bulk", begin.wait, has_company=True),
+                pool.run("bulk", begin.wait, may_be_delayed=True),
                 pool.run("bulk", hold),
                 pool.run("bulk", list),
             ]
             first, *others = await asked(pool, calls)
-        pool.told_together = 4
+        pool.results_per_wakeup = 4
         begin.set()
         await asyncio.to_thread(began.wait, 30)
         assert not first.done()
@@ -183,7 +194,7 @@ def test_result_that_waits_for_company_is_told_when_the_pool_is_closed(monkeypat
         assert outcomes[0] is None
         assert isinstance(outcomes[1], asyncio.CancelledError)
 
-    with_pool(work)
+    with_turns(work)
 
 
 def test_all_threads_work_at_once() -> None:

@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 from app.engine.answers import Drawing, ImageAnswer
+from app.engine.batch import stack
 from app.engine.engine import Engine
 from app.engine.errors import DeadlineExceeded, EngineFull, ModelLoading, OutOfDeviceMemory, WrongTask
-from app.engine.lane import Lane, Priority, stack
+from app.engine.lane import Lane, Priority
 from app.engine.loaded_models import LoadedModels
 from app.engine.model_source import ModelFinder, ModelSource
 from models.backends.eager import EagerBackend

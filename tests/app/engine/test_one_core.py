@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from app.engine import lane
 from app.engine import setup as engine_setup
 from app.engine.answers import Answer
+from app.engine.batch import run_batch
 from app.engine.decode_pool import DecodePool
 from app.engine.engine import Engine
 from app.engine.errors import WrongTask
-from app.engine.lane import Lane, Priority
+from app.engine.lane import Priority
+from app.engine.turn_taking import TurnTakingLane
 from app.settings import ApiSettings
 from models.errors import ImageError
 from models.images.decode import decode_image
@@ -105,8 +106,8 @@ async def until_waiting(pool: DecodePool, calls: int) -> None:
 
 def test_batch_grows_while_there_is_more_to_decode(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = note_batches(monkeypatch)
-    predict = lane._predict  # it takes a millisecond, and is waited for no longer
-    monkeypatch.setattr(lane, "_predict", lambda batch: replace(predict(batch), elapsed_s=LONG_S))
+    # A batch takes a millisecond, and the lane would wait no longer for the next image.
+    monkeypatch.setattr("app.engine.lane.run_batch", lambda *batch: replace(run_batch(*batch), elapsed_s=LONG_S))
 
     async def work(engine: Engine) -> None:
         release, holding = await held(engine)
@@ -127,10 +128,10 @@ def test_picture_whose_result_is_known_is_waited_for_until_it_has_come(
     async def work(engine: Engine) -> None:
         model = await engine.models.get("one")
         (view,) = model.predictor.prepare(decode_image(pictures.png()), ALL)
-        assert isinstance(engine._lane, Lane)
+        assert isinstance(engine._lane, TurnTakingLane)
         first = engine._lane.submit(model, view, ALL, "interactive")
         await asyncio.sleep(0)
-        engine._lane._note_result()  # the thread is idle from here on
+        engine._lane._put_off()  # the thread is idle from here on
         await asyncio.sleep(0)
         second = engine._lane.submit(model, view, ALL, "interactive")
         await asyncio.gather(first, second)
@@ -323,9 +324,7 @@ def test_both_have_turns_only_where_a_process_has_one_core(
     async def work() -> None:
         engine, builds = engine_setup.make_engine(settings, Registry(home / "registry"), connection=None, observers=())
         assert builds is not None
-        lane = engine._lane
-        assert isinstance(lane, Lane)
-        assert (lane._shared is not None) == turns
+        assert isinstance(engine._lane, TurnTakingLane) == turns
         await builds.close()
         await engine.close()
 
