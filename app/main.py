@@ -15,6 +15,7 @@ from app.engine.model_control import ModelControl
 from app.engine.remote.connection import EngineConnection
 from app.engine.setup import engine_connection, make_engine
 from app.engine.statistics import Statistics
+from app.http.head_requests import HeadMiddleware
 from app.http.image_urls import ImageUrls
 from app.http.middleware import RequestMiddleware
 from app.http.openapi import complete_openapi
@@ -98,6 +99,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     install_problem_handlers(app)
     complete_openapi(app)
     # The middleware that is added last is the outermost one.
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(RefusalMiddleware, routers=routers, settings=settings)
     app.add_middleware(RequestMiddleware, count=instruments.http_requests.count)
     return app

@@ -103,17 +103,20 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
     path = instance_of(request.scope)
-    hint: str | None
+    headers, hint = error.headers, None
     match error.status_code:
         case 404:
             kind, detail, hint = Kind(404, "unknown_route", "No such route"), f"Nothing is at {path}.", "See /docs."
         case 405:
             allowed = (error.headers or {}).get("Allow", "")
+            if "HEAD" not in allowed:
+                allowed = allowed.replace("GET", "GET, HEAD")  # `HeadMiddleware` answers it on every GET route
+            headers = {"Allow": allowed}
             kind = Kind(405, "method_not_allowed", "The method is not allowed here")
             detail, hint = f"{request.method} is not allowed at {path}.", f"Allowed: {allowed}."
         case status:
-            kind, detail, hint = Kind(status, phrase.lower().replace(" ", "_"), phrase), str(error.detail), None
-    return problem_response(_problem(kind, request.scope, detail=detail, hint=hint), error.headers)
+            kind, detail = Kind(status, phrase.lower().replace(" ", "_"), phrase), str(error.detail)
+    return problem_response(_problem(kind, request.scope, detail=detail, hint=hint), headers)
 
 
 def instance_of(scope: Scope) -> str:

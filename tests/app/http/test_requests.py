@@ -50,7 +50,7 @@ def test_unknown_route_is_a_problem(compass: RunningApi) -> None:
 
 def test_wrong_method_is_a_problem_that_says_which_are_right(compass: RunningApi) -> None:
     answer = compass.http.patch("/v1/models/compass")
-    assert (problem_of(answer).code, answer.headers["Allow"]) == ("method_not_allowed", "GET")
+    assert (problem_of(answer).code, answer.headers["Allow"]) == ("method_not_allowed", "GET, HEAD")
 
 
 def test_unexpected_error_tells_the_client_only_its_id(api: RunningApi, caplog: pytest.LogCaptureFixture) -> None:
