@@ -12,6 +12,7 @@ ApiError
  ├─ BodyTooLarge              413
  ├─ TooManyImages             413
  ├─ UnsupportedBody           415
+ ├─ RangeNotSatisfiable       416
  ├─ InvalidValue              422   a value that pydantic could not judge; names its field
  │   └─ TooManyFiles          422   more files in a form than the route takes
  └─ IdempotencyMismatch       422   the key was used for another payload
@@ -19,7 +20,9 @@ ApiError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from pydantic import JsonValue
 
@@ -32,9 +35,13 @@ from workers import errors as workers
 class ApiError(Exception):
     """An error of this package: `str()` says what is wrong, `hint` the way out, if there is one."""
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """headers: what the response has to carry beside the problem."""
         super().__init__(message)
         self.hint = hint
+        self.headers = headers
 
 
 class MalformedBody(ApiError):
@@ -79,6 +86,17 @@ class TooManyImages(ApiError):
 
 class UnsupportedBody(ApiError):
     """A Content-Type that the route does not read."""
+
+
+class RangeNotSatisfiable(ApiError):
+    """A Range header that asks for bytes behind the end."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(
+            f"The content has {size_bytes} bytes; the range begins behind its end.",
+            hint="The download may be complete already.",
+            headers={"Content-Range": f"bytes */{size_bytes}"},
+        )
 
 
 class IdempotencyMismatch(ApiError):
@@ -128,6 +146,7 @@ KINDS: dict[type[Exception], Kind] = {
     BodyTooLarge: Kind(413, "body_too_large", "The body is too large"),
     TooManyImages: Kind(413, "too_many_images", "Too many images in one request"),
     UnsupportedBody: Kind(415, "unsupported_body", "The body has a type that is not read here"),
+    RangeNotSatisfiable: Kind(416, "range_not_satisfiable", "The content has no such range"),
     InvalidValue: Kind(422, "invalid_request", "The request does not make sense"),
     IdempotencyMismatch: Kind(422, "idempotency_mismatch", "The Idempotency-Key belongs to another request"),
     inference.EngineFull: Kind(503, "engine_full", "Too many images wait already", retry_after_s=1),

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.engine.errors import DeadlineExceeded
-from app.errors import BodyTooLarge, InvalidValue, MalformedBody, NotAcceptable, UnsupportedBody
+from app.errors import BodyTooLarge, InvalidValue, MalformedBody, NotAcceptable, RangeNotSatisfiable, UnsupportedBody
 from app.http.problems import MEDIA_TYPE, problem_of
 from app.schemas.problem import Problem
 from models.errors import UnknownModel
@@ -24,6 +24,7 @@ _PHRASES = {
     409: "Its present state does not allow it",
     413: "Larger than the limit",
     415: "Not of a type that is read here",
+    416: "The `Range` begins behind the end of the content",
     422: "It does not make sense; `errors` names every value at fault",
     503: "Full, loading, or Redis is away: try again after `Retry-After` seconds",
     504: "Not ready in time",
@@ -42,6 +43,7 @@ _EXAMPLES: dict[int, tuple[Exception, str]] = {
     ),
     413: (BodyTooLarge("The body is larger than the 67108864 bytes that are read here."), "/v1/classify"),
     415: (UnsupportedBody("A body of type 'text/plain' is not read here."), "/v1/classify"),
+    416: (RangeNotSatisfiable(44_783_456), "/v1/models/ants-bees/versions/1/state_dict"),
     422: (
         InvalidValue(
             "Input should be greater than or equal to 1",

@@ -17,7 +17,8 @@ class HeadMiddleware:
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
-        as_get = {**scope, "method": "GET"}  # a copy: the server must still see HEAD
+        headers = [header for header in scope["headers"] if header[0] != b"range"]  # RFC 9110, 14.2: of a GET only
+        as_get = {**scope, "method": "GET", "headers": headers}  # a copy: the server must still see HEAD
 
         async def send_head(message: Message) -> None:
             scope["route"] = as_get.get("route")  # for the access log and the metrics

@@ -63,7 +63,9 @@ def problem_response(problem: Problem, headers: Mapping[str, str] | None = None)
 def answer(error: Exception, scope: Scope) -> Response:
     """The whole answer to an error, `Retry-After` included where waiting helps."""
     retry_after_s = getattr(error, "retry_after_s", None) or kind_of(error).retry_after_s
-    headers = {"Retry-After": str(retry_after_s)} if retry_after_s else None
+    headers = dict(getattr(error, "headers", {}))
+    if retry_after_s:
+        headers["Retry-After"] = str(retry_after_s)
     return problem_response(problem_of(error, scope), headers)
 
 

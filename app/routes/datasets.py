@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import Annotated, get_args
+from zlib import ZLIB_RUNTIME_VERSION
 
 from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
@@ -12,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.dependencies import AfterQuery, DatasetsDep, IdempotencyDep, JobsDep, LimitQuery, ServicesDep
 from app.http.documented_answers import file_part, form_body, json_answer, problems
+from app.http.downloads import Download, download_headers, skip
 from app.http.problems import errors_of
 from app.http.refusals import BodyRule, takes_body
 from app.http.uploads import Form
@@ -19,6 +22,7 @@ from app.routes.paging import page_of_names
 from app.routes.uploading import Upload, answer_upload
 from app.schemas.datasets import Dataset, DatasetPage, DatasetUpload
 from app.services import Services
+from app.version import fovea_version
 from models.manifest import Task
 from models.store.names import checked_name
 from workers.datasets.archives.archive import ArchiveLimits
@@ -119,10 +123,11 @@ def preview_dataset(name: str, version: int, datasets: DatasetsDep) -> Response:
     summary="Export a data set",
     responses={
         200: {"description": "A zip", "content": {"application/zip": {"schema": file_part("The archive.")}}},
-        **problems(404, 422),
+        **problems(404, 416, 422),
     },
 )
 def export_dataset(
+    request: Request,
     name: str,
     version: int,
     datasets: DatasetsDep,
@@ -130,11 +135,25 @@ def export_dataset(
         ExportFormat,
         Query(description="`coco` keeps masks as run lengths, `yolo` as outlines if every object has one."),
     ] = "coco",
-) -> StreamingResponse:
-    """Pictures, boxes and masks of a data set of detection, to use elsewhere or to post again."""
+) -> Response:
+    """Pictures, boxes and masks of a data set of detection, to use elsewhere or to post again.
+
+    An interrupted download continues with a `Range` header, after the zip was packed once more to know its size.
+    """
     found = datasets.get(name, version)
-    headers = {"Content-Disposition": f'attachment; filename="{name}-{version}-{format}.zip"'}
-    return StreamingResponse(export_zip(datasets, found, format), media_type="application/zip", headers=headers)
+    pack = partial(export_zip, datasets, found, format)
+    etag = f"{found.info.created_at.isoformat()}-{format}-{fovea_version()}-zlib-{ZLIB_RUNTIME_VERSION}"
+    file_name = f"{name}-{version}-{format}.zip"
+    if "range" not in request.headers:
+        return StreamingResponse(pack(), headers=download_headers(etag, file_name), media_type="application/zip")
+    return Download(
+        request,
+        lambda start: skip(start, pack()),
+        size_bytes=sum(map(len, pack())),
+        media_type="application/zip",
+        etag=etag,
+        file_name=file_name,
+    )
 
 
 @router.delete("/{name}", status_code=204, summary="Delete a data set", responses=problems(404, 409, 422, 503))

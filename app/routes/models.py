@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from os import SEEK_END
+from collections.abc import Iterable
 from typing import IO, Annotated, Literal
 
 import torch
 from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import Response
 
 from app.dependencies import AfterQuery, EngineDep, IdempotencyDep, JobsDep, LimitQuery, RegistryDep, ServicesDep
 from app.errors import InvalidValue
 from app.http.documented_answers import file_part, form_body, json_answer, problems
+from app.http.downloads import Download, file_download
 from app.http.problems import errors_of
 from app.http.refusals import BodyRule, takes_body
 from app.http.uploads import Form
 from app.routes.paging import page_of_names
-from app.routes.runs import report_file, report_files
+from app.routes.runs import REPORT_FILE, report_file, report_files
 from app.routes.uploading import Upload, answer_upload
 from app.schemas.models import Alias, AliasTarget, Model, ModelPage, ModelVersion, UploadedManifest
 from app.services import Services
@@ -82,43 +82,46 @@ def show_version(name: str, version: int, registry: RegistryDep) -> ModelVersion
 
 @router.get(
     "/{name}/versions/{version}/report/{file:path}",
+    response_class=Response,
     summary="One file of a model's report",
-    responses=problems(404, 422),
+    responses={**REPORT_FILE, **problems(404, 416, 422)},
 )
-def version_report_file(name: str, version: int, file: str, registry: RegistryDep) -> FileResponse:
+def version_report_file(request: Request, name: str, version: int, file: str, registry: RegistryDep) -> Download:
     """`report.json`, `curves.png`, `confusion.png`, `mistakes.png`."""
-    return report_file(registry.get(name, version).report_dir, file)
+    return report_file(request, registry.get(name, version).report_dir, file)
 
 
 @router.get(
     "/{name}/versions/{version}/state_dict",
-    response_class=FileResponse,
+    response_class=Response,
     summary="Download a version's weights",
     responses={
         200: {"content": {"application/octet-stream": {"schema": file_part("The state_dict.")}}},
-        **problems(404, 422, 507),
+        **problems(404, 416, 422, 507),
     },
 )
 def download_state_dict(
+    request: Request,
     name: str,
     version: int,
     services: ServicesDep,
     format: Annotated[  # noqa: A002 -- the query parameter's name
         Literal["safetensors", "pth"], Query(description="`pth` is what torch.load(..., weights_only=True) reads.")
     ] = "safetensors",
-) -> Response:
-    """The state_dict, as it was published."""
+) -> Download:
+    """The state_dict, as it was published. Interrupted downloads continue with a `Range` header."""
     found = services.registry.get(name, version)
-    file_name = f"{name}-{version}.{format}"
-    if format == "safetensors":
-        return FileResponse(found.state_dict_path, media_type="application/octet-stream", filename=file_name)
-    file = _as_pth(services, found)
-    headers = {
-        "Content-Disposition": f'attachment; filename="{file_name}"',
-        "Content-Length": str(file.seek(0, SEEK_END)),
-    }
-    file.seek(0)
-    return StreamingResponse(_pieces(file), media_type="application/octet-stream", headers=headers)
+    is_pth = format == "pth"
+    etag = found.manifest.sha256
+    if is_pth:
+        etag += f"-torch-{torch.__version__}"  # which writes equal state_dicts to equal bytes
+    return file_download(
+        request,
+        _as_pth(services, found) if is_pth else found.state_dict_path.open("rb"),
+        media_type="application/octet-stream",
+        etag=etag,
+        file_name=f"{name}-{version}.{format}",
+    )
 
 
 @router.post(
@@ -231,12 +234,6 @@ def _as_pth(services: Services, version: RegisteredVersion) -> IO[bytes]:
     finally:
         path.unlink(missing_ok=True)
     return file
-
-
-def _pieces(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        while piece := file.read(1024 * 1024):
-            yield piece
 
 
 def _publish(services: Services, name: str, form: Form) -> Manifest:

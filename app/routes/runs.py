@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Query
-from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi import APIRouter, Query, Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from app.dependencies import JobsDep
 from app.errors import UnknownFile
-from app.http.documented_answers import problems
+from app.http.documented_answers import Documented, file_part, problems
+from app.http.downloads import Download, file_download
 from app.schemas.jobs import Checkpoint, Checkpoints, JobMetrics, MetricPoint, Report, ReportFile
 from workers.errors import StoreUnavailable, UnknownJob
 from workers.jobs.store import JobStore
@@ -25,6 +27,10 @@ router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 _LOG_PIECE_BYTES = 64 * 1024
 _LOOK_EVERY_S = 0.5
 
+REPORT_FILE: Final[Documented] = {
+    200: {"description": "The file", "content": {"application/octet-stream": {"schema": file_part("The file.")}}}
+}
+
 
 @router.get("/{job_id}/metrics", response_model=JobMetrics, summary="Metrics of a job", responses=problems(404, 503))
 def job_metrics(job_id: str, jobs: JobsDep) -> JobMetrics:
@@ -34,9 +40,10 @@ def job_metrics(job_id: str, jobs: JobsDep) -> JobMetrics:
 
 
 @router.get(
-    "/{job_id}/log", response_class=PlainTextResponse, summary="Log of a job", responses=problems(404, 422, 503)
+    "/{job_id}/log", response_class=PlainTextResponse, summary="Log of a job", responses=problems(404, 416, 422, 503)
 )
 def job_log(
+    request: Request,
     job_id: str,
     jobs: JobsDep,
     follow: Annotated[bool, Query(description="Keep sending what is added until the job ends.")] = False,
@@ -45,8 +52,8 @@ def job_log(
     log = _run(jobs, job_id).log
     if follow:
         return StreamingResponse(_followed(jobs, job_id, log), media_type="text/plain; charset=utf-8")
-    # not a FileResponse: that promises a length and then reads what was added meanwhile too
-    return StreamingResponse(_pieces(log), media_type="text/plain; charset=utf-8")
+    file = log.open("rb") if log.exists() else BytesIO()
+    return file_download(request, file, media_type="text/plain; charset=utf-8")
 
 
 @router.get("/{job_id}/report", response_model=Report, summary="Files of a job's report", responses=problems(404, 503))
@@ -55,10 +62,15 @@ def job_report(job_id: str, jobs: JobsDep) -> Report:
     return Report(data=report_files(_run(jobs, job_id).report))
 
 
-@router.get("/{job_id}/report/{file:path}", summary="One file of a job's report", responses=problems(404, 503))
-def job_report_file(job_id: str, file: str, jobs: JobsDep) -> FileResponse:
+@router.get(
+    "/{job_id}/report/{file:path}",
+    response_class=Response,
+    summary="One file of a job's report",
+    responses={**REPORT_FILE, **problems(404, 416, 503)},
+)
+def job_report_file(request: Request, job_id: str, file: str, jobs: JobsDep) -> Download:
     """`report.json`, `curves.png`, `confusion.png`, `mistakes.png`."""
-    return report_file(_run(jobs, job_id).report, file)
+    return report_file(request, _run(jobs, job_id).report, file)
 
 
 @router.get(
@@ -89,13 +101,16 @@ def report_files(directory: Path) -> list[ReportFile]:
     ]
 
 
-def report_file(directory: Path, name: str) -> FileResponse:
+def report_file(request: Request, directory: Path, name: str) -> Download:
     """One of them. Raises UnknownFile: names are compared, never joined to a path."""
     names = [file.name for file in report_files(directory)]
     if name not in names:
         hint = f"There is {', '.join(names)}." if names else "There is no report until the run is complete."
         raise UnknownFile(f"The report has no file {name[:100]!r}.", hint=hint)
-    return FileResponse(directory / name, media_type=_media_type(directory / name))
+    path = directory / name
+    stat = path.stat()
+    etag = f"{stat.st_mtime_ns:x}-{stat.st_size:x}"
+    return file_download(request, path.open("rb"), media_type=_media_type(path), etag=etag)
 
 
 def _run(jobs: JobStore, job_id: str) -> RunDirectory:
@@ -118,13 +133,6 @@ async def _followed(jobs: JobStore, job_id: str, log: Path) -> AsyncIterator[byt
         if has_ended:
             return
         await asyncio.sleep(_LOOK_EVERY_S)
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    offset = 0
-    while piece := _read_from(path, offset):
-        offset += len(piece)
-        yield piece
 
 
 def _read_from(path: Path, offset: int) -> bytes:

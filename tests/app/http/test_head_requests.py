@@ -79,7 +79,7 @@ def test_head_of_a_stream_without_an_end_returns(spec_version: str) -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "HEAD", "asgi": {"spec_version": spec_version}}
+    scope = {"type": "http", "method": "HEAD", "headers": [], "asgi": {"spec_version": spec_version}}
     asyncio.run(HeadMiddleware(StreamingResponse(endless(), media_type="text/plain"))(scope, receive, send))
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     assert sent[1]["body"] == b""
