@@ -14,9 +14,11 @@ from app.settings import ApiSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-# Pages that are kept true.
-PAGES = [*DOCS.glob("*.md"), ROOT / "CONTRIBUTING.md"]
+DECISIONS = sorted((DOCS / "decisions").glob("[0-9]*.md"))
+# Pages that are kept true. Notes in the lab and superseded decisions describe their own day.
+PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "CONTRIBUTING.md"]
 GUIDES = [page for page in PAGES if page.name in ("adding.md", "glossary.md", "tour.md")]
+LONGEST_LINE = 130
 
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 NEW_FILE = re.compile(r"[Nn]ew file\s+`([^`]+)`")  # a file that the reader makes
@@ -24,7 +26,8 @@ FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 PATH = re.compile(r"(?:app|workers|models|tests|benchmarks|deploy|docs)/[\w./-]*|[\w-]+\.(?:md|toml)|Makefile")
 SYMBOL = re.compile(r"[A-Z]\w*[a-z]\w*(?:\.\w+)?(?:\(\))?|\w+(?:\.\w+)?\(\)")
 SETTING = re.compile(r"\bFOVEA_[A-Z_]*[A-Z]\b")
-LINK = re.compile(r"\]\(([^)\s]+)\)")
+LINK = re.compile(r"\](?:\(|: )([^)\s]+)")
+STATUS = re.compile(r"^\*\*Status\.\*\* (Accepted|Superseded by \[(\d{4})\]\(\2-[\w-]+\.md\))\b.*\.$", re.MULTILINE)
 
 
 def name_of(path: Path) -> str:
@@ -34,6 +37,13 @@ def name_of(path: Path) -> str:
 def prose(page: Path) -> str:
     """The page without its code blocks."""
     return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def status_of(decision: Path) -> re.Match[str]:
+    """The line that says whether the decision holds."""
+    match = STATUS.search(decision.read_text(encoding="utf-8"))
+    assert match, f"{decision.name} has no line '**Status.** Accepted.' or '**Status.** Superseded by [NNNN](...).'"
+    return match
 
 
 def heading_ids(page: Path) -> set[str]:
@@ -69,7 +79,9 @@ def blocks(page: Path) -> Iterator[str]:
         yield from re.split(r"\n(?=\s*[-*|] |\s*\d+\. )", paragraph)
 
 
-@pytest.mark.parametrize("page", [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=name_of)
+@pytest.mark.parametrize(
+    "page", [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=name_of
+)
 def test_links_of_a_page_lead_to_pages_and_headings(page: Path) -> None:
     for target in LINK.findall(prose(page)):
         if target.startswith(("http://", "https://", "mailto:")):
@@ -80,8 +92,10 @@ def test_links_of_a_page_lead_to_pages_and_headings(page: Path) -> None:
         assert not anchor or anchor in heading_ids(linked), f"{target}: no such heading"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, *DECISIONS], ids=name_of)
 def test_files_that_a_page_names_exist(page: Path) -> None:
+    if page in DECISIONS and status_of(page)[1] != "Accepted":
+        return
     text = prose(page)
     named = {span for span in CODE_SPAN.findall(text) if PATH.fullmatch(span)} - set(NEW_FILE.findall(text))
     missing = {span for span in named if not (ROOT / span).exists() and not (page.parent / span).exists()}
@@ -108,7 +122,30 @@ def test_settings_that_a_page_names_exist(page: Path) -> None:
     assert named <= {f"FOVEA_{name.upper()}" for name in ApiSettings.model_fields}
 
 
-@pytest.mark.parametrize("page", [*DOCS.glob("*.md"), DOCS / "decisions/README.md"], ids=name_of)
+@pytest.mark.parametrize("page", [*DECISIONS, DOCS / "decisions/README.md", *GUIDES], ids=name_of)
+def test_lines_of_a_page_fit_on_a_screen(page: Path) -> None:
+    long = [line for line in page.read_text(encoding="utf-8").splitlines() if len(line) > LONGEST_LINE]
+    assert not long
+
+
+@pytest.mark.parametrize("decision", DECISIONS, ids=name_of)
+def test_decision_has_a_status_and_is_in_the_index_with_it(decision: Path) -> None:
+    status = status_of(decision)
+    if status[2]:
+        assert list(decision.parent.glob(f"{status[2]}-*.md")), "the decision that supersedes it does not exist"
+    index = (DOCS / "decisions/README.md").read_text(encoding="utf-8").splitlines()
+    number = decision.name[:4]
+    title = decision.read_text(encoding="utf-8").splitlines()[0].removeprefix(f"# {number}: ")
+    said = f"superseded by [{status[2]}]" if status[2] else "accepted"
+    assert f"| [{number}] | {title} | {said} |" in index
+    assert f"[{number}]: {decision.name}" in index
+
+
+def test_decisions_are_numbered_one_by_one() -> None:
+    assert [decision.name[:4] for decision in DECISIONS] == [f"{n:04d}" for n in range(1, len(DECISIONS) + 1)]
+
+
+@pytest.mark.parametrize("page", [*sorted(DOCS.glob("*.md")), DOCS / "decisions/README.md"], ids=name_of)
 def test_page_is_in_the_index(page: Path) -> None:
     index = DOCS / "README.md"
     linked = LINK.findall(index.read_text(encoding="utf-8"))
