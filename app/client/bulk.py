@@ -28,7 +28,7 @@ MOST_IN_FLIGHT = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How busy the server is kept, and how long it is waited for. `docs/performance.md` has the defaults' reasons.
+    """How busy the server is kept, and how long it is waited for. `docs/lab/bulk-client.md` has the defaults' reasons.
 
     Raises ValueError.
     """
