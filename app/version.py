@@ -1,26 +1,17 @@
-"""Which Fovea this is, and on which libraries."""
+"""The version of Fovea that runs, and of the libraries it runs on."""
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
+from models.store.library_versions import WEIGHTS_DEPEND_ON, library_versions, version_of
 
-_LIBRARIES = ("torch", "torchvision", "safetensors", "pillow", "fastapi", "uvicorn", "celery", "redis", "pydantic")
+_SERVES_WITH = ("fastapi", "uvicorn", "celery", "redis", "pydantic")
 
 
 def fovea_version() -> str:
-    """As in pyproject.toml; `0+source` when run from a checkout that was never installed."""
-    return _version_of("fovea") or "0+source"
+    """The version in pyproject.toml; `0+source` for a checkout that was never installed."""
+    return version_of("fovea") or "0+source"
 
 
-def library_versions() -> dict[str, str]:
-    """Python and the libraries that matter."""
-    found = {name: _version_of(name) for name in _LIBRARIES}
-    return {"python": platform.python_version(), **{name: number for name, number in found.items() if number}}
-
-
-def _version_of(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def server_libraries() -> dict[str, str]:
+    """The versions of Python and of the libraries that a server depends on."""
+    return library_versions((*WEIGHTS_DEPEND_ON, *_SERVES_WITH))

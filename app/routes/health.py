@@ -17,7 +17,7 @@ from app.http.documented_answers import json_answer
 from app.schemas.health import Check, Liveness, Readiness
 from app.schemas.system import Disk, Engine, Limits, LoadedModel, Queue, System
 from app.services import Services
-from app.version import fovea_version, library_versions
+from app.version import fovea_version, server_libraries
 from workers.errors import StoreUnavailable
 
 router = APIRouter(tags=["Operate"])
@@ -116,7 +116,7 @@ def _system(services: Services) -> System:
     ]
     return System(
         version=fovea_version(),
-        libraries=library_versions(),
+        libraries=server_libraries(),
         started_at=services.started_at,
         devices=describe_devices(),
         memory=describe_memory(),

@@ -25,11 +25,11 @@ from app.routes.runs import REPORT_FILE, report_file, report_files
 from app.routes.uploading import Upload, answer_upload
 from app.schemas.models import Alias, AliasTarget, Model, ModelPage, ModelVersion, UploadedManifest
 from app.services import Services
-from app.version import library_versions
 from models.architectures.catalog import build_empty, get_architecture
 from models.backends.exports import Exports
 from models.errors import CorruptVersion, UnknownArchitecture, UnknownModel, VersionInUse
 from models.manifest import Manifest, ManifestDraft
+from models.store.library_versions import library_versions
 from models.store.registry import ModelVersion as RegisteredVersion
 from models.store.registry import Registry
 from models.store.state_dicts import check_keys, check_values, modern_keys, read_state_dict

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.store.library_versions import library_versions
 from models.store.registry import Registry
 from tests.training.runs import a_dataset, a_run, hand_back_at
 from tests.workers.jobs_builders import a_config
@@ -19,7 +20,7 @@ from workers.run_directory import EventTail, RunDirectory
 from workers.supervision.publishing import publish
 from workers.training.classification.task import ClassificationTask
 from workers.training.failures import NonFiniteLoss, explain_failure
-from workers.training.ground import FenceLost
+from workers.training.fence import FenceLost
 from workers.training.loop import RunHandedBack
 from workers.training.run import train_run
 from workers.training.task import Evaluation
@@ -37,6 +38,7 @@ def test_complete_run_leaves_everything_a_person_looks_for(home: Path) -> None:
     assert result is not None
     assert set(result.metrics) == {"val/loss", "val/top1"}
     assert (result.epochs, result.stopped_early, result.precision) == (2, False, "fp32")
+    assert result.libraries == library_versions()
     names = {path.name for path in run.report.iterdir()}
     assert {"report.json", "curves.png", "confusion.png"} <= names
     report = json.loads((run.report / "report.json").read_text())

@@ -48,7 +48,7 @@ def _train(run: RunDirectory, token: int | None) -> int:
     # torch is imported after the lock is held and the parent is known: seconds later
     from workers.training.evaluate import evaluate_run
     from workers.training.failures import explain_failure
-    from workers.training.ground import FenceLost
+    from workers.training.fence import FenceLost
     from workers.training.loop import RunHandedBack
     from workers.training.run import train_run
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from models.errors import RegistryError
 from models.predictor import module_of_version
+from models.store.library_versions import library_versions
 from models.store.registry import Registry
 from models.store.storage import replace_file
 from models.store.weights import find_pretrained, pretrained
@@ -18,10 +19,10 @@ from workers.datasets.dataset import DatasetImage
 from workers.datasets.store import DatasetStore
 from workers.run_directory import RunConfig, RunDirectory, RunResult
 from workers.training.device import describe_device
-from workers.training.ground import check_fence, library_versions, make_ground
+from workers.training.fence import check_fence
 from workers.training.journal import Journal
 from workers.training.network import is_registered
-from workers.training.task import Ground
+from workers.training.run_inputs import RunInputs, make_run_inputs
 from workers.training.tasks import make_task
 
 
@@ -34,13 +35,13 @@ def evaluate_run(run: RunDirectory, *, token: int | None = None) -> None:
     config, home = run.read_config(), run.path.parent.parent
     job = config.job
     assert isinstance(job, ResolvedEvaluate)
-    ground = _with_labels_of_the_model(make_ground(config, home), DatasetStore(home / "datasets"), job)
-    task = make_task(ground)
-    module = _load(config, job, run).to(ground.device)
+    inputs = _with_labels_of_the_model(make_run_inputs(config, home), DatasetStore(home / "datasets"), job)
+    task = make_task(inputs)
+    module = _load(config, job, run).to(inputs.device)
     module = module.to(memory_format=torch.channels_last)  # as in training: the same numbers
     with Journal(run, first_step=0) as journal:
-        where = f"{describe_device(ground.device)} in {ground.precision}"
-        journal.message(f"Evaluating {job.model} on {len(ground.val_images)} images; {where}.")
+        where = f"{describe_device(inputs.device)} in {inputs.precision}"
+        journal.message(f"Evaluating {job.model} on {len(inputs.val_images)} images; {where}.")
         evaluation = task.evaluate(module)
         check_fence(run, token)
         task.write_report(run, evaluation, None)
@@ -51,8 +52,8 @@ def evaluate_run(run: RunDirectory, *, token: int | None = None) -> None:
         best_epoch=0,
         epochs=0,
         stopped_early=False,
-        device=describe_device(ground.device),
-        precision=ground.precision,
+        device=describe_device(inputs.device),
+        precision=inputs.precision,
         libraries=library_versions(),
     )
     check_fence(run, token)
@@ -70,15 +71,15 @@ def _load(config: RunConfig, job: ResolvedEvaluate, run: RunDirectory) -> nn.Mod
     return pretrained(architecture, entry, weights_dir=home / "weights", allow_download=config.allow_download)
 
 
-def _with_labels_of_the_model(ground: Ground, store: DatasetStore, job: ResolvedEvaluate) -> Ground:
-    """`ground` with the images of the wanted split, their categories numbered as the model numbers them."""
+def _with_labels_of_the_model(inputs: RunInputs, store: DatasetStore, job: ResolvedEvaluate) -> RunInputs:
+    """`inputs` with the images of the wanted split, their categories numbered as the model numbers them."""
     labels = store.get(job.dataset.name, job.dataset.version).info.categories
     unknown = [label for label in labels if label not in job.categories]
     if unknown:
         raise RegistryError(f"{job.model} does not know {', '.join(unknown[:10])}.")
     numbers = [job.categories.index(label) for label in labels]
-    images = ground.train_images if job.split == "train" else ground.val_images
-    return replace(ground, train_images=(), val_images=[_renumbered(image, numbers) for image in images])
+    images = inputs.train_images if job.split == "train" else inputs.val_images
+    return replace(inputs, train_images=(), val_images=[_renumbered(image, numbers) for image in images])
 
 
 def _renumbered(image: DatasetImage, numbers: Sequence[int]) -> DatasetImage:

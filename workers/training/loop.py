@@ -61,7 +61,7 @@ def train(
     one after `checkpoint_interval_s` or when the run is handed back. Raises NonFiniteLoss, RunHandedBack and what the
     two raise.
     """
-    pace, settings = Pace(state, task), task.ground.fine_tune.hyperparameters
+    pace, settings = Pace(state, task), task.inputs.fine_tune.hyperparameters
     while state.epoch < settings.epochs:
         is_stopped = train_one_epoch(state, task, journal, requests, pace, checkpoint, checkpoint_interval_s)
         train_loss = state.loss_sum / max(1, state.images)
@@ -96,8 +96,8 @@ def train_one_epoch(
     checkpoint_interval_s: float,
 ) -> bool:
     """One pass over the training split, from where `state` stands in it; whether it was stopped within."""
-    settings = task.ground.fine_tune.hyperparameters
-    set_train_mode(state.module, task.ground.fine_tune)
+    settings = task.inputs.fine_tune.hyperparameters
+    set_train_mode(state.module, task.inputs.fine_tune)
     recent: list[_Step] = []
     saved_at = time.monotonic()
     batches = task.batches(epoch=state.epoch, first_step=state.step_in_epoch)
@@ -144,7 +144,7 @@ def note_losses(state: TrainState, recent: list[_Step], task: AnyTask, journal: 
     losses: list[float] = torch.stack([step.loss for step in recent]).tolist()
     for number, (loss, step) in enumerate(zip(losses, recent, strict=True), start=1):
         if not math.isfinite(loss):
-            names = [task.ground.train_images[index].name for index in step.images]
+            names = [task.inputs.train_images[index].name for index in step.images]
             at = state.step - len(recent) + number
             raise NonFiniteLoss(step=at, epoch=state.epoch + 1, loss=loss, images=names)
     images = sum(len(step.images) for step in recent)
@@ -166,7 +166,7 @@ class Pace:
     """How far the run is and how long it will take, by what this attempt has done so far."""
 
     def __init__(self, state: TrainState, task: AnyTask) -> None:
-        settings = task.ground.fine_tune.hyperparameters
+        settings = task.inputs.fine_tune.hyperparameters
         self._state = state
         self._epochs = settings.epochs
         self._steps = settings.epochs * task.steps_an_epoch()

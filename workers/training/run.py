@@ -8,6 +8,7 @@ import torch
 
 from models.architectures.catalog import get_architecture
 from models.errors import ModelsError
+from models.store.library_versions import library_versions
 from models.store.registry import Registry
 from models.store.state_dicts import read_state_dict
 from models.store.storage import replace_file
@@ -16,12 +17,12 @@ from workers.run_directory import Comparison, RunConfig, RunDirectory, RunResult
 from workers.supervision.publishing import production_version
 from workers.training.checkpoint import TrainState, load_checkpoint, save_checkpoint, save_weights
 from workers.training.device import describe_device
-from workers.training.ground import check_fence, library_versions, make_ground
+from workers.training.fence import check_fence
 from workers.training.journal import Journal
 from workers.training.loop import AnyTask, train
 from workers.training.network import make_network
 from workers.training.optim import make_optimizer, make_scheduler
-from workers.training.task import Ground
+from workers.training.run_inputs import RunInputs, make_run_inputs
 from workers.training.tasks import make_task
 
 log = logging.getLogger(__name__)
@@ -36,12 +37,12 @@ def train_run(run: RunDirectory, *, token: int | None = None) -> None:
     config, home = run.read_config(), run.path.parent.parent
     job = config.fine_tune
     registry, architecture = Registry(home / "registry"), get_architecture(job.architecture)
-    task = make_task(make_ground(config, home))
-    ground = task.ground
+    task = make_task(make_run_inputs(config, home))
+    inputs = task.inputs
     run.checkpoints.mkdir(exist_ok=True)
 
     module = make_network(job, registry, home / "weights", allow_download=config.allow_download)
-    module = module.to(ground.device).to(memory_format=torch.channels_last)  # the faster order for convolutions
+    module = module.to(inputs.device).to(memory_format=torch.channels_last)  # the faster order for convolutions
     optimizer = make_optimizer(module, job.hyperparameters)
     scheduler = make_scheduler(optimizer, job.hyperparameters, steps_an_epoch=task.steps_an_epoch())
     state = TrainState(module=module, optimizer=optimizer, scheduler=scheduler)
@@ -56,7 +57,7 @@ def train_run(run: RunDirectory, *, token: int | None = None) -> None:
         save_checkpoint(state, job, run.last_checkpoint)
 
     with Journal(run, first_step=state.step) as journal:
-        journal.message(_opening_words(state, ground, is_resumed=is_resumed))
+        journal.message(_opening_words(state, inputs, is_resumed=is_resumed))
         is_stopped = train(
             state,
             task,
@@ -85,13 +86,13 @@ class _Requests:
         return self._run.hand_back_request.exists()
 
 
-def _opening_words(state: TrainState, ground: Ground, *, is_resumed: bool) -> str:
-    job, epochs = ground.fine_tune, ground.fine_tune.hyperparameters.epochs
-    where = f"{describe_device(ground.device)} in {ground.precision}"
+def _opening_words(state: TrainState, inputs: RunInputs, *, is_resumed: bool) -> str:
+    job, epochs = inputs.fine_tune, inputs.fine_tune.hyperparameters.epochs
+    where = f"{describe_device(inputs.device)} in {inputs.precision}"
     if is_resumed:
         return f"Going on from the checkpoint at epoch {state.epoch} of {epochs}, step {state.step}, on {where}."
     base = f"from {job.base}" if job.base else "from random weights"
-    images = f"{len(ground.train_images)} images, validating on {len(ground.val_images)}"
+    images = f"{len(inputs.train_images)} images, validating on {len(inputs.val_images)}"
     return f"Training {job.architecture} {base} ({job.strategy}) for {epochs} epochs on {images}; {where}."
 
 
@@ -100,8 +101,8 @@ def _conclude(
 ) -> RunResult:
     """Evaluates what will be published, compares it with production, writes the report."""
     assert state.best is not None
-    ground, best = task.ground, read_state_dict(run.best_weights)
-    load_base_state_dict(state.module, ground.architecture, best, keep_head=True, options=ground.fine_tune.options)
+    inputs, best = task.inputs, read_state_dict(run.best_weights)
+    load_base_state_dict(state.module, inputs.architecture, best, keep_head=True, options=inputs.fine_tune.options)
     evaluation = task.evaluate(state.module)
     comparison = _compare(config, task, registry) if config.fine_tune.promote == "if_better" else None
     task.write_report(run, evaluation, state.best)
@@ -111,8 +112,8 @@ def _conclude(
         best_epoch=state.best.epoch,
         epochs=state.epoch,
         stopped_early=is_stopped,
-        device=describe_device(ground.device),
-        precision=ground.precision,
+        device=describe_device(inputs.device),
+        precision=inputs.precision,
         libraries=library_versions(),
         comparison=comparison,
     )

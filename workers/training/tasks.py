@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from workers.training.task import Ground, TrainingTask
+from workers.training.run_inputs import RunInputs
+from workers.training.task import TrainingTask
 
 
-def make_task(ground: Ground) -> TrainingTask[Any, Any]:
+def make_task(inputs: RunInputs) -> TrainingTask[Any, Any]:
     """The task of the run's configuration. What one task needs is not loaded for another."""
-    if ground.config.task == "detection":
+    if inputs.config.task == "detection":
         from workers.training.detection.task import DetectionTask
 
-        return DetectionTask(ground)
-    if ground.config.task == "segmentation":
+        return DetectionTask(inputs)
+    if inputs.config.task == "segmentation":
         from workers.training.segmentation.task import SegmentationTask
 
-        return SegmentationTask(ground)
+        return SegmentationTask(inputs)
     from workers.training.classification.task import ClassificationTask
 
-    return ClassificationTask(ground)
+    return ClassificationTask(inputs)

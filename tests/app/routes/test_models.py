@@ -17,6 +17,7 @@ from safetensors.torch import save as save_safetensors
 
 from models.architectures.catalog import build
 from models.manifest import Manifest
+from models.store.library_versions import library_versions
 from tests.app import pictures
 from tests.app.compass import CATEGORIES, compass_weights, publish_compass
 from tests.app.http.test_requests import problem_of, spooled_files
@@ -126,6 +127,7 @@ def test_own_weights_are_published_and_answer(api: RunningApi, encode: Any) -> N
     assert answer.headers["Location"] == "/v1/models/mine/versions/1"
     manifest = Manifest.model_validate_json(answer.content)
     assert (manifest.origin, manifest.categories, manifest.parameters) == ("uploaded", CATEGORIES, 43_746)
+    assert manifest.libraries == library_versions()  # as the trainer says it of what it trained
     classes = api.classify(pictures.png(), model="mine", top_k=5).json()["predictions"][0]["classes"]
     assert [row["label"] for row in classes] == ["left", "right"]
     assert spooled_files(api) == []

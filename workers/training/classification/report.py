@@ -15,7 +15,7 @@ from models.store.storage import replace_file
 from workers.datasets.dataset import DatasetImage
 from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
-from workers.training.classification.task import ClassificationEvaluation
+from workers.training.classification.evaluation import ClassificationEvaluation
 from workers.training.confusion import confusion_matrix, draw_confusion
 from workers.training.curves import draw_curves
 

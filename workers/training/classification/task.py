@@ -6,7 +6,6 @@ Sources: "Training a classifier" and "Transfer learning for computer vision", Py
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,17 +21,11 @@ from models.store.registry import ModelVersion, Registry
 from workers.datasets.dataset import DatasetImage
 from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
+from workers.training.classification.evaluation import ClassificationEvaluation
 from workers.training.classification.images import Batch, evaluation_batches, training_batches
 from workers.training.device import autocast
-from workers.training.task import Batches, Evaluation, Ground, TrainingTask
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassificationEvaluation(Evaluation):
-    """How a network does on one split, image by image."""
-
-    targets: Tensor  # int64 [N]
-    scores: Tensor  # float32 [N, K], probabilities
+from workers.training.run_inputs import RunInputs
+from workers.training.task import Batches, TrainingTask
 
 
 class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
@@ -40,41 +33,41 @@ class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
 
     decisive_metric = "val/top1"
 
-    def __init__(self, ground: Ground) -> None:
-        super().__init__(ground)
-        assert isinstance(ground.config.preset, Preset)
-        self._preset = ground.config.preset
+    def __init__(self, inputs: RunInputs) -> None:
+        super().__init__(inputs)
+        assert isinstance(inputs.config.preset, Preset)
+        self._preset = inputs.config.preset
 
     def batches(self, *, epoch: int, first_step: int) -> Batches[Batch]:
         return training_batches(
-            self.ground.train_images, self.ground.root, self._preset, self.epoch_options(epoch, first_step)
+            self.inputs.train_images, self.inputs.root, self._preset, self.epoch_options(epoch, first_step)
         )
 
     def indices(self, batch: Batch) -> list[int]:
         return batch.indices
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        pixels, targets = to_network(batch, self._preset, self.ground.device)  # [B, C, h, w], [B]
-        with autocast(self.ground.device, self.ground.precision):
+        pixels, targets = to_network(batch, self._preset, self.inputs.device)  # [B, C, h, w], [B]
+        with autocast(self.inputs.device, self.inputs.precision):
             outputs = module(pixels)  # [B, K], or one such a classifier
             return training_loss(
                 outputs,
                 targets,
-                label_smoothing=self.ground.fine_tune.hyperparameters.label_smoothing,
-                auxiliary_weight=self.ground.architecture.auxiliary_weight,
+                label_smoothing=self.inputs.fine_tune.hyperparameters.label_smoothing,
+                auxiliary_weight=self.inputs.architecture.auxiliary_weight,
             )
 
     def evaluate(self, module: nn.Module) -> ClassificationEvaluation:
         return self._evaluate(module, self._preset)
 
     def compare(self, other: ModelVersion, registry: Registry) -> dict[str, float]:
-        manifest, categories = other.manifest, self.ground.config.categories
+        manifest, categories = other.manifest, self.inputs.config.categories
         if manifest.task != "classification":
             raise RegistryError(f"it is for {manifest.task}, not for classification")
         if set(manifest.categories) != set(categories):
             msg = f"its categories differ: {', '.join(sorted(set(manifest.categories) ^ set(categories))[:10])}"
             raise RegistryError(msg)
-        predictor = Predictor.from_version(registry, other, self.ground.device)
+        predictor = Predictor.from_version(registry, other, self.inputs.device)
         assert isinstance(predictor.preset, Preset)
         theirs = self._evaluate(predictor.module, predictor.preset)
         order = [manifest.categories.index(label) for label in categories]
@@ -87,22 +80,22 @@ class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
         write_report(
             run,
             evaluation,
-            categories=self.ground.config.categories,
-            images=self.ground.val_images,
-            root=self.ground.root,
+            categories=self.inputs.config.categories,
+            images=self.inputs.val_images,
+            root=self.inputs.root,
             best=best,
         )
 
     def _evaluate(self, module: nn.Module, preset: Preset) -> ClassificationEvaluation:
         return evaluate(
             module,
-            self.ground.val_images,
-            self.ground.root,
+            self.inputs.val_images,
+            self.inputs.root,
             preset,
-            batch_size=self.ground.config.batch_size,
-            device=self.ground.device,
-            precision=self.ground.precision,
-            data_workers=self.ground.data_workers,
+            batch_size=self.inputs.config.batch_size,
+            device=self.inputs.device,
+            precision=self.inputs.precision,
+            data_workers=self.inputs.data_workers,
         )
 
 

@@ -22,8 +22,8 @@ from workers.datasets.dataset import DatasetImage
 from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.curves import draw_curves
+from workers.training.detection.evaluation import DetectionEvaluation
 from workers.training.detection.metrics import CategoryScore, CocoScores
-from workers.training.detection.task import DetectionEvaluation
 
 GALLERY = 12  # images
 _SHOWN_SCORE = 0.5  # detections below are no mistakes: nobody is shown them

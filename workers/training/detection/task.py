@@ -6,7 +6,7 @@ Source: "TorchVision object detection fine-tuning", PyTorch tutorials.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,24 +22,15 @@ from models.store.registry import ModelVersion, Registry
 from workers.datasets.dataset import DatasetImage
 from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
+from workers.training.detection.evaluation import DetectionEvaluation
 from workers.training.detection.images import DetectionBatch, DetectionImages
-from workers.training.detection.metrics import CocoScores, coco_scores
+from workers.training.detection.metrics import coco_scores
 from workers.training.detection.proposals import ProposalCache
 from workers.training.device import autocast
-from workers.training.task import Batches, Evaluation, Ground, TrainingTask, check_comparable
+from workers.training.run_inputs import RunInputs
+from workers.training.task import Batches, TrainingTask, check_comparable
 
 _MASK_THRESHOLD = 0.5
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DetectionEvaluation(Evaluation):
-    """How a network does on one split, image by image."""
-
-    detections: tuple[
-        dict[str, Any], ...
-    ]  # boxes float32 [N, 4] px of the original, labels, scores, masks (run lengths)
-    boxes: CocoScores
-    masks: CocoScores | None
 
 
 class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
@@ -47,12 +38,12 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
 
     decisive_metric = "val/map"
 
-    def __init__(self, ground: Ground) -> None:
-        super().__init__(ground)
-        preset = ground.config.preset
+    def __init__(self, inputs: RunInputs) -> None:
+        super().__init__(inputs)
+        preset = inputs.config.preset
         assert isinstance(preset, ScalePreset)
-        self._train = self._images(ground.train_images, preset)
-        self._val = self._images(ground.val_images, preset)
+        self._train = self._images(inputs.train_images, preset)
+        self._val = self._images(inputs.val_images, preset)
 
     def batches(self, *, epoch: int, first_step: int) -> Batches[DetectionBatch]:
         return self._train.training_batches(self.epoch_options(epoch, first_step))
@@ -61,57 +52,57 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
         return batch.indices
 
     def loss(self, module: nn.Module, batch: DetectionBatch) -> Tensor:
-        images, targets = to_network(batch, self.ground.device)
-        with autocast(self.ground.device, self.ground.precision):
-            losses: Mapping[str, Tensor] = module(images, targets, **_proposals(batch, self.ground.device))
+        images, targets = to_network(batch, self.inputs.device)
+        with autocast(self.inputs.device, self.inputs.precision):
+            losses: Mapping[str, Tensor] = module(images, targets, **_proposals(batch, self.inputs.device))
         return torch.stack([loss.float() for loss in losses.values()]).sum()
 
     def evaluate(self, module: nn.Module) -> DetectionEvaluation:
         return self._evaluate(module, self._val)
 
     def compare(self, other: ModelVersion, registry: Registry) -> dict[str, float]:
-        check_comparable(other, self.ground)
-        module = module_of_version(registry, other).to(self.ground.device)
+        check_comparable(other, self.inputs)
+        module = module_of_version(registry, other).to(self.inputs.device)
         architecture = get_architecture(other.manifest.architecture)
         assert isinstance(other.manifest.preset, ScalePreset)
-        theirs = DetectionTask(replace(self.ground, architecture=architecture, train_images=()))
+        theirs = DetectionTask(replace(self.inputs, architecture=architecture, train_images=()))
         return theirs.evaluate_with(module, other.manifest.preset).metrics
 
     def evaluate_with(self, module: nn.Module, preset: ScalePreset) -> DetectionEvaluation:
         """As `evaluate`, for a network with a preset of its own."""
-        return self._evaluate(module, self._images(self.ground.val_images, preset))
+        return self._evaluate(module, self._images(self.inputs.val_images, preset))
 
     def write_report(self, run: RunDirectory, evaluation: DetectionEvaluation, best: BestEpoch | None) -> None:
         # matplotlib: a second that the first step need not wait for
         from workers.training.detection.report import write_report
 
-        write_report(run, evaluation, images=self.ground.val_images, root=self.ground.root, best=best)
+        write_report(run, evaluation, images=self.inputs.val_images, root=self.inputs.root, best=best)
 
     def _images(self, images: Sequence[DatasetImage], preset: ScalePreset) -> DetectionImages:
         # an evaluation may have boxes only
-        with_masks = self.ground.architecture.makes_masks and all(each.mask for one in images for each in one.objects)
-        proposals = ProposalCache(self.ground.cache) if self.ground.architecture.uses_proposals else None
+        with_masks = self.inputs.architecture.makes_masks and all(each.mask for one in images for each in one.objects)
+        proposals = ProposalCache(self.inputs.cache) if self.inputs.architecture.uses_proposals else None
         return DetectionImages(
-            images=images, root=self.ground.root, preset=preset, with_masks=with_masks, proposals=proposals
+            images=images, root=self.inputs.root, preset=preset, with_masks=with_masks, proposals=proposals
         )
 
     def _has_loss(self, split: DetectionImages) -> bool:
         """Whether the data have all that the network learns from."""
-        architecture = self.ground.architecture
+        architecture = self.inputs.architecture
         return architecture.is_trainable and split.with_masks == architecture.makes_masks
 
     def _evaluate(self, module: nn.Module, split: DetectionImages) -> DetectionEvaluation:
-        ground = self.ground
-        loader = split.evaluation_batches(batch_size=ground.config.batch_size, data_workers=ground.data_workers)
+        inputs = self.inputs
+        loader = split.evaluation_batches(batch_size=inputs.config.batch_size, data_workers=inputs.data_workers)
         found: dict[int, dict[str, Any]] = {}
         has_loss, loss_sum = self._has_loss(split), 0.0
         for batch in loader:
             if has_loss:
                 loss_sum += validation_loss(module, batch, self) * len(batch.indices)
-            found.update(zip(batch.indices, detect(module, batch, split.images, ground), strict=True))
+            found.update(zip(batch.indices, detect(module, batch, split.images, inputs), strict=True))
         detections = [found[index] for index in range(len(split.images))]
-        boxes = coco_scores(detections, split.images, ground.config.categories)
-        masks = coco_scores(detections, split.images, ground.config.categories, of="segm") if split.with_masks else None
+        boxes = coco_scores(detections, split.images, inputs.config.categories)
+        masks = coco_scores(detections, split.images, inputs.config.categories, of="segm") if split.with_masks else None
         metrics = {"val/loss": loss_sum / max(1, len(split.images))} if has_loss else {}
         metrics |= {f"val/{name}": value for name, value in boxes.summary.items()}
         metrics.setdefault(self.decisive_metric, 0.0)  # where there is nothing to find
@@ -140,7 +131,7 @@ def validation_loss(module: nn.Module, batch: DetectionBatch, task: DetectionTas
     for child in module.modules():
         if isinstance(child, _BatchNorm | nn.Dropout):
             child.eval()
-    devices = [task.ground.device] if task.ground.device.type == "cuda" else []
+    devices = [task.inputs.device] if task.inputs.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(batch.indices[0])
         return float(task.loss(module, batch))
@@ -148,13 +139,13 @@ def validation_loss(module: nn.Module, batch: DetectionBatch, task: DetectionTas
 
 @torch.inference_mode()
 def detect(
-    module: nn.Module, batch: DetectionBatch, images: Sequence[DatasetImage], ground: Ground
+    module: nn.Module, batch: DetectionBatch, images: Sequence[DatasetImage], inputs: RunInputs
 ) -> list[dict[str, Any]]:
     """What the network finds on each image of the batch, as it would be served, in pixels of the original."""
     module.eval()
-    pixels, _ = to_network(batch, ground.device)
-    with autocast(ground.device, ground.precision):
-        outputs: list[dict[str, Tensor]] = module(pixels, None, **_proposals(batch, ground.device))
+    pixels, _ = to_network(batch, inputs.device)
+    with autocast(inputs.device, inputs.precision):
+        outputs: list[dict[str, Tensor]] = module(pixels, None, **_proposals(batch, inputs.device))
     found = []
     for index, image, output in zip(batch.indices, batch.images, outputs, strict=True):
         exact = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in output.items()}

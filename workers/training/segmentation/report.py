@@ -12,9 +12,9 @@ from workers.run_directory import RunDirectory
 from workers.training.confusion import draw_confusion
 from workers.training.curves import draw_curves
 from workers.training.loading import read_image
+from workers.training.run_inputs import RunInputs
+from workers.training.segmentation.evaluation import SegmentationEvaluation
 from workers.training.segmentation.images import read_label_map
-from workers.training.segmentation.task import SegmentationEvaluation
-from workers.training.task import Ground
 
 _WORST = 24  # images, by name
 _TILE_PX = 320
@@ -24,14 +24,14 @@ def write_report(
     run: RunDirectory,
     evaluation: SegmentationEvaluation,
     *,
-    ground: Ground,
+    inputs: RunInputs,
     best: BestEpoch | None,
 ) -> None:
     """Writes report.json, confusion.png, mistakes.png and, after a training, curves.png.
 
     best: None when nothing was trained.
     """
-    categories, images = ground.config.categories, ground.val_images
+    categories, images = inputs.config.categories, inputs.val_images
     run.report.mkdir(exist_ok=True)
     order = sorted(range(len(images)), key=lambda index: (evaluation.accuracies[index], index))[:_WORST]
     content = {
@@ -54,23 +54,23 @@ def write_report(
     }
     replace_file(run.report / "report.json", json.dumps(content, indent=1).encode())
     draw_confusion(evaluation.matrix, categories).savefig(run.report / "confusion.png", dpi=100)
-    replace_file(run.report / "mistakes.png", _gallery(evaluation, ground))
+    replace_file(run.report / "mistakes.png", _gallery(evaluation, inputs))
     if best is not None:
         words = {"val/miou": "mean IoU", "val/pixel_accuracy": "pixel accuracy"}
         curves = draw_curves(run.read_metrics(), best, title="Validation", metrics=words)
         curves.savefig(run.report / "curves.png", dpi=100)
 
 
-def _gallery(evaluation: SegmentationEvaluation, ground: Ground) -> bytes:
+def _gallery(evaluation: SegmentationEvaluation, inputs: RunInputs) -> bytes:
     """The worst images: truth on the left, prediction on the right."""
     tiles = []
     for index in sorted(evaluation.worst, key=lambda number: (evaluation.accuracies[number], number)):
-        image = ground.val_images[index]
-        picture = resize_longer_side(to_picture(read_image(ground.root, image)), _TILE_PX)
-        truth = read_label_map(ground.root, image).numpy()
+        image = inputs.val_images[index]
+        picture = resize_longer_side(to_picture(read_image(inputs.root, image)), _TILE_PX)
+        truth = read_label_map(inputs.root, image).numpy()
         accuracy = f"{evaluation.accuracies[index]:.1%} of the pixels right"
         for labels, words in ((truth, "truth"), (evaluation.worst[index].numpy(), "prediction")):
-            drawn = draw_label_map(picture, labels, ground.config.categories)
+            drawn = draw_label_map(picture, labels, inputs.config.categories)
             tiles.append(Tile(image=drawn, caption=f"{image.name.rpartition('/')[2]}\n{words}, {accuracy}"))
-    tiles.append(Tile(image=legend(ground.config.categories, _TILE_PX, first=0), caption="The colours"))
+    tiles.append(Tile(image=legend(inputs.config.categories, _TILE_PX, first=0), caption="The colours"))
     return contact_sheet(tiles, columns=4, tile_px=_TILE_PX)

@@ -6,7 +6,6 @@ Source: Long et al. 2015, sec. 5 (metrics); torchvision's segmentation reference
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,20 +21,13 @@ from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.confusion import confusion_matrix
 from workers.training.device import autocast
+from workers.training.run_inputs import RunInputs
+from workers.training.segmentation.evaluation import SegmentationEvaluation
 from workers.training.segmentation.images import SegmentationBatch, SegmentationImages, read_label_map
-from workers.training.task import Batches, Evaluation, Ground, TrainingTask, check_comparable
+from workers.training.task import Batches, TrainingTask, check_comparable
 
 AUXILIARY_WEIGHT = 0.5
 WORST_IMAGES = 8  # drawn in the report
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SegmentationEvaluation(Evaluation):
-    """How a network does on one split."""
-
-    matrix: Tensor  # int64 [K, K], pixels; row: truth, column: prediction
-    accuracies: tuple[float, ...]  # of each image: its share of right pixels
-    worst: dict[int, Tensor]  # predicted maps, uint8 [H, W], of the images with the least of them
 
 
 class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
@@ -43,13 +35,13 @@ class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
 
     decisive_metric = "val/miou"
 
-    def __init__(self, ground: Ground) -> None:
-        super().__init__(ground)
-        preset = ground.config.preset
+    def __init__(self, inputs: RunInputs) -> None:
+        super().__init__(inputs)
+        preset = inputs.config.preset
         assert isinstance(preset, ScalePreset)
         self._preset = preset
-        self._train = SegmentationImages(images=ground.train_images, root=ground.root, preset=preset)
-        self._val = SegmentationImages(images=ground.val_images, root=ground.root, preset=preset)
+        self._train = SegmentationImages(images=inputs.train_images, root=inputs.root, preset=preset)
+        self._val = SegmentationImages(images=inputs.val_images, root=inputs.root, preset=preset)
 
     def batches(self, *, epoch: int, first_step: int) -> Batches[SegmentationBatch]:
         return self._train.training_batches(self.epoch_options(epoch, first_step))
@@ -58,8 +50,8 @@ class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
         return batch.indices
 
     def loss(self, module: nn.Module, batch: SegmentationBatch) -> Tensor:
-        pixels, targets = to_network(batch, self._preset, self.ground.device)
-        with autocast(self.ground.device, self.ground.precision):
+        pixels, targets = to_network(batch, self._preset, self.inputs.device)
+        with autocast(self.inputs.device, self.inputs.precision):
             outputs: Mapping[str, Tensor] = module(pixels)  # each [B, K, h, w]
         loss = pixel_loss(outputs["out"], targets)
         return loss + AUXILIARY_WEIGHT * pixel_loss(outputs["aux"], targets) if "aux" in outputs else loss
@@ -68,31 +60,31 @@ class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
         return self._evaluate(module, self._val)
 
     def compare(self, other: ModelVersion, registry: Registry) -> dict[str, float]:
-        check_comparable(other, self.ground)
-        predictor = Predictor.from_version(registry, other, self.ground.device)
+        check_comparable(other, self.inputs)
+        predictor = Predictor.from_version(registry, other, self.inputs.device)
         preset = other.manifest.preset
         assert isinstance(preset, ScalePreset)
-        split = SegmentationImages(images=self.ground.val_images, root=self.ground.root, preset=preset)
+        split = SegmentationImages(images=self.inputs.val_images, root=self.inputs.root, preset=preset)
         return self._evaluate(predictor.module, split).metrics
 
     def write_report(self, run: RunDirectory, evaluation: SegmentationEvaluation, best: BestEpoch | None) -> None:
         # matplotlib: a second that the first step need not wait for
         from workers.training.segmentation.report import write_report
 
-        write_report(run, evaluation, ground=self.ground, best=best)
+        write_report(run, evaluation, inputs=self.inputs, best=best)
 
     @torch.inference_mode()
     def _evaluate(self, module: nn.Module, split: SegmentationImages) -> SegmentationEvaluation:
         module.eval()
-        ground, count = self.ground, len(self.ground.config.categories)
+        inputs, count = self.inputs, len(self.inputs.config.categories)
         matrix = torch.zeros((count, count), dtype=torch.int64)
         accuracies: dict[int, float] = {}
         worst: dict[int, Tensor] = {}
         loss_sum = 0.0
-        loader = split.evaluation_batches(batch_size=ground.config.batch_size, data_workers=ground.data_workers)
+        loader = split.evaluation_batches(batch_size=inputs.config.batch_size, data_workers=inputs.data_workers)
         for batch in loader:
-            pixels, targets = to_network(batch, split.preset, ground.device)
-            with autocast(ground.device, ground.precision):
+            pixels, targets = to_network(batch, split.preset, inputs.device)
+            with autocast(inputs.device, inputs.precision):
                 logits = module(pixels)["out"].float()  # [B, K, h, w]
             loss_sum += float(pixel_loss(logits, targets)) * len(batch.indices)
             for index, of_image, size in zip(batch.indices, logits, _sizes(batch, split), strict=True):
@@ -105,7 +97,7 @@ class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
                 worst[index] = predicted
                 if len(worst) > WORST_IMAGES:
                     del worst[max(worst, key=lambda number: (accuracies[number], -number))]
-        metrics = {"val/loss": loss_sum / max(1, len(split.images)), **scores_of(matrix, ground.config.categories)}
+        metrics = {"val/loss": loss_sum / max(1, len(split.images)), **scores_of(matrix, inputs.config.categories)}
         return SegmentationEvaluation(
             metrics=metrics,
             matrix=matrix,

@@ -1,0 +1,63 @@
+"""What a run trains on, with which settings, and where: read from its configuration before the work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from models.architectures.architecture import Architecture
+from models.architectures.catalog import get_architecture
+from workers.configs.evaluate import ResolvedEvaluate
+from workers.configs.fine_tune import ResolvedFineTune
+from workers.datasets.dataset import DatasetImage
+from workers.datasets.store import DatasetStore
+from workers.run_directory import RunConfig
+from workers.training.device import pick_device, pick_precision
+from workers.training.loading import default_data_workers
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunInputs:
+    """The configuration, images and device of a run; none of them changes while it runs."""
+
+    config: ResolvedFineTune | ResolvedEvaluate
+    architecture: Architecture
+    root: Path  # the paths of the images are relative to it
+    cache: Path  # what is computed once per dataset version; may be deleted at any time
+    train_images: Sequence[DatasetImage]
+    val_images: Sequence[DatasetImage]
+    device: torch.device
+    precision: Literal["fp32", "bf16"]
+    data_workers: int
+
+    @property
+    def fine_tune(self) -> ResolvedFineTune:
+        """The configuration of a run that trains."""
+        assert isinstance(self.config, ResolvedFineTune)
+        return self.config
+
+
+def make_run_inputs(config: RunConfig, home: Path) -> RunInputs:
+    """Finds the images and picks the device and precision. Raises what the dataset store raises."""
+    job = config.job
+    device = pick_device(config.device)
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True  # the same seed gives the same model; costs a few per cent
+    store = DatasetStore(home / "datasets")
+    dataset = store.get(job.dataset.name, job.dataset.version)
+    workers = job.data_workers
+    return RunInputs(
+        config=job,
+        architecture=get_architecture(job.architecture),
+        root=dataset.images_dir,
+        cache=dataset.path / "cache",
+        train_images=store.images(dataset, "train"),
+        val_images=store.images(dataset, "val"),
+        device=device,
+        precision=pick_precision(job.precision, device),
+        data_workers=default_data_workers(device) if workers is None else workers,
+    )
