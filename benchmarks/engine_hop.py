@@ -29,7 +29,8 @@ from app.engine.setup import LOOKUP_EVERY_S, open_models
 from app.processes.engine_process import EngineProcess
 from app.settings import ApiSettings
 from models.manifest import IMAGENET_MEAN, IMAGENET_STD, ManifestDraft, Preset
-from models.predictor import AnyPredictor, Predictor
+from models.predictor import AnyPredictor
+from models.predictors import loading
 from models.predictors.classification import Classifier, ClassSelection
 from models.store.registry import Registry
 
@@ -46,7 +47,7 @@ class Corner(nn.Module):
 
 
 def corner(*_: Any) -> AnyPredictor:
-    """In place of Predictor.from_version."""
+    """In place of loading.load_version."""
     return Classifier(Corner(), categories=("red", "green", "blue"), preset=PRESET, device="cpu")
 
 
@@ -95,7 +96,7 @@ async def compare(home: Path) -> None:
 
 
 if __name__ == "__main__":
-    Predictor.from_version = staticmethod(corner)  # type: ignore[method-assign, assignment]
+    loading.load_version = corner  # type: ignore[assignment]
     if sys.argv[1:2] == ["engine"]:
         del sys.argv[1]
         run_engine()

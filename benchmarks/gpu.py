@@ -44,7 +44,7 @@ from models.images.decode import DecodeJpeg, decode_image, encode_image
 from models.images.nvjpeg import open_nvjpeg
 from models.images.presets import resize_and_crop
 from models.manifest import Preset
-from models.predictor import Predictor
+from models.predictors import loading
 from models.store.registry import Registry
 
 MODEL = "gpu-bench"
@@ -78,7 +78,7 @@ def main() -> None:
         assert isinstance(preset, Preset)
         print_preparing(pictures, preset, device, seconds=options.seconds)
         registry = Registry(home / "registry")
-        predictor = Predictor.from_version(registry, registry.get(MODEL, 1), device)
+        predictor = loading.load_version(registry, registry.get(MODEL, 1), device)
         fastest = print_networks(predictor.backend, preset, directory, seconds=options.seconds)
         del predictor
         asyncio.run(print_memory(home, device))  # builds what the servers will find

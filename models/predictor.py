@@ -10,22 +10,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from models.architectures.architecture import Architecture, WeightsEntry
-from models.architectures.catalog import get_architecture
 from models.backends.backend import Backend
 from models.backends.eager import EagerBackend
 from models.backends.graphs import Graph
 from models.backends.views import largest_batch
 from models.manifest import AnyPreset, Task
-from models.store.registry import ModelVersion, Registry
-from models.store.state_dicts import module_from_state_dict
-from models.store.weights import pretrained
 
 Prediction = TypeVar("Prediction")
 Output = TypeVar("Output")
@@ -65,33 +59,6 @@ class Predictor(ABC, Generic[Wanted, Output, Prediction]):
         self.categories = tuple(categories)
         self.preset = preset
         self.backend: Backend = EagerBackend(self.graph_type(module, preset), device)
-
-    @staticmethod
-    def from_version(registry: Registry, version: ModelVersion, device: torch.device | str) -> AnyPredictor:
-        """The registered version, as its task needs it.
-
-        Raises CorruptVersion, IncompatibleWeights, UnknownArchitecture, UnsupportedPreset, UnsupportedOption.
-        """
-        manifest = version.manifest
-        architecture = get_architecture(manifest.architecture)
-        module = module_of_version(registry, version)
-        return _predictor(architecture, manifest.task, module, manifest.categories, manifest.preset, device)
-
-    @staticmethod
-    def from_pretrained(
-        architecture: Architecture,
-        entry: WeightsEntry,
-        *,
-        weights_dir: Path,
-        allow_download: bool,
-        device: torch.device | str,
-    ) -> AnyPredictor:
-        """A catalogue architecture with torchvision's weights and categories.
-
-        Raises WeightsUnavailable, UnsafeWeights, IncompatibleWeights.
-        """
-        module = pretrained(architecture, entry, weights_dir=weights_dir, allow_download=allow_download)
-        return _predictor(architecture, architecture.tasks[0], module, entry.categories, entry.preset, device)
 
     @property
     def module(self) -> nn.Module:
@@ -151,23 +118,6 @@ class Predictor(ABC, Generic[Wanted, Output, Prediction]):
 AnyPredictor = Predictor[Any, Any, Any]
 
 
-def module_of_version(registry: Registry, version: ModelVersion) -> nn.Module:
-    """The registered network as it was trained, on the CPU; what serves is folded, and differs in the last digits.
-
-    Raises CorruptVersion, IncompatibleWeights, UnknownArchitecture, UnsupportedPreset, UnsupportedOption.
-    """
-    manifest = version.manifest
-    architecture = get_architecture(manifest.architecture)
-    architecture.check_preset(manifest.preset)
-    return module_from_state_dict(
-        architecture,
-        registry.state_dict(version),
-        num_categories=len(manifest.categories),
-        image_size_px=manifest.preset.image_size_px,
-        options=manifest.options,
-    )
-
-
 def batches(views: Sequence[Tensor]) -> Iterator[list[int]]:
     """Positions of the views, [C, h, w], that go through the network together, in batches of bounded size.
 
@@ -180,31 +130,3 @@ def batches(views: Sequence[Tensor]) -> Iterator[list[int]]:
         most = largest_batch(shape)
         for start in range(0, len(numbers), most):
             yield numbers[start : start + most]
-
-
-def _predictor(
-    architecture: Architecture,
-    task: Task,
-    module: nn.Module,
-    categories: Sequence[str],
-    preset: AnyPreset,
-    device: torch.device | str,
-) -> AnyPredictor:
-    from models.predictors.classification import Classifier  # they are subclasses of what stands above
-    from models.predictors.detection import Detector
-    from models.predictors.segmentation import Segmenter
-
-    match task:
-        case "classification":
-            return Classifier(module, categories=categories, preset=preset, device=device)
-        case "detection":
-            return Detector(
-                module,
-                categories=categories,
-                preset=preset,
-                device=device,
-                makes_masks=architecture.makes_masks,
-                keypoints=architecture.keypoints,
-            )
-        case "segmentation":
-            return Segmenter(module, categories=categories, preset=preset, device=device)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from models.predictor import AnyPredictor, Predictor
+from models.predictor import AnyPredictor
+from models.predictors import loading
 from models.store.registry import Registry
 from models.store.weights import find_pretrained
 
@@ -61,7 +62,7 @@ class ModelFinder:
             digest=f"{manifest.reference} {manifest.sha256}",
             size_bytes=manifest.size_bytes,
             options=frozenset(manifest.options.items()),
-            load=lambda: Predictor.from_version(self._registry, version, self.device),
+            load=lambda: loading.load_version(self._registry, version, self.device),
         )
 
     def _pretrained(self, reference: str) -> ModelSource:
@@ -74,7 +75,7 @@ class ModelFinder:
             architecture=architecture.name,
             digest=entry.reference,
             size_bytes=entry.size_bytes,
-            load=lambda: Predictor.from_pretrained(
+            load=lambda: loading.load_pretrained(
                 architecture,
                 entry,
                 weights_dir=self._weights_dir,

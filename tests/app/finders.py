@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,8 @@ from app.settings import ApiSettings
 from models.architectures.catalog import get_architecture
 from models.images.decode import encode_image
 from models.manifest import ManifestDraft, Task
-from models.predictor import AnyPredictor, Predictor
+from models.predictor import AnyPredictor
+from models.predictors import loading
 from models.store.registry import Registry
 from tests.app.compass import publish_compass
 from tests.app.running_api import RunningApi, running_api
@@ -37,7 +38,7 @@ def png(width: int, height: int, *rectangles: Rectangle) -> bytes:
 def finders_api(settings: ApiSettings) -> Iterator[RunningApi]:
     """With the models `boxes`, `masks`, `points`, `painter`, and `compass`, which classifies."""
     with pytest.MonkeyPatch.context() as patched, running_api(settings) as api:
-        patched.setattr(Predictor, "from_version", finders_from_version())
+        patched.setattr(loading, "load_version", finders_from_version())
         publish_finders(api.services.registry)
         yield api
 
@@ -51,19 +52,19 @@ def publish_finders(registry: Registry) -> None:
         registry.publish(name, {"weight": torch.zeros(1)}, draft, now=datetime.now(UTC))
 
 
-def finders_from_version() -> staticmethod[..., AnyPredictor]:
-    """In place of Predictor.from_version."""
+def finders_from_version() -> Callable[..., AnyPredictor]:
+    """A stand-in for `loading.load_version`."""
     made: dict[str, AnyPredictor] = {
         "boxes": detector(),
         "masks": detector(masks=True),
         "points": detector(points=True),
         "painter": segmenter(),
     }
-    original = Predictor.from_version
+    original = loading.load_version
 
     def from_version(registry: Registry, version: Any, device: Any) -> AnyPredictor:
         manifest = version.manifest
         is_ours = manifest.name in made and manifest.parameters == 1  # other tests have models of these names too
         return made[manifest.name] if is_ours else original(registry, version, device)
 
-    return staticmethod(from_version)
+    return from_version

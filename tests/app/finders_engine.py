@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from app.engine.remote.__main__ import main
-from models.predictor import Predictor
+from models.predictors import loading
 from tests.app.finders import finders_from_version
 
 if __name__ == "__main__":
-    Predictor.from_version = finders_from_version()  # type: ignore[method-assign]
+    loading.load_version = finders_from_version()
     main()

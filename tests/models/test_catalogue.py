@@ -16,7 +16,7 @@ from models.architectures.architecture import Architecture, split_outputs
 from models.architectures.catalog import build, get_architecture, head_parameter_names, names
 from models.images.presets import apply_preset, normalise, preset_with_size
 from models.manifest import ManifestDraft, Preset
-from models.predictor import Predictor
+from models.predictors import loading
 from models.predictors.classification import Classifier
 from models.store.registry import Registry
 from tests.builders import gradient_tensor
@@ -53,7 +53,7 @@ def test_architecture_trains_is_published_loads_and_serves(name: str, registry: 
 
     draft = ManifestDraft(architecture=name, categories=CATEGORIES, preset=preset)
     version = registry.publish("model", module.state_dict(), draft, now=datetime.now(UTC))
-    predictor = Predictor.from_version(registry, version, "cpu")
+    predictor = loading.load_version(registry, version, "cpu")
     assert isinstance(predictor, Classifier)
 
     image = gradient_tensor(preset.crop_px + 9, preset.crop_px + 5)

@@ -14,7 +14,7 @@ from models.images.presets import preset_with_size, scale
 from models.manifest import ManifestDraft, ScalePreset
 from models.masks.regions import decode_region
 from models.predictions import Box, Detection
-from models.predictor import Predictor
+from models.predictors import loading
 from models.predictors.detection import DetectionSelection, Detector, MaskForm
 from models.store.registry import Registry
 from tests.builders import gradient_tensor
@@ -221,7 +221,7 @@ def test_registered_detector_answers_as_its_network_does(name: str, options: dic
     version = registry.publish("finder", module.state_dict(), draft, now=datetime.now(UTC))
     image = gradient_tensor(240, 180)
 
-    served = Predictor.from_version(registry, version, "cpu")
+    served = loading.load_version(registry, version, "cpu")
     assert isinstance(served, Detector)
     (found,) = served.predict([image], DetectionSelection(score_threshold=0.0, iou_threshold=1.0, max_detections=5))
 

@@ -14,7 +14,7 @@ from models.errors import IncompatibleWeights, UnknownArchitecture, UnsupportedP
 from models.images.presets import apply_preset, preset_with_size
 from models.manifest import ManifestDraft
 from models.predictions import ClassScore
-from models.predictor import Predictor
+from models.predictors import loading
 from models.predictors.classification import Classifier, top_classes
 from models.store.registry import ModelVersion, Registry
 from models.store.weights import get_weights, weights_path
@@ -96,7 +96,7 @@ def test_size_counts_parameters_and_buffers(predictor: Classifier) -> None:
 def test_registered_version_predicts_as_the_trained_module(tmp_path: Path, predictor: Classifier) -> None:
     registry, version = publish(tmp_path)
 
-    served = Predictor.from_version(registry, version, "cpu")
+    served = loading.load_version(registry, version, "cpu")
 
     assert isinstance(served, Classifier)
     assert served.categories == CATEGORIES
@@ -113,7 +113,7 @@ def test_grey_model_predicts_on_colour_images(tmp_path: Path) -> None:
     module = build("garment_classifier", num_categories=10)
     version = registry.publish("garments", module.state_dict(), draft, now=datetime.now(UTC))
 
-    served = Predictor.from_version(registry, version, "cpu")
+    served = loading.load_version(registry, version, "cpu")
     assert isinstance(served, Classifier)
     (scores,) = served.scores([gradient_tensor(300, 200)])
 
@@ -127,21 +127,21 @@ def test_version_of_an_architecture_that_is_gone_is_refused(tmp_path: Path) -> N
     )
 
     with pytest.raises(UnknownArchitecture):
-        Predictor.from_version(registry, gone, "cpu")
+        loading.load_version(registry, gone, "cpu")
 
 
 def test_version_with_weights_of_another_architecture_is_refused(tmp_path: Path) -> None:
     registry, version = publish(tmp_path, architecture="mobilenet_v2")
 
     with pytest.raises(IncompatibleWeights):
-        Predictor.from_version(registry, version, "cpu")
+        loading.load_version(registry, version, "cpu")
 
 
 def test_version_with_a_preset_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     registry, version = publish(tmp_path, preset=get_architecture("garment_classifier").crop_preset)
 
     with pytest.raises(UnsupportedPreset):
-        Predictor.from_version(registry, version, "cpu")
+        loading.load_version(registry, version, "cpu")
 
 
 def test_pretrained_architecture_predicts_its_categories(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_pretrained_architecture_predicts_its_categories(tmp_path: Path) -> None
     path.parent.mkdir(parents=True)
     torch.save(build(architecture.name, num_categories=1000).state_dict(), path)
 
-    served = Predictor.from_pretrained(architecture, entry, weights_dir=tmp_path, allow_download=False, device="cpu")
+    served = loading.load_pretrained(architecture, entry, weights_dir=tmp_path, allow_download=False, device="cpu")
 
     assert isinstance(served, Classifier)
     assert served.scores([gradient_tensor()])[0].shape == (1000,)

@@ -17,7 +17,7 @@ from models.drawing.colours import colour_of
 from models.images.presets import normalise, preset_with_size, scale
 from models.manifest import ManifestDraft
 from models.masks.regions import decode_region
-from models.predictor import Predictor
+from models.predictors import loading
 from models.predictors.segmentation import SegmentationSelection, Segmenter, label_map
 from models.store.registry import Registry
 from tests.builders import gradient_tensor
@@ -120,7 +120,7 @@ def test_registered_network_answers_as_it_does_itself(tmp_path: Path) -> None:
     version = registry.publish("painter", module.state_dict(), draft, now=datetime.now(UTC))
     image = gradient_tensor(200, 150)
 
-    served = Predictor.from_version(registry, version, "cpu")
+    served = loading.load_version(registry, version, "cpu")
     assert isinstance(served, Segmenter)
     (found,) = served.predict([image], ALL)
 

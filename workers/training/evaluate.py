@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from models.errors import RegistryError
-from models.predictor import module_of_version
+from models.predictors import loading
 from models.store.library_versions import library_versions
 from models.store.registry import Registry
 from models.store.storage import replace_file
@@ -64,7 +64,7 @@ def _load(config: RunConfig, job: ResolvedEvaluate, run: RunDirectory) -> nn.Mod
     home = run.path.parent.parent
     registry = Registry(home / "registry")
     if is_registered(job.model):
-        return module_of_version(registry, registry.resolve(job.model))
+        return loading.load_module(registry, registry.resolve(job.model))
     found = find_pretrained(job.model)
     assert found is not None
     architecture, entry = found

@@ -67,7 +67,7 @@ def _build(options: argparse.Namespace) -> int:
     from models.backends.choosing import Policy, candidates
     from models.backends.eager import EagerBackend
     from models.errors import ModelsError
-    from models.predictor import Predictor
+    from models.predictors import loading
     from models.store.registry import Registry
     from models.store.weights import find_pretrained
     from workers.datasets.store import DatasetStore
@@ -89,12 +89,12 @@ def _build(options: argparse.Namespace) -> int:
         if options.version is None:
             pretrained = find_pretrained(options.name)
             assert pretrained is not None
-            predictor = Predictor.from_pretrained(
+            predictor = loading.load_pretrained(
                 *pretrained, weights_dir=options.weights, allow_download=False, device=device
             )
         else:
             version = registry.get(options.name, options.version)
-            predictor = Predictor.from_version(registry, version, device)
+            predictor = loading.load_version(registry, version, device)
         assert isinstance(predictor.backend, EagerBackend)
         pictures = pictures_of(
             predictor,

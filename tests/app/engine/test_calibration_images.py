@@ -13,7 +13,8 @@ from models.backends.building import Pictures
 from models.errors import NothingToCalibrateOn
 from models.images.decode import decode_image
 from models.manifest import DatasetReference
-from models.predictor import AnyPredictor, Predictor
+from models.predictor import AnyPredictor
+from models.predictors import loading
 from tests.app.archives import image_folder_zip
 from tests.app.compass import publish_compass
 from tests.app.running_api import RunningApi
@@ -23,7 +24,7 @@ from workers.datasets.dataset import SplitName
 @pytest.fixture
 def predictor(shades: RunningApi) -> AnyPredictor:
     version = publish_compass(shades.services.registry)
-    return Predictor.from_version(shades.services.registry, version, torch.device("cpu"))
+    return loading.load_version(shades.services.registry, version, torch.device("cpu"))
 
 
 def asked(

@@ -27,7 +27,8 @@ from models.backends.graphs import ClassificationGraph
 from models.errors import CorruptVersion, ModelsError, TooManyTiles, UnknownVersion, WeightsUnavailable
 from models.images.decode import decode_image
 from models.predictions import ClassScore
-from models.predictor import AnyPredictor, Predictor
+from models.predictor import AnyPredictor
+from models.predictors import loading
 from models.predictors.classification import Classifier, ClassSelection
 from models.predictors.detection import DetectionSelection
 from models.store.registry import ModelVersion, Registry
@@ -72,14 +73,14 @@ class SlowLoading:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.loads = 0
         self.go_on = threading.Event()
-        original = Predictor.from_version
+        original = loading.load_version
 
         def slowly(*args: Any) -> AnyPredictor:
             self.loads += 1
             assert self.go_on.wait(30)
             return original(*args)
 
-        monkeypatch.setattr(Predictor, "from_version", slowly)
+        monkeypatch.setattr(loading, "load_version", slowly)
 
 
 def test_model_is_loaded_once_however_many_ask(
@@ -218,13 +219,13 @@ def test_damaged_model_costs_nobody_its_place_and_is_not_read_again_at_once(
         file.write(b"\xaa")
     room = 2 * version.manifest.size_bytes
     loads: list[str] = []
-    original = Predictor.from_version
+    original = loading.load_version
 
     def noted(registry: Registry, version: ModelVersion, device: torch.device) -> AnyPredictor:
         loads.append(version.manifest.name)
         return original(registry, version, device)
 
-    monkeypatch.setattr(Predictor, "from_version", noted)
+    monkeypatch.setattr(loading, "load_version", noted)
 
     async def work(engine: Engine) -> None:
         for _ in range(3):
@@ -483,7 +484,7 @@ def test_failed_load_is_tried_again_and_missing_weights_are_not_at_once(
         msg = "no network"
         raise WeightsUnavailable(msg)
 
-    monkeypatch.setattr(Predictor, "from_pretrained", unavailable)
+    monkeypatch.setattr(loading, "load_pretrained", unavailable)
 
     async def work(engine: Engine) -> None:
         for _ in range(3):

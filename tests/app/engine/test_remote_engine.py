@@ -16,7 +16,7 @@ from app.engine.answers import ImageAnswer
 from app.engine.engine import Engine
 from app.processes.engine_process import EngineProcess
 from models.errors import CorruptVersion, UnknownModel
-from models.predictor import Predictor
+from models.predictors import loading
 from models.predictors.classification import ClassSelection
 from models.predictors.detection import DetectionSelection
 from models.predictors.segmentation import SegmentationSelection
@@ -91,7 +91,7 @@ def test_answers_are_those_of_an_engine_in_the_same_process(
             assert (there.backend, there.precision) == (expected.backend, expected.precision)
             assert there.model == replace(expected.model, load=there.model.load)
 
-    monkeypatch.setattr(Predictor, "from_version", finders_from_version())
+    monkeypatch.setattr(loading, "load_version", finders_from_version())
     asyncio.run(work())
 
 

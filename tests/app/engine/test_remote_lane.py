@@ -21,7 +21,7 @@ from app.engine.loaded_models import EXACT
 from app.processes.stack import code_environment
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph
-from models.predictor import Predictor
+from models.predictors import loading
 from models.predictors.classification import Classifier, ClassSelection
 from models.predictors.segmentation import SegmentationSelection, Segmenter
 from tests.app import pictures
@@ -40,7 +40,7 @@ ALL = ClassSelection()
 @pytest.fixture
 def painters_home(finders_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Whose segmentation network, `painter`, is one that this process can stand in for."""
-    monkeypatch.setattr(Predictor, "from_version", finders_from_version())
+    monkeypatch.setattr(loading, "load_version", finders_from_version())
     return finders_home
 
 

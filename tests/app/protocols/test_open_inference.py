@@ -17,7 +17,8 @@ import pytest
 
 from app.engine.lane import Priority
 from app.protocols.open_inference import request_body
-from models.predictor import AnyPredictor, Predictor
+from models.predictor import AnyPredictor
+from models.predictors import loading
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
@@ -383,14 +384,14 @@ def test_label_maps_too_large_for_an_answer_are_refused(finders: RunningApi) -> 
 def loading_held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """While it lasts no model gets loaded; yields what is set once one is asked for."""
     asked, go_on = threading.Event(), threading.Event()
-    original = Predictor.from_version
+    original = loading.load_version
 
     def from_version(*args: Any) -> AnyPredictor:
         asked.set()
         assert go_on.wait(30)
         return original(*args)
 
-    monkeypatch.setattr(Predictor, "from_version", from_version)
+    monkeypatch.setattr(loading, "load_version", from_version)
     try:
         yield asked
     finally:

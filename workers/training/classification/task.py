@@ -16,7 +16,7 @@ from models.architectures.architecture import split_outputs
 from models.errors import RegistryError
 from models.images.presets import normalise
 from models.manifest import Preset
-from models.predictor import Predictor
+from models.predictors import loading
 from models.store.registry import ModelVersion, Registry
 from workers.datasets.dataset import DatasetImage
 from workers.jobs.job import BestEpoch
@@ -67,7 +67,7 @@ class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
         if set(manifest.categories) != set(categories):
             msg = f"its categories differ: {', '.join(sorted(set(manifest.categories) ^ set(categories))[:10])}"
             raise RegistryError(msg)
-        predictor = Predictor.from_version(registry, other, self.inputs.device)
+        predictor = loading.load_version(registry, other, self.inputs.device)
         assert isinstance(predictor.preset, Preset)
         theirs = self._evaluate(predictor.module, predictor.preset)
         order = [manifest.categories.index(label) for label in categories]

@@ -17,7 +17,7 @@ from models.architectures.catalog import get_architecture
 from models.architectures.detection_outputs import keep_detections
 from models.manifest import ScalePreset
 from models.masks.coco_masks import encode_mask
-from models.predictor import module_of_version
+from models.predictors import loading
 from models.store.registry import ModelVersion, Registry
 from workers.datasets.dataset import DatasetImage
 from workers.jobs.job import BestEpoch
@@ -62,7 +62,7 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
 
     def compare(self, other: ModelVersion, registry: Registry) -> dict[str, float]:
         check_comparable(other, self.inputs)
-        module = module_of_version(registry, other).to(self.inputs.device)
+        module = loading.load_module(registry, other).to(self.inputs.device)
         architecture = get_architecture(other.manifest.architecture)
         assert isinstance(other.manifest.preset, ScalePreset)
         theirs = DetectionTask(replace(self.inputs, architecture=architecture, train_images=()))

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from models.images.presets import normalise, scaled_size
 from models.manifest import ScalePreset
-from models.predictor import Predictor
+from models.predictors import loading
 from models.predictors.segmentation import label_map
 from models.store.registry import ModelVersion, Registry
 from workers.datasets.dataset import VOID
@@ -61,7 +61,7 @@ class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
 
     def compare(self, other: ModelVersion, registry: Registry) -> dict[str, float]:
         check_comparable(other, self.inputs)
-        predictor = Predictor.from_version(registry, other, self.inputs.device)
+        predictor = loading.load_version(registry, other, self.inputs.device)
         preset = other.manifest.preset
         assert isinstance(preset, ScalePreset)
         split = SegmentationImages(images=self.inputs.val_images, root=self.inputs.root, preset=preset)
