@@ -9,7 +9,8 @@ from pydantic_settings import NoDecode
 
 from app.engine.places import bulk_places
 from models.errors import InvalidName
-from workers.datasets.store import parted_reference
+from models.store.versions import split_reference
+from workers.datasets.store import DATASET
 from workers.settings import WorkerSettings
 
 MEBIBYTE = 1024**2
@@ -149,7 +150,7 @@ class ApiSettings(WorkerSettings):
     def _is_a_reference(cls, value: str) -> str:
         if value:
             try:
-                parted_reference(value)
+                split_reference(value, DATASET)
             except InvalidName as error:
                 msg = f"{error} {error.hint}"
                 raise ValueError(msg) from error

@@ -35,7 +35,7 @@ _PHRASES = {
 # one error of each status, as it might be answered
 _EXAMPLES: dict[int, tuple[Exception, str]] = {
     400: (MalformedBody("The body is no JSON: EOF while parsing an object at line 1 column 1."), "/v1/classify"),
-    404: (UnknownModel("There is no model 'ant-bees'.", hint="There is ants-bees, digits."), "/v1/models/ant-bees"),
+    404: (UnknownModel("There is no model 'ant-bees'.", hint="Available: ants-bees, digits."), "/v1/models/ant-bees"),
     406: (NotAcceptable("Predictions cannot be had as 'text/csv'.", hint="Accept: application/json."), "/v1/classify"),
     409: (
         IllegalTransition("Job job-1a20 is succeeded and cannot become cancelled.", hint="It has ended."),

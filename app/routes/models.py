@@ -173,7 +173,7 @@ def delete_version(name: str, version: int, registry: RegistryDep, jobs: JobsDep
     if waiting:
         hint = "Wait until they have ended, or cancel them."
         raise VersionInUse(f"{name}/{version} is what {', '.join(waiting[:5])} will go on from.", hint=hint)
-    registry.delete_version(name, version)
+    registry.delete(name, version)
     engine.models.forget_lookups()
 
 

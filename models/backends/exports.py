@@ -10,7 +10,6 @@ is safe: it is built again, one that had failed too.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from pydantic import ValidationError
 from models.backends.names import BackendName
 from models.backends.report import ExportIdentity, ExportReport
 from models.errors import BackendUnavailable
-from models.store.storage import sync_directory, sync_tree
+from models.store.storage import sha256_of, sync_directory, sync_tree
 from models.store.temporary_directories import remove_abandoned_directories, temporary_directory
 
 log = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ class Exports:
         directory = self.directory(report.identity)
         for name, digest in report.files.items():
             try:
-                is_same = _sha256(directory / name) == digest
+                is_same = sha256_of(directory / name) == digest
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 is_same = False
             except OSError as error:  # too many open files, or a disk that does not answer: nobody changed it
@@ -91,7 +90,7 @@ class Exports:
         files = [path for path in directory.iterdir() if path.is_file()]
         complete = report.model_copy(
             update={
-                "files": {path.name: _sha256(path) for path in sorted(files)},
+                "files": {path.name: sha256_of(path) for path in sorted(files)},
                 "size_bytes": sum(path.stat().st_size for path in files),
             }
         )
@@ -121,8 +120,3 @@ class Exports:
         except (ValidationError, OSError) as error:
             log.warning("%s is left out: its report cannot be read: %s", directory, error)
             return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,39 +1,25 @@
-"""One writer at a time for each model, among the threads, processes and machines that share a registry."""
+"""Locks on files, among the threads, processes and machines that share a directory."""
 
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
-class ModelLock:
-    """A held lock. Its file outlives the model: it keeps the highest number that a deleted version had."""
+def lock_file(file: IO[bytes] | int, *, wait: bool = True) -> None:
+    """Locks an open file until it is closed, or its last holder has died. Children that inherit it hold it too.
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    @property
-    def highest_deleted(self) -> int:
-        """0 if no version was deleted."""
-        return int(os.pread(self._descriptor, 20, 0) or b"0")
-
-    def note_deleted(self, number: int) -> None:
-        """Remembers a version's number, so that it is not given again."""
-        if number > self.highest_deleted:
-            os.pwrite(self._descriptor, b"%020d" % number, 0)
-            os.fsync(self._descriptor)
+    Raises BlockingIOError if another holds the lock and `wait` is false.
+    """
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager
-def hold_model_lock(path: Path) -> Iterator[ModelLock]:
-    """Waits until nobody else holds the lock at `path`; its directory is made, and the file never removed."""
-    path.parent.mkdir(exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield ModelLock(descriptor)
-    finally:
-        os.close(descriptor)
+def hold_lock(path: Path) -> Iterator[None]:
+    """Waits for the lock on the file at `path`, which is made if need be, and holds it for the block."""
+    with path.open("ab") as file:
+        lock_file(file)
+        yield

@@ -6,6 +6,7 @@ Two things change on disk in Fovea: a version directory appears (never over anot
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -65,6 +66,12 @@ def version_numbers(parent: Path) -> list[int]:
     if not parent.is_dir():
         return []
     return sorted(int(entry.name) for entry in parent.iterdir() if entry.name.isdecimal() and entry.is_dir())
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_tree(root: Path) -> None:

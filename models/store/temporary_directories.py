@@ -6,12 +6,13 @@ Each is locked for as long as it is in use, so a starting process can tell the a
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from models.store.locks import lock_file
 
 TEMPORARY_PREFIX = ".tmp-"  # no model, data set or version can be called so
 
@@ -33,7 +34,7 @@ def remove_abandoned_directories(root: Path) -> int:
     for path in sorted(root.glob(f"{TEMPORARY_PREFIX}*")):
         # An OSError says that it is in use, gone by now, or of another user.
         with contextlib.suppress(OSError), _lock_file(path) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(lock, wait=False)
             shutil.rmtree(path)
             removed += 1
     return removed
@@ -45,7 +46,7 @@ def _new_locked_directory(root: Path) -> tuple[Path, BinaryIO]:
         path.mkdir(parents=True)
         with contextlib.suppress(FileNotFoundError):  # a peer that starts right now took it for abandoned
             lock = _lock_file(path)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock_file(lock)
             if path.exists():
                 return path, lock
             lock.close()

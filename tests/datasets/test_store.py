@@ -95,7 +95,7 @@ def test_unknown_name_lists_similar_ones(store: DatasetStore) -> None:
 
     with pytest.raises(UnknownDataset, match="'ant-bees'") as caught:
         store.resolve("ant-bees")
-    assert caught.value.hint == "There is ants-bees."
+    assert caught.value.hint == "Available: ants-bees."
 
 
 def test_unknown_name_in_an_empty_store_says_what_to_do(store: DatasetStore) -> None:
@@ -185,7 +185,7 @@ def test_images_of_a_deleted_version_are_said_to_be_gone(store: DatasetStore) ->
     version = publish(store)
     store.delete("ants-bees")
 
-    with pytest.raises(UnknownDatasetVersion, match="ants-bees/1 does not exist any more"):
+    with pytest.raises(UnknownDatasetVersion, match="ants-bees/1 no longer exists"):
         store.images(version, "train")
 
 

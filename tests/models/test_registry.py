@@ -186,7 +186,7 @@ def test_impossible_name_is_refused(registry: Registry, name: str) -> None:
         lambda: registry.versions(name),
         lambda: registry.get(name, 1),
         lambda: registry.set_alias(name, "x", 1),
-        lambda: registry.delete_version(name, 1),
+        lambda: registry.delete(name, 1),
         lambda: publish(registry, name),
     ):
         with pytest.raises(InvalidName):
@@ -318,7 +318,7 @@ def test_deleted_version_frees_the_disk(registry: Registry, tmp_path: Path) -> N
     publish(registry)
     path = publish(registry).path
 
-    registry.delete_version("ants-bees", 2)
+    registry.delete("ants-bees", 2)
 
     assert not path.exists()
     assert registry.versions("ants-bees") == [1]
@@ -330,7 +330,7 @@ def test_version_with_an_alias_is_not_deleted(registry: Registry) -> None:
     registry.set_alias("ants-bees", "production", 1)
 
     with pytest.raises(VersionInUse, match="ants-bees@production"):
-        registry.delete_version("ants-bees", 1)
+        registry.delete("ants-bees", 1)
 
     assert registry.versions("ants-bees") == [1]
 
@@ -339,7 +339,7 @@ def test_deleting_an_unknown_version_is_refused(registry: Registry) -> None:
     publish(registry)
 
     with pytest.raises(UnknownVersion):
-        registry.delete_version("ants-bees", 2)
+        registry.delete("ants-bees", 2)
 
 
 def test_deleting_the_last_version_removes_the_model(registry: Registry, tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_deleting_the_last_version_removes_the_model(registry: Registry, tmp_pat
     registry.set_alias("ants-bees", "production", 1)
     registry.delete_alias("ants-bees", "production")
 
-    registry.delete_version("ants-bees", 1)
+    registry.delete("ants-bees", 1)
 
     assert registry.names() == []
     assert not (tmp_path / "registry" / "ants-bees").exists()
@@ -356,11 +356,11 @@ def test_deleting_the_last_version_removes_the_model(registry: Registry, tmp_pat
 def test_number_of_a_deleted_version_is_not_given_again(registry: Registry) -> None:
     publish(registry)
     publish(registry)
-    registry.delete_version("ants-bees", 2)
+    registry.delete("ants-bees", 2)
     assert publish(registry).manifest.version == 3
 
-    registry.delete_version("ants-bees", 1)
-    registry.delete_version("ants-bees", 3)
+    registry.delete("ants-bees", 1)
+    registry.delete("ants-bees", 3)
 
     assert publish(registry).manifest.version == 4
 
@@ -518,7 +518,7 @@ def test_alias_never_outlives_its_version(registry: Registry) -> None:
     def delete(version: int) -> None:
         start.wait(10)
         try:
-            registry.delete_version("ants-bees", version)
+            registry.delete("ants-bees", version)
         except VersionInUse:
             return
 

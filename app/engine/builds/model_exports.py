@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.backends.exports import Exports
 from models.manifest import DatasetReference
 from models.store.registry import Registry
+from models.store.storage import sha256_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,8 +33,7 @@ def exports_of(registry: Registry, weights_dir: Path, *, name: str, version: int
 
     pretrained = find_pretrained(name)
     assert pretrained is not None
-    with weights_path(pretrained[1], weights_dir).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(weights_path(pretrained[1], weights_dir))
     directory = exports_dir(weights_dir)
     directory.mkdir(exist_ok=True)
     return ModelExports(exports=Exports(directory / pretrained[1].reference), weights=digest)

@@ -392,7 +392,7 @@ def test_absent_compilers_are_said_once(home: Path, caplog: pytest.LogCaptureFix
 def test_model_deleted_while_it_is_built_is_no_error(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def work(server: Server) -> None:
         loaded = await server.models.get("one")
-        server.registry.delete_version("one", 1)
+        server.registry.delete("one", 1)
         server.builds.start(loaded)
         await server.builds.idle()
         assert "one/1 stays eager" in caplog.text
@@ -491,7 +491,7 @@ def test_int8_is_built_anew_when_there_is_a_newer_version_of_the_named_data_set(
     ("named", "words"),
     [
         (None, "FOVEA_CALIBRATION_DATASET names a data set for them."),
-        ("shadse", "FOVEA_CALIBRATION_DATASET: There is no dataset 'shadse'. There is shades."),
+        ("shadse", "FOVEA_CALIBRATION_DATASET: There is no dataset 'shadse'. Available: shades."),
     ],
 )
 def test_without_pictures_to_calibrate_on_no_builder_starts_and_it_is_said_once(

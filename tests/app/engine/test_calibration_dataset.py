@@ -59,7 +59,7 @@ def test_without_any_the_setting_is_named(shades: RunningApi, own: DatasetRefere
 @pytest.mark.parametrize(
     ("named", "words"),
     [
-        ("shadse", "There is no dataset 'shadse'. There is shades."),
+        ("shadse", "There is no dataset 'shadse'. Available: shades."),
         ("shades/7", "shades has no version 7. It has 1."),
     ],
 )

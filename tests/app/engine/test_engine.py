@@ -201,7 +201,7 @@ def test_pinned_version_that_was_deleted_leaves_when_memory_is_short(registry: R
     async def work(engine: Engine) -> None:
         await engine.predict("one/1", [pictures.png()], ALL, timeout_s=30)
         publish_compass(registry, "one", gain=-2.0)
-        registry.delete_version("one", 1)
+        registry.delete("one", 1)
         for other in ("two", "three"):
             await engine.predict(other, [pictures.png()], ALL, timeout_s=30)
         assert [model.source.reference for model in engine.models.all()] == ["two/1", "three/1"]
@@ -500,7 +500,7 @@ def test_deleted_version_is_gone_although_it_was_loaded(registry: Registry, tmp_
 
     async def work(engine: Engine) -> None:
         await engine.predict("one/1", [pictures.png()], ALL, timeout_s=30)
-        registry.delete_version("one", 1)
+        registry.delete("one", 1)
         with pytest.raises(UnknownVersion):
             await engine.predict("one/1", [pictures.png()], ALL, timeout_s=30)
 

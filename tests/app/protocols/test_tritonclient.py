@@ -244,7 +244,7 @@ def test_statistics_count_what_was_asked(start_api: StartApi) -> None:
 
 def test_errors_are_the_clients_own_exceptions(compass: RunningApi) -> None:
     with client_of(compass) as client:
-        with pytest.raises(InferenceServerException, match=r"no model 'compas'\. There is compass") as unknown:
+        with pytest.raises(InferenceServerException, match=r"no model 'compas'\. Available: compass") as unknown:
             client.infer("compas", [files_input(pictures.png())])
         with pytest.raises(InferenceServerException, match="Image 2 of 2: The data is no image") as broken:
             client.infer("compass", [files_input(pictures.png(), b"no image")])
