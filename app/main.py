@@ -44,6 +44,7 @@ from app.services import Services
 from app.settings import ApiSettings
 from app.version import fovea_version
 from models.architectures import catalog
+from models.drawing.fonts import Fonts
 from models.store.registry import Registry
 from workers.datasets.store import DatasetStore
 from workers.errors import StoreUnavailable
@@ -167,6 +168,7 @@ def _open(settings: ApiSettings, instruments: Instruments, connection: EngineCon
         image_urls=ImageUrls(
             settings.image_url_hosts, max_bytes=settings.max_image_bytes, timeout_s=settings.image_url_timeout_s
         ),
+        fonts=Fonts(settings.font),
         metrics=Exposition(instruments, engine=engine, jobs=job_store),
         spool=Spool.open(settings.home),
         preloading={*settings.preload, *settings.pin},

@@ -16,6 +16,7 @@ from app.http.spool import Spool
 from app.metrics.exposition import Exposition
 from app.processes.siblings import Siblings
 from app.settings import ApiSettings
+from models.drawing.fonts import Fonts
 from models.store.registry import Registry
 from workers.datasets.store import DatasetStore
 from workers.jobs.idempotency_store import IdempotencyStore
@@ -37,6 +38,7 @@ class Services:
     engine: Engine
     builds: BackendBuilds | None  # None: the engine process has them
     image_urls: ImageUrls
+    fonts: Fonts  # for labels on drawn answers
     metrics: Exposition
     spool: Spool
     preloading: set[str]  # references that are still to be loaded before the server is ready

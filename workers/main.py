@@ -54,7 +54,10 @@ def run_worker(settings: WorkerSettings) -> int:
         Registry(settings.registry_dir.resolve()),
         owner=owner,
         options=TrainerOptions(
-            device=settings.device, allow_download=not settings.offline, cancel_grace_s=settings.cancel_grace_s
+            device=settings.device,
+            allow_download=not settings.offline,
+            cancel_grace_s=settings.cancel_grace_s,
+            font=settings.font and settings.font.resolve(),
         ),
         send=send,
         draining=draining,

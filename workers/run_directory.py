@@ -45,6 +45,7 @@ class RunConfig(BaseModel):
     job: AnyConfig
     device: str = "auto"
     allow_download: bool = Field(True, description="Whether pretrained weights may be fetched.")
+    font: Path | None = Field(None, description="Font file for the labels in the report; null finds one.")
     checkpoint_interval_s: float = Field(
         300.0, gt=0, description="Longest time between two checkpoints within an epoch."
     )

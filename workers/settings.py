@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -22,6 +22,11 @@ class WorkerSettings(BaseSettings):
         description="Where tensors live; `auto` takes a GPU if there is one.",
     )
     offline: bool = Field(False, description="Never fetch pretrained weights; only those in HOME/weights are used.")
+    font: Path | None = Field(
+        None,
+        description="Font file for labels on images, TrueType or OpenType. What it lacks is drawn with DejaVu Sans and "
+        "the system's fonts, and romanised if they lack it too. Empty is none.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe line to log.")
     log_format: Literal["text", "json"] = Field("text", description="How log lines look: for people or for machines.")
     lease_s: float = Field(
@@ -37,6 +42,23 @@ class WorkerSettings(BaseSettings):
     visibility_timeout_s: int = Field(
         86_400, ge=1, description="Celery's redelivery of unacknowledged messages; harmless at any value, so: long."
     )
+
+    @field_validator("font", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("font")
+    @classmethod
+    def _can_be_drawn_with(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            from models.drawing.fonts import Face  # Pillow: nobody else needs it to read the settings
+
+            try:
+                Face(value)
+            except OSError as error:
+                raise ValueError(f"it is not a font file that can be scaled ({error}).") from error
+        return value
 
     @property
     def datasets_dir(self) -> Path:

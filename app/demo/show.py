@@ -64,6 +64,7 @@ def half_blocks(png: bytes, *, in_colour: bool) -> Text:
 def draw_sheet(answers: Sequence[Answer], *, title: str) -> bytes:
     """A PNG of all that were wrong and as many others of each kind as fit."""
     from models.drawing.contact_sheet import Tile, contact_sheet
+    from models.drawing.fonts import Fonts
 
     tiles = [
         Tile(
@@ -73,7 +74,7 @@ def draw_sheet(answers: Sequence[Answer], *, title: str) -> bytes:
         )
         for answer in _chosen(answers)
     ]
-    return contact_sheet(tiles, columns=10, tile_px=96, title=title)
+    return contact_sheet(tiles, Fonts(), columns=10, tile_px=96, title=title)
 
 
 def _chosen(answers: Sequence[Answer]) -> list[Answer]:

@@ -111,10 +111,10 @@ def show_dataset_version(name: str, version: int, datasets: DatasetsDep) -> Data
         **problems(404, 422),
     },
 )
-def preview_dataset(name: str, version: int, datasets: DatasetsDep) -> Response:
+def preview_dataset(name: str, version: int, datasets: DatasetsDep, services: ServicesDep) -> Response:
     """A contact sheet of pictures of all categories with their labels, boxes and masks: the same ones every time."""
     found = datasets.get(name, version)
-    return Response(preview_png(datasets, found), media_type="image/png")
+    return Response(preview_png(datasets, found, services.fonts), media_type="image/png")
 
 
 @router.get(

@@ -23,6 +23,7 @@ from app.routes.posted_images import PostedImage, read_images
 from app.schemas.predict import ImageInfo, ImagePrediction, Timing, UsedModel
 from app.services import Services
 from models.backends.choosing import PrecisionChoice
+from models.drawing.fonts import Fonts
 from models.predictor import Selection
 
 Prediction = TypeVar("Prediction")
@@ -72,7 +73,7 @@ class Presentation(Generic[Prediction]):
     response: type[BaseModel]  # with the fields `model`, `predictions`, `timing_ms`
     entry: type[ImagePrediction]  # of `predictions`
     fields: Callable[[Prediction], dict[str, object]]  # of an entry that has no error
-    annotate: Callable[[Tensor, Prediction], Tensor]
+    annotate: Callable[[Tensor, Prediction, Fonts], Tensor]
     png: Callable[[Prediction], bytes | None] | None = None  # what `Accept: image/png` gives, if not a drawing
 
 
@@ -110,7 +111,11 @@ async def answer_prediction(
         raise posted[0].error
     drawing = None
     if drawn_as is not None and presentation.png is None:
-        drawing = Drawing(annotate=presentation.annotate, image_format=drawn_as)
+
+        def annotate(image: Tensor, prediction: Prediction) -> Tensor:
+            return presentation.annotate(image, prediction, services.fonts)
+
+        drawing = Drawing(annotate=annotate, image_format=drawn_as)
     answer = await cancel_on_disconnect(
         request,
         services.engine.predict(

@@ -25,6 +25,7 @@ from app.routes.predicting import (
 from app.schemas.predict import Mask
 from app.schemas.segment import ImageSegments, Segment, SegmentResponse
 from models import predictions
+from models.drawing.fonts import Fonts
 from models.drawing.overlay import annotate_segments
 from models.predictors.segmentation import SegmentationSelection
 
@@ -80,8 +81,8 @@ def _fields(found: predictions.Segmentation) -> dict[str, object]:
     return {"segments": segments, "map_png": found.map_png and base64.b64encode(found.map_png).decode("ascii")}
 
 
-def _annotate(image: Tensor, found: predictions.Segmentation) -> Tensor:
-    return annotate_segments(image, found.segments)
+def _annotate(image: Tensor, found: predictions.Segmentation, fonts: Fonts) -> Tensor:
+    return annotate_segments(image, found.segments, fonts)
 
 
 _SEGMENTS: Final = Presentation(

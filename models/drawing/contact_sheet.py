@@ -8,15 +8,14 @@ from io import BytesIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from models.drawing.fonts import Fonts, Letters
 from models.predictions import ClassScore
 
 _GOOD, _BAD, _PLAIN = "#1a7f37", "#cf222e", "#57606a"
 _INK, _PAPER = "#1f2328", "#ffffff"
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,10 +27,12 @@ class Tile:
     good: bool | None = None  # framed green or red; None: grey
 
 
-def contact_sheet(tiles: Sequence[Tile], *, columns: int = 8, tile_px: int = 160, title: str | None = None) -> bytes:
+def contact_sheet(
+    tiles: Sequence[Tile], fonts: Fonts, *, columns: int = 8, tile_px: int = 160, title: str | None = None
+) -> bytes:
     """A PNG of `tiles` in rows of `columns`, each fitted whole into a square of `tile_px` above its caption."""
-    font: Font = ImageFont.load_default(size=max(11, tile_px // 11))
-    line_px = line_height(font)
+    letters = fonts.letters(max(11, tile_px // 12))
+    line_px = letters.line_px
     margin = max(4, tile_px // 20)
     columns = max(1, min(columns, len(tiles)))
     rows = -(-len(tiles) // columns)
@@ -41,27 +42,27 @@ def contact_sheet(tiles: Sequence[Tile], *, columns: int = 8, tile_px: int = 160
     sheet = Image.new("RGB", (columns * cell_width, top + max(1, rows) * cell_height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((margin, margin), shortened(title, font, sheet.width - 2 * margin), font=font, fill=_INK)
+        letters.write(draw, (margin, margin), letters.shortened(title, sheet.width - 2 * margin), _INK)
     for position, tile in enumerate(tiles):
         left = position % columns * cell_width + margin
         upper = top + position // columns * cell_height + margin
-        _draw_tile(sheet, draw, tile, (left, upper), tile_px, font)
+        _draw_tile(sheet, draw, tile, (left, upper), tile_px, letters)
     encoded = BytesIO()
     sheet.save(encoded, "PNG")
     return encoded.getvalue()
 
 
-def annotate_classes(image: Tensor, scores: Sequence[ClassScore]) -> Tensor:
+def annotate_classes(image: Tensor, scores: Sequence[ClassScore], fonts: Fonts) -> Tensor:
     """`image`, uint8 [3, H, W], with a panel of labels and scores across its bottom; readable at any size.
 
     Pictures under 160 px a side are enlarged first. Returns uint8 [3, H', W'].
     """
     picture = enlarged(to_picture(image).convert("RGB"), shortest_px=160)
-    font: Font = ImageFont.load_default(size=max(12, min(picture.size) // 22))
-    line_px, pad = line_height(font), max(4, min(picture.size) // 60)
-    shown = list(scores)[: max(1, (picture.height - 2 * pad) // line_px)] if scores else []
+    letters = fonts.letters(max(12, min(picture.size) // 24))
+    pad = max(4, min(picture.size) // 60)
+    shown = list(scores)[: max(1, (picture.height - 2 * pad) // letters.line_px)] if scores else []
     if shown:
-        _draw_scores(picture, shown, font, line_px=line_px, pad=pad)
+        _draw_scores(picture, shown, letters, pad=pad)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
 
@@ -74,7 +75,7 @@ def to_picture(image: Tensor | Image.Image) -> Image.Image:
 
 
 def _draw_tile(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], tile_px: int, font: Font
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], tile_px: int, letters: Letters
 ) -> None:
     left, upper = corner
     picture = _fitted(to_picture(tile.image).convert("RGB"), tile_px)
@@ -83,12 +84,13 @@ def _draw_tile(
     thickness = 1 if tile.good is None else max(2, tile_px // 50)
     draw.rectangle((left, upper, left + tile_px - 1, upper + tile_px - 1), outline=colour, width=thickness)
     for number, line in enumerate(tile.caption.splitlines()):
-        where = (left, upper + tile_px + 2 + number * line_height(font))
-        draw.text(where, shortened(line, font, tile_px), font=font, fill=_INK if tile.good is None else colour)
+        where = (left, upper + tile_px + 2 + number * letters.line_px)
+        letters.write(draw, where, letters.shortened(line, tile_px), _INK if tile.good is None else colour)
 
 
-def _draw_scores(picture: Image.Image, scores: Sequence[ClassScore], font: Font, *, line_px: int, pad: int) -> None:
+def _draw_scores(picture: Image.Image, scores: Sequence[ClassScore], letters: Letters, *, pad: int) -> None:
     """A translucent panel at the bottom: a bar as long as the score behind each label."""
+    line_px = letters.line_px
     panel_height = len(scores) * line_px + 2 * pad
     panel = Image.new("RGBA", (picture.width, panel_height), (0, 0, 0, 170))
     draw = ImageDraw.Draw(panel)
@@ -97,10 +99,10 @@ def _draw_scores(picture: Image.Image, scores: Sequence[ClassScore], font: Font,
         length = round(max(0, picture.width - 2 * pad) * min(1.0, max(0.0, score.score)))
         draw.rectangle((pad, upper, pad + length, upper + line_px - max(1, line_px // 8)), fill=(26, 127, 55, 220))
         percent = f"{score.score:.1%}"
-        percent_width = round(font.getlength(percent))
-        label = shortened(score.label, font, picture.width - 6 * pad - percent_width)
-        draw.text((2 * pad, upper), label, font=font, fill="white")
-        draw.text((picture.width - 2 * pad - percent_width, upper), percent, font=font, fill="white")
+        percent_width = round(letters.width(percent))
+        label = letters.shortened(score.label, picture.width - 6 * pad - percent_width)
+        letters.write(draw, (2 * pad, upper), label, "white")
+        letters.write(draw, (picture.width - 2 * pad - percent_width, upper), percent, "white")
     picture.paste(panel, (0, picture.height - panel_height), panel)
 
 
@@ -117,19 +119,3 @@ def enlarged(picture: Image.Image, *, shortest_px: int) -> Image.Image:
     if factor <= 1 or max(picture.size) * factor > 8 * shortest_px:
         return picture
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-
-
-def shortened(text: str, font: Font, width_px: float) -> str:
-    """`text`, or as much of its beginning as fits with an ellipsis."""
-    text = text[:300]
-    if font.getlength(text) <= width_px:
-        return text
-    while text and font.getlength(text + "…") > width_px:
-        text = text[:-1]
-    return text + "…" if text else ""
-
-
-def line_height(font: Font) -> int:
-    """Distance between two lines of text, px."""
-    _, upper, _, lower = font.getbbox("Ågj|")
-    return round((lower - min(0, upper)) * 1.25)

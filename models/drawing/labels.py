@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from models.drawing.colours import Colour, ink_on
-from models.drawing.contact_sheet import Font, line_height, shortened
+from models.drawing.fonts import Fonts
 
-_SMALLEST_FONT_PX = 11
+_SMALLEST_LETTERS_PX = 11
 _Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; px
 
 
@@ -24,22 +24,21 @@ class Tag:
     box: _Rectangle
 
 
-def font_for(width: int, height: int) -> Font:
-    """Letters for a picture of that size, px: 11 px high at 300 x 300, 24 at 1000, 146 at 6000."""
-    size = max(_SMALLEST_FONT_PX, min(round(math.sqrt(width * height) / 41), min(width, height) // 8))
-    return ImageFont.load_default(size=size)
+def letters_px(width: int, height: int) -> int:
+    """The size of letters on an image of that size, px: 11 at 300 x 300, 23 at 1000, 140 at 6000."""
+    return max(_SMALLEST_LETTERS_PX, min(round(math.sqrt(width * height) / 43), min(width, height) // 8))
 
 
-def place_tags(picture: Image.Image, tags: Sequence[Tag], *, line_px: int) -> None:
+def place_tags(picture: Image.Image, tags: Sequence[Tag], fonts: Fonts, *, line_px: int) -> None:
     """Writes the tags on `picture`, the most important first; one that finds no free place is left out."""
-    font = font_for(picture.width, picture.height)
+    letters = fonts.letters(letters_px(picture.width, picture.height))
     draw = ImageDraw.Draw(picture)
     taken: list[_Rectangle] = []
     pad = max(2, line_px)
-    height = line_height(font) + pad // 2
+    height = letters.line_px + pad // 2
     for tag in tags:
-        text = shortened(" ".join(tag.text.split()), font, picture.width - 2 * pad)
-        width = round(font.getlength(text)) + 2 * pad
+        text = letters.shortened(tag.text, picture.width - 2 * pad)
+        width = round(letters.width(text)) + 2 * pad
         places = _places(tag.box, width, height, picture.size)
         place = next((place for place in places if not any(_overlap(place, other) for other in taken)), None)
         if place is None or not text:
@@ -47,26 +46,25 @@ def place_tags(picture: Image.Image, tags: Sequence[Tag], *, line_px: int) -> No
         taken.append(place)
         left, top, right, bottom = place
         draw.rectangle((left, top, right - 1, bottom - 1), fill=tag.colour)
-        middle = (left + pad, (top + bottom) / 2)
-        draw.text(middle, text, font=font, fill=ink_on(tag.colour), anchor="lm")
+        letters.write(draw, (left + pad, (top + bottom - letters.height_px) / 2), text, ink_on(tag.colour))
 
 
-def draw_legend(picture: Image.Image, entries: Sequence[tuple[str, Colour]]) -> None:
+def draw_legend(picture: Image.Image, entries: Sequence[tuple[str, Colour]], fonts: Fonts) -> None:
     """A translucent panel in the lower left corner with a swatch for each entry; as many as a third of it holds."""
-    font = font_for(picture.width, picture.height)
-    row_px = line_height(font)
+    letters = fonts.letters(letters_px(picture.width, picture.height))
+    row_px = letters.line_px
     pad = max(2, row_px // 4)
     rows = max(0, min(len(entries), (picture.height // 3 - 2 * pad) // row_px))
     if not rows:
         return
-    texts = [shortened(text, font, picture.width - row_px - 4 * pad) for text, _ in entries[:rows]]
-    width = min(picture.width, round(max(font.getlength(text) for text in texts)) + row_px + 3 * pad)
+    texts = [letters.shortened(text, picture.width - row_px - 4 * pad) for text, _ in entries[:rows]]
+    width = min(picture.width, round(max(map(letters.width, texts))) + row_px + 3 * pad)
     panel = Image.new("RGBA", (width, rows * row_px + 2 * pad), (0, 0, 0, 170))
     draw = ImageDraw.Draw(panel)
     for number, (text, (_, colour)) in enumerate(zip(texts, entries, strict=False)):
         top = pad + number * row_px
         draw.rectangle((pad, top + row_px // 8, pad + row_px * 3 // 4, top + row_px * 7 // 8), fill=(*colour, 255))
-        draw.text((pad + row_px, top + row_px / 2), text, font=font, fill="white", anchor="lm")
+        letters.write(draw, (pad + row_px, top + (row_px - letters.height_px) / 2), text, "white")
     picture.paste(panel, (0, picture.height - panel.height), panel)
 
 

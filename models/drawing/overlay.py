@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.drawing.colours import BACKGROUND, Colour, colour_of
 from models.drawing.contact_sheet import enlarged, to_picture
+from models.drawing.fonts import Fonts
 from models.drawing.labels import Tag, draw_legend, place_tags
 from models.masks.regions import decode_region
 from models.predictions import Box, Detection, Keypoint, Segment
@@ -45,12 +46,11 @@ _BONES = (
 )
 
 
-def annotate_detections(image: Tensor, detections: Sequence[Detection], *, with_scores: bool = True) -> Tensor:
+def annotate_detections(image: Tensor, detections: Sequence[Detection], fonts: Fonts) -> Tensor:
     """`image`, uint8 [3, H, W], with its objects: boxes, tinted masks, skeletons, labels with scores.
 
     The best are drawn last, so they are in front. Pictures under 160 px a side are enlarged first. Returns uint8
     [3, H', W'].
-    with_scores: without them it is how targets are shown.
     """
     picture, factor = _canvas(image)
     back_to_front = sorted(detections, key=lambda detection: detection.score)
@@ -67,17 +67,17 @@ def annotate_detections(image: Tensor, detections: Sequence[Detection], *, with_
             _draw_skeleton(draw, detection.keypoints, colour_of(detection.index), factor, line_px)
     tags = [
         Tag(
-            text=f"{detection.label} {detection.score:.0%}" if with_scores else detection.label,
+            text=f"{detection.label} {detection.score:.0%}",
             colour=colour_of(detection.index),
             box=_pixels(detection.box, factor),
         )
         for detection in reversed(back_to_front)
     ]
-    place_tags(picture, tags, line_px=line_px)
+    place_tags(picture, tags, fonts, line_px=line_px)
     return _to_tensor(picture)
 
 
-def annotate_segments(image: Tensor, segments: Sequence[Segment]) -> Tensor:
+def annotate_segments(image: Tensor, segments: Sequence[Segment], fonts: Fonts) -> Tensor:
     """`image`, uint8 [3, H, W], tinted by category, with a legend. The background stays as it is.
 
     Segments without masks are only listed. Returns uint8 [3, H', W'].
@@ -90,7 +90,8 @@ def annotate_segments(image: Tensor, segments: Sequence[Segment]) -> Tensor:
         if segment.mask is not None:
             _paint(pixels, decode_region(segment.mask), colour_of(segment.index), factor, line_px)
     picture = Image.fromarray(pixels)
-    draw_legend(picture, [(f"{segment.label} {segment.share:.1%}", colour_of(segment.index)) for segment in shown])
+    entries = [(f"{segment.label} {segment.share:.1%}", colour_of(segment.index)) for segment in shown]
+    draw_legend(picture, entries, fonts)
     return _to_tensor(picture)
 
 

@@ -17,6 +17,7 @@ MODELS_MAY_IMPORT = {
     "torchvision",
     "PIL",
     "numpy",
+    "anyascii",
     "pydantic",
     "safetensors",
     "simplejpeg",

@@ -10,11 +10,14 @@ from PIL import Image
 
 from models.drawing.colours import colour_of
 from models.drawing.contact_sheet import Tile
+from models.drawing.fonts import Fonts
 from tests.datasets.builders import blocks, coco_archive, coco_object, folders, image_64x48, ingest, png_of, small_image
 from workers.datasets.output import preview
 from workers.datasets.output.preview import preview_png
 from workers.datasets.output.target_drawing import legend
 from workers.datasets.store import DatasetStore, DatasetVersion
+
+FONTS = Fonts()
 
 
 @pytest.fixture
@@ -28,20 +31,20 @@ def captions(
     """The captions of the tiles, with `!` before the captions of tiles with a red frame."""
     seen: list[str] = []
 
-    def note(tiles: list[Tile], **_: object) -> bytes:
+    def note(tiles: list[Tile], _fonts: Fonts, **_: object) -> bytes:
         seen.extend(f"{'!' if tile.good is False else ''}{tile.caption}" for tile in tiles)
         return b""
 
     monkeypatch.setattr(preview, "contact_sheet", note)
-    preview_png(store, version, **options)
+    preview_png(store, version, FONTS, **options)
     return seen
 
 
 def test_preview_is_an_image_and_always_the_same(store: DatasetStore) -> None:
     version = ingest(store, folders(ants=12, bees=12))
-    sheet = preview_png(store, version)
+    sheet = preview_png(store, version, FONTS)
 
-    assert sheet == preview_png(store, version)
+    assert sheet == preview_png(store, version, FONTS)
     assert Image.open(BytesIO(sheet)).size[0] > 1000
 
 
@@ -85,7 +88,7 @@ def test_objects_are_drawn_and_counted(store: DatasetStore, monkeypatch: pytest.
     outline = [[10, 5, 30, 5, 30, 20, 10, 20]]
     entries = [coco_object(number, category=1 + number % 2, segmentation=outline) for number in range(6)]
     version = ingest(store, coco_archive(*entries, coco_object(0, (1, 1, 9, 9), segmentation=outline)))
-    sheet = Image.open(BytesIO(preview_png(store, version)))
+    sheet = Image.open(BytesIO(preview_png(store, version, FONTS)))
     colours = {colour for _, colour in sheet.convert("RGB").getcolors(2**24) or []}
 
     assert {colour_of(1), colour_of(2)} <= colours
@@ -103,7 +106,7 @@ def test_images_without_objects_are_shown(store: DatasetStore, monkeypatch: pyte
 def test_label_maps_are_drawn_with_a_legend(store: DatasetStore) -> None:
     files = {f"images/{number}.png": image_64x48(number) for number in range(4)}
     files |= {f"labels/{number}.png": png_of(blocks((1, 5, 5, 40, 40))) for number in range(4)}
-    sheet = Image.open(BytesIO(preview_png(store, ingest(store, files))))
+    sheet = Image.open(BytesIO(preview_png(store, ingest(store, files), FONTS)))
     colours = {colour for _, colour in sheet.convert("RGB").getcolors(2**24) or []}
 
     assert colour_of(1) in colours  # in the legend; the background is not tinted
@@ -111,7 +114,7 @@ def test_label_maps_are_drawn_with_a_legend(store: DatasetStore) -> None:
 
 
 def test_legend_with_too_many_categories_keeps_its_size() -> None:
-    assert legend([f"category {number}" for number in range(300)], 320, first=1).size == (320, 320)
+    assert legend([f"category {number}" for number in range(300)], 320, FONTS, first=1).size == (320, 320)
 
 
 def test_colours_of_the_first_categories_differ() -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from models.store.library_versions import library_versions
 from models.store.registry import Registry
+from tests.fonts import write_font
 from tests.training.runs import a_dataset, a_run, hand_back_at
 from tests.workers.jobs_builders import a_config
 from workers.run_directory import EventTail, RunDirectory
@@ -23,6 +24,7 @@ from workers.training.failures import NonFiniteLoss, explain_failure
 from workers.training.fence import FenceLost
 from workers.training.loop import RunHandedBack
 from workers.training.run import train_run
+from workers.training.run_inputs import make_run_inputs
 from workers.training.task import Evaluation
 
 
@@ -48,6 +50,12 @@ def test_complete_run_leaves_everything_a_person_looks_for(home: Path) -> None:
     assert [line.epoch for line in epochs] == [1, 2]
     kinds = {line.type for line in EventTail(path=run.events).read()}
     assert kinds == {"message", "progress", "metrics"}
+
+
+def test_report_is_drawn_with_the_font_of_the_run(home: Path) -> None:
+    font = write_font(home / "made.ttf", "abc")
+    run = a_run(home, font=font)
+    assert make_run_inputs(run.read_config(), home).fonts.first.path == font
 
 
 def test_training_learns(home: Path) -> None:

@@ -21,6 +21,7 @@ from tests.workers.worker_process import WorkerProcess
 from workers.jobs.job import Job, JobStatus
 from workers.jobs.store import JobStore
 from workers.queue import enqueue, make_celery
+from workers.run_directory import RunDirectory
 
 SHORT = {"epochs": 3}
 ENDLESS = {"epochs": 10_000}  # until it is told to stop: it cannot end before it is broken
@@ -113,6 +114,7 @@ def test_job_becomes_a_model_in_production(stage: Stage) -> None:
     assert version.manifest.job_id == job.id
     assert version.manifest.metrics == job.result.metrics
     assert (job.attempt, job.progress.fraction, job.progress.epoch) == (1, 1.0, 3)
+    assert RunDirectory(path=stage.home / "runs" / job.id).read_config().font == stage.worker.font
     types = [event.type for event in stage.store.events(job.id)]
     assert types.count("metrics") == 3
     statuses = [event.data["status"] for event in stage.store.events(job.id) if event.type == "status"]

@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.drawing.fonts import Fonts
+
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 
 
@@ -22,6 +24,10 @@ class WorkerProcess:
     visibility_timeout_s: int = 86_400
     log_format: str = "text"
     process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def font(self) -> Path:
+        return Fonts(directories=()).first.path
 
     @property
     def log(self) -> Path:
@@ -39,6 +45,7 @@ class WorkerProcess:
             "FOVEA_LOG_FORMAT": self.log_format,
             "FOVEA_DEVICE": "cpu",
             "FOVEA_OFFLINE": "true",
+            "FOVEA_FONT": str(self.font),
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -66,6 +66,7 @@ class TrainerOptions:
     device: str
     allow_download: bool
     cancel_grace_s: float
+    font: Path | None = None
     hand_back_grace_s: float = 60.0
 
 
@@ -158,6 +159,7 @@ class Supervisor:
             job=claim.job.config,
             device=self._options.device,
             allow_download=self._options.allow_download,
+            font=self._options.font,
         )
         replace_file(run.config, config.model_dump_json(indent=1).encode())
 

@@ -11,6 +11,7 @@ import torch
 
 from models.architectures.architecture import Architecture
 from models.architectures.catalog import get_architecture
+from models.drawing.fonts import Fonts
 from workers.configs.evaluate import ResolvedEvaluate
 from workers.configs.fine_tune import ResolvedFineTune
 from workers.datasets.dataset import DatasetImage
@@ -33,6 +34,7 @@ class RunInputs:
     device: torch.device
     precision: Literal["fp32", "bf16"]
     data_workers: int
+    fonts: Fonts  # for the images in the report
 
     @property
     def fine_tune(self) -> ResolvedFineTune:
@@ -59,5 +61,6 @@ def make_run_inputs(config: RunConfig, home: Path) -> RunInputs:
         val_images=store.images(dataset, "val"),
         device=device,
         precision=pick_precision(job.precision, device),
+        fonts=Fonts(config.font),
         data_workers=default_data_workers(device) if workers is None else workers,
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
 from app.settings import ApiSettings
+from tests.fonts import write_font
 
 
 @pytest.mark.parametrize("backend", ["eager", "cuda_graphs"])
@@ -34,3 +37,15 @@ def test_what_cannot_be_a_data_set_to_calibrate_on_is_an_error(written: str) -> 
 @pytest.mark.parametrize("written", ["", "photos", "ants-bees/12"])
 def test_data_set_to_calibrate_on_is_a_name_with_or_without_a_version(written: str) -> None:
     assert ApiSettings.model_validate({"calibration_dataset": written}).calibration_dataset == written
+
+
+def test_font_that_cannot_be_drawn_with_is_an_error(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.ttf"
+    broken.write_bytes(b"no font")
+
+    for path in (broken, tmp_path / "absent.ttf", tmp_path):
+        with pytest.raises(ValidationError, match="it is not a font file that can be scaled"):
+            ApiSettings.model_validate({"font": path})
+    font = write_font(tmp_path / "made.ttf", "abc")
+    assert ApiSettings.model_validate({"font": str(font)}).font == font
+    assert ApiSettings.model_validate({"font": ""}).font is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
 from tests.app.running_api import RunningApi
+from tests.fonts import write_font
 
 
 def best(answer: httpx.Response) -> tuple[str, float]:
@@ -118,6 +120,18 @@ def test_accept_asks_for_the_picture_with_its_labels(compass: RunningApi, accept
     picture = Image.open(BytesIO(answer.content))
     assert picture.format == kind
     assert answer.headers["Content-Type"] == f"image/{kind.lower()}"
+
+
+def test_labels_are_drawn_with_the_font_of_the_settings(start_api: StartApi, tmp_path: Path) -> None:
+    font = write_font(tmp_path / "made.ttf", "updownleftright0123456789.% ")
+    pictures_drawn = []
+    for chosen in (None, font):
+        api = start_api(home=tmp_path / f"home of {chosen and chosen.name}", font=chosen)
+        publish_compass(api.services.registry)
+        headers = {"Content-Type": "image/png", "Accept": "image/png"}
+        answer = api.http.post("/v1/classify?model=compass", content=pictures.png(), headers=headers)
+        pictures_drawn.append(Image.open(BytesIO(answer.content)).tobytes())
+    assert pictures_drawn[0] != pictures_drawn[1]
 
 
 def test_accept_of_something_else_is_refused(compass: RunningApi) -> None:

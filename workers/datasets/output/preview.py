@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from models.drawing.contact_sheet import Tile, contact_sheet, to_picture
+from models.drawing.fonts import Fonts
 from models.errors import ImageError
 from models.images.decode import decode_image
 from workers.datasets.dataset import DatasetImage, DatasetInfo, SplitName
@@ -32,7 +33,7 @@ _Entry = tuple[SplitName, DatasetImage]
 _T = TypeVar("_T")
 
 
-def preview_png(store: DatasetStore, version: DatasetVersion, *, max_tiles: int | None = None) -> bytes:
+def preview_png(store: DatasetStore, version: DatasetVersion, fonts: Fonts, *, max_tiles: int | None = None) -> bytes:
     """Returns a PNG with images of every category; the choice depends only on the version.
 
     Images that the report warns about come first, in a red frame. Objects and label maps are drawn on the images. If
@@ -52,20 +53,20 @@ def preview_png(store: DatasetStore, version: DatasetVersion, *, max_tiles: int 
         *(
             [
                 Tile(
-                    image=legend(info.categories, LARGE_TILE_PX, first=1 if info.task == "detection" else 0),
+                    image=legend(info.categories, LARGE_TILE_PX, fonts, first=1 if info.task == "detection" else 0),
                     caption="Colours",
                 )
             ]
             if is_large
             else []
         ),
-        *_tiles(version, flagged, warnings=warnings),
-        *_tiles(version, _chosen(others, count - len(flagged)), warnings={}),
+        *_tiles(version, flagged, fonts, warnings=warnings),
+        *_tiles(version, _chosen(others, count - len(flagged)), fonts, warnings={}),
     ]
     counts = ", ".join(f"{summary.images:,} {split}" for split, summary in info.splits.items())
     title = f"{info.name}/{info.version}: {counted(len(info.categories), 'category', 'categories')}; images: {counts}"
     columns, tile_px = (LARGE_COLUMNS, LARGE_TILE_PX) if is_large else (COLUMNS, TILE_PX)
-    return contact_sheet(tiles, columns=columns, tile_px=tile_px, title=title)
+    return contact_sheet(tiles, fonts, columns=columns, tile_px=tile_px, title=title)
 
 
 def _warnings(info: DatasetInfo) -> dict[str, str]:
@@ -113,10 +114,12 @@ def _categories(image: DatasetImage) -> set[int]:
     return {each.category for each in image.objects} or {-1}
 
 
-def _tiles(version: DatasetVersion, entries: Sequence[_Entry], *, warnings: dict[str, str]) -> Iterator[Tile]:
+def _tiles(
+    version: DatasetVersion, entries: Sequence[_Entry], fonts: Fonts, *, warnings: dict[str, str]
+) -> Iterator[Tile]:
     for split, image in entries:
         try:
-            drawn = _drawn(version, image)
+            drawn = _drawn(version, image, fonts)
         except (ImageError, BrokenIndexPng, OSError):
             continue
         warning = warnings.get(image.name)
@@ -127,7 +130,7 @@ def _tiles(version: DatasetVersion, entries: Sequence[_Entry], *, warnings: dict
         )
 
 
-def _drawn(version: DatasetVersion, image: DatasetImage) -> Image.Image:
+def _drawn(version: DatasetVersion, image: DatasetImage, fonts: Fonts) -> Image.Image:
     """Draws the image at the size of a tile. Full-size images of all tiles would take too much memory."""
     decoded = to_picture(decode_image((version.images_dir / image.path).read_bytes()))
     if version.info.task == "classification":
@@ -137,7 +140,7 @@ def _drawn(version: DatasetVersion, image: DatasetImage) -> Image.Image:
     if image.label_map is not None:
         indices = read_index_png((version.images_dir / image.label_map).read_bytes())
         return draw_label_map(small, indices.astype(np.uint8), version.info.categories)
-    return draw_objects(small, image.objects, version.info.categories, size=(image.width, image.height))
+    return draw_objects(small, image.objects, version.info.categories, fonts, size=(image.width, image.height))
 
 
 def _summary(image: DatasetImage, info: DatasetInfo) -> str:

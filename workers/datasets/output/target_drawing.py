@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from models.drawing.colours import BACKGROUND, Colour, colour_of, ink_on
+from models.drawing.fonts import Fonts, Letters
 from models.masks.coco_masks import Mask, decode_mask
 from workers.datasets.dataset import VOID, DatasetObject
 
@@ -17,7 +18,8 @@ _MIN_WIDTH_FOR_LABEL_PX = 34  # narrower boxes get no label
 _MAX_LABELS = 40
 _MAX_OBJECTS = 500  # more are no longer readable
 _VOID_COLOUR: Colour = (255, 255, 255)
-_FONT_PX = 12
+_LETTERS_PX = 11
+_SWATCH_PX = 12
 
 
 def resize_longer_side(image: Image.Image, side_px: int) -> Image.Image:
@@ -28,7 +30,12 @@ def resize_longer_side(image: Image.Image, side_px: int) -> Image.Image:
 
 
 def draw_objects(
-    image: Image.Image, objects: Sequence[DatasetObject], categories: Sequence[str], *, size: tuple[int, int]
+    image: Image.Image,
+    objects: Sequence[DatasetObject],
+    categories: Sequence[str],
+    fonts: Fonts,
+    *,
+    size: tuple[int, int],
 ) -> Image.Image:
     """Returns `image` with tinted masks and with boxes; the larger boxes get labels.
 
@@ -39,7 +46,7 @@ def draw_objects(
     for each in largest_first:
         if each.mask is not None:
             drawn = _tinted(drawn, decode_mask(each.mask, size[1], size[0]), _colour_of_object(each))
-    draw = ImageDraw.Draw(drawn)
+    draw, letters = ImageDraw.Draw(drawn), fonts.letters(_LETTERS_PX)
     scale = (image.width / size[0], image.height / size[1])
     for number, each in enumerate(largest_first):
         left, upper, right, lower = (
@@ -49,7 +56,7 @@ def draw_objects(
         thickness = 1 if each.is_crowd or each.is_difficult else 2
         draw.rectangle((left, upper, right, lower), outline=_colour_of_object(each), width=thickness)
         if right - left >= _MIN_WIDTH_FOR_LABEL_PX and number < _MAX_LABELS:
-            _label(draw, (left, upper), right - left, categories[each.category], _colour_of_object(each))
+            _label(draw, letters, (left, upper), right - left, categories[each.category], _colour_of_object(each))
     return drawn
 
 
@@ -66,25 +73,26 @@ def draw_label_map(image: Image.Image, indices: npt.NDArray[np.uint8], categorie
     return Image.fromarray(np.where(shown[:, :, None], tinted, np.asarray(plain)))
 
 
-def legend(categories: Sequence[str], side_px: int, *, first: int) -> Image.Image:
+def legend(categories: Sequence[str], side_px: int, fonts: Fonts, *, first: int) -> Image.Image:
     """Returns a square image of `side_px` that names the colours of as many categories as fit.
 
     first: the colour index of the first category: 1 for objects, 0 for label maps.
     """
     image = Image.new("RGB", (side_px, side_px), "white")
     draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(size=_FONT_PX + 4)
-    line_px = _FONT_PX + 10
+    letters = fonts.letters(_LETTERS_PX + 3)
+    line_px = letters.line_px
     room = max(1, (side_px - 8) // line_px)
     shown = list(categories) if len(categories) <= room else list(categories)[: room - 1]
     for number, category in enumerate(shown):
         top = 6 + number * line_px
         colour = "white" if _is_background(category) else colour_of(first + number)
-        draw.rectangle((6, top, 6 + _FONT_PX, top + _FONT_PX), fill=colour, outline="gray")
-        draw.text((12 + _FONT_PX, top - 2), _shortened(category, font, side_px - 24), font=font, fill="black")
+        draw.rectangle((6, top, 6 + _SWATCH_PX, top + _SWATCH_PX), fill=colour, outline="gray")
+        words = letters.shortened(category, side_px - _SWATCH_PX - 18)
+        letters.write(draw, (12 + _SWATCH_PX, top - 2), words, "black")
     if len(shown) < len(categories):
         more = f"and {len(categories) - len(shown):,} more"
-        draw.text((6, 4 + len(shown) * line_px), more, font=font, fill="black")
+        letters.write(draw, (6, 4 + len(shown) * line_px), more, "black")
     return image
 
 
@@ -107,20 +115,12 @@ def _tinted(image: Image.Image, mask: Mask, colour: Colour) -> Image.Image:
     return Image.composite(Image.new("RGB", image.size, colour), image, opacity)
 
 
-def _label(draw: ImageDraw.ImageDraw, corner: tuple[int, int], width_px: int, text: str, colour: Colour) -> None:
-    font = ImageFont.load_default(size=_FONT_PX)
-    words = _shortened(text, font, width_px - 4)
-    if not words:
+def _label(
+    draw: ImageDraw.ImageDraw, letters: Letters, corner: tuple[int, int], width_px: int, text: str, colour: Colour
+) -> None:
+    words = letters.shortened(text, width_px - 4)
+    if len(words) < 2:  # nothing, or the ellipsis alone
         return
     left, upper = corner
-    draw.rectangle((left, upper, left + round(font.getlength(words)) + 4, upper + _FONT_PX + 3), fill=colour)
-    draw.text((left + 2, upper), words, font=font, fill=ink_on(colour))
-
-
-def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: float) -> str:
-    text = text[:100]
-    if font.getlength(text) <= width_px:
-        return text
-    while text and font.getlength(text + "…") > width_px:
-        text = text[:-1]
-    return text + "…" if len(text) > 1 else ""
+    draw.rectangle((left, upper, left + round(letters.width(words)) + 4, upper + letters.height_px), fill=colour)
+    letters.write(draw, (left + 2, upper), words, ink_on(colour))

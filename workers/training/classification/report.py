@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from models.drawing.contact_sheet import Tile, contact_sheet
+from models.drawing.fonts import Fonts
 from models.images.decode import decode_image
 from models.store.storage import replace_file
 from workers.datasets.dataset import DatasetImage
@@ -29,6 +30,7 @@ def write_report(
     categories: Sequence[str],
     images: Sequence[DatasetImage],
     root: Path,
+    fonts: Fonts,
     best: BestEpoch | None,
 ) -> None:
     """Writes report.json, confusion.png, mistakes.png if there are any, and after a training, which has a best epoch,
@@ -59,9 +61,9 @@ def write_report(
     if best is not None:
         curves = draw_curves(run.read_metrics(), best, title="Validation accuracy", metrics={"val/top1": "top-1"})
         _save(curves, run.report / "curves.png")
-    _save(draw_confusion(matrix, categories), run.report / "confusion.png")
+    _save(draw_confusion(matrix, categories, fonts), run.report / "confusion.png")
     if mistakes:
-        sheet = _mistakes_sheet(mistakes, evaluation, predicted, categories, images, root)
+        sheet = _mistakes_sheet(mistakes, evaluation, predicted, categories, images, root, fonts)
         replace_file(run.report / "mistakes.png", sheet)
 
 
@@ -97,13 +99,14 @@ def _mistakes_sheet(
     categories: Sequence[str],
     images: Sequence[DatasetImage],
     root: Path,
+    fonts: Fonts,
 ) -> bytes:
     tiles = []
     for index in mistakes:
         truth, claim = categories[int(evaluation.targets[index])], categories[int(predicted[index])]
         caption = f"{truth}, not {claim} ({float(evaluation.scores[index, predicted[index]]):.2f})"
         tiles.append(Tile(image=decode_image((root / images[index].path).read_bytes()), caption=caption, good=False))
-    return contact_sheet(tiles)
+    return contact_sheet(tiles, fonts)
 
 
 def _save(figure: Figure, path: Path) -> None:

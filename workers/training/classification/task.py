@@ -83,6 +83,7 @@ class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
             categories=self.inputs.config.categories,
             images=self.inputs.val_images,
             root=self.inputs.root,
+            fonts=self.inputs.fonts,
             best=best,
         )
 

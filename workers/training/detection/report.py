@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from models.drawing.contact_sheet import Tile, contact_sheet, to_picture
+from models.drawing.fonts import Fonts
 from models.images.decode import decode_image
 from models.masks.coco_masks import decode_mask, polygons_of_mask
 from models.store.storage import replace_file
@@ -24,6 +25,7 @@ from workers.run_directory import RunDirectory
 from workers.training.curves import draw_curves
 from workers.training.detection.evaluation import DetectionEvaluation
 from workers.training.detection.metrics import CategoryScore, CocoScores
+from workers.training.figure_labels import figure_labels
 
 GALLERY = 12  # images
 _SHOWN_SCORE = 0.5  # detections below are no mistakes: nobody is shown them
@@ -39,6 +41,7 @@ def write_report(
     *,
     images: Sequence[DatasetImage],
     root: Path,
+    fonts: Fonts,
     best: BestEpoch | None,
 ) -> None:
     """Writes report.json, precision_recall.png, mistakes.png if there are any, and curves.png after a training.
@@ -62,7 +65,7 @@ def write_report(
         ],
     }
     replace_file(run.report / "report.json", json.dumps(content, indent=1).encode())
-    draw_precision_recall(evaluation.boxes).savefig(run.report / "precision_recall.png", dpi=100)
+    draw_precision_recall(evaluation.boxes, fonts).savefig(run.report / "precision_recall.png", dpi=100)
     if best is not None:
         words = {"val/map": "mAP 0.50:0.95", "val/map50": "mAP 0.50"}
         curves = draw_curves(run.read_metrics(), best, title="Validation average precision", metrics=words)
@@ -72,7 +75,7 @@ def write_report(
             _tile(errors[index], images[index], root, _shown_masks(evaluation.detections[index])) for index in worst
         ]
         title = "Red: missed. Orange: false. Green: found. White: masks as predicted."
-        replace_file(run.report / "mistakes.png", contact_sheet(tiles, columns=4, tile_px=_TILE_PX, title=title))
+        replace_file(run.report / "mistakes.png", contact_sheet(tiles, fonts, columns=4, tile_px=_TILE_PX, title=title))
 
 
 class Mistakes:
@@ -106,17 +109,19 @@ def mistakes_of(detections: Mapping[str, Any], image: DatasetImage) -> Mistakes:
     return Mistakes(found=boxes[is_true], missed=truth[~is_met & needed], false=boxes[~is_true])
 
 
-def draw_precision_recall(scores: CocoScores) -> Figure:
+def draw_precision_recall(scores: CocoScores, fonts: Fonts) -> Figure:
     """Precision at every recall, at an overlap of 0.5, for the categories with the most objects."""
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.subplots()
     known = sorted((each for each in scores.categories if each.precision_at_50), key=lambda each: -each.objects)
-    for each in known[:_CURVES_SHOWN]:
-        axes.plot([at / 100 for at in range(101)], each.precision_at_50, label=_legend(each))
+    shown = known[:_CURVES_SHOWN]
+    with figure_labels([_legend(each) for each in shown], fonts) as labels:
+        figure = Figure(figsize=(6, 5), layout="constrained")
+        axes = figure.subplots()
+        for each, label in zip(shown, labels, strict=True):
+            axes.plot([at / 100 for at in range(101)], each.precision_at_50, label=label)
+        if shown:
+            axes.legend(loc="lower left")
     axes.set(xlabel="recall", ylabel="precision", title="Precision and recall at IoU 0.5", xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    if known:
-        axes.legend(loc="lower left")
     return figure
 
 

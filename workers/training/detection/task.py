@@ -76,7 +76,8 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
         # matplotlib: a second that the first step need not wait for
         from workers.training.detection.report import write_report
 
-        write_report(run, evaluation, images=self.inputs.val_images, root=self.inputs.root, best=best)
+        inputs = self.inputs
+        write_report(run, evaluation, images=inputs.val_images, root=inputs.root, fonts=inputs.fonts, best=best)
 
     def _images(self, images: Sequence[DatasetImage], preset: ScalePreset) -> DetectionImages:
         # an evaluation may have boxes only

@@ -53,7 +53,7 @@ def write_report(
         ],
     }
     replace_file(run.report / "report.json", json.dumps(content, indent=1).encode())
-    draw_confusion(evaluation.matrix, categories).savefig(run.report / "confusion.png", dpi=100)
+    draw_confusion(evaluation.matrix, categories, inputs.fonts).savefig(run.report / "confusion.png", dpi=100)
     replace_file(run.report / "mistakes.png", _gallery(evaluation, inputs))
     if best is not None:
         words = {"val/miou": "mean IoU", "val/pixel_accuracy": "pixel accuracy"}
@@ -72,5 +72,5 @@ def _gallery(evaluation: SegmentationEvaluation, inputs: RunInputs) -> bytes:
         for labels, words in ((truth, "truth"), (evaluation.worst[index].numpy(), "prediction")):
             drawn = draw_label_map(picture, labels, inputs.config.categories)
             tiles.append(Tile(image=drawn, caption=f"{image.name.rpartition('/')[2]}\n{words}, {accuracy}"))
-    tiles.append(Tile(image=legend(inputs.config.categories, _TILE_PX, first=0), caption="The colours"))
-    return contact_sheet(tiles, columns=4, tile_px=_TILE_PX)
+    tiles.append(Tile(image=legend(inputs.config.categories, _TILE_PX, inputs.fonts, first=0), caption="The colours"))
+    return contact_sheet(tiles, inputs.fonts, columns=4, tile_px=_TILE_PX)
