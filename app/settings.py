@@ -9,6 +9,7 @@ from pydantic_settings import NoDecode
 
 from app.engine.places import bulk_places
 from models.errors import InvalidName
+from models.precision import PrecisionPolicy
 from models.store.versions import split_reference
 from workers.datasets.store import DATASET
 from workers.settings import WorkerSettings
@@ -94,7 +95,7 @@ class ApiSettings(WorkerSettings):
         description="How models run; `auto` builds what there is in the background, and takes the fastest that answers "
         "as eager PyTorch does.",
     )
-    precision: Literal["auto", "float32", "int8"] = Field(
+    precision: PrecisionPolicy = Field(
         "auto",
         description="What models compute in; `auto` is bfloat16 where the device has it in hardware, `int8` adds "
         "8-bit integers on CPUs, with the backends `auto` and `openvino`, for models that give nearly the same answers "

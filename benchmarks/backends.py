@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from models.architectures.catalog import build, get_architecture
-from models.backends.backend import Backend, Precision
+from models.backends.backend import Backend
 from models.backends.compiler import Compiler
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph
@@ -30,6 +30,7 @@ from models.backends.openvino import OpenVino
 from models.backends.openvino_int8 import OpenVinoInt8
 from models.backends.verification import BATCHES, compare
 from models.backends.views import ViewSize, natural_views
+from models.precision import Precision
 
 _CPU = torch.device("cpu")
 _EXAMPLES = 32  # made-up pictures do for measuring int8

@@ -34,7 +34,7 @@ from benchmarks.serving.pictures import read_pictures
 from benchmarks.serving.servers import FoveaStart, Server, started
 from benchmarks.serving.tables import print_table
 from models.architectures.catalog import get_architecture
-from models.backends.backend import Backend, Precision
+from models.backends.backend import Backend
 from models.backends.choosing import COMPILERS
 from models.backends.eager import EagerBackend
 from models.backends.machine import best_precision
@@ -44,6 +44,7 @@ from models.images.decode import DecodeJpeg, decode_image, encode_image
 from models.images.nvjpeg import open_nvjpeg
 from models.images.presets import resize_and_crop
 from models.manifest import Preset
+from models.precision import Precision
 from models.predictors import loading
 from models.store.registry import Registry
 

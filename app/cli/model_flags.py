@@ -15,6 +15,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from models.precision import OLDER_SPELLINGS
+
 _METAVARS = {int: "INTEGER", float: "NUMBER", Path: "PATH"}
 
 
@@ -48,6 +50,13 @@ def refuse(error: ValidationError, *, given: Iterable[str], env_prefix: str | No
     raise click.UsageError("\n".join(lines)) from error
 
 
+class _Choice(click.Choice):  # type: ignore[type-arg] # click 8.1 has no Choice[str]
+    """A choice whose older spellings are accepted, but not shown."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(OLDER_SPELLINGS.get(value, value), param, ctx)
+
+
 def _flag(name: str, field: FieldInfo, env_prefix: str | None) -> click.Option:
     kind = _plain_type(field.annotation)
     words = " ".join(filter(None, [field.description, _notes(name, field, env_prefix)]))
@@ -55,7 +64,7 @@ def _flag(name: str, field: FieldInfo, env_prefix: str | None) -> click.Option:
     if kind is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=words)
     if get_origin(kind) is Literal:
-        choices = click.Choice([str(choice) for choice in get_args(kind)], case_sensitive=False)
+        choices = _Choice([str(choice) for choice in get_args(kind)], case_sensitive=False)
         return click.Option([flag, name], type=choices, default=None, help=words)
     return click.Option([flag, name], type=str, metavar=_METAVARS.get(kind, "TEXT"), default=None, help=words)
 

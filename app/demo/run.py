@@ -37,7 +37,7 @@ KNOBS = Hyperparameters(
     weight_decay=0.001,
     label_smoothing=0.1,
     augmentation="none",
-    precision="fp32",
+    precision="float32",
     data_workers=0,
 )
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from app.engine.errors import OutOfDeviceMemory
 from app.engine.model_source import ModelSource
-from models.backends.backend import BackendName, Precision
+from models.backends.backend import BackendName
 from models.errors import ImageError
+from models.precision import Precision
 
 Prediction = TypeVar("Prediction")
 

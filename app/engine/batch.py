@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from app.engine.errors import OutOfDeviceMemory
-from models.backends.backend import BackendName, Precision
+from models.backends.backend import BackendName
+from models.precision import Precision
 from models.predictor import AnyPredictor, Selection
 
 

@@ -13,7 +13,7 @@ from app.engine.lane import Priority, ViewResult
 from app.engine.loaded_models import LoadedModel
 from app.engine.model_source import ModelSource
 from app.engine.observer import Observer
-from models.backends.choosing import PrecisionChoice
+from models.precision import PrecisionChoice
 from models.predictor import Selection
 
 

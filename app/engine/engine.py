@@ -38,10 +38,10 @@ from app.engine.model_source import ModelSource
 from app.engine.observer import Observer, Outcome
 from app.engine.turn_taking import TurnTakingLane, TurnTakingPool
 from models.backends.backend import BackendName
-from models.backends.choosing import PrecisionChoice
 from models.errors import ImageError, ImageTooLarge
 from models.images.decode import DecodeJpeg, decode_image, encode_image, read_image_size
 from models.manifest import Task
+from models.precision import PrecisionChoice
 from models.predictor import AnyPredictor, Selection
 
 Prediction = TypeVar("Prediction")

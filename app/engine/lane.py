@@ -24,7 +24,8 @@ from app.engine.batch import BatchOutcome, run_batch
 from app.engine.loaded_models import LoadedModel
 from app.engine.observer import Observer
 from app.engine.thread_priority import stand_back
-from models.backends.backend import BackendName, Precision
+from models.backends.backend import BackendName
+from models.precision import Precision
 from models.predictor import Selection
 
 Priority = Literal["interactive", "bulk"]

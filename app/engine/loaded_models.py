@@ -28,9 +28,9 @@ from app.engine.model_source import ModelFinder, ModelSource
 from app.engine.warm_up import BestBatches
 from models.backends import cuda_graphs
 from models.backends.backend import Backend
-from models.backends.choosing import PrecisionChoice
 from models.backends.views import largest_batch
 from models.errors import ModelsError
+from models.precision import PrecisionChoice
 from models.predictor import AnyPredictor
 
 log = logging.getLogger(__name__)

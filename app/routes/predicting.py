@@ -22,8 +22,8 @@ from app.http.urgency import Urgency
 from app.routes.posted_images import PostedImage, read_images
 from app.schemas.predict import ImageInfo, ImagePrediction, Timing, UsedModel
 from app.services import Services
-from models.backends.choosing import PrecisionChoice
 from models.drawing.fonts import Fonts
+from models.precision import PrecisionChoice
 from models.predictor import Selection
 
 Prediction = TypeVar("Prediction")

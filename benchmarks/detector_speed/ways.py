@@ -20,7 +20,6 @@ from torch import Tensor
 
 from models.architectures.architecture import Architecture
 from models.architectures.catalog import build, get_architecture
-from models.backends.backend import Precision
 from models.backends.compiler import CompiledBackend, Compiler
 from models.backends.detection.parts import Network
 from models.backends.eager import EagerBackend
@@ -31,6 +30,7 @@ from models.backends.openvino_int8 import OpenVinoInt8
 from models.backends.views import ViewSize, natural_views
 from models.images.presets import scaled_size
 from models.manifest import AnyPreset
+from models.precision import Precision
 
 _SIDES = (480, 640)  # px, of the pictures
 _COMPILERS: dict[str, Compiler] = {

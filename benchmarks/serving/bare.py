@@ -68,7 +68,7 @@ def _classifier(options: argparse.Namespace) -> Step:
 
 
 def _detector(options: argparse.Namespace) -> Step:
-    """torchvision's own detector, eager fp32."""
+    """torchvision's own detector, eager float32."""
     from models.architectures.catalog import get_architecture
     from models.images.decode import decode_image
     from models.images.presets import scale

@@ -46,8 +46,8 @@ def cpu_flags() -> set[str]:
     return set(_of_cpuinfo("flags").split())
 
 
-def has_fast_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 by itself; where it does not, torch's bf16 is slower than fp32."""
+def has_fast_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 by itself; where it does not, torch's bfloat16 is slower than float32."""
     return bool({"amx_bf16", "avx512_bf16"} & cpu_flags())
 
 

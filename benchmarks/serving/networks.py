@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from benchmarks.serving.machine import has_fast_bf16
+from benchmarks.serving.machine import has_fast_bfloat16
 from models.architectures.catalog import build, get_architecture
 from models.backends.openvino import import_openvino
 from models.images.presets import resize_and_crop
@@ -30,7 +30,7 @@ Network = Callable[[Tensor], Tensor]
 
 
 def stock_module(architecture: str, weights: Path, *, categories: int) -> nn.Module:
-    """As a tutorial has it: fp32, in evaluation mode."""
+    """As a tutorial has it: float32, in evaluation mode."""
     module = build(architecture, num_categories=categories)
     module.load_state_dict(load_file(weights))
     return module.eval()
@@ -105,7 +105,7 @@ class _Probabilities(nn.Module):
 def _lean(module: nn.Module) -> nn.Module:
     """channels_last, and bfloat16 where the CPU has it."""
     module = module.to(memory_format=torch.channels_last)
-    return module.to(torch.bfloat16) if has_fast_bf16() else module
+    return module.to(torch.bfloat16) if has_fast_bfloat16() else module
 
 
 def _in_inference_mode(module: nn.Module, layout: torch.memory_format) -> Network:

@@ -29,7 +29,7 @@ class Subject:
     @property
     def without_http(self) -> str:
         if self.is_detector:
-            return f"torchvision in process, eager fp32, {cores()} threads, batch 1"
+            return f"torchvision in process, eager float32, {cores()} threads, batch 1"
         return f"no HTTP: {self.loop}"
 
     def loop_ready(self) -> AbstractContextManager[Bare]:

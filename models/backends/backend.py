@@ -6,9 +6,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from models.backends.names import BackendName, Precision
+from models.backends.names import BackendName
+from models.precision import Precision
 
-__all__ = ["Backend", "BackendName", "Precision"]
+__all__ = ["Backend", "BackendName"]
 
 
 class Backend(Protocol):

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import torch
 
-from models.backends.backend import Backend, BackendName, Precision
+from models.backends.backend import Backend, BackendName
 from models.backends.compiler import Compiler
 from models.backends.cuda_graphs import CudaGraphs
 from models.backends.eager import EagerBackend
@@ -23,6 +23,7 @@ from models.backends.report import ExportIdentity, ExportReport
 from models.backends.views import ViewSize, natural_views
 from models.errors import BackendUnavailable
 from models.manifest import AnyPreset
+from models.precision import Precision, PrecisionPolicy
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,6 @@ COMPILERS: Final[tuple[Compiler, ...]] = (  # the quickest to build first
 )
 
 BackendChoice = Literal["auto", "eager", "openvino", "cuda_graphs"]
-PrecisionChoice = Literal["auto", "float32"]  # of a request
-PrecisionPolicy = Literal["auto", "float32", "int8"]  # of an operator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

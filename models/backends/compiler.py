@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from models.backends.backend import Backend, BackendName, Precision
+from models.backends.backend import Backend, BackendName
 from models.backends.detection.parts import Network, SplitDetector, without_weights
 from models.backends.eager import EagerBackend
 from models.backends.graphs import DetectionGraph
 from models.backends.part import Part
 from models.backends.views import LARGEST_BATCH, SMALLEST_PX, ViewSize
 from models.errors import BackendUnavailable
+from models.precision import Precision
 
 _EXAMPLE_BATCH = 4
 

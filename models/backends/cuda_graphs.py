@@ -18,11 +18,12 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from models.backends.backend import BackendName, Precision
+from models.backends.backend import BackendName
 from models.backends.eager import EagerBackend
 from models.backends.graphs import DetectionGraph
 from models.backends.views import ViewSize, largest_batch
 from models.errors import BackendUnavailable
+from models.precision import Precision
 
 _WARM_UPS = 3  # before recording: libraries choose algorithms and take memory at the first calls
 _RECORDING: Final = threading.Lock()  # PyTorch records one graph at a time in a process

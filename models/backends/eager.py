@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.backends.backend import BackendName, Precision
+from models.backends.backend import BackendName
 from models.backends.detection.parts import Network
 from models.backends.graphs import DetectionGraph, Graph
+from models.precision import Precision
 
 
 class EagerBackend:

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.backends.backend import BackendName, Precision
+from models.backends.backend import BackendName
 from models.backends.eager import EagerBackend
 from models.backends.machine import has_bfloat16
 from models.backends.views import ViewSize
+from models.precision import Precision
 
 
 class EagerBfloat16:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from models.backends.backend import Precision
+from models.precision import FloatPrecision
 
 _CODE = ("architectures", "backends", "images/presets.py")  # of the package `models`: what a network computes
 _PROCESSOR_LINES = ("model name", "flags", "Features", "CPU part")
@@ -30,8 +30,8 @@ def has_int8(device: torch.device) -> bool:
     return device.type == "cpu" and bool({"avx512_vnni", "avx_vnni", "amx_int8"} & _processor_flags())
 
 
-def best_precision(device: torch.device) -> Precision:
-    """What a network computes in if nobody says otherwise: of what differs from float32 by rounding alone."""
+def best_precision(device: torch.device) -> FloatPrecision:
+    """The fastest precision that differs from float32 by rounding alone: bfloat16 if the device has it in hardware."""
     return "bfloat16" if has_bfloat16(device) else "float32"
 
 

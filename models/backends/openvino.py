@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.backends.backend import BackendName, Precision
+from models.backends.backend import BackendName
 from models.backends.compiler import CompiledBackend, export, parts_of
 from models.backends.eager import EagerBackend
 from models.backends.part import Part
 from models.backends.views import LARGEST_BATCH, ViewSize
 from models.errors import BackendUnavailable
+from models.precision import Precision
 
 _TELEMETRY = "openvino_telemetry"
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.backends.backend import BackendName, Precision
+from models.backends.backend import BackendName
 from models.backends.calibration import inputs_of_parts
 from models.backends.compiler import CompiledBackend, parts_of
 from models.backends.eager import EagerBackend
@@ -28,6 +28,7 @@ from models.backends.machine import best_precision, has_int8
 from models.backends.openvino import OpenVino, convert, import_openvino, load_networks, store
 from models.backends.part import Part
 from models.backends.views import ViewSize
+from models.precision import Precision
 
 _LAYERS = frozenset({"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"})
 _SMOOTHED = (nn.MultiheadAttention,)  # what NNCF calls a transformer: outliers go from activations to weights

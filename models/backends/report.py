@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.backends.names import BackendName, Precision
+from models.backends.names import BackendName
+from models.precision import Precision
 
 ExportStatus = Literal["verified", "refused", "failed"]
 

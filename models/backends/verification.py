@@ -12,11 +12,12 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-from models.backends.backend import Backend, Precision
+from models.backends.backend import Backend
 from models.backends.report import Agreement, Speed
 from models.backends.views import largest_batch
 from models.errors import BackendRefused
 from models.manifest import Task
+from models.precision import Precision
 
 BATCHES = (1, 4, 8)
 _ROUNDS = 5

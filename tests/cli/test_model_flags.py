@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 from pydantic_settings import BaseSettings
 
-from app.cli.model_flags import flag_name
+from app.cli.model_flags import flag_name, flags_of
 from app.cli.settings_command import settings_command, settings_of
 from app.settings import ApiSettings
+from workers.configs.fine_tune import Hyperparameters
 from workers.settings import WorkerSettings
 
 
@@ -91,3 +92,12 @@ def test_value_that_makes_no_sense_is_wrong_usage_and_named(
 
     assert result.exit_code == 2
     assert words in result.stderr
+
+
+@pytest.mark.parametrize(("given", "read"), [("float32", "float32"), ("fp32", "float32"), ("bf16", "bfloat16")])
+def test_precision_flag_takes_the_older_spelling_and_shows_todays(given: str, read: str) -> None:
+    (precision,) = (flag for flag in flags_of(Hyperparameters) if flag.name == "precision")
+
+    assert precision.type.convert(given, precision, None) == read
+    assert isinstance(precision.type, click.Choice)
+    assert list(precision.type.choices) == ["auto", "float32", "bfloat16"]

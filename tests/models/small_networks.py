@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.backends.backend import Backend, BackendName, Precision
+from models.backends.backend import Backend, BackendName
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph, SegmentationGraph
 from models.backends.views import ViewSize
 from models.manifest import IMAGENET_MEAN, IMAGENET_STD, Preset, ScalePreset
+from models.precision import Precision
 
 PRESET = Preset(resize_px=32, crop_px=32, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 SCALE_PRESET = ScalePreset(shorter_px=48, longer_px=96)

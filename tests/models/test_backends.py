@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.backends import choosing, machine
-from models.backends.backend import Backend, BackendName, Precision
+from models.backends.backend import Backend, BackendName
 from models.backends.building import Pictures, build
 from models.backends.choosing import Candidate, Policy, candidates, choose, why_not
 from models.backends.eager import EagerBackend
@@ -28,6 +28,7 @@ from models.backends.verification import check, compare, told_apart
 from models.backends.views import natural_views
 from models.errors import BackendRefused
 from models.manifest import AnyPreset, Preset, Task
+from models.precision import Precision
 from tests.models.small_networks import PRESET, SCALE_PRESET, Scaled, StandIn, small_classifier, small_segmenter
 
 CPU = torch.device("cpu")

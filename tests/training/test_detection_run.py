@@ -131,12 +131,12 @@ def test_another_kind_of_detector_in_production_is_compared(tmp_path: Path, old:
 def test_detector_learns_and_is_evaluated_in_bfloat16(tmp_path: Path, architecture: str) -> None:
     """Whose boxes torchvision's suppression does not take as they are."""
     dataset = a_detection_dataset(tmp_path, train=4, val=2)
-    changes = {"epochs": 1, "precision": "bf16"}
+    changes = {"epochs": 1, "precision": "bfloat16"}
     run = a_run(tmp_path, a_detection_config(dataset, architecture=architecture, hyperparameters=changes))
     train_run(run)
     result = run.read_result()
     assert result is not None
-    assert result.precision == "bf16"
+    assert result.precision == "bfloat16"
     assert {"val/loss", "val/map50"} <= result.metrics.keys()
 
 
@@ -150,7 +150,7 @@ def test_evaluation_gives_the_numbers_of_the_run_every_time(tmp_path: Path) -> N
     assert result is not None
     publish(run, run.read_config(), result, registry, now=datetime(2026, 1, 1, tzinfo=UTC))
 
-    wanted = EvaluateConfig(type="evaluate", model="shapes/1", dataset="shapes", batch_size=2, precision="fp32")
+    wanted = EvaluateConfig(type="evaluate", model="shapes/1", dataset="shapes", batch_size=2, precision="float32")
     resolved = resolve_evaluate(wanted, datasets=DatasetStore(tmp_path / "datasets"), registry=registry)
     for job_id in ("once", "again"):
         evaluation = a_run(tmp_path, resolved, job_id=job_id)

@@ -39,7 +39,7 @@ def test_complete_run_leaves_everything_a_person_looks_for(home: Path) -> None:
     result = run.read_result()
     assert result is not None
     assert set(result.metrics) == {"val/loss", "val/top1"}
-    assert (result.epochs, result.stopped_early, result.precision) == (2, False, "fp32")
+    assert (result.epochs, result.stopped_early, result.precision) == (2, False, "float32")
     assert result.libraries == library_versions()
     names = {path.name for path in run.report.iterdir()}
     assert {"report.json", "curves.png", "confusion.png"} <= names

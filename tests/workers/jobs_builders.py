@@ -23,7 +23,7 @@ def a_config(*, dataset: DatasetReference | None = None, **changes: Any) -> Reso
         "image_size_px": 28,
         "augmentation": "none",
         "optimizer": "sgd",
-        "precision": "fp32",  # the same numbers on every processor
+        "precision": "float32",  # the same numbers on every processor
     }
     hyperparameters |= changes.pop("hyperparameters", {})
     values: dict[str, Any] = {

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.manifest import AnyPreset, DatasetReference, Task
-from workers.configs.fine_tune import Precision
+from models.precision import JobPrecision
 from workers.datasets.dataset import SplitName
 
 
@@ -25,7 +25,9 @@ class EvaluateConfig(BaseModel):
     dataset: str = Field(description="`name` (its newest version) or `name/version`. Its categories are the model's.")
     split: SplitName = Field("val", description="Which images.")
     batch_size: int = Field(8, ge=1, le=4096, description="Images going through together.")
-    precision: Precision = Field("auto", description="As in training; `fp32` for numbers to compare between machines.")
+    precision: JobPrecision = Field(
+        "auto", description="As in training. `float32` gives numbers that can be compared between machines."
+    )
     data_workers: int | None = Field(
         None, ge=0, le=64, description="Processes that decode images; 0 decodes in the trainer; null: by cores."
     )
@@ -46,7 +48,7 @@ class ResolvedEvaluate(BaseModel):
     dataset: DatasetReference
     split: SplitName
     batch_size: int
-    precision: Precision
+    precision: JobPrecision
     data_workers: int | None
 
     @property

@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from models.manifest import AnyPreset, DatasetReference, Task
+from models.precision import JobPrecision
 
 Strategy = Literal["feature_extraction", "fine_tune", "from_scratch"]
 Promotion = Literal["if_better", "always", "never"]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["none", "step", "multi_step", "cosine"]
-Precision = Literal["auto", "fp32", "bf16"]
 Augmentation = Literal["none", "basic"]
 
 _Finite = Field(allow_inf_nan=False)
@@ -88,8 +88,10 @@ class Hyperparameters(BaseModel):
         le=2048,
         description="Side of what the network sees, for boxes and masks the shorter one; null: the preset's own.",
     )
-    precision: Precision = Field(
-        "auto", description="`bf16` is autocast to bfloat16; `auto` takes it where the device computes in it."
+    precision: JobPrecision = Field(
+        "auto",
+        description="`bfloat16` runs matrix products and convolutions in bfloat16; `auto` does so if the device has it "
+        "in hardware. The older spellings `fp32` and `bf16` are read too.",
     )
     data_workers: int | None = Field(
         None,
@@ -203,8 +205,8 @@ class ResolvedFineTune(BaseModel):
         return self.hyperparameters.batch_size
 
     @property
-    def precision(self) -> Precision:
-        """Of the arithmetic."""
+    def precision(self) -> JobPrecision:
+        """The precision that the network is trained in."""
         return self.hyperparameters.precision
 
     @property

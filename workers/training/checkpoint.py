@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from models.architectures.architecture import Architecture
+from models.precision import OLDER_SPELLINGS
 from models.store.state_dicts import for_publishing, save_state_dict
 from models.store.storage import sync_directory
 from workers.configs.fine_tune import ResolvedFineTune
@@ -114,6 +115,8 @@ def save_weights(module: nn.Module, architecture: Architecture, path: Path) -> N
 
 
 def config_hash(config: ResolvedFineTune) -> str:
-    """Of everything that training depends on."""
+    """Hash of everything that training depends on, in the spelling of format 1, so that older checkpoints are found."""
     relevant = config.model_dump_json(exclude={"publish_as", "promote"})
+    for older, today in OLDER_SPELLINGS.items():
+        relevant = relevant.replace(f'"precision":"{today}"', f'"precision":"{older}"')
     return hashlib.sha256(relevant.encode()).hexdigest()

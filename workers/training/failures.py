@@ -65,7 +65,7 @@ def _(error: RuntimeError | ValueError, run: RunDirectory) -> RunFailure:
 @explain_failure.register
 def _(error: NonFiniteLoss, run: RunDirectory) -> RunFailure:
     good = "The last good checkpoint is kept. " if run.last_checkpoint.exists() else ""
-    hint = f"{good}Use a smaller learning_rate, or precision fp32."
+    hint = f"{good}Use a smaller learning_rate, or precision float32."
     return RunFailure(code="non_finite_loss", message=str(error), hint=hint)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from models.architectures.architecture import Architecture
 from models.architectures.catalog import get_architecture
 from models.drawing.fonts import Fonts
+from models.precision import FloatPrecision
 from workers.configs.evaluate import ResolvedEvaluate
 from workers.configs.fine_tune import ResolvedFineTune
 from workers.datasets.dataset import DatasetImage
@@ -32,7 +32,7 @@ class RunInputs:
     train_images: Sequence[DatasetImage]
     val_images: Sequence[DatasetImage]
     device: torch.device
-    precision: Literal["fp32", "bf16"]
+    precision: FloatPrecision
     data_workers: int
     fonts: Fonts  # for the images in the report
 

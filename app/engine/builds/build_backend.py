@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from app.engine.builds.model_exports import exports_dir, exports_of
+from models.precision import PrecisionPolicy
 
 STARTED: Final = "building starts"  # the line after which time is taken
 EXIT_NOTHING_BUILT: Final = 3  # the model is gone, or the disk full: no fault of what was to be built
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", required=True, help="a registered model, or pretrained weights of the catalogue")
     parser.add_argument("--version", type=int, help="of a registered model")
     parser.add_argument("--key", required=True, help="what to build, of all that the policy allows")
-    parser.add_argument("--precision", choices=["auto", "float32", "int8"], required=True, help="policy")
+    parser.add_argument("--precision", choices=get_args(PrecisionPolicy), required=True, help="policy")
     parser.add_argument("--stand-in", help="data set version in place of that which the model learned from: photos/2")
     parser.add_argument("--device", required=True)
     parser.add_argument("--threads", type=int, required=True, help="threads of the process that will serve")

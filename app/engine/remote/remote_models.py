@@ -18,7 +18,7 @@ from app.engine.model_source import ModelSource
 from app.engine.remote.connection import EngineConnection
 from app.engine.remote.remote_predictor import RemoteBackend, remote_predictor
 from app.engine.remote.wire import Message
-from models.backends.choosing import PrecisionChoice
+from models.precision import PrecisionChoice
 from models.predictor import AnyPredictor
 
 

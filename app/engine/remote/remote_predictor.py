@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from app.engine.loaded_models import LoadedModel
 from app.engine.remote.wire import Message
-from models.backends.backend import BackendName, Precision
+from models.backends.backend import BackendName
 from models.manifest import AnyPreset
+from models.precision import Precision
 from models.predictor import AnyPredictor
 from models.predictors.classification import Classifier
 from models.predictors.detection import Detector

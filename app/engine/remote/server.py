@@ -27,8 +27,8 @@ from app.engine.remote.greeting import exchange_arenas
 from app.engine.remote.remote_predictor import describe_predictor
 from app.engine.remote.values import ALIGNED_TO, Packed, pack_error, unpack_selection
 from app.engine.remote.wire import Message, Wire
-from models.backends.choosing import PrecisionChoice
 from models.errors import UnknownVersion
+from models.precision import PrecisionChoice
 
 log = logging.getLogger(__name__)
 

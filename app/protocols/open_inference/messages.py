@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.architectures.detection_outputs import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD
-from models.backends.choosing import PrecisionChoice
+from models.precision import PrecisionChoice
 
 MOST_DIMENSIONS: Final = 8
 # JSON's whole numbers have any length, and Python raises where one of thousands of digits becomes text or a float

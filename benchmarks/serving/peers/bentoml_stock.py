@@ -13,7 +13,7 @@ from benchmarks.serving.peers.settings import PeerSettings
 
 @bentoml.service  # type: ignore[untyped-decorator, unused-ignore]
 class Classify:
-    """Pillow, torchvision's transforms, eager fp32."""
+    """Pillow, torchvision's transforms, eager float32."""
 
     def __init__(self) -> None:
         settings = PeerSettings.from_environment()

@@ -19,7 +19,7 @@ from benchmarks.serving.peers.settings import PeerSettings
 
 
 class Classify(litserve.LitAPI):  # type: ignore[misc]  # it has no types where it is not installed
-    """Pillow, torchvision's transforms, eager fp32."""
+    """Pillow, torchvision's transforms, eager float32."""
 
     def setup(self, device: str) -> None:
         settings = PeerSettings.from_environment()

@@ -1,4 +1,4 @@
-"""A classifier as FastAPI's and PyTorch's tutorials write it: Pillow, torchvision's transforms, eager fp32."""
+"""A classifier as FastAPI's and PyTorch's tutorials write it: Pillow, torchvision's transforms, eager float32."""
 
 from __future__ import annotations
 

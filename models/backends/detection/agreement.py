@@ -14,13 +14,14 @@ import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from torch import Tensor
 
-from models.backends.backend import Backend, Precision
+from models.backends.backend import Backend
 from models.backends.detection.parts import Detections, Network
 from models.backends.eager import EagerBackend
 from models.backends.graphs import DetectionGraph
 from models.backends.report import Agreement
 from models.backends.verification import batches, told_apart
 from models.errors import BackendRefused
+from models.precision import Precision
 
 _OBJECT_SCORE: Final = 0.3  # what scores less, nobody relies on
 _CERTAIN_SCORE: Final = 0.5  # what is found so surely must be an object of eager float32

@@ -16,6 +16,7 @@ from models.architectures.architecture import split_outputs
 from models.errors import RegistryError
 from models.images.presets import normalise
 from models.manifest import Preset
+from models.precision import FloatPrecision
 from models.predictors import loading
 from models.store.registry import ModelVersion, Registry
 from workers.datasets.dataset import DatasetImage
@@ -127,7 +128,7 @@ def evaluate(
     *,
     batch_size: int,
     device: torch.device,
-    precision: str,
+    precision: FloatPrecision,
     data_workers: int = 0,
 ) -> ClassificationEvaluation:
     """Loss, top-1 and top-5 accuracy of logits [B, K] on a split, in eval mode, each image once."""
@@ -136,7 +137,7 @@ def evaluate(
     logits, targets = [], []
     for batch in loader:
         pixels, batch_targets = to_network(batch, preset, device)
-        with autocast(device, "bf16" if precision == "bf16" else "fp32"):
+        with autocast(device, precision):
             logits.append(module(pixels).float().cpu())  # [B, K]; waits for the device
         targets.append(batch_targets.cpu())
     return score(torch.cat(logits), torch.cat(targets))
