@@ -27,6 +27,11 @@ class ApiSettings(WorkerSettings):
         "127.0.0.1", description="Address to listen on; 0.0.0.0 is every interface: Fovea has no keys of its own yet."
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    root_path: str = Field(
+        "",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="Prefix of the path that a proxy in front takes off, `/fovea` for instance. Empty is none.",
+    )
 
     processes: int = Field(
         1,

@@ -63,6 +63,7 @@ def _serve(settings: ApiSettings) -> None:
         create_app(settings),
         host=settings.host,
         port=settings.port,
+        root_path=settings.root_path,
         http=BoundedHttpProtocol,
         log_config=None,
         access_log=False,

@@ -12,7 +12,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from app.http.problems import instance_of
+from app.http.problems import instance_of, route_path
 
 access_log = logging.getLogger("fovea.access")
 
@@ -49,7 +49,7 @@ class AccessLogEntry:
         self._count(self._scope["method"], getattr(self._scope.get("route"), "path_format", ""), status)
 
     def _log(self, status: int) -> None:
-        level = logging.DEBUG if self._scope["path"] in _QUIET_PATHS else logging.INFO
+        level = logging.DEBUG if route_path(self._scope) in _QUIET_PATHS else logging.INFO
         if not access_log.isEnabledFor(level):
             return
         extra = {

@@ -31,9 +31,12 @@ class ForeignError:
     body: dict[str, JsonValue]
 
 
-def foreign_error(problem: Problem) -> ForeignError | None:
-    """The problem as the clients of its path's protocol know errors; None where problem details are its own shape."""
-    first = problem.instance.split("/")[1] if "/" in problem.instance else ""
+def foreign_error(problem: Problem, path: str) -> ForeignError | None:
+    """The problem as the clients of its path's protocol know errors; None where problem details are its own shape.
+
+    path: without the server's root path.
+    """
+    first = path.split("/")[1] if "/" in path else ""
     if first == "v2":
         return ForeignError(status=_status(problem), body={"error": _message(problem)})
     if first in ("ping", "predictions", "models"):

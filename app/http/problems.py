@@ -50,9 +50,9 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
     return _problem(kind, scope, detail=str(error), hint=getattr(error, "hint", None), **_particulars(error))
 
 
-def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+def problem_response(problem: Problem, scope: Scope, headers: Mapping[str, str] | None = None) -> Response:
     """The answer that carries the problem, in the shape that the clients of its path know."""
-    foreign = foreign_error(problem)
+    foreign = foreign_error(problem, route_path(scope))
     if foreign is not None:
         return JSONResponse(foreign.body, status_code=foreign.status, headers=headers)
     return Response(
@@ -66,7 +66,7 @@ def answer(error: Exception, scope: Scope) -> Response:
     headers = dict(getattr(error, "headers", {}))
     if retry_after_s:
         headers["Retry-After"] = str(retry_after_s)
-    return problem_response(problem_of(error, scope), headers)
+    return problem_response(problem_of(error, scope), scope, headers)
 
 
 def answer_unexpected(error: Exception, scope: Scope) -> Response:
@@ -95,20 +95,26 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
         kind = Kind(400, "malformed_body", "The body cannot be read")
         at = f", at byte {broken['loc'][-1]}" if isinstance(broken["loc"][-1], int) else ""
         detail = f"The body is no JSON: {broken.get('ctx', {}).get('error', broken['msg'])}{at}."
-        return problem_response(_problem(kind, request.scope, detail=detail))
+        return problem_response(_problem(kind, request.scope, detail=detail), request.scope)
     document = await asyncio.to_thread(request.app.openapi)
     errors = tuple(_field_error(request, document, item) for item in error.errors())
-    return problem_response(_problem(kind_of(InvalidValue("", field="")), request.scope, **_summary(errors)))
+    return problem_response(
+        _problem(kind_of(InvalidValue("", field="")), request.scope, **_summary(errors)), request.scope
+    )
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
-    path = instance_of(request.scope)
+    path, root = instance_of(request.scope), request.scope.get("root_path", "")
     headers, hint = error.headers, None
     match error.status_code:
         case 404:
-            kind, detail, hint = Kind(404, "unknown_route", "No such route"), f"Nothing is at {path}.", "See /docs."
+            kind, detail, hint = (
+                Kind(404, "unknown_route", "No such route"),
+                f"Nothing is at {path}.",
+                f"See {root}/docs.",
+            )
         case 405:
             allowed = (error.headers or {}).get("Allow", "")
             if "HEAD" not in allowed:
@@ -118,7 +124,13 @@ async def _answer_http(request: Request, error: Exception) -> Response:
             detail, hint = f"{request.method} is not allowed at {path}.", f"Allowed: {allowed}."
         case status:
             kind, detail = Kind(status, phrase.lower().replace(" ", "_"), phrase), str(error.detail)
-    return problem_response(_problem(kind, request.scope, detail=detail, hint=hint), headers)
+    return problem_response(_problem(kind, request.scope, detail=detail, hint=hint), request.scope, headers)
+
+
+def route_path(scope: Scope) -> str:
+    """The request's path without the prefix that a proxy has taken off."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def instance_of(scope: Scope) -> str:

@@ -75,7 +75,8 @@ async def post_dataset(request: Request, services: ServicesDep, idempotency: Ide
     area or outside their picture, annotations without one, a validation split that was made. If nothing usable is left
     the answer is 422 with the same list, and nothing is kept.
     """
-    return await answer_upload(_ARCHIVE, _ingest, request=request, services=services, idempotency=idempotency)
+    ingest = partial(_ingest, request.url.path)
+    return await answer_upload(_ARCHIVE, ingest, request=request, services=services, idempotency=idempotency)
 
 
 @router.get("", response_model=DatasetPage, summary="List data sets", responses=problems(422))
@@ -218,7 +219,7 @@ _ARCHIVE = Upload(
 )
 
 
-def _ingest(services: Services, form: Form) -> Response:
+def _ingest(path: str, services: Services, form: Form) -> Response:
     file = form.one_file("file")
     try:
         # a field left empty in a form is one left out; a name left empty is a bad name
@@ -245,4 +246,4 @@ def _ingest(services: Services, form: Form) -> Response:
         now=services.now(),
         max_pixels=settings.max_image_pixels,
     ).info
-    return json_answer(info, status=201, headers={"Location": f"/v1/datasets/{info.name}/{info.version}"})
+    return json_answer(info, status=201, headers={"Location": f"{path}/{info.name}/{info.version}"})

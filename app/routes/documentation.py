@@ -32,25 +32,34 @@ def mount_assets(app: FastAPI) -> None:
 
 
 @router.get("/")
-async def front_door() -> RedirectResponse:
-    return RedirectResponse("/docs")
+async def front_door(request: Request) -> RedirectResponse:
+    return RedirectResponse(f"{_root_path(request)}/docs")
 
 
 @router.get("/openapi.json")
 async def openapi(request: Request) -> JSONResponse:
     # the first one takes half a second to make: not on the event loop
-    return JSONResponse(await asyncio.to_thread(request.app.openapi))
+    document = await asyncio.to_thread(request.app.openapi)
+    root_path = _root_path(request)
+    return JSONResponse({**document, "servers": [{"url": root_path}]} if root_path else document)
 
 
 @router.get("/docs")
-async def swagger_ui() -> HTMLResponse:
+async def swagger_ui(request: Request) -> HTMLResponse:
+    root_path = _root_path(request)
     page = get_swagger_ui_html(
-        openapi_url="/openapi.json",
+        openapi_url=f"{root_path}/openapi.json",
         title="Fovea",
-        swagger_js_url=f"{ASSETS_PATH}/swagger-ui-bundle.js",
-        swagger_css_url=f"{ASSETS_PATH}/swagger-ui.css",
-        swagger_favicon_url=f"{ASSETS_PATH}/favicon.png",
+        swagger_js_url=f"{root_path}{ASSETS_PATH}/swagger-ui-bundle.js",
+        swagger_css_url=f"{root_path}{ASSETS_PATH}/swagger-ui.css",
+        swagger_favicon_url=f"{root_path}{ASSETS_PATH}/favicon.png",
         swagger_ui_parameters=_UI_PARAMETERS,
     )
     page.headers["Content-Security-Policy"] = _POLICY
     return page
+
+
+def _root_path(request: Request) -> str:
+    """The prefix that a proxy has taken off the path, and that a browser has to put before it."""
+    root_path: str = request.scope.get("root_path", "")
+    return root_path

@@ -85,7 +85,7 @@ async def make_job(
     async def make() -> Response:
         request_id = request.state.request_id
         job = await asyncio.to_thread(_make, services, config, request_id)
-        return json_answer(job, status=202, headers={"Location": f"/v1/jobs/{job.id}"})
+        return json_answer(job, status=202, headers={"Location": f"{request.url.path}/{job.id}"})
 
     return await idempotency.answer(read, make)
 

@@ -155,7 +155,7 @@ async def post_version(request: Request, name: str, services: ServicesDep, idemp
     def make(services: Services, form: Form) -> Response:
         manifest = _publish(services, name, form)
         services.engine.models.forget_lookups()
-        location = f"/v1/models/{name}/versions/{manifest.version}"
+        location = f"{request.url.path}/{manifest.version}"
         return json_answer(manifest, status=201, headers={"Location": location})
 
     return await answer_upload(_WEIGHTS, make, request=request, services=services, idempotency=idempotency)

@@ -57,6 +57,7 @@ def running_api(settings: ApiSettings) -> Iterator[RunningApi]:
         app,
         host="127.0.0.1",
         port=port,
+        root_path=settings.root_path,
         http=BoundedHttpProtocol,
         log_config=None,
         access_log=False,
