@@ -15,6 +15,7 @@ from app.engine.model_control import ModelControl
 from app.engine.remote.connection import EngineConnection
 from app.engine.setup import engine_connection, make_engine
 from app.engine.statistics import Statistics
+from app.http.cors import allow_origins
 from app.http.head_requests import HeadMiddleware
 from app.http.image_urls import ImageUrls
 from app.http.middleware import RequestMiddleware
@@ -103,6 +104,8 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     app.add_middleware(HeadMiddleware)
     app.add_middleware(RefusalMiddleware, routers=routers, settings=settings)
     app.add_middleware(RequestMiddleware, count=instruments.http_requests.count)
+    if settings.cors_origins:
+        allow_origins(app, settings.cors_origins)
     return app
 
 

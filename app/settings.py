@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import ByteSize, Field, field_validator, model_validator
@@ -16,6 +17,8 @@ from workers.settings import WorkerSettings
 
 MEBIBYTE = 1024**2
 GIBIBYTE = 1024**3
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
@@ -75,6 +78,11 @@ class ApiSettings(WorkerSettings):
         200.0, ge=1, description="Most bytes a packed byte may become; photos stay near 1, bombs pass 1000."
     )
 
+    cors_origins: CommaSeparated = Field(
+        (),
+        description="Origins whose web pages may call the API from a browser, separated by commas: "
+        "`https://app.example.com`, or `*` for any. Empty is none.",
+    )
     image_url_hosts: CommaSeparated = Field(
         (),
         description="Hosts whose image URLs may be fetched, separated by commas: `images.example.com`, "
@@ -144,12 +152,23 @@ class ApiSettings(WorkerSettings):
         "less by `X-Request-Timeout`.",
     )
 
-    @field_validator("image_url_hosts", "preload", "pin", mode="before")
+    @field_validator("cors_origins", "image_url_hosts", "preload", "pin", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                msg = (
+                    f"{origin!r} is not an origin: write a scheme and a host, as https://app.example.com, and no path."
+                )
+                raise ValueError(msg)
+        return origins
 
     @field_validator("calibration_dataset")
     @classmethod
