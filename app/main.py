@@ -51,7 +51,7 @@ from workers.datasets.store import DatasetStore
 from workers.errors import StoreUnavailable
 from workers.jobs.idempotency_store import IdempotencyStore
 from workers.jobs.store import JobStore
-from workers.log_lines import lines_about
+from workers.log_lines import log_fields
 from workers.queue import enqueue, make_celery
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def _open(settings: ApiSettings, instruments: Instruments, connection: EngineCon
         try:
             enqueue(celery, job_id, request_id=request_id)
         except StoreUnavailable as error:
-            with lines_about(job_id=job_id, request_id=request_id):
+            with log_fields(job_id=job_id, request_id=request_id):
                 log.warning("job %s is stored but was not sent; a worker's sweep will find it: %s", job_id, error)
 
     statistics = Statistics(now=lambda: datetime.now(UTC))

@@ -1,1 +1,1 @@
-"""Background work: jobs, their queue and store, data sets, and the training runs."""
+"""Background work: jobs with their queue and store, datasets, and training runs."""

@@ -1,20 +1,20 @@
-"""Everything `workers` raises on purpose.
+"""All errors that `workers` raises on purpose.
 
 WorkersError
  ├─ DatasetError
  │   ├─ UnknownDataset, UnknownDatasetVersion
- │   ├─ DamagedDataset        a version whose files are not what was published
- │   ├─ DatasetInUse          a job that has not ended needs it
+ │   ├─ DamagedDataset        the files of a version are not those that were published
+ │   ├─ DatasetInUse          a job that has not ended uses the dataset
  │   ├─ UnsafeArchive         paths outside, links, passwords, bombs
- │   ├─ BrokenArchive         no zip or tar, or a damaged one
- │   ├─ CannotExport          the format asked for has no room for what the data set is
- │   └─ UnusableDataset       no format fits or nothing is left after validation; carries the report
+ │   ├─ BrokenArchive         not a zip or tar archive, or a damaged one
+ │   ├─ CannotExport          the requested format cannot express the dataset
+ │   └─ UnusableDataset       no format fits, or validation leaves nothing; has the report
  ├─ JobError
  │   ├─ UnknownJob
- │   ├─ IllegalTransition     the job's status does not allow it
- │   └─ InvalidJob            a configuration that makes no sense; names the field
- ├─ StoreUnavailable          Redis is away
- └─ DiskFull                  no space left where data is kept
+ │   ├─ IllegalTransition     the status of the job does not allow it
+ │   └─ InvalidJob            an invalid configuration; names the field
+ ├─ StoreUnavailable          Redis is unreachable
+ └─ DiskFull                  no space is left for data
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-# How the operating system says that a disk is full; EFBIG: a file reached its limit (ulimit -f, or the file system's).
+# The operating system's errors for a full disk. EFBIG: a file reached the limit of ulimit -f or of the file system.
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class WorkersError(Exception):
-    """An error of this package: `str()` says what is wrong, `hint` the way out, if there is one."""
+    """An error of this package: `str()` states what is wrong, `hint` how to solve it, if there is a way."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -35,39 +35,39 @@ class WorkersError(Exception):
 
 
 class DatasetError(WorkersError):
-    """An error about a data set."""
+    """An error about a dataset."""
 
 
 class UnknownDataset(DatasetError):
-    """No data set of that name."""
+    """There is no dataset with this name."""
 
 
 class UnknownDatasetVersion(DatasetError):
-    """The data set has no such version."""
+    """The dataset has no such version."""
 
 
 class DamagedDataset(DatasetError):
-    """The files of a version are not those that were published, or of a later Fovea."""
+    """The files of a version are damaged, or a later Fovea wrote them."""
 
 
 class DatasetInUse(DatasetError):
-    """A job that has not ended uses it."""
+    """A job that has not ended uses the dataset."""
 
 
 class UnsafeArchive(DatasetError):
-    """An archive that is refused before anything of it is used."""
+    """The archive is refused, because it could do harm."""
 
 
 class BrokenArchive(DatasetError):
-    """The file is no archive Fovea reads, or a damaged one."""
+    """The file is not an archive that Fovea reads, or it is damaged."""
 
 
 class CannotExport(DatasetError):
-    """The data set is of a task that the format cannot express."""
+    """The format cannot express the task of the dataset."""
 
 
 class UnusableDataset(DatasetError):
-    """Nothing to learn from is left; `problems` lists everything found."""
+    """The dataset has nothing to learn from; `problems` lists all findings."""
 
     def __init__(self, message: str, *, problems: list[dict[str, Any]], hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -79,15 +79,15 @@ class JobError(WorkersError):
 
 
 class UnknownJob(JobError):
-    """No job of that id."""
+    """There is no job with this id."""
 
 
 class IllegalTransition(JobError):
-    """The job's status does not allow what was asked."""
+    """The status of the job does not allow the request."""
 
 
 class InvalidJob(JobError):
-    """A job configuration that makes no sense: `field` is the path of the value at fault."""
+    """The configuration of a job is invalid; `field` is the path of the wrong value."""
 
     def __init__(self, message: str, *, field: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -95,8 +95,8 @@ class InvalidJob(JobError):
 
 
 class StoreUnavailable(WorkersError):
-    """Redis cannot be reached."""
+    """Redis is unreachable."""
 
 
 class DiskFull(WorkersError):
-    """No space is left where Fovea keeps its data."""
+    """No space is left on the disk for the data of Fovea."""

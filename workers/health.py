@@ -1,7 +1,7 @@
-"""Whether the worker of this container, or machine, answers: `python -m workers.health`, for health checks.
+"""`python -m workers.health` checks that the worker of this container or machine answers. It is for health checks.
 
-It asks through Redis, as callers do, so a worker that hangs or has lost its broker is unhealthy. Costs one start of
-Python with Celery and no torch. Exit code 0 is well, 1 is not.
+The check goes through Redis, like the jobs, so a worker that hangs or has lost its broker is unhealthy. It costs one
+start of Python with Celery, without torch. The exit code is 0 for a healthy worker, else 1.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import sys
 from workers.queue import make_celery
 from workers.settings import WorkerSettings
 
-LONGEST_WAIT_S = 8.0
+DEFAULT_TIMEOUT_S = 8.0
 
 
-def worker_answers(redis_url: str, *, hostname: str, timeout_s: float = LONGEST_WAIT_S) -> bool:
-    """Whether a worker with that host name answers in time; those of other hosts are not asked.
+def worker_answers(redis_url: str, *, hostname: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
+    """Returns True if a worker on the host `hostname` answers in time.
 
-    Raises kombu's OperationalError when Redis is away.
+    Raises kombu's OperationalError if Redis is unreachable.
     """
     celery = make_celery(redis_url, visibility_timeout_s=1)
-    # the name that `main` gives a worker is fovea@HOST:PID
+    # `workers.main` names a worker fovea@HOST:PID
     answers = celery.control.ping(timeout=timeout_s, limit=1, pattern=f"fovea@{hostname}:*", matcher="glob")
     return bool(answers)
 

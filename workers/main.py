@@ -1,7 +1,7 @@
-"""The worker process: the composition root of everything that runs jobs. Imports no torch: trainers do.
+"""The worker process: creates and connects all objects that run jobs. Imports no torch; only trainers do.
 
-One process with one thread for the job it supervises: the work itself is done in the trainer's own process group, so a
-forked pool would only add a process that can be orphaned (docs/decisions/0002).
+It is one process with one thread for the job that it supervises. The trainer does the work in its own process group, so
+a forked pool would only add a process that can be orphaned (docs/decisions/0002).
 """
 
 from __future__ import annotations
@@ -32,11 +32,14 @@ log = logging.getLogger(__name__)
 
 
 def run_worker(settings: WorkerSettings) -> int:
-    """Runs until SIGTERM or SIGINT: then the run at hand stops at a checkpoint and is queued again."""
+    """Runs jobs until SIGTERM or SIGINT. The current run then stops at a checkpoint and is queued again.
+
+    Returns the exit code.
+    """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     for name in ("celery.worker.strategy", "celery.app.trace"):
         level = max(logging.WARNING, logging.getLogger().level)
-        logging.getLogger(name).setLevel(level)  # a job's lines are the supervisor's: these know no request
+        logging.getLogger(name).setLevel(level)  # the supervisor logs the same with the request id
     home = Path(settings.home).resolve()
     owner = f"{socket.gethostname()}:{os.getpid()}"
     records = JobRecords(settings.redis_url, home / "runs", lease_s=settings.lease_s)
@@ -47,7 +50,7 @@ def run_worker(settings: WorkerSettings) -> int:
         try:
             enqueue(celery, job_id)
         except StoreUnavailable as error:
-            log.warning("job %s was not sent to the workers; the next sweep sends it: %s", job_id, error)
+            log.warning("cannot send job %s to the workers now; the next sweep sends it: %s", job_id, error)
 
     supervisor = Supervisor(
         records,
@@ -84,7 +87,7 @@ def run_worker(settings: WorkerSettings) -> int:
         f"--hostname=fovea@{owner}",
     ]
     arguments += ["--without-gossip", "--without-mingle", "--loglevel", settings.log_level]
-    # Celery warns root users of pickle, which is not accepted here
+    # Celery warns root users about pickle, but this application accepts only JSON
     warnings.filterwarnings("ignore", category=SecurityWarning)
     try:
         celery.worker_main(arguments)

@@ -1,7 +1,7 @@
-"""How a job reaches a worker: a Celery message that holds nothing but the job's id.
+"""Sends jobs to workers: a Celery message that contains only the id of a job.
 
-What is in the message does not matter and neither does losing or repeating it (see `leases`): the job itself is in the
-job store. `visibility_timeout` is therefore only how soon Redis offers an unacknowledged message again.
+The job itself is in the job store, so a lost or repeated message does no harm (see `jobs/leases.py`). Therefore
+`visibility_timeout` only decides how soon Redis delivers an unacknowledged message again.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _REQUEST_ID = "request_id"
 
 
 def make_celery(redis_url: str, *, visibility_timeout_s: int) -> Celery:
-    """The Celery application of callers and workers alike; no connection is made yet."""
+    """Returns the Celery application, for callers and for workers. It does not connect yet."""
     celery = Celery("fovea", broker=redis_url)
     celery.conf.update(
         task_default_queue=QUEUE,
-        task_ignore_result=True,  # what a job did is in the job store
+        task_ignore_result=True,  # the job store has the result
         task_acks_late=True,
         task_reject_on_worker_lost=True,
-        worker_prefetch_multiplier=1,  # a busy worker keeps no job from an idle one
+        worker_prefetch_multiplier=1,  # a busy worker must not reserve a job that an idle one could run
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        worker_cancel_long_running_tasks_on_connection_loss=False,  # a run survives Redis
+        worker_cancel_long_running_tasks_on_connection_loss=False,  # a run continues without Redis
         worker_hijack_root_logger=False,
         accept_content=["json"],
         broker_transport_options={
@@ -41,15 +41,17 @@ def make_celery(redis_url: str, *, visibility_timeout_s: int) -> Celery:
 
 
 def enqueue(celery: Celery, job_id: str, *, request_id: str | None = None) -> None:
-    """Offers a queued job to the workers. Raises StoreUnavailable when Redis is away; the sweep offers it later."""
+    """Sends a queued job to the workers. Raises StoreUnavailable if Redis is unreachable; the sweep sends it later."""
     headers = {_REQUEST_ID: request_id} if request_id else {}
     try:
         celery.send_task(RUN_JOB, args=[job_id], headers=headers, retry=False)
     except OperationalError as error:
-        raise StoreUnavailable(f"Redis is away: {error}", hint="Start Redis, or check FOVEA_REDIS_URL.") from error
+        raise StoreUnavailable(
+            f"Redis is unreachable: {str(error).rstrip('.')}.", hint="Start Redis, or check FOVEA_REDIS_URL."
+        ) from error
 
 
 def request_id_of(message: Context) -> str | None:
-    """The X-Request-ID of the call that sent the message; None if it was a sweep that sent it."""
+    """Returns the X-Request-ID of the request that sent the message, or None if a sweep sent it."""
     found = message.get(_REQUEST_ID)
     return found if isinstance(found, str) else None

@@ -1,20 +1,20 @@
-"""A run is a directory: every file in it, who writes it, and how it is read. No torch here.
+"""A run is a directory. This module names its files and reads them. Needs no torch.
 
-runs/<job_id>/
-  config.json          RunConfig: all the trainer needs (worker)
-  job.json             the job as last mirrored, to rebuild Redis from (job store)
+runs/<job_id>/         (who writes it)
+  config.json          RunConfig: all that the trainer needs (worker)
+  job.json             the mirror of the job, to restore Redis from (job store)
   lease.json           the fencing token of the attempt that may write (worker)
-  run.lock             held by the one trainer that runs (trainer)
-  stop, hand_back      requests to the trainer: finish early; checkpoint and leave (worker)
-  handed_back.json     the fencing token of an attempt that stopped at a checkpoint, as asked (worker)
-  metrics.jsonl        series, append only; of two lines with one step the later counts (trainer)
-  events.jsonl         what the worker mirrors to Redis, append only (trainer)
-  train.log            the trainer's stdout and stderr (trainer)
+  run.lock             a lock that the running trainer holds (trainer)
+  stop, hand_back      requests to the trainer: finish early; save a checkpoint and exit (worker)
+  handed_back.json     the fencing token of an attempt that stopped at a checkpoint, as requested (worker)
+  metrics.jsonl        metrics, append only; if two lines have the same step, the later one counts (trainer)
+  events.jsonl         events that the worker relays to Redis, append only (trainer)
+  train.log            stdout and stderr of the trainer (trainer)
   tensorboard/         event files (trainer)
   checkpoints/         last.pt: everything needed to resume; best.safetensors: weights to publish (trainer)
-  report/              report.json and pictures (trainer)
+  report/              report.json and drawings (trainer)
   result.json          RunResult, written last: the run is complete (trainer)
-  failure.json         RunFailure: why it is not (trainer)
+  failure.json         RunFailure: why the run failed (trainer)
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class RunConfig(BaseModel):
-    """All the trainer needs besides the data set store, the registry and the weights cache."""
+    """All that the trainer needs, besides the dataset store, the registry and the cache of pretrained weights."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,7 +44,7 @@ class RunConfig(BaseModel):
     job_id: str
     job: AnyConfig
     device: str = "auto"
-    allow_download: bool = Field(True, description="Whether pretrained weights may be fetched.")
+    allow_download: bool = Field(True, description="True if pretrained weights may be downloaded.")
     font: Path | None = Field(None, description="Font file for the labels in the report; null finds one.")
     checkpoint_interval_s: float = Field(
         300.0, gt=0, description="Longest time between two checkpoints within an epoch."
@@ -58,25 +58,25 @@ class RunConfig(BaseModel):
 
 
 class Comparison(BaseModel):
-    """How the version in production does on the validation split of this run."""
+    """The metrics of the version in production on the validation split of this run."""
 
     model_config = ConfigDict(frozen=True)
 
-    reference: str = Field(description="`name/version`.")
-    metrics: dict[str, float] = Field(description="Empty if it could not be compared.")
-    reason: str | None = Field(None, description="Why it could not be compared.")
+    reference: str = Field(description="The version in production, as `name/version`.")
+    metrics: dict[str, float] = Field(description="Empty if the comparison failed.")
+    reason: str | None = Field(None, description="Why the comparison failed.")
 
 
 class RunResult(BaseModel):
-    """What a complete run says of itself."""
+    """The result of a complete run."""
 
     model_config = ConfigDict(frozen=True)
 
-    metrics: dict[str, float] = Field(description="Of the best epoch.")
+    metrics: dict[str, float] = Field(description="Metrics of the best epoch.")
     decisive_metric: str = Field(description="The metric that chose the best epoch; larger is better.")
     best_epoch: int = Field(description="0 if nothing was trained.")
-    epochs: int = Field(description="Epochs trained.")
-    stopped_early: bool
+    epochs: int = Field(description="Trained epochs.")
+    stopped_early: bool = Field(description="True if a caller stopped the job before its last epoch.")
     device: str
     precision: str
     libraries: dict[str, str]
@@ -86,10 +86,10 @@ class RunResult(BaseModel):
 class RunFailure(JobFailure):
     """Why a trainer gave up."""
 
-    is_worth_retrying: bool = Field(False, description="Whether the same run might succeed if it is simply run again.")
+    is_worth_retrying: bool = Field(False, description="True if the same run may succeed when it is run again.")
 
 
-class Line(BaseModel):
+class EventLine(BaseModel):
     """One line of `events.jsonl`."""
 
     model_config = ConfigDict(frozen=True)
@@ -105,14 +105,14 @@ class MetricLine(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     at: datetime
-    epoch: int = Field(description="Epochs finished, the one this belongs to included.")
-    step: int = Field(description="Optimizer updates done.")
+    epoch: int = Field(description="The epoch that the metrics belong to; the first one is 1.")
+    step: int = Field(description="Finished optimizer updates, over all epochs.")
     metrics: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunDirectory:
-    """The paths of one run, and readers of its files."""
+    """The paths of the files of one run, and methods to read them."""
 
     path: Path
 
@@ -185,43 +185,43 @@ class RunDirectory:
         return self.path / "failure.json"
 
     def read_config(self) -> RunConfig:
-        """Raises FileNotFoundError, or pydantic's ValidationError for a file that was tampered with."""
+        """Reads config.json. Raises FileNotFoundError, or pydantic's ValidationError if the file is invalid."""
         return RunConfig.model_validate_json(self.config.read_bytes())
 
     def read_result(self) -> RunResult | None:
-        """The result, if the run is complete."""
-        return _read_if_there(RunResult, self.result)
+        """Returns the result, or None if the run is not complete."""
+        return _read_if_exists(RunResult, self.result)
 
     def read_failure(self) -> RunFailure | None:
-        """Why the last attempt gave up, if it did and could say."""
-        return _read_if_there(RunFailure, self.failure)
+        """Returns why the last attempt failed, or None."""
+        return _read_if_exists(RunFailure, self.failure)
 
     def write_fence(self, token: int) -> None:
-        """From now on only the attempt with this fencing token may write what counts."""
+        """Gives the right to write to the attempt with this fencing token, and takes it from all others."""
         replace_file(self.lease, json.dumps({"token": token}).encode())
 
     def read_fence(self) -> int | None:
-        """The fencing token that may write; None when the run is driven by hand."""
+        """Returns the fencing token of the attempt that may write, or None if the run was started by hand."""
         try:
             return int(json.loads(self.lease.read_bytes())["token"])
         except FileNotFoundError:
             return None
 
-    def note_handed_back(self, token: int) -> None:
-        """The attempt with this fencing token stopped in good order, at a checkpoint."""
+    def mark_handed_back(self, token: int) -> None:
+        """Records that the attempt with this fencing token stopped at a checkpoint, as requested."""
         replace_file(self.handed_back, json.dumps({"token": token}).encode())
 
     def was_handed_back(self, token: int) -> bool:
-        """Whether the attempt with this fencing token stopped in good order."""
+        """Returns True if the attempt with this fencing token stopped at a checkpoint, as requested."""
         try:
             return int(json.loads(self.handed_back.read_bytes())["token"]) == token
         except FileNotFoundError:
             return False
 
     def read_metrics(self) -> list[MetricLine]:
-        """The series in order of steps; a step that was trained twice (after a crash) counts once, as trained last."""
+        """Returns the metrics in the order of steps. If a crash made a step run twice, the later line counts."""
         newest: dict[tuple[int, frozenset[str]], MetricLine] = {}
-        for text in _whole_lines(self.metrics):
+        for text in _complete_lines(self.metrics):
             line = MetricLine.model_validate_json(text)
             newest[line.step, frozenset(line.metrics)] = line
         return sorted(newest.values(), key=lambda line: line.step)
@@ -229,13 +229,13 @@ class RunDirectory:
 
 @dataclass(kw_only=True, slots=True)
 class EventTail:
-    """Reads the lines that were added to `events.jsonl` since the last look."""
+    """Reads the lines that were added to `events.jsonl` since the last read."""
 
     path: Path
     offset_bytes: int = 0
 
-    def read(self) -> list[Line]:
-        """New whole lines; a line that is still being written waits for the next look."""
+    def read(self) -> list[EventLine]:
+        """Returns the new complete lines. An incomplete last line is left for the next read."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self.offset_bytes)
@@ -244,17 +244,17 @@ class EventTail:
             return []
         end = content.rfind(b"\n") + 1
         self.offset_bytes += end
-        return [Line.model_validate_json(text) for text in content[:end].splitlines()]
+        return [EventLine.model_validate_json(text) for text in content[:end].splitlines()]
 
 
-def _read_if_there(kind: type[ModelT], path: Path) -> ModelT | None:
+def _read_if_exists(kind: type[ModelT], path: Path) -> ModelT | None:
     try:
         return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
 
 
-def _whole_lines(path: Path) -> Iterator[bytes]:
+def _complete_lines(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
             yield from (line for line in file if line.endswith(b"\n"))

@@ -1,4 +1,4 @@
-"""What a worker is told from outside: environment variables `FOVEA_*`, or `.env`. Only `main.py` files read them."""
+"""The settings of a worker: environment variables `FOVEA_*`, or `.env`. Only the `main.py` files read them."""
 
 from __future__ import annotations
 

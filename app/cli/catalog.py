@@ -91,7 +91,7 @@ def _print_system(state: System) -> None:
             ("Memory", f"{size(memory.available_bytes or 0)} free of {size(memory.total_bytes)}"),
             ("This process", size(memory.process_bytes) if memory.process_bytes is not None else None),
             ("Disk", f"{size(state.disk.free_bytes)} free of {size(state.disk.total_bytes)}"),
-            ("Jobs waiting", "unknown: Redis is away" if state.queue.depth is None else state.queue.depth),
+            ("Jobs waiting", "unknown: Redis is unreachable" if state.queue.depth is None else state.queue.depth),
             ("Images pending", f"{engine.pending_images} of {engine.max_pending_images}"),
         ]
     )

@@ -26,7 +26,7 @@ _PHRASES = {
     415: "Not of a type that is read here",
     416: "The `Range` begins behind the end of the content",
     422: "It does not make sense; `errors` names every value at fault",
-    503: "Full, loading, or Redis is away: try again after `Retry-After` seconds",
+    503: "Full, loading, or Redis is unreachable: try again after `Retry-After` seconds",
     504: "Not ready in time",
     507: "No memory or disk space left",
 }
@@ -53,7 +53,7 @@ _EXAMPLES: dict[int, tuple[Exception, str]] = {
         ),
         "/v1/jobs",
     ),
-    503: (StoreUnavailable("Redis is away.", hint="Start Redis, or check FOVEA_REDIS_URL."), "/v1/jobs"),
+    503: (StoreUnavailable("Redis is unreachable.", hint="Start Redis, or check FOVEA_REDIS_URL."), "/v1/jobs"),
     504: (DeadlineExceeded("The prediction was not ready within 30 s."), "/v1/classify"),
     507: (DiskFull("No space is left where Fovea keeps its data."), "/v1/datasets"),
 }

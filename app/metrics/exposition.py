@@ -12,7 +12,7 @@ from app.engine.engine import Engine
 from app.metrics.instruments import Instruments
 from app.metrics.job_families import JobFamilies
 from workers.errors import StoreUnavailable
-from workers.jobs.store import JobFigures, JobStore
+from workers.jobs.store import JobStatistics, JobStore
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Exposition:
         self._instruments = instruments
         self._engine = engine
         self._jobs = jobs
-        self._reading: asyncio.Future[JobFigures] | None = None
+        self._reading: asyncio.Future[JobStatistics] | None = None
 
     async def text(self) -> bytes:
         """All metrics. Those of jobs are left out if Redis does not tell of them in time."""
@@ -49,13 +49,13 @@ class Exposition:
         finally:
             shared.write_out()
 
-    def _text(self, jobs: JobFigures | None) -> bytes:
+    def _text(self, jobs: JobStatistics | None) -> bytes:
         self._instruments.gauges.set_to(self._engine)
         return generate_latest(self._instruments.registry) + generate_latest(JobFamilies(jobs))
 
-    async def _read_jobs(self) -> JobFigures | None:
+    async def _read_jobs(self) -> JobStatistics | None:
         if self._reading is None or self._reading.done():  # a Redis that hangs costs one thread, however many ask
-            self._reading = asyncio.get_running_loop().run_in_executor(None, self._jobs.figures)
+            self._reading = asyncio.get_running_loop().run_in_executor(None, self._jobs.statistics)
             self._reading.add_done_callback(_see_error)
         try:
             async with asyncio.timeout(_LONGEST_READING_S):
@@ -64,7 +64,7 @@ class Exposition:
             return None
 
 
-def _see_error(reading: asyncio.Future[JobFigures]) -> None:
+def _see_error(reading: asyncio.Future[JobStatistics]) -> None:
     """In case nobody waits for it any more."""
     if not reading.cancelled():
         reading.exception()

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from workers.jobs.job import Job, JobStatus, JobType
-from workers.jobs.store import JobFigures
+from workers.jobs.store import JobStatistics
 from workers.jobs.tally import BOUNDS_S, EndedJobs
 
 _KIND: Final = ("type", "status")
@@ -21,33 +21,33 @@ _RUNNING: Final = ("job_id", "model")  # `job` is Prometheus's own label: what i
 class JobFamilies(Collector):
     """The metrics of one reading of the job store; None of one that failed."""
 
-    def __init__(self, figures: JobFigures | None) -> None:
-        self._figures = figures
+    def __init__(self, statistics: JobStatistics | None) -> None:
+        self._statistics = statistics
 
     def collect(self) -> Iterable[Metric]:
         is_up = GaugeMetricFamily(
             "fovea_job_store_up", "Whether Redis told of the jobs in time; without it there are no metrics of jobs."
         )
-        is_up.add_metric((), self._figures is not None)
+        is_up.add_metric((), self._statistics is not None)
         yield is_up
-        if self._figures is not None:
-            yield _queue_depth(self._figures)
-            yield _jobs(self._figures)
-            yield from _ended(self._figures.ended)
-            yield from _running(self._figures.running)
+        if self._statistics is not None:
+            yield _queue_depth(self._statistics)
+            yield _jobs(self._statistics)
+            yield from _ended(self._statistics.ended)
+            yield from _running(self._statistics.running)
 
 
-def _queue_depth(figures: JobFigures) -> Metric:
+def _queue_depth(statistics: JobStatistics) -> Metric:
     family = GaugeMetricFamily("fovea_job_queue_depth", "Messages of jobs that wait for a worker.")
-    family.add_metric((), figures.queue_depth)
+    family.add_metric((), statistics.queue_depth)
     return family
 
 
-def _jobs(figures: JobFigures) -> Metric:
+def _jobs(statistics: JobStatistics) -> Metric:
     family = GaugeMetricFamily("fovea_jobs", "Jobs that are known, by where they stand now.", labels=_KIND)
     for job_type in get_args(JobType):
         for status in JobStatus:
-            family.add_metric((job_type, status.value), figures.counts.get((job_type, status), 0))
+            family.add_metric((job_type, status.value), statistics.counts.get((job_type, status), 0))
     return family
 
 
@@ -60,7 +60,7 @@ def _ended(ended: Iterable[EndedJobs]) -> Iterator[Metric]:
         labels = (each.type, each.status.value)
         count.add_metric(labels, each.count)
         bounds = [*(str(float(bound_s)) for bound_s in BOUNDS_S), "+Inf"]
-        duration.add_metric(labels, list(zip(bounds, accumulate(each.runs), strict=True)), each.run_s)
+        duration.add_metric(labels, list(zip(bounds, accumulate(each.runs_by_duration), strict=True)), each.run_s)
     yield count
     yield duration
 

@@ -161,7 +161,7 @@ def export_dataset(
 def delete_dataset(name: str, datasets: DatasetsDep, jobs: JobsDep) -> None:
     """Frees the disk of all its versions; 409 while a job needs one."""
     datasets.versions(name)
-    _check_unused(jobs.uses_dataset(name), name)
+    _check_unused(jobs.jobs_using_dataset(name), name)
     datasets.delete(name)
 
 
@@ -173,7 +173,7 @@ def delete_dataset(name: str, datasets: DatasetsDep, jobs: JobsDep) -> None:
 )
 def delete_dataset_version(name: str, version: int, datasets: DatasetsDep, jobs: JobsDep) -> None:
     """Frees its disk; 409 while a job needs it. The number is not given again."""
-    _check_unused(jobs.uses_dataset(name, version), f"{name}/{version}")
+    _check_unused(jobs.jobs_using_dataset(name, version), f"{name}/{version}")
     datasets.delete(name, version)
 
 

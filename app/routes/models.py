@@ -169,7 +169,7 @@ async def post_version(request: Request, name: str, services: ServicesDep, idemp
 )
 def delete_version(name: str, version: int, registry: RegistryDep, jobs: JobsDep, engine: EngineDep) -> None:
     """Frees its disk; 409 while an alias points at it or a job goes on from it. The number is not given again."""
-    waiting = jobs.uses_model(f"{name}/{version}")
+    waiting = jobs.jobs_using_model(f"{name}/{version}")
     if waiting:
         hint = "Wait until they have ended, or cancel them."
         raise VersionInUse(f"{name}/{version} is what {', '.join(waiting[:5])} will go on from.", hint=hint)

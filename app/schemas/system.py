@@ -53,7 +53,7 @@ class Engine(BaseModel):
 class Queue(BaseModel):
     """Background work."""
 
-    depth: int | None = Field(description="Jobs that wait for a worker; null while Redis is away.")
+    depth: int | None = Field(description="Jobs that wait for a worker; null while Redis is unreachable.")
 
 
 class Disk(BaseModel):

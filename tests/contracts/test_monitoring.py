@@ -20,7 +20,7 @@ from models.predictor import AnyPredictor
 from tests.app.exposed import Exposed
 from tests.workers.jobs_builders import a_job
 from workers.jobs.job import JobProgress, JobStatus
-from workers.jobs.store import JobFigures
+from workers.jobs.store import JobStatistics
 from workers.jobs.tally import BOUNDS_S, EndedJobs
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -53,17 +53,19 @@ def exposed() -> Exposed:
         gauge.labels("cuda:0").set(1)
     gauges._model_memory.labels("m", "1").set(1)
     gauges._build.labels("0").set(1)
-    text = generate_latest(instruments.registry) + generate_latest(JobFamilies(figures()))
+    text = generate_latest(instruments.registry) + generate_latest(JobFamilies(statistics()))
     return Exposed.read(text.decode())
 
 
-def figures() -> JobFigures:
+def statistics() -> JobStatistics:
     progress = JobProgress(images_per_s=1.0)
     running = a_job(
         status=JobStatus.RUNNING, progress=progress, metrics={"val/loss": 1.0}, started_at=datetime.now(UTC)
     )
-    ended = EndedJobs(type="fine_tune", status=JobStatus.FAILED, count=1, runs=(1,) + (0,) * len(BOUNDS_S), run_s=1.0)
-    return JobFigures(queue_depth=0, counts={}, ended=[ended], running=[running])
+    ended = EndedJobs(
+        type="fine_tune", status=JobStatus.FAILED, count=1, runs_by_duration=(1,) + (0,) * len(BOUNDS_S), run_s=1.0
+    )
+    return JobStatistics(queue_depth=0, counts={}, ended=[ended], running=[running])
 
 
 def queries() -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""`python -m workers.health`, which the worker's container asks: against a real worker and a real Redis."""
+"""`python -m workers.health`, the health check of the worker's container, with a real worker and a real Redis."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def worker(tmp_path: Path, own_redis: RedisServer) -> Iterator[WorkerProcess]:
     process.end()
 
 
-def test_running_worker_answers_for_its_own_host_only(worker: WorkerProcess) -> None:
+def test_worker_answers_only_for_its_own_host(worker: WorkerProcess) -> None:
     wait_until(lambda: worker_answers(worker.redis_url, hostname=HERE, timeout_s=1))
     assert not worker_answers(worker.redis_url, hostname="elsewhere", timeout_s=1)
 
 
-def test_killed_worker_answers_no_more(worker: WorkerProcess) -> None:
+def test_killed_worker_does_not_answer(worker: WorkerProcess) -> None:
     wait_until(lambda: worker_answers(worker.redis_url, hostname=HERE, timeout_s=1))
     worker.kill()
     assert not worker_answers(worker.redis_url, hostname=HERE, timeout_s=1)
 
 
-def test_without_redis_there_is_an_error_in_good_time(own_redis: RedisServer) -> None:
+def test_check_without_redis_raises_an_error(own_redis: RedisServer) -> None:
     own_redis.stop()
     with pytest.raises(OperationalError):
         worker_answers(own_redis.url, hostname=HERE, timeout_s=1)

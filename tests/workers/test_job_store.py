@@ -1,4 +1,4 @@
-"""What callers may do with jobs, on a real Redis."""
+"""The methods of callers on jobs, on a real Redis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.workers.jobs_builders import a_config, a_job, a_store
 from workers.errors import IllegalTransition, StoreUnavailable, UnknownJob
 from workers.jobs.job import JobFailure, JobStatus
 from workers.jobs.leases import Leases
-from workers.jobs.record import Record
+from workers.jobs.record import JobRecord
 from workers.jobs.store import JobStore
 
 
@@ -36,7 +36,7 @@ def test_created_job_can_be_read_back(store: JobStore) -> None:
     assert store.run(job.id).job.exists()
 
 
-def test_unknown_job_is_said(store: JobStore) -> None:
+def test_unknown_job_raises_an_error(store: JobStore) -> None:
     with pytest.raises(UnknownJob, match="job-nope"):
         store.get("job-nope")
 
@@ -76,7 +76,7 @@ def test_cancel_of_a_queued_job_ends_it_at_once(store: JobStore, leases: Leases)
     assert leases.claim(job.id, "w") is None
 
 
-def test_cancel_of_a_running_job_is_a_wish(store: JobStore, leases: Leases) -> None:
+def test_cancel_of_a_running_job_is_a_request(store: JobStore, leases: Leases) -> None:
     job = store.create(a_job())
     claim = leases.claim(job.id, "w")
     assert claim is not None
@@ -97,7 +97,7 @@ def test_stop_of_a_queued_job_is_refused(store: JobStore) -> None:
         store.request_stop(job.id)
 
 
-def test_retry_queues_a_failed_job_afresh(store: JobStore, leases: Leases) -> None:
+def test_retry_queues_a_failed_job_with_no_attempts(store: JobStore, leases: Leases) -> None:
     job = store.create(a_job())
     claim = leases.claim(job.id, "w")
     assert claim is not None
@@ -113,7 +113,7 @@ def test_retry_of_a_running_job_is_refused(store: JobStore, leases: Leases) -> N
         store.retry(job.id)
 
 
-def test_delete_frees_the_disk_of_an_ended_job(store: JobStore) -> None:
+def test_delete_removes_the_directory_of_an_ended_job(store: JobStore) -> None:
     job = store.create(a_job())
     with pytest.raises(IllegalTransition, match="only an ended"):
         store.delete(job.id)
@@ -124,7 +124,7 @@ def test_delete_frees_the_disk_of_an_ended_job(store: JobStore) -> None:
         store.get(job.id)
 
 
-def test_events_tell_every_transition_and_can_be_replayed(store: JobStore, leases: Leases) -> None:
+def test_events_have_every_transition_and_can_be_replayed(store: JobStore, leases: Leases) -> None:
     job = store.create(a_job())
     leases.claim(job.id, "w")
     store.request_stop(job.id)
@@ -148,7 +148,7 @@ def test_follow_ends_with_the_event_that_ends_the_job(store: JobStore) -> None:
     assert asyncio.run(asyncio.wait_for(watch(), 20)) == ["queued", "cancelled"]
 
 
-def test_follow_is_silent_aloud(store: JobStore) -> None:
+def test_follow_yields_none_during_silence(store: JobStore) -> None:
     job = store.create(a_job())
 
     async def watch() -> None:
@@ -161,23 +161,23 @@ def test_follow_is_silent_aloud(store: JobStore) -> None:
     asyncio.run(asyncio.wait_for(watch(), 20))
 
 
-def test_dataset_in_use_names_the_jobs_that_have_not_ended(store: JobStore) -> None:
+def test_jobs_using_a_dataset_are_those_that_have_not_ended(store: JobStore) -> None:
     job = store.create(a_job())
-    assert store.uses_dataset("shapes") == [job.id]
-    assert store.uses_dataset("shapes", 2) == []
+    assert store.jobs_using_dataset("shapes") == [job.id]
+    assert store.jobs_using_dataset("shapes", 2) == []
     store.request_cancel(job.id)
-    assert store.uses_dataset("shapes") == []
+    assert store.jobs_using_dataset("shapes") == []
 
 
-def test_nothing_is_left_of_a_job_that_could_not_be_stored(tmp_path: Path) -> None:
+def test_job_that_cannot_be_stored_leaves_no_directory(tmp_path: Path) -> None:
     store = a_store(f"redis://127.0.0.1:{free_port()}/0", tmp_path)
-    with pytest.raises(StoreUnavailable, match="away"):
+    with pytest.raises(StoreUnavailable, match="unreachable"):
         store.create(a_job())
     assert list((tmp_path / "runs").iterdir()) == []
     store.close()
 
 
-def test_job_that_redis_lost_alone_comes_back_too(store: JobStore, redis_url: str) -> None:
+def test_single_job_that_redis_lost_is_restored(store: JobStore, redis_url: str) -> None:
     lost, kept = store.create(a_job()), store.create(a_job())
     assert store.restore() == []
     with redis.Redis.from_url(redis_url) as client:
@@ -186,14 +186,14 @@ def test_job_that_redis_lost_alone_comes_back_too(store: JobStore, redis_url: st
     assert {job.id for job in store.page().jobs} == {lost.id, kept.id}
 
 
-def test_job_that_redis_knows_is_not_written_over(store: JobStore, leases: Leases) -> None:
+def test_job_that_redis_has_is_not_overwritten(store: JobStore, leases: Leases) -> None:
     job = store.create(a_job())
     leases.claim(job.id, "w")
-    assert not store.records.put(Record(job=job))
+    assert not store.records.add(JobRecord(job=job))
     assert store.get(job.id).status is JobStatus.RUNNING
 
 
-def test_jobs_come_back_from_disk_when_redis_lost_everything(own_redis: RedisServer, tmp_path: Path) -> None:
+def test_all_jobs_are_restored_from_disk(own_redis: RedisServer, tmp_path: Path) -> None:
     store = a_store(own_redis.url, tmp_path)
     assert store.restore() == []
     queued, cancelled = store.create(a_job()), store.create(a_job())

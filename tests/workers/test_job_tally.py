@@ -1,4 +1,4 @@
-"""Jobs that ended are counted once, whatever happens to them afterwards."""
+"""Jobs that ended are counted once, even if they are deleted or retried afterwards."""
 
 from __future__ import annotations
 
@@ -43,33 +43,33 @@ def tally_of(*jobs: Job) -> EndedJobs:
 @pytest.mark.parametrize(
     ("run_s", "place"), [(0.0, 0), (10.0, 0), (10.1, 1), (86_400.0, len(BOUNDS_S) - 1), (1e6, len(BOUNDS_S))]
 )
-def test_duration_falls_into_the_span_that_ends_with_it_or_after_it(run_s: float, place: int) -> None:
+def test_duration_counts_in_the_interval_that_contains_it(run_s: float, place: int) -> None:
     ended = tally_of(ended_job(run_s))
-    assert ended.runs == tuple(int(each == place) for each in range(len(BOUNDS_S) + 1))
+    assert ended.runs_by_duration == tuple(int(each == place) for each in range(len(BOUNDS_S) + 1))
     assert ended.run_s == pytest.approx(run_s)
 
 
-def test_job_that_was_never_started_has_no_duration() -> None:
+def test_job_that_never_started_has_no_duration() -> None:
     ended = tally_of(ended_job(None), ended_job(3.0))
-    assert (ended.count, sum(ended.runs), ended.run_s) == (2, 1, 3.0)
+    assert (ended.count, sum(ended.runs_by_duration), ended.run_s) == (2, 1, 3.0)
 
 
-def test_nothing_counted_is_nothing_told() -> None:
+def test_empty_hash_gives_no_counts() -> None:
     assert read_tally({}) == []
 
 
 def counted(store: JobStore) -> dict[tuple[str, str], int]:
-    return {(each.type, each.status.value): each.count for each in store.figures().ended}
+    return {(each.type, each.status.value): each.count for each in store.statistics().ended}
 
 
-def test_deleting_a_job_takes_nothing_back_and_a_retry_counts_again(store: JobStore) -> None:
+def test_deleted_job_stays_counted_and_a_retried_job_counts_again(store: JobStore) -> None:
     kept, deleted = store.create(a_job()), store.create(a_job())
     for job in (kept, deleted):
         store.request_cancel(job.id)
     store.delete(deleted.id)
-    figures = store.figures()
+    statistics = store.statistics()
     assert counted(store) == {("fine_tune", "cancelled"): 2}
-    assert figures.counts == {("fine_tune", JobStatus.CANCELLED): 1}
+    assert statistics.counts == {("fine_tune", JobStatus.CANCELLED): 1}
     store.retry(kept.id)
     assert counted(store) == {("fine_tune", "cancelled"): 2}
     claim = Leases(store.records).claim(kept.id, "w")
@@ -78,22 +78,22 @@ def test_deleting_a_job_takes_nothing_back_and_a_retry_counts_again(store: JobSt
     assert counted(store) == {("fine_tune", "cancelled"): 2, ("fine_tune", "failed"): 1}
 
 
-def test_running_jobs_are_told_of_whole(store: JobStore) -> None:
+def test_statistics_have_the_running_jobs(store: JobStore) -> None:
     waiting, running = store.create(a_job()), store.create(a_job())
     Leases(store.records).claim(running.id, "w")
-    figures = store.figures()
-    assert [job.id for job in figures.running] == [running.id]
-    assert figures.counts == {("fine_tune", JobStatus.QUEUED): 1, ("fine_tune", JobStatus.RUNNING): 1}
-    assert waiting.id not in {job.id for job in figures.running}
+    statistics = store.statistics()
+    assert [job.id for job in statistics.running] == [running.id]
+    assert statistics.counts == {("fine_tune", JobStatus.QUEUED): 1, ("fine_tune", JobStatus.RUNNING): 1}
+    assert waiting.id not in {job.id for job in statistics.running}
 
 
-def test_jobs_that_come_back_from_disk_are_known_and_not_counted_again(own_redis: RedisServer, tmp_path: Path) -> None:
+def test_restored_jobs_are_not_counted_again(own_redis: RedisServer, tmp_path: Path) -> None:
     store = a_store(own_redis.url, tmp_path)
     store.request_cancel(store.create(a_job()).id)
     own_redis.stop()
     own_redis.lose_everything()
     own_redis.start()
     store.restore()
-    assert store.figures().counts == {("fine_tune", JobStatus.CANCELLED): 1}
+    assert store.statistics().counts == {("fine_tune", JobStatus.CANCELLED): 1}
     assert counted(store) == {}
     store.close()

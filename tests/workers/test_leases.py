@@ -1,4 +1,4 @@
-"""Who may run a job: one attempt at a time, and only the newest may write. On a real Redis."""
+"""Leases: one attempt at a time runs a job, and only the latest attempt may write. On a real Redis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.workers.jobs_builders import a_job, a_store
 from workers.jobs.job import JobFailure, JobResult, JobStatus
 from workers.jobs.leases import Claim, LeaseLost, Leases
 from workers.jobs.store import JobStore
-from workers.run_directory import Line
+from workers.run_directory import EventLine
 
 LOST = JobFailure(code="trainer_killed", message="killed")
 RESULT = JobResult(model="shapes", version=1, metrics={"val/top1": 0.5}, promoted=True, promotion="first")
@@ -53,34 +53,34 @@ def test_claim_of_a_deleted_job_is_none(leases: Leases) -> None:
     assert leases.claim("job-gone", "w") is None
 
 
-def test_running_job_whose_lease_ran_out_is_queued_again(store: JobStore, leases: Leases) -> None:
+def test_running_job_with_an_expired_lease_is_queued_again(store: JobStore, leases: Leases) -> None:
     claim = claimed(store, leases)
-    taken = wait_until(leases.take_lost_jobs)
+    taken = wait_until(leases.end_lost_attempts)
     assert [(job.id, job.status, job.attempt) for job in taken] == [(claim.job.id, JobStatus.QUEUED, 1)]
 
 
 def test_renewed_lease_is_not_lost(store: JobStore, leases: Leases, redis_url: str) -> None:
     claim = claimed(store, leases)
     leases.renew(claim)
-    assert leases.take_lost_jobs() == []
+    assert leases.end_lost_attempts() == []
     with redis.Redis.from_url(redis_url) as client:
         assert 0 < client.pttl(f"fovea:job:{claim.job.id}:lease") <= 600
 
 
-def test_nobody_is_lost_while_redis_is_younger_than_a_lease(redis_url: str, tmp_path: Path) -> None:
+def test_no_job_is_lost_if_redis_has_just_started(redis_url: str, tmp_path: Path) -> None:
     store = a_store(redis_url, tmp_path, lease_s=10**6)
     leases = Leases(store.records)
     claim = claimed(store, leases)
     with redis.Redis.from_url(redis_url) as client:
         client.delete(f"fovea:job:{claim.job.id}:lease")
-    assert leases.take_lost_jobs() == []
+    assert leases.end_lost_attempts() == []
     assert store.get(claim.job.id).status is JobStatus.RUNNING
     store.close()
 
 
-def test_lost_attempt_may_write_nothing(store: JobStore, leases: Leases) -> None:
+def test_lost_attempt_cannot_write(store: JobStore, leases: Leases) -> None:
     old = claimed(store, leases)
-    wait_until(leases.take_lost_jobs)
+    wait_until(leases.end_lost_attempts)
     new = leases.claim(old.job.id, "another")
     assert new is not None
     assert new.token > old.token
@@ -89,50 +89,50 @@ def test_lost_attempt_may_write_nothing(store: JobStore, leases: Leases) -> None
         lambda: leases.record(old, [], mirrored_bytes=1),
         lambda: leases.succeed(old, RESULT),
         lambda: leases.fail(old, LOST),
-        lambda: leases.give_back(old, reason="late"),
+        lambda: leases.requeue(old, reason="late"),
     ):
         with pytest.raises(LeaseLost):
             write()
     assert store.get(old.job.id).worker == "another"
 
 
-def test_attempt_that_was_handed_back_while_redis_was_away_was_not_lost(store: JobStore, leases: Leases) -> None:
+def test_attempt_handed_back_without_redis_does_not_count_as_lost(store: JobStore, leases: Leases) -> None:
     job = store.create(a_job(max_attempts=1))
     claim = leases.claim(job.id, "w")
     assert claim is not None
-    store.run(job.id).note_handed_back(claim.token)
-    (taken,) = wait_until(leases.take_lost_jobs)
+    store.run(job.id).mark_handed_back(claim.token)
+    (taken,) = wait_until(leases.end_lost_attempts)
     assert (taken.status, taken.attempt) == (JobStatus.QUEUED, 0)
 
 
-def test_last_lost_attempt_fails_the_job_and_says_why(store: JobStore, leases: Leases) -> None:
+def test_last_lost_attempt_fails_the_job_with_the_reason(store: JobStore, leases: Leases) -> None:
     job = store.create(a_job(max_attempts=2))
     for _ in range(2):
         claim = leases.claim(job.id, "w")
         assert claim is not None
-        leases.give_back(claim, reason="lost", lost=LOST)
+        leases.requeue(claim, reason="lost", lost=LOST)
     ended = store.get(job.id)
     assert (ended.status, ended.error) == (JobStatus.FAILED, LOST)
 
 
-def test_attempt_handed_back_in_good_order_does_not_count(store: JobStore, leases: Leases) -> None:
+def test_attempt_handed_back_at_a_shutdown_does_not_count(store: JobStore, leases: Leases) -> None:
     claim = claimed(store, leases)
-    assert leases.give_back(claim, reason="shutting down").attempt == 0
+    assert leases.requeue(claim, reason="shutting down").attempt == 0
 
 
-def test_cancelled_job_that_is_given_back_is_not_queued(store: JobStore, leases: Leases) -> None:
+def test_cancelled_job_is_not_queued_again(store: JobStore, leases: Leases) -> None:
     claim = claimed(store, leases)
     store.request_cancel(claim.job.id)
-    assert leases.give_back(claim, reason="shutting down").status is JobStatus.CANCELLED
+    assert leases.requeue(claim, reason="shutting down").status is JobStatus.CANCELLED
 
 
-def test_lines_of_the_run_become_the_job_and_its_events(store: JobStore, leases: Leases) -> None:
+def test_event_lines_update_the_job_and_its_events(store: JobStore, leases: Leases) -> None:
     claim = claimed(store, leases)
     at = datetime.now(UTC)
     best = {"metric": "val/top1", "value": 0.75, "epoch": 1, "loss": 0.5}
     lines = [
-        Line(at=at, type="progress", data={"epoch": 1, "epochs": 2, "step": 4, "steps": 8, "fraction": 0.5}),
-        Line(at=at, type="metrics", data={"epoch": 1, "step": 4, "metrics": {"val/top1": 0.75}, "best": best}),
+        EventLine(at=at, type="progress", data={"epoch": 1, "epochs": 2, "step": 4, "steps": 8, "fraction": 0.5}),
+        EventLine(at=at, type="metrics", data={"epoch": 1, "step": 4, "metrics": {"val/top1": 0.75}, "best": best}),
     ]
     job = leases.record(claim, lines, mirrored_bytes=123)
     assert (job.progress.fraction, job.metrics, job.best and job.best.value) == (0.5, {"val/top1": 0.75}, 0.75)
@@ -140,7 +140,7 @@ def test_lines_of_the_run_become_the_job_and_its_events(store: JobStore, leases:
     assert store.events(job.id)[-1].at == at
 
 
-def test_job_that_redis_forgot_while_it_ran_is_brought_back(store: JobStore, leases: Leases, redis_url: str) -> None:
+def test_running_job_that_redis_lost_is_restored(store: JobStore, leases: Leases, redis_url: str) -> None:
     claim = claimed(store, leases)
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
@@ -149,7 +149,7 @@ def test_job_that_redis_forgot_while_it_ran_is_brought_back(store: JobStore, lea
     assert leases.succeed(claim, RESULT).status is JobStatus.SUCCEEDED
 
 
-def test_deleted_job_is_not_brought_back(store: JobStore, leases: Leases, redis_url: str) -> None:
+def test_deleted_job_is_not_restored(store: JobStore, leases: Leases, redis_url: str) -> None:
     claim = claimed(store, leases)
     leases.fail(claim, LOST)
     store.delete(claim.job.id)

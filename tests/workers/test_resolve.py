@@ -1,4 +1,4 @@
-"""From what a caller asks for to what will run, for boxes, masks and label maps."""
+"""Resolving fine-tuning jobs: names become versions and defaults become values, for all tasks."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def test_small_detector_from_scratch_gets_the_measured_recipe(tmp_path: Path) ->
     assert (job.task, job.strategy, job.base) == ("detection", "from_scratch", None)
     assert job.options == {"variant": "modern", "backbone": "mobilenet_v3_small"}
     assert (knobs.epochs, knobs.batch_size, knobs.optimizer, knobs.learning_rate) == (40, 8, "adamw", 0.001)
-    assert (knobs.warmup_steps, knobs.max_gradient_norm) == (1, 10)  # an epoch of eight images
+    assert (knobs.warmup_steps, knobs.max_gradient_norm) == (1, 10)  # the epoch of eight images has one step
 
 
-def test_what_is_asked_for_is_not_replaced_by_the_recipe(tmp_path: Path) -> None:
+def test_given_values_win_over_the_recipe(tmp_path: Path) -> None:
     a_detection_dataset(tmp_path)
     knobs = {"epochs": 3, "batch_size": 2, "optimizer": "sgd", "warmup_steps": 0, "max_gradient_norm": 0}
     job = resolve(tmp_path, model="yolo", variant="v1", backbone="resnet18", hyperparameters=knobs)
@@ -43,7 +43,7 @@ def test_what_is_asked_for_is_not_replaced_by_the_recipe(tmp_path: Path) -> None
     assert job.hyperparameters.model_dump(include=set(knobs)) == knobs
 
 
-def test_backbone_starts_from_torchvisions_classifier(tmp_path: Path) -> None:
+def test_backbone_weights_resolve_to_a_torchvision_classifier(tmp_path: Path) -> None:
     a_detection_dataset(tmp_path)
     job = resolve(tmp_path, model="yolo", backbone="resnet18", backbone_weights="DEFAULT")
 
@@ -55,7 +55,7 @@ def test_backbone_starts_from_torchvisions_classifier(tmp_path: Path) -> None:
     [
         ({"model": "resnet18"}, "model", "is for detection"),
         ({"model": "fcn_resnet50"}, "model", "is for detection"),
-        ({"model": "maskrcnn_fpn"}, "model", "boxes only"),
+        ({"model": "maskrcnn_fpn"}, "model", "has only boxes"),
         ({"model": "keypointrcnn_resnet50_fpn"}, "model", "cannot be trained"),
         ({"model": "yolo", "variant": "v9"}, "variant", "cannot be 'v9'"),
         ({"model": "yolo", "backbone": "vgg99"}, "backbone", "cannot be 'vgg99'"),
@@ -64,7 +64,7 @@ def test_backbone_starts_from_torchvisions_classifier(tmp_path: Path) -> None:
         (
             {"model": "fasterrcnn_resnet50_fpn", "backbone_weights": "DEFAULT"},
             "backbone_weights",
-            "brings the weights of its backbone along",
+            "includes the weights of its backbone",
         ),
         ({"model": "yolo", "strategy": "feature_extraction"}, "strategy", "needs weights"),
         (
@@ -75,7 +75,7 @@ def test_backbone_starts_from_torchvisions_classifier(tmp_path: Path) -> None:
         ({"model": "yolo", "hyperparameters": {"image_size_px": 16}}, "hyperparameters.image_size_px", "16 x 16"),
     ],
 )
-def test_nonsense_is_refused_with_the_field_and_a_way_out(
+def test_invalid_job_is_refused_with_the_field_and_a_hint(
     tmp_path: Path, wanted: dict[str, Any], field: str, words: str
 ) -> None:
     a_detection_dataset(tmp_path, has_masks=False)
@@ -85,7 +85,7 @@ def test_nonsense_is_refused_with_the_field_and_a_way_out(
     assert caught.value.hint
 
 
-def test_data_of_each_task_names_what_would_fit(tmp_path: Path) -> None:
+def test_model_of_another_task_is_refused_with_fitting_models(tmp_path: Path) -> None:
     a_dataset(tmp_path, name="pictures")
     a_segmentation_dataset(tmp_path)
     for name, fitting in (("pictures", "resnet18"), ("shapes", "deeplabv3_resnet50")):

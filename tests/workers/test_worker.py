@@ -1,4 +1,4 @@
-"""A real worker, a real trainer, a real Redis: every way a run can be broken, and that it ends well."""
+"""A real worker, a real trainer and a real Redis: a job succeeds although each of them is interrupted in turn."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from workers.queue import enqueue, make_celery
 from workers.run_directory import RunDirectory
 
 SHORT = {"epochs": 3}
-ENDLESS = {"epochs": 10_000}  # until it is told to stop: it cannot end before it is broken
+ENDLESS = {"epochs": 10_000}  # runs until a stop request, so it cannot end before the test interrupts it
 
 
 @dataclass(kw_only=True)
 class Stage:
-    """A home with a data set, its store, and workers on it."""
+    """A home with a dataset, its job store, and a worker."""
 
     home: Path
     redis_url: str
@@ -57,7 +57,7 @@ class Stage:
         return found
 
     def finish(self, job: Job) -> Job:
-        """Has a running job end early, and well."""
+        """Stops a running job early and waits until it has succeeded."""
         epoch = self.epochs(job)
         wait_until(lambda: self.store.get(job.id).status is JobStatus.RUNNING and self.epochs(job) > epoch)
         self.store.request_stop(job.id)
@@ -67,7 +67,7 @@ class Stage:
         return self.store.run(job.id).log.read_text()
 
     def trainer(self, job: Job) -> psutil.Process | None:
-        """The trainer process of the job, if there is one."""
+        """The trainer process of the job, or None."""
         path = str(self.store.run(job.id).path)
         for process in psutil.process_iter(["cmdline"]):
             if path in (process.info["cmdline"] or []) and process.status() != psutil.STATUS_ZOMBIE:
@@ -97,7 +97,7 @@ def stage(redis_url: str, tmp_path: Path) -> Iterator[Stage]:
 
 @pytest.fixture
 def fragile(own_redis: RedisServer, tmp_path: Path) -> Iterator[Stage]:
-    """A stage whose Redis may be stopped."""
+    """A stage with its own Redis, which the test may stop."""
     stage = make_stage(tmp_path / "home", own_redis.url)
     yield stage
     stage.worker.end()
@@ -121,7 +121,7 @@ def test_job_becomes_a_model_in_production(stage: Stage) -> None:
     assert statuses == ["queued", "running", "succeeded"]
 
 
-def test_killed_worker_takes_its_trainer_along_and_the_next_goes_on(stage: Stage) -> None:
+def test_killed_worker_ends_its_trainer_and_the_next_worker_continues(stage: Stage) -> None:
     stage.worker.start()
     job = stage.submit(ENDLESS)
     wait_until(lambda: stage.epochs(job) >= 2)
@@ -133,7 +133,7 @@ def test_killed_worker_takes_its_trainer_along_and_the_next_goes_on(stage: Stage
     assert "Going on from the checkpoint" in stage.log(job)
 
 
-def test_killed_trainer_is_started_again_from_its_checkpoint(stage: Stage) -> None:
+def test_killed_trainer_is_restarted_from_its_checkpoint(stage: Stage) -> None:
     stage.worker.start()
     job = stage.submit(ENDLESS)
     wait_until(lambda: stage.epochs(job) >= 2)
@@ -147,7 +147,7 @@ def test_killed_trainer_is_started_again_from_its_checkpoint(stage: Stage) -> No
     assert any("killed by SIGKILL" in message for message in messages)
 
 
-def test_worker_told_to_end_hands_its_run_back(stage: Stage) -> None:
+def test_terminated_worker_hands_its_run_back(stage: Stage) -> None:
     stage.worker.start()
     job = stage.submit(ENDLESS)
     wait_until(lambda: stage.epochs(job) >= 2)
@@ -171,7 +171,7 @@ def test_cancel_of_a_running_job_frees_the_device_within_seconds(stage: Stage) -
     stage.wait_for(after, JobStatus.SUCCEEDED)  # the worker is free for the next
 
 
-def test_stop_of_a_running_job_publishes_what_it_has(stage: Stage) -> None:
+def test_stop_of_a_running_job_publishes_the_best_weights_so_far(stage: Stage) -> None:
     stage.worker.start()
     job = stage.submit(ENDLESS)
     wait_until(lambda: stage.epochs(job) >= 1)
@@ -188,7 +188,7 @@ def test_repeated_message_does_not_run_a_job_twice(stage: Stage) -> None:
     for _ in range(3):
         enqueue(stage.celery, job.id)
     stage.wait_for(job, JobStatus.SUCCEEDED)
-    wait_until(lambda: stage.worker.log.read_text().count("is not queued: the message is a repeated one") == 3)
+    wait_until(lambda: stage.worker.log.read_text().count("is not queued: ignoring a repeated message") == 3)
     assert stage.store.get(job.id).attempt == 1
     assert stage.log(job).count("Training garment_classifier") == 1
 
@@ -201,7 +201,7 @@ def test_run_longer_than_the_visibility_timeout_runs_once(stage: Stage) -> None:
         job = stage.submit(ENDLESS)
         wait_until(lambda: stage.epochs(job) >= 1)
         other.start()  # a second worker restores unacknowledged messages and is offered the job
-        wait_until(lambda: "is not queued: the message is a repeated one" in other.log.read_text(), deadline_s=60)
+        wait_until(lambda: "is not queued: ignoring a repeated message" in other.log.read_text(), deadline_s=60)
         stage.store.request_stop(job.id)
         assert stage.wait_for(job, JobStatus.SUCCEEDED).attempt == 1
         assert stage.log(job).count("Training garment_classifier") == 1
@@ -209,21 +209,21 @@ def test_run_longer_than_the_visibility_timeout_runs_once(stage: Stage) -> None:
         other.end()
 
 
-def test_redis_that_goes_away_and_comes_back_costs_the_run_nothing(fragile: Stage, own_redis: RedisServer) -> None:
+def test_run_continues_while_redis_is_down(fragile: Stage, own_redis: RedisServer) -> None:
     fragile.worker.start()
     job = fragile.submit(ENDLESS)
     wait_until(lambda: fragile.epochs(job) >= 2)
     own_redis.stop()
     run = fragile.store.run(job.id)
     seen = len(run.read_metrics())
-    wait_until(lambda: len(run.read_metrics()) > seen + 5)  # the trainer does not notice
+    wait_until(lambda: len(run.read_metrics()) > seen + 5)  # the trainer continues
     own_redis.start()
     assert fragile.finish(job).attempt == 1
     next_job = fragile.submit(SHORT, publish_as="next")
     fragile.wait_for(next_job, JobStatus.SUCCEEDED)  # the worker still listens
 
 
-def test_redis_that_lost_everything_gets_the_jobs_back(fragile: Stage, own_redis: RedisServer) -> None:
+def test_jobs_are_restored_after_redis_lost_its_data(fragile: Stage, own_redis: RedisServer) -> None:
     fragile.worker.start()
     running, waiting = fragile.submit(ENDLESS), fragile.submit(SHORT, publish_as="waiting")
     wait_until(lambda: fragile.epochs(running) >= 2)
@@ -235,7 +235,7 @@ def test_redis_that_lost_everything_gets_the_jobs_back(fragile: Stage, own_redis
     fragile.wait_for(waiting, JobStatus.SUCCEEDED)
 
 
-def test_worker_waits_for_a_redis_that_is_down_at_start(fragile: Stage, own_redis: RedisServer) -> None:
+def test_worker_waits_for_redis_at_start(fragile: Stage, own_redis: RedisServer) -> None:
     own_redis.stop()
     fragile.worker.start()
     wait_until(lambda: "Cannot connect" in fragile.worker.log.read_text())
@@ -243,7 +243,7 @@ def test_worker_waits_for_a_redis_that_is_down_at_start(fragile: Stage, own_redi
     fragile.wait_for(fragile.submit(SHORT), JobStatus.SUCCEEDED)
 
 
-def test_job_that_cannot_succeed_says_why(stage: Stage) -> None:
+def test_failed_job_has_the_reason(stage: Stage) -> None:
     stage.worker.start()
     config = a_config(
         dataset=a_dataset(stage.home),

@@ -16,7 +16,7 @@ PROJECT_DIR = Path(__file__).resolve().parents[2]
 
 @dataclass(kw_only=True)
 class WorkerProcess:
-    """`fovea worker` on a home and a Redis, with short times."""
+    """`fovea worker` with a home and a Redis, and with short intervals."""
 
     home: Path
     redis_url: str
@@ -60,18 +60,18 @@ class WorkerProcess:
         return self
 
     def kill(self) -> None:
-        """As a crash would."""
+        """Kills the process, as a crash does."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
 
     def terminate(self) -> int:
-        """As a shutdown would; returns its exit code."""
+        """Ends the process as a shutdown does. Returns its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=120)
 
     def end(self) -> None:
-        """Whatever state it is in."""
+        """Ends the process if it runs."""
         if self.process is not None and self.process.poll() is None:
             self.kill()

@@ -1,1 +1,1 @@
-"""What a job may say: its fields, their defaults, and how names are resolved to versions."""
+"""The configurations of jobs: their fields, their defaults, and how names are resolved to versions."""

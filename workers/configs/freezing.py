@@ -1,4 +1,4 @@
-"""Which parameters a job leaves as they are. Needs the catalogue of architectures, and so torch."""
+"""Decides which parameters a job trains and which it freezes. Needs the catalogue of architectures, and so torch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from workers.configs.fine_tune import ResolvedFineTune
 
 
 def learning_names(names: Iterable[str], config: ResolvedFineTune) -> frozenset[str]:
-    """Those of the network's parameters `names` that learn.
+    """Returns the parameters, of `names`, that the job trains.
 
-    With `feature_extraction`: the head, or, if nothing but the backbone came with weights, all that stands on it.
+    For `feature_extraction` it is the head, or, if only the backbone has pretrained weights, all except the backbone.
     """
     if config.strategy != "feature_extraction":
         return frozenset(names)
@@ -23,7 +23,7 @@ def learning_names(names: Iterable[str], config: ResolvedFineTune) -> frozenset[
 
 
 def backbone_prefix(config: ResolvedFineTune) -> str:
-    """Of the state_dict keys of the feature extractor."""
+    """The prefix of the state_dict keys of the feature extractor."""
     backbone_of = get_architecture(config.architecture).backbone
     assert backbone_of is not None
     return backbone_of(config.options).prefix

@@ -1,4 +1,4 @@
-"""From an evaluation as asked for to what will run: names become versions, nonsense is refused."""
+"""Resolves an evaluation: names become versions, and invalid configurations are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN = 10
 
 
 def resolve_evaluate(config: EvaluateConfig, *, datasets: DatasetStore, registry: Registry) -> ResolvedEvaluate:
-    """Everything the trainer needs to know. Raises InvalidJob, which names the field."""
+    """Returns the configuration for the trainer. Raises InvalidJob, which names the wrong field."""
     try:
         dataset = datasets.resolve(config.dataset).info
     except (DatasetError, ModelsError) as error:
@@ -23,11 +23,11 @@ def resolve_evaluate(config: EvaluateConfig, *, datasets: DatasetStore, registry
     resolved = _model(config, dataset, registry)
     architecture = catalog.get_architecture(resolved.architecture)
     if dataset.task not in architecture.tasks:
-        does = " and ".join(architecture.tasks)
+        tasks = " and ".join(architecture.tasks)
         raise InvalidJob(
-            f"{resolved.model} does {does}; {dataset.name}/{dataset.version} is for {dataset.task}.",
+            f"{resolved.model} is for {tasks}, but {dataset.name}/{dataset.version} is for {dataset.task}.",
             field="dataset",
-            hint=f"Choose a data set for {does}, or a model for {dataset.task}.",
+            hint=f"Choose a dataset for {tasks}, or a model for {dataset.task}.",
         )
     _check_categories(resolved, dataset)
     return resolved
@@ -47,19 +47,19 @@ def _model(config: EvaluateConfig, dataset: DatasetInfo, registry: Registry) -> 
         if found is not None:
             architecture, entry = found
             options = architecture.complete_options({})
-            said = {"model": entry.reference, "categories": entry.categories, "preset": entry.preset}
+            own = {"model": entry.reference, "categories": entry.categories, "preset": entry.preset}
             return ResolvedEvaluate.model_validate(
-                {**common, **said, "architecture": architecture.name, "options": options}
+                {**common, **own, "architecture": architecture.name, "options": options}
             )
         manifest = registry.resolve(config.model).manifest
     except ModelsError as error:
         hint = error.hint
         if isinstance(error, UnknownModel):
-            hint = f"{hint} Pretrained weights are named as resnet50.IMAGENET1K_V2."
+            hint = f"{hint} Name pretrained weights as in resnet50.IMAGENET1K_V2."
         raise InvalidJob(str(error), field="model", hint=hint) from error
-    said = {"model": manifest.reference, "categories": manifest.categories, "preset": manifest.preset}
+    own = {"model": manifest.reference, "categories": manifest.categories, "preset": manifest.preset}
     return ResolvedEvaluate.model_validate(
-        {**common, **said, "architecture": manifest.architecture, "options": manifest.options}
+        {**common, **own, "architecture": manifest.architecture, "options": manifest.options}
     )
 
 
@@ -75,7 +75,7 @@ def _check_categories(resolved: ResolvedEvaluate, dataset: DatasetInfo) -> None:
         )
     if dataset.task == "segmentation" and dataset.categories != resolved.categories:
         raise InvalidJob(
-            f"{reference} numbers its categories otherwise than {resolved.model}.",
+            f"The categories of {reference} are not in the order of {resolved.model}.",
             field="dataset",
-            hint=f"Their order is to be {', '.join(resolved.categories[:_SHOWN])}.",
+            hint=f"Use the order {', '.join(resolved.categories[:_SHOWN])}.",
         )

@@ -1,6 +1,6 @@
-"""From what a caller asks for to what will run: names become versions, defaults become numbers, nonsense is refused.
+"""Resolves a fine-tuning job: names become versions, defaults become values, invalid configurations are refused.
 
-Needs the catalogue of architectures, and so torch: for the API and for people at a prompt, not for the worker process.
+Needs the catalogue of architectures, and so torch. The API and the command line use it, but not the worker process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SHOWN = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Base:
-    """What training starts from."""
+    """The structure and the weights that training starts from."""
 
     architecture: Architecture
     reference: str | None  # None: random weights
@@ -39,7 +39,7 @@ class _Base:
 
 
 def resolve_fine_tune(config: FineTuneConfig, *, datasets: DatasetStore, registry: Registry) -> ResolvedFineTune:
-    """Everything the trainer needs to know, and nothing left to default. Raises InvalidJob, which names the field."""
+    """Returns the complete configuration for the trainer. Raises InvalidJob, which names the wrong field."""
     dataset = _dataset(config, datasets)
     base = _base(config, registry)
     _check_fit(config, base.architecture, dataset)
@@ -79,30 +79,30 @@ def _can_learn(name: str, dataset: DatasetInfo) -> bool:
 
 
 def _check_fit(config: FineTuneConfig, architecture: Architecture, dataset: DatasetInfo) -> None:
-    """Raises InvalidJob if the network cannot learn from such data."""
+    """Raises InvalidJob if the network cannot learn from this dataset."""
     reference = f"{dataset.name}/{dataset.version}"
     if dataset.task not in architecture.tasks:
         fitting = [name for name in catalog.names(dataset.task) if _can_learn(name, dataset)]
         shown = ", ".join(fitting[:_SHOWN]) + (", …" if len(fitting) > _SHOWN else "")
         raise InvalidJob(
-            f"{architecture.name} does {' and '.join(architecture.tasks)}; {reference} is for {dataset.task}.",
+            f"{architecture.name} is for {' and '.join(architecture.tasks)}, but {reference} is for {dataset.task}.",
             field="model",
-            hint=f"For this data set: {shown}. GET /v1/architectures?task={dataset.task} lists them all.",
+            hint=f"For this dataset use {shown}. GET /v1/architectures?task={dataset.task} lists all.",
         )
     if not architecture.is_trainable:
         hint = (
-            "It answers with its pretrained weights: POST /v1/detect. For new categories take maskrcnn or fasterrcnn."
+            "Use it with its pretrained weights: POST /v1/detect. To learn new categories, use maskrcnn or fasterrcnn."
         )
-        raise InvalidJob(f"{architecture.name} cannot be trained here.", field="model", hint=hint)
+        raise InvalidJob(f"{architecture.name} cannot be trained.", field="model", hint=hint)
     if dataset.task != "classification" and config.hyperparameters.label_smoothing:
         raise InvalidJob(
-            "`label_smoothing` is of CrossEntropyLoss on whole images; detectors and segmentation networks have none.",
+            f"`label_smoothing` is only for classification; {reference} is for {dataset.task}.",
             field="hyperparameters.label_smoothing",
             hint="Leave it out.",
         )
     if architecture.makes_masks and not dataset.has_masks:
-        hint = "Post data with masks (COCO, or PNGs of instances), or choose a detector of boxes, as fasterrcnn_fpn."
-        raise InvalidJob(f"{architecture.name} learns masks, and {reference} has boxes only.", field="model", hint=hint)
+        hint = "Post a dataset with masks (COCO, or PNGs of instances), or use a detector of boxes, as fasterrcnn_fpn."
+        raise InvalidJob(f"{architecture.name} learns masks, but {reference} has only boxes.", field="model", hint=hint)
 
 
 def _dataset(config: FineTuneConfig, datasets: DatasetStore) -> DatasetInfo:
@@ -113,14 +113,14 @@ def _dataset(config: FineTuneConfig, datasets: DatasetStore) -> DatasetInfo:
 
 
 def _base(config: FineTuneConfig, registry: Registry) -> _Base:
-    """`model` names the structure, `weights` the parameters; a registered model names both."""
+    """Resolves `model` and `weights`: `model` names the structure, `weights` the parameters; a version names both."""
     try:
         architecture = catalog.get_architecture(config.model)
     except UnknownArchitecture as error:
         if config.weights is not None:
-            both = f"Leave `weights` out: the registered model {config.model!r} brings its own."
+            hint = f"If {config.model!r} is a registered model, leave `weights` out: it has its own weights."
             raise InvalidJob(
-                f"{error} A registered model cannot be given other weights.", field="model", hint=both
+                f"{error} A registered model cannot start from other weights.", field="model", hint=hint
             ) from error
         version = _registered(config.model, registry, field="model", unknown=error)
         base = _registered_base(version)
@@ -138,9 +138,7 @@ def _base(config: FineTuneConfig, registry: Registry) -> _Base:
     if entry is not None:
         return _Base(architecture=architecture, reference=entry.reference, preset=entry.preset, options=options)
     valid = ", ".join([DEFAULT_WEIGHTS, *entries] if entries else []) or "no pretrained weights"
-    hint = (
-        f"{architecture.name} has: {valid}. `{NO_WEIGHTS}` trains from random weights; a registered model can be named."
-    )
+    hint = f"{architecture.name} has {valid}. Or use `{NO_WEIGHTS}` for random weights, or name a registered model."
     if wanted == DEFAULT_WEIGHTS:
         raise InvalidJob(f"{architecture.name} has no pretrained weights.", field="weights", hint=hint)
     unknown = InvalidJob(f"{architecture.name} has no weights {wanted!r}.", field="weights", hint=hint)
@@ -171,28 +169,26 @@ def _options(config: FineTuneConfig, architecture: Architecture) -> dict[str, st
 
 
 def _check_options(config: FineTuneConfig, base: _Base) -> None:
-    """A registered model is what it is."""
+    """Raises InvalidJob if the job wants other options than the registered model has."""
     for name, value in _wanted_options(config).items():
         if base.options.get(name) != value:
             hint = f"Leave `{name}` out, or start from other weights."
-            has = base.options.get(name, "none")
-            raise InvalidJob(f"The {name} of {base.reference} is {has}, not {value}.", field=name, hint=hint)
+            present = base.options.get(name, "none")
+            raise InvalidJob(f"The {name} of {base.reference} is {present}, not {value}.", field=name, hint=hint)
 
 
 def _backbone_base(config: FineTuneConfig, base: _Base, registry: Registry) -> str | None:
-    """`resnet18.IMAGENET1K_V1`, `ants-bees/2`, or None for a feature extractor without weights of its own."""
+    """Resolves `backbone_weights`: `resnet18.IMAGENET1K_V1`, `ants-bees/2`, or None for no separate weights."""
     wanted, architecture = config.backbone_weights, base.architecture
     if wanted in (None, NO_WEIGHTS):
         return None
     assert wanted is not None
     if base.reference is not None:
         hint = f"Leave one of them out, or set `weights` to {NO_WEIGHTS!r}."
-        raise InvalidJob(
-            f"{base.reference} brings the weights of its backbone along.", field="backbone_weights", hint=hint
-        )
+        raise InvalidJob(f"{base.reference} includes the weights of its backbone.", field="backbone_weights", hint=hint)
     if architecture.backbone is None:
         raise InvalidJob(
-            f"{architecture.name} has no backbone of its own.", field="backbone_weights", hint="Use `weights`."
+            f"{architecture.name} has no separate backbone.", field="backbone_weights", hint="Use `weights` instead."
         )
     backbone = catalog.get_architecture(architecture.backbone(base.options).architecture)
     entries = {entry.name: entry for entry in backbone.weights}
@@ -200,12 +196,12 @@ def _backbone_base(config: FineTuneConfig, base: _Base, registry: Registry) -> s
     if entry is not None:
         return entry.reference
     valid = ", ".join([DEFAULT_WEIGHTS, *entries])
-    hint = f"{backbone.name} has: {valid}; or name a registered {backbone.name}."
+    hint = f"{backbone.name} has {valid}. Or name a registered {backbone.name}."
     unknown = InvalidJob(f"{backbone.name} has no weights {wanted!r}.", field="backbone_weights", hint=hint)
     version = _registered(wanted, registry, field="backbone_weights", unknown=unknown)
     if version.manifest.architecture != backbone.name:
         raise InvalidJob(
-            f"{wanted} is a {version.manifest.architecture}; the backbone is a {backbone.name}.",
+            f"{wanted} is a {version.manifest.architecture}, but the backbone is a {backbone.name}.",
             field="backbone_weights",
             hint=f"Name a registered {backbone.name}, or choose another `backbone`.",
         )
@@ -236,7 +232,7 @@ def _strategy(config: FineTuneConfig, base: _Base, backbone: str | None) -> Stra
     if config.strategy is None:
         return "fine_tune" if reference else "from_scratch"
     if config.strategy == "from_scratch" and reference is not None:
-        hint = f"Leave `weights` out or set it to {NO_WEIGHTS!r}, or use the strategy 'fine_tune'."
+        hint = f"Leave `weights` out, set it to {NO_WEIGHTS!r}, or use the strategy 'fine_tune'."
         raise InvalidJob(f"`from_scratch` cannot start from {reference}.", field="strategy", hint=hint)
     if config.strategy != "from_scratch" and reference is None:
         hint = "Use 'from_scratch', or choose base weights: GET /v1/architectures lists them."

@@ -1,1 +1,1 @@
-"""Jobs: the record, its transitions, its store in Redis, leases and events."""
+"""Jobs: their records, their transitions, their store in Redis, leases and events."""

@@ -1,4 +1,4 @@
-"""The events of jobs: a stream in Redis each."""
+"""The events of jobs: one stream in Redis per job."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from workers.jobs.job import JobEvent
 from workers.jobs.record import now
 from workers.jobs.redis_connection import connect_async, translated_errors
 
-MAX_EVENTS: Final = 20_000  # a job; older ones are trimmed from Redis and stay in events.jsonl
+MAX_EVENTS: Final = 20_000  # per job; Redis drops older events, and events.jsonl keeps all
 
 
 def add_event(pipeline: Any, job_id: str, event_type: str, data: dict[str, Any]) -> None:
-    """As a part of what `pipeline` writes."""
+    """Adds an event in the transaction of `pipeline`."""
     content = dict(data)
     at = content.pop("at", None) or now().isoformat()
     entry = {"at": at, "type": event_type, "data": json.dumps(content)}
@@ -23,13 +23,13 @@ def add_event(pipeline: Any, job_id: str, event_type: str, data: dict[str, Any])
 
 
 def read_events(client: Any, job_id: str, *, after: str | None, limit: int) -> list[JobEvent]:
-    """Events in order, after the event id `after`."""
+    """The events of a job in order, after the event id `after`."""
     found = client.xrange(keys.events(job_id), min=f"({after}" if after else "-", count=limit)
     return [_event(entry_id, fields) for entry_id, fields in found]
 
 
 async def follow_events(redis_url: str, job_id: str, *, after: str | None) -> AsyncIterator[list[JobEvent]]:
-    """Events after `after` as they come, in batches; an empty batch after every second of silence.
+    """Yields the events after `after` in batches as they occur, and an empty batch after each second without events.
 
     Raises StoreUnavailable.
     """
@@ -52,7 +52,7 @@ def _event(entry_id: str, fields: dict[str, str]) -> JobEvent:
 
 
 def _entries(answer: Any) -> list[tuple[str, dict[str, str]]]:
-    """The entries of the one stream in an XREAD answer: RESP2 gives pairs, RESP3 a mapping with a list more."""
+    """The entries of the one stream in a result of XREAD: pairs in RESP2, a mapping of lists of lists in RESP3."""
     if not answer:
         return []
     if isinstance(answer, dict):

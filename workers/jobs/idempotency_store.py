@@ -1,7 +1,7 @@
-"""Answers kept under idempotency keys, in Redis.
+"""Stores the answers to requests with an idempotency key in Redis.
 
-A value is either a claim (someone is answering right now; it expires unless renewed) or an answer (kept for a day).
-Giving up and completing are Lua, so that only the claim's owner does either.
+A value is either a claim (the first request is being answered; it expires unless it is renewed) or an answer (kept for
+one day). Lua scripts complete, renew and release a claim, so only its owner can do that.
 """
 
 from __future__ import annotations
@@ -23,61 +23,61 @@ _RENEW = _IF_MINE.format(command="'PEXPIRE', KEYS[1], ARGV[2]")
 
 
 class StoredAnswer(BaseModel):
-    """What the first request with a key was answered, and the digest of what it asked."""
+    """The answer to the first request with a key."""
 
     model_config = ConfigDict(frozen=True)
 
-    fingerprint: str
+    fingerprint: str  # digest of the request
     status: int
     headers: dict[str, str]
     body: str
 
 
 class InFlight:
-    """Someone else is answering the first request with this key."""
+    """The first request with this key is still being answered."""
 
 
 class Claimed:
-    """The caller is the first, and must complete or release the key."""
+    """The caller has the first request with this key, and must complete or release the claim."""
 
 
 class IdempotencyStore:
-    """Every method raises StoreUnavailable while Redis is away."""
+    """The stored answers. Every method raises StoreUnavailable if Redis is unreachable."""
 
     def __init__(self, redis_url: str, *, claim_s: float = 60.0) -> None:
         self._claim_ms = int(claim_s * 1000)
         self._redis = connect(redis_url)
 
     def claim(self, scope: str, key: str, *, owner: str) -> StoredAnswer | InFlight | Claimed:
-        """The answer under the key, or the right (of `owner` alone) to make it."""
+        """Returns the stored answer to the key, or claims the key for `owner`."""
         name = idempotency(scope, key)
         with translated_errors():
             while True:
                 if self._redis.set(name, _claim_of(owner), nx=True, px=self._claim_ms):
                     return Claimed()
                 value = self._redis.get(name)
-                if value is not None:  # None: it expired between the two
+                if value is not None:  # None: the claim expired between the two commands
                     return InFlight() if "owner" in json.loads(value) else StoredAnswer.model_validate_json(value)
 
     def renew(self, scope: str, key: str, *, owner: str) -> None:
-        """Keeps a claim from expiring."""
+        """Prevents a claim from expiring."""
         with translated_errors():
             self._redis.eval(_RENEW, 1, idempotency(scope, key), _claim_of(owner), self._claim_ms)
 
     def complete(self, scope: str, key: str, answer: StoredAnswer, *, owner: str) -> None:
-        """Keeps the answer for a day."""
+        """Replaces the claim by the answer, which is kept for one day."""
         with translated_errors():
             self._redis.eval(
                 _COMPLETE, 1, idempotency(scope, key), _claim_of(owner), answer.model_dump_json(), ANSWER_KEPT_S
             )
 
     def release(self, scope: str, key: str, *, owner: str) -> None:
-        """Gives the key back: nothing was made."""
+        """Releases a claim without an answer, so that the next request with the key is the first again."""
         with translated_errors():
             self._redis.eval(_RELEASE, 1, idempotency(scope, key), _claim_of(owner))
 
     def close(self) -> None:
-        """Gives the connections back."""
+        """Closes the connections."""
         self._redis.close()
 
 

@@ -1,4 +1,4 @@
-"""A job: what a caller makes and watches. Pure: no Redis, no files, no clock."""
+"""A job: what a caller creates and watches. This module uses no Redis, no files and no clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AnyConfig = Annotated[ResolvedFineTune | ResolvedEvaluate, Field(discriminator="
 
 
 class JobStatus(StrEnum):
-    """Where a job stands."""
+    """The status of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -27,12 +27,12 @@ class JobStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Nothing happens to the job any more, unless someone retries it."""
+        """True if the job has ended. It can then change only by a retry."""
         return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
-# running -> queued: the run was lost or handed back, and goes on from its last checkpoint.
-# failed, cancelled -> queued: a person retries it.
+# running -> queued: the run was lost or handed back, and continues from its last checkpoint.
+# failed, cancelled -> queued: a person retries the job.
 TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
     JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED}),
     JobStatus.RUNNING: frozenset({JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}),
@@ -43,16 +43,15 @@ TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
 
 
 def check_transition(job_id: str, old: JobStatus, new: JobStatus) -> None:
-    """Raises IllegalTransition if a job cannot go from `old` to `new`."""
+    """Raises IllegalTransition if a job cannot change from `old` to `new`."""
     if new not in TRANSITIONS[old]:
-        allowed = ", ".join(sorted(TRANSITIONS[old])) or "nothing: it has ended"
-        raise IllegalTransition(
-            f"Job {job_id} is {old} and cannot become {new}.", hint=f"From {old} a job can become: {allowed}."
-        )
+        allowed = ", ".join(sorted(TRANSITIONS[old]))
+        hint = f"A job that is {old} can become {allowed}." if allowed else f"A job that is {old} cannot change."
+        raise IllegalTransition(f"Job {job_id} is {old} and cannot become {new}.", hint=hint)
 
 
 class JobFailure(BaseModel):
-    """Why a run failed, in words a person can act on."""
+    """Why a run failed, and what to do."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,46 +63,48 @@ class JobFailure(BaseModel):
 
 
 class JobProgress(BaseModel):
-    """How far a run is."""
+    """How far a run has come."""
 
     model_config = ConfigDict(frozen=True)
 
-    epoch: int = Field(0, description="Epochs finished.")
-    epochs: int = Field(0, description="Epochs there will be.")
-    step: int = Field(0, description="Optimizer updates done, over all epochs.")
-    steps: int = Field(0, description="Optimizer updates there will be, over all epochs.")
-    fraction: float = Field(0.0, ge=0, le=1)
-    eta_s: float | None = Field(None, description="Seconds left, at the pace so far; null before the first step.")
-    images_per_s: float | None = Field(None, description="Training images a second, lately.")
+    epoch: int = Field(0, description="Finished epochs.")
+    epochs: int = Field(0, description="Epochs of the whole run.")
+    step: int = Field(0, description="Finished optimizer updates, over all epochs.")
+    steps: int = Field(0, description="Optimizer updates of the whole run, over all epochs.")
+    fraction: float = Field(0.0, ge=0, le=1, description="Finished part of the run.")
+    eta_s: float | None = Field(
+        None, description="Estimated seconds until the end of training; null before the first step."
+    )
+    images_per_s: float | None = Field(None, description="Training images per second in this attempt.")
 
 
 class BestEpoch(BaseModel):
-    """The best epoch so far by the metric that decides."""
+    """The best epoch so far."""
 
     model_config = ConfigDict(frozen=True)
 
-    metric: str
-    value: float
+    metric: str = Field(description="The metric that decides; larger is better.")
+    value: float = Field(description="Value of that metric.")
     epoch: int
     loss: float = Field(
-        description="`val/loss`; of two epochs with the same value the one with the smaller loss is best."
+        description="`val/loss`. If two epochs have the same value, the one with the smaller loss wins."
     )
 
 
 class JobResult(BaseModel):
-    """What a job that succeeded left behind."""
+    """The result of a job that succeeded."""
 
     model_config = ConfigDict(frozen=True)
 
     model: str = Field(description="Name of the published model, or of the evaluated one.")
-    version: int | None = Field(description="Null for pretrained weights, which have none.")
+    version: int | None = Field(description="Version of the model; null for pretrained weights, which have none.")
     metrics: dict[str, float]
-    promoted: bool = Field(False, description="Whether its `production` alias was moved to this version.")
-    promotion: str = Field("Nothing was trained.", description="Why it was promoted or was not.")
+    promoted: bool = Field(False, description="True if the alias `production` of the model is this version.")
+    promotion: str = Field("Nothing was trained.", description="Why the version was or was not promoted.")
 
     @property
     def reference(self) -> str:
-        """`name/version`, as requests spell it."""
+        """`name/version`, as in requests."""
         return self.model if self.version is None else f"{self.model}/{self.version}"
 
 
@@ -118,22 +119,22 @@ class Job(BaseModel):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    attempt: int = Field(0, description="Runs started so far, the present one included.")
-    max_attempts: int = Field(3, description="Runs that may be lost before the job fails.")
+    attempt: int = Field(0, description="Number of attempts so far, including the current one.")
+    max_attempts: int = Field(3, description="Number of attempts that may be lost before the job fails.")
     config: AnyConfig
     progress: JobProgress = JobProgress()
-    metrics: dict[str, float] = Field(default_factory=dict, description="Newest value of every metric.")
+    metrics: dict[str, float] = Field(default_factory=dict, description="Latest value of every metric.")
     best: BestEpoch | None = None
     result: JobResult | None = None
     error: JobFailure | None = None
-    worker: str | None = Field(None, description="Who runs it.")
+    worker: str | None = Field(None, description="The worker that runs the job: `host:pid`.")
     stop_requested: bool = False
     cancel_requested: bool = False
-    request_id: str | None = Field(None, description="X-Request-ID of the call that made it.")
+    request_id: str | None = Field(None, description="X-Request-ID of the request that created the job.")
 
 
 class JobEvent(BaseModel):
-    """Something that happened to a job. Ids ascend within a job."""
+    """Something that happened to a job. The ids of its events are in ascending order."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -144,7 +145,7 @@ class JobEvent(BaseModel):
 
 
 def status_event(job: Job) -> tuple[str, dict[str, Any]]:
-    """The type and data of the event that says where a job stands now."""
+    """Returns the type and the data of an event with the current status of a job."""
     data: dict[str, Any] = {"status": job.status.value, "attempt": job.attempt}
     if job.error is not None:
         data["error"] = job.error.model_dump(mode="json")

@@ -1,7 +1,7 @@
-"""Jobs as workers see them: claim one, show signs of life, mirror its run, end it; find those whose worker was lost.
+"""Jobs for workers: claim a job, renew its lease, record its events, end it, and find jobs whose worker was lost.
 
-Delivery is at least once, so a message is only a hint that a job may be waiting. What counts is the claim: one
-atomic step from queued to running that takes a lease and a new fencing token. Every later write checks that token.
+Celery delivers a message at least once, so a message is only a hint that a job may be queued. The claim decides: it is
+one atomic step from queued to running that takes a lease and a new fencing token. Every later write checks the token.
 """
 
 from __future__ import annotations
@@ -21,48 +21,48 @@ from workers.jobs.job import (
     status_event,
 )
 from workers.jobs.mirror import read_mirror
-from workers.jobs.record import Change, Record, now, now_ms
+from workers.jobs.record import JobChange, JobRecord, now, now_ms
 from workers.jobs.records import JobRecords
-from workers.run_directory import Line
+from workers.run_directory import EventLine
 
 
 class LeaseLost(WorkersError):
-    """The attempt may not write any more: the job was taken over, ended or deleted."""
+    """This attempt may no longer write: another attempt has the job, or the job has ended or was deleted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """The right to run a job: no two attempts have the same token, and a later one has a larger one."""
+    """The right of one attempt to run a job."""
 
     job: Job
-    token: int
-    owner: str
-    mirrored_bytes: int
+    token: int  # fencing token: unique, and larger for a later attempt
+    owner: str  # the worker
+    mirrored_bytes: int  # of events.jsonl that are already in the event stream
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wishes:
-    """What callers want of a running job."""
+class RequestedActions:
+    """What callers have requested for a running job."""
 
     cancel: bool
-    stop: bool
+    stop: bool  # finish early and publish the best weights
 
 
 class Leases:
-    """Every method raises StoreUnavailable while Redis is away."""
+    """The methods of workers on jobs. Every method raises StoreUnavailable if Redis is unreachable."""
 
     def __init__(self, records: JobRecords) -> None:
         self._records = records
 
     def claim(self, job_id: str, owner: str) -> Claim | None:
-        """The right to run a queued job; None if it is not queued, so that the message is a stale one."""
+        """Claims a queued job. Returns None if the job is not queued; its message is out of date then."""
 
-        def decide(record: Record) -> Change:
+        def decide(record: JobRecord) -> JobChange:
             job = record.job
             if job.status is not JobStatus.QUEUED:
                 raise LeaseLost(f"Job {job_id} is {job.status}.")
             started = {"attempt": job.attempt + 1, "worker": owner, "started_at": job.started_at or now()}
-            return replace(_moved(job, JobStatus.RUNNING, **started), token=record.token + 1, take_lease=owner)
+            return replace(_transition(job, JobStatus.RUNNING, **started), token=record.token + 1, take_lease=owner)
 
         try:
             record = self._records.change(job_id, decide)
@@ -70,86 +70,88 @@ class Leases:
             return None
         return Claim(job=record.job, token=record.token, owner=owner, mirrored_bytes=record.mirrored_bytes)
 
-    def renew(self, claim: Claim) -> Wishes:
-        """Shows a sign of life and reads what callers want. Raises LeaseLost."""
+    def renew(self, claim: Claim) -> RequestedActions:
+        """Renews the lease and returns what callers have requested. Raises LeaseLost."""
         try:
             record = self._records.read(claim.job.id)
         except UnknownJob:
-            record = self._bring_back(claim)
+            record = self._restore(claim)
         _check_fence(record, claim)
         self._records.extend_lease(claim.job.id, claim.owner)
-        return Wishes(cancel=record.job.cancel_requested, stop=record.job.stop_requested)
+        return RequestedActions(cancel=record.job.cancel_requested, stop=record.job.stop_requested)
 
-    def record(self, claim: Claim, lines: list[Line], *, mirrored_bytes: int) -> Job:
-        """Mirrors new lines of the run to the job and its events. Raises LeaseLost, UnknownJob."""
+    def record(self, claim: Claim, lines: list[EventLine], *, mirrored_bytes: int) -> Job:
+        """Writes new event lines of the run to the job and to its event stream. Raises LeaseLost, UnknownJob."""
 
-        def decide(record: Record) -> Change:
+        def decide(record: JobRecord) -> JobChange:
             _check_fence(record, claim)
             events = tuple((line.type, {"at": line.at.isoformat(), **line.data}) for line in lines)
-            return Change(job=_with_lines(record.job, lines), events=events, mirrored_bytes=mirrored_bytes)
+            return JobChange(job=_apply_lines(record.job, lines), events=events, mirrored_bytes=mirrored_bytes)
 
-        has_news = any(line.type == "metrics" for line in lines)  # progress alone is not worth a file a second
-        return self._records.change(claim.job.id, decide, mirror=has_news).job
+        has_metrics = any(line.type == "metrics" for line in lines)  # progress alone is not worth writing the mirror
+        return self._records.change(claim.job.id, decide, mirror=has_metrics).job
 
     def succeed(self, claim: Claim, result: JobResult) -> Job:
-        """Ends the job well. Raises LeaseLost, UnknownJob."""
+        """Ends the job with a result. Raises LeaseLost, UnknownJob."""
         return self._end(claim, JobStatus.SUCCEEDED, result=result)
 
     def fail(self, claim: Claim, failure: JobFailure) -> Job:
-        """Ends the job for good. Raises LeaseLost, UnknownJob."""
+        """Ends the job with a failure. Raises LeaseLost, UnknownJob."""
         return self._end(claim, JobStatus.FAILED, error=failure)
 
     def cancel(self, claim: Claim) -> Job:
-        """Ends the job as a caller asked. Raises LeaseLost, UnknownJob."""
+        """Ends the job because a caller cancelled it. Raises LeaseLost, UnknownJob."""
         return self._end(claim, JobStatus.CANCELLED)
 
-    def give_back(self, claim: Claim, *, reason: str, lost: JobFailure | None = None) -> Job:
-        """Queues the job again, to go on from its last checkpoint. Sending it to a worker is the caller's next step.
+    def requeue(self, claim: Claim, *, reason: str, lost: JobFailure | None = None) -> Job:
+        """Queues the job again, to continue from its last checkpoint. The caller then has to send it to a worker.
 
-        With `lost` the attempt counts, and the last one that may be lost fails the job; an attempt that is handed back
-        in good order does not count. Raises LeaseLost, UnknownJob.
+        lost: why the attempt was lost. A lost attempt counts, and the job fails after `max_attempts` of them. Without
+        `lost`, the run was handed back in good order, and the attempt does not count.
+        Raises LeaseLost, UnknownJob.
         """
 
-        def decide(record: Record) -> Change:
+        def decide(record: JobRecord) -> JobChange:
             _check_fence(record, claim)
-            return _given_back(record.job, reason=reason, lost=lost)
+            return _requeued(record.job, reason=reason, lost=lost)
 
         return self._records.change(claim.job.id, decide).job
 
-    def take_lost_jobs(self) -> list[Job]:
-        """Takes every running job whose lease ran out from its worker; returns them, queued again or failed.
+    def end_lost_attempts(self) -> list[Job]:
+        """Ends the attempt of every running job whose lease has expired. Returns these jobs, queued again or failed.
 
-        None while Redis is younger than a lease: the workers must have had the time to say that they live.
+        Returns [] if Redis has run for less than one lease: the workers may not have had time to renew their leases.
         """
         if self._records.uptime_s() < self._records.lease_s:
             return []
 
-        def decide(record: Record) -> Change:
+        def decide(record: JobRecord) -> JobChange:
             job = record.job
             if job.status is not JobStatus.RUNNING or self._records.has_lease(job.id):
                 raise LeaseLost(f"Job {job.id} is not lost.")
             if self._records.run(job.id).was_handed_back(record.token):
-                return _given_back(job, reason="The run goes on from where its worker handed it back.", lost=None)
+                return _requeued(job, reason="The run continues from where its worker handed it back.", lost=None)
             lost = JobFailure(
                 code="worker_lost",
                 message=f"The worker {job.worker} was lost in attempt {job.attempt} of {job.max_attempts}.",
-                hint="Look at the worker's log: it was killed, or its machine or its connection went away.",
+                hint="Look at the log of the worker: it was killed, or its machine or its connection failed.",
             )
-            return _given_back(job, reason=lost.message, lost=lost)
+            return _requeued(job, reason=lost.message, lost=lost)
 
-        taken = []
+        ended = []
         for record in self._records.all():
             if record.job.status is JobStatus.RUNNING:
                 try:
-                    taken.append(self._records.change(record.job.id, decide).job)
+                    ended.append(self._records.change(record.job.id, decide).job)
                 except (LeaseLost, UnknownJob):
                     continue
-        return taken
+        return ended
 
     def unsent_jobs(self, *, older_than_s: float) -> list[str]:
-        """Queued jobs that no message stands for, oldest first: it was lost with Redis, or never sent.
+        """Ids of queued jobs without a message, oldest first: the message was lost with Redis, or never sent.
 
-        Only when the queue is empty can that be known; a message too many does no harm.
+        Returns [] unless the queue is empty, because only then no job can have a message. One message too many does no
+        harm.
         """
         if self._records.queue_depth():
             return []
@@ -159,40 +161,40 @@ class Leases:
         return [record.job.id for record in waiting if record.queued_ms <= limit_ms]
 
     def _end(self, claim: Claim, status: JobStatus, **fields: Any) -> Job:
-        def decide(record: Record) -> Change:
+        def decide(record: JobRecord) -> JobChange:
             _check_fence(record, claim)
-            return replace(_moved(record.job, status, finished_at=now(), **fields), drop_lease=True)
+            return replace(_transition(record.job, status, finished_at=now(), **fields), drop_lease=True)
 
         return self._records.change(claim.job.id, decide).job
 
-    def _bring_back(self, claim: Claim) -> Record:
-        """The record of a job that Redis forgot while it ran."""
+    def _restore(self, claim: Claim) -> JobRecord:
+        """Restores a job that Redis lost while it was running."""
         record = read_mirror(self._records.run(claim.job.id))
         if record is None:
             raise LeaseLost(f"Job {claim.job.id} was deleted.")
-        self._records.put(record)  # unless someone else was faster
+        self._records.add(record)  # does nothing if another worker has restored the job
         return self._records.read(claim.job.id)
 
 
-def _moved(job: Job, status: JobStatus, **fields: Any) -> Change:
+def _transition(job: Job, status: JobStatus, **fields: Any) -> JobChange:
     check_transition(job.id, job.status, status)
     changed = job.model_copy(update={"status": status, **fields})
-    return Change(job=changed, events=(status_event(changed),))
+    return JobChange(job=changed, events=(status_event(changed),))
 
 
-def _given_back(job: Job, *, reason: str, lost: JobFailure | None) -> Change:
+def _requeued(job: Job, *, reason: str, lost: JobFailure | None) -> JobChange:
     if job.cancel_requested:
-        change = _moved(job, JobStatus.CANCELLED, finished_at=now())
+        change = _transition(job, JobStatus.CANCELLED, finished_at=now())
     elif lost is not None and job.attempt >= job.max_attempts:
-        change = _moved(job, JobStatus.FAILED, error=lost, finished_at=now())
+        change = _transition(job, JobStatus.FAILED, error=lost, finished_at=now())
     else:
         attempt = job.attempt if lost is not None else job.attempt - 1
-        change = _moved(job, JobStatus.QUEUED, attempt=attempt, worker=None)
-    said = ("message", {"message": reason})
-    return replace(change, drop_lease=True, events=(said, *change.events))
+        change = _transition(job, JobStatus.QUEUED, attempt=attempt, worker=None)
+    message = ("message", {"message": reason})
+    return replace(change, drop_lease=True, events=(message, *change.events))
 
 
-def _with_lines(job: Job, lines: list[Line]) -> Job:
+def _apply_lines(job: Job, lines: list[EventLine]) -> Job:
     progress, metrics, best = job.progress, dict(job.metrics), job.best
     for line in lines:
         if line.type == "progress":
@@ -203,6 +205,6 @@ def _with_lines(job: Job, lines: list[Line]) -> Job:
     return job.model_copy(update={"progress": progress, "metrics": metrics, "best": best})
 
 
-def _check_fence(record: Record, claim: Claim) -> None:
+def _check_fence(record: JobRecord, claim: Claim) -> None:
     if record.token != claim.token or record.job.status is not JobStatus.RUNNING:
-        raise LeaseLost(f"Job {claim.job.id} is {record.job.status} under another attempt.")
+        raise LeaseLost(f"Job {claim.job.id} is {record.job.status} and belongs to another attempt.")

@@ -1,4 +1,4 @@
-"""The copy of every job on disk, `runs/<id>/job.json`: a Redis that comes back empty is filled from it."""
+"""The mirror of every job on the disk, `runs/<id>/job.json`. It restores the jobs if Redis loses its data."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from models.store.storage import replace_file
 from workers.jobs.job import Job
-from workers.jobs.record import Record, now_ms
+from workers.jobs.record import JobRecord, now_ms
 from workers.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
 
-def write_mirror(run: RunDirectory, record: Record) -> None:
-    """Writes `job.json`, unless a later state is there already. A full disk costs the mirror, not the job."""
+def write_mirror(run: RunDirectory, record: JobRecord) -> None:
+    """Writes `job.json`, unless it has a later revision. A full disk is only logged: the job itself goes on."""
     try:
         with _locked(run.path / "job.lock"):
             present = read_mirror(run)
@@ -32,14 +32,14 @@ def write_mirror(run: RunDirectory, record: Record) -> None:
     except FileNotFoundError:  # the job was deleted meanwhile
         return
     except OSError as error:
-        log.warning("job %s was not mirrored to %s: %s", record.job.id, run.job, error)
+        log.warning("cannot mirror job %s to %s: %s", record.job.id, run.job, error)
 
 
-def read_mirror(run: RunDirectory) -> Record | None:
-    """The job as it was last mirrored; None if it is not there or cannot be read."""
+def read_mirror(run: RunDirectory) -> JobRecord | None:
+    """Reads the mirror of a job. Returns None if the file does not exist or cannot be read."""
     try:
         content = json.loads(run.job.read_bytes())
-        return Record(
+        return JobRecord(
             job=Job.model_validate(content["job"]),
             revision=int(content["revision"]),
             token=int(content["token"]),
@@ -48,12 +48,12 @@ def read_mirror(run: RunDirectory) -> Record | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        log.warning("%s cannot be read and is passed over: %s", run.job, error)
+        log.warning("cannot read %s, ignoring it: %s", run.job, error)
         return None
 
 
-def mirrored_in(runs_dir: Path) -> list[Record]:
-    """Every job that can be read there."""
+def read_mirrors(runs_dir: Path) -> list[JobRecord]:
+    """Reads the mirrors of all jobs in `runs_dir`."""
     if not runs_dir.is_dir():
         return []
     runs = (RunDirectory(path=path) for path in sorted(runs_dir.iterdir()) if path.is_dir())

@@ -1,4 +1,4 @@
-"""A job as it is kept, with what only workers need to know of it, and what a change of it is."""
+"""A job with the fields that only workers need, and a change to it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from workers.jobs.job import Job, JobStatus
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
-    """A job and what only workers need to know of it."""
+class JobRecord:
+    """A job with the fields that only workers need."""
 
     job: Job
-    revision: int = 1
-    token: int = 0
-    mirrored_bytes: int = 0
-    queued_ms: int = 0
+    revision: int = 1  # number of the latest change
+    token: int = 0  # fencing token of the latest attempt
+    mirrored_bytes: int = 0  # of events.jsonl that are already in the event stream
+    queued_ms: int = 0  # when the job was queued last: milliseconds since 1970
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Change:
+class JobChange:
     """What one compare-and-set writes."""
 
     job: Job
-    events: tuple[tuple[str, dict[str, Any]], ...] = ()
-    token: int | None = None
-    mirrored_bytes: int | None = None
-    take_lease: str | None = None
+    events: tuple[tuple[str, dict[str, Any]], ...] = ()  # type and data of each
+    token: int | None = None  # None: unchanged
+    mirrored_bytes: int | None = None  # None: unchanged
+    take_lease: str | None = None  # the owner of a new lease
     drop_lease: bool = False
 
 
-def applied(old: Record, change: Change) -> Record:
-    """The record after the change."""
+def apply_change(old: JobRecord, change: JobChange) -> JobRecord:
+    """Returns the record after the change."""
     is_newly_queued = change.job.status is JobStatus.QUEUED and old.job.status is not JobStatus.QUEUED
     return replace(
         old,
@@ -47,10 +47,10 @@ def applied(old: Record, change: Change) -> Record:
 
 
 def now() -> datetime:
-    """This moment, UTC."""
+    """The current time in UTC."""
     return datetime.now(UTC)
 
 
 def now_ms() -> int:
-    """This moment, milliseconds since 1970."""
+    """The current time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000

@@ -1,7 +1,8 @@
-"""Jobs in Redis, and the one way to change a job. `job_store` and `leases` say what is done with it.
+"""Reads and changes jobs in Redis. `store` (for callers) and `leases` (for workers) build on this module.
 
-A change is a compare-and-set on the job's hash (WATCH, MULTI), so of two callers one wins; after every change the job
-is mirrored to disk, and `restore()` reads it back. `redis_keys` has the keys.
+A change is a compare-and-set on the hash of the job (WATCH, MULTI): if two callers change a job at once, one of them
+reads the job again and retries. After every change the job is mirrored to disk; `restore()` reads the mirror back.
+`redis_keys` lists the keys.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from workers.errors import UnknownJob
 from workers.jobs import redis_keys as keys
 from workers.jobs.events import add_event, follow_events, read_events
 from workers.jobs.job import Job, JobEvent, JobStatus, status_event
-from workers.jobs.mirror import mirrored_in, write_mirror
-from workers.jobs.record import Change, Record, applied, now
+from workers.jobs.mirror import read_mirrors, write_mirror
+from workers.jobs.record import JobChange, JobRecord, apply_change, now
 from workers.jobs.redis_connection import connect, translated_errors
 from workers.jobs.tally import EndedJobs, increments, read_tally
 from workers.run_directory import RunDirectory
 
 
 class JobRecords:
-    """Reads and changes jobs. Every method raises StoreUnavailable while Redis is away."""
+    """Reads and changes jobs. Every method raises StoreUnavailable if Redis is unreachable."""
 
     def __init__(self, redis_url: str, runs_dir: Path, *, lease_s: float) -> None:
         self._url = redis_url
@@ -38,36 +39,41 @@ class JobRecords:
             self._redis.ping()
 
     def uptime_s(self) -> int:
-        """Seconds since Redis was started."""
+        """Seconds since the start of Redis."""
         with translated_errors():
             return int(self._redis.info("server")["uptime_in_seconds"])
 
     def close(self) -> None:
-        """Gives the connections back."""
+        """Closes the connections."""
         self._redis.close()
 
     def run(self, job_id: str) -> RunDirectory:
         """The directory of the job's run."""
         return RunDirectory(path=self._runs_dir / job_id)
 
-    def read(self, job_id: str) -> Record:
-        """Raises UnknownJob."""
+    def read(self, job_id: str) -> JobRecord:
+        """Reads one job. Raises UnknownJob."""
         with translated_errors():
             return _read(self._redis, job_id)
 
-    def all(self) -> list[Record]:
+    def all(self) -> list[JobRecord]:
         """Every job, oldest first."""
         with translated_errors():
             return list(self._existing(self._redis.zrange(keys.JOBS, 0, -1)))
 
-    def newest_first(self, *, after: str | None, chunk: int = 100) -> Iterator[Record]:
-        """Jobs from the newest on, or from the one made before the job `after`. Raises UnknownJob for `after`."""
+    def newest_first(self, *, after: str | None, chunk: int = 100) -> Iterator[JobRecord]:
+        """Yields jobs from the newest to the oldest, starting after the job `after` if it is given.
+
+        chunk: number of jobs per call to Redis. Raises UnknownJob if there is no job `after`.
+        """
         start = 0
         if after is not None:
             with translated_errors():
                 rank = self._redis.zrevrank(keys.JOBS, after)
             if rank is None:
-                raise UnknownJob(f"There is no job {after!r} to list after.", hint="Leave `after` out to begin anew.")
+                raise UnknownJob(
+                    f"There is no job {after!r} to list after.", hint="Leave `after` out to start with the newest job."
+                )
             start = int(rank) + 1
         while True:
             with translated_errors():
@@ -78,8 +84,8 @@ class JobRecords:
             yield from records
             start += chunk
 
-    def put(self, record: Record) -> bool:
-        """Writes a job that Redis does not know, with one event that says where it stands; False if it knows it."""
+    def add(self, record: JobRecord) -> bool:
+        """Adds a job and an event with its status. Returns False, and changes nothing, if Redis has the job."""
         job = record.job
         with translated_errors(), self._redis.pipeline(transaction=True) as pipeline:
             pipeline.watch(keys.job(job.id))
@@ -95,10 +101,11 @@ class JobRecords:
                 return False
         return True
 
-    def change(self, job_id: str, decide: Callable[[Record], Change], *, mirror: bool = True) -> Record:
-        """One compare-and-set: reads the job, asks `decide` what to write, and writes it unless someone was faster.
+    def change(self, job_id: str, decide: Callable[[JobRecord], JobChange], *, mirror: bool = True) -> JobRecord:
+        """Changes a job by compare-and-set: reads it, calls `decide` for the change, and writes the change.
 
-        What `decide` raises goes through, and nothing is written. Raises UnknownJob.
+        If somebody else has changed the job meanwhile, it starts again. If `decide` raises, nothing is written.
+        mirror: also write the job to the disk. Raises UnknownJob, and all errors of `decide`.
         """
         key, lease = keys.job(job_id), keys.lease(job_id)
         with translated_errors(), self._redis.pipeline(transaction=True) as pipeline:
@@ -106,7 +113,7 @@ class JobRecords:
                 pipeline.watch(key, lease)
                 old = _read(pipeline, job_id)
                 wanted = decide(old)
-                new = applied(old, wanted)
+                new = apply_change(old, wanted)
                 pipeline.multi()
                 pipeline.hset(key, mapping=_fields(new))
                 if new.job.status.is_final and not old.job.status.is_final:
@@ -134,32 +141,32 @@ class JobRecords:
             pipeline.delete(keys.job(job_id), keys.lease(job_id), keys.events(job_id))
             pipeline.execute()
 
-    # -- leases, queue --------------------------------------------------------------------------------------------
+    # -- leases and queue -----------------------------------------------------------------------------------------
 
     def extend_lease(self, job_id: str, owner: str) -> None:
-        """The running attempt lives for another lease."""
+        """Extends the lease of the running attempt to its full length again."""
         with translated_errors():
             self._redis.set(keys.lease(job_id), owner, px=int(self.lease_s * 1000))
 
     def has_lease(self, job_id: str) -> bool:
-        """Whether a worker has shown a sign of life within the lease."""
+        """Returns True if a worker has renewed the lease in time."""
         with translated_errors():
             return bool(self._redis.exists(keys.lease(job_id)))
 
     def take_sweep_lock(self, owner: str, *, seconds: float) -> bool:
-        """Whether nobody else took it within the last `seconds`."""
+        """Takes the lock of the sweep for `seconds`. Returns False if another worker holds it."""
         with translated_errors():
             return bool(self._redis.set(keys.SWEEP, owner, nx=True, px=int(seconds * 1000)))
 
     def queue_depth(self) -> int:
-        """Messages that wait for a worker."""
+        """Number of messages that wait for a worker."""
         with translated_errors():
             return int(self._redis.llen(keys.QUEUE))
 
-    # -- figures --------------------------------------------------------------------------------------------------
+    # -- statistics -----------------------------------------------------------------------------------------------
 
-    def kinds(self, *, most: int) -> list[tuple[str, str, JobStatus]]:
-        """Id, type and status of the newest jobs: without reading the jobs, so many of them cost little."""
+    def types_and_statuses(self, *, most: int) -> list[tuple[str, str, JobStatus]]:
+        """Id, type and status of the newest `most` jobs. It is cheap, because it does not read the whole jobs."""
         with translated_errors(), self._redis.pipeline(transaction=False) as pipeline:
             ids = self._redis.zrevrange(keys.JOBS, 0, most - 1)
             for job_id in ids:
@@ -172,42 +179,43 @@ class JobRecords:
         ]
 
     def ended(self) -> list[EndedJobs]:
-        """Jobs that ended, counted."""
+        """The counts of jobs that ended."""
         with translated_errors():
             return read_tally(self._redis.hgetall(keys.ENDED))
 
     # -- events ---------------------------------------------------------------------------------------------------
 
     def events(self, job_id: str, *, after: str | None, limit: int) -> list[JobEvent]:
-        """Events in order, after the event id `after`. Raises UnknownJob."""
+        """The events of a job in order, after the event id `after`. Raises UnknownJob."""
         with translated_errors():
             _read(self._redis, job_id)
             return read_events(self._redis, job_id, after=after, limit=limit)
 
     def new_events(self, job_id: str, *, after: str | None) -> AsyncIterator[list[JobEvent]]:
-        """See follow_events."""
+        """Yields new events in batches. See follow_events."""
         return follow_events(self._url, job_id, after=after)
 
-    # -- the copy on disk -----------------------------------------------------------------------------------------
+    # -- mirror on disk -------------------------------------------------------------------------------------------
 
-    def mirror(self, record: Record) -> None:
-        """See write_mirror."""
+    def mirror(self, record: JobRecord) -> None:
+        """Writes the job to the disk. See write_mirror."""
         write_mirror(self.run(record.job.id), record)
 
     def restore(self, *, only_if_emptied: bool = False) -> list[str]:
-        """Reads back from disk the jobs that Redis does not know; returns their ids.
+        """Adds the jobs that are on the disk but not in Redis. Returns their ids.
 
-        only_if_emptied: cheap enough to be asked often; a Redis that lost its last second only is not noticed.
+        only_if_emptied: do nothing unless Redis has lost all its data. This check is cheap enough for every sweep. It
+        does not notice if Redis lost only its last second.
         """
         with translated_errors():
             if only_if_emptied and self._redis.exists(keys.RESTORED):
                 return []
-        missing = [record.job.id for record in mirrored_in(self._runs_dir) if self.put(record)]
+        missing = [record.job.id for record in read_mirrors(self._runs_dir) if self.add(record)]
         with translated_errors():
             self._redis.set(keys.RESTORED, now().isoformat())
         return missing
 
-    def _existing(self, ids: list[str]) -> Iterator[Record]:
+    def _existing(self, ids: list[str]) -> Iterator[JobRecord]:
         for job_id in ids:
             try:
                 yield _read(self._redis, job_id)
@@ -215,11 +223,11 @@ class JobRecords:
                 continue
 
 
-def _read(client: Any, job_id: str) -> Record:
+def _read(client: Any, job_id: str) -> JobRecord:
     fields = client.hgetall(keys.job(job_id)) if keys.is_job_id(job_id) else None
     if not fields:
-        raise UnknownJob(f"There is no job {job_id!r}.", hint="GET /v1/jobs lists them.")
-    return Record(
+        raise UnknownJob(f"There is no job {job_id!r}.", hint="GET /v1/jobs lists all jobs.")
+    return JobRecord(
         job=Job.model_validate_json(fields["doc"]),
         revision=int(fields["revision"]),
         token=int(fields["token"]),
@@ -228,7 +236,7 @@ def _read(client: Any, job_id: str) -> Record:
     )
 
 
-def _fields(record: Record) -> dict[str, str | int]:
+def _fields(record: JobRecord) -> dict[str, str | int]:
     return {
         "doc": record.job.model_dump_json(),
         "type": record.job.type,

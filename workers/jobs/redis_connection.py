@@ -1,4 +1,4 @@
-"""How Redis is reached, and what its errors become."""
+"""Connects to Redis and translates its errors."""
 
 from __future__ import annotations
 
@@ -16,32 +16,34 @@ from workers.errors import StoreUnavailable
 
 
 def connect(redis_url: str) -> Any:
-    """A client. Any: redis-py types every answer as a union with the asynchronous client's."""
+    """Returns a client. Its type is Any, because redis-py types each result as a union with the asynchronous one."""
     return redis.Redis.from_url(
         redis_url,
         decode_responses=True,
         socket_connect_timeout=2.0,
         socket_timeout=5.0,
-        # answers within a second when Redis is away: callers turn that into 503, workers try again later
+        # Fails within a second if Redis is unreachable: the API answers 503 then, and workers try again later.
         retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 2),
     )
 
 
 def connect_async(redis_url: str) -> Any:
-    """A client for one event loop, that may wait for an answer as long as it takes. To be closed by `aclose`."""
+    """Returns a client for one event loop, without a time limit for results. The caller closes it with `aclose`."""
     return redis.asyncio.Redis.from_url(redis_url, decode_responses=True, socket_connect_timeout=2.0)
 
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turns what redis-py raises into StoreUnavailable."""
+    """Turns the errors of redis-py into StoreUnavailable."""
     try:
         yield
     except (redis_errors.ConnectionError, redis_errors.TimeoutError) as error:
         raise StoreUnavailable(
-            f"Redis is away: {error}", hint="Start Redis, or check FOVEA_REDIS_URL. Predictions go on without it."
+            f"Redis is unreachable: {str(error).rstrip('.')}.",
+            hint="Start Redis, or check FOVEA_REDIS_URL. Predictions work without it.",
         ) from error
     except redis_errors.RedisError as error:
         raise StoreUnavailable(
-            f"Redis refused: {error}", hint="Look at Redis's log: its memory or its disk may be full."
+            f"Redis refused the command: {str(error).rstrip('.')}.",
+            hint="Look at the log of Redis: its memory or its disk may be full.",
         ) from error

@@ -1,7 +1,7 @@
-"""Jobs that ended, counted in Redis in the transaction that ends them: deleting a job takes nothing back.
+"""Counts the jobs that ended. The transaction that ends a job counts it, and deleting a job does not change the counts.
 
-The fields of one hash: `<type>:<status>:count`, `:run_ms`, and `:runs:<n>` for the n-th span of `BOUNDS_S`. A Redis
-that lost its data begins anew, as a counter of a process that was started again does.
+The counts are fields of one hash in Redis: `<type>:<status>:count`, `:run_ms`, and `:runs:<n>` for the n-th interval of
+`BOUNDS_S`. If Redis loses its data, the counts start at 0 again, like the counters of a restarted process.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ BOUNDS_S: Final = (10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14_400, 43_200, 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EndedJobs:
-    """All jobs of one type that ended in one way."""
+    """The number and the durations of all jobs of one type that ended with one status."""
 
     type: str
     status: JobStatus
     count: int
-    runs: tuple[int, ...]  # that took up to each of BOUNDS_S and more than the one before, or more than the last
-    run_s: float  # together
+    runs_by_duration: tuple[int, ...]  # runs up to BOUNDS_S[0] long, then up to BOUNDS_S[1], …, then all longer ones
+    run_s: float  # total duration of all runs
 
 
 def increments(job: Job) -> dict[str, int]:
-    """What an ended job adds to the fields. A job that was never started has no duration."""
+    """Returns what an ended job adds to each field. A job that never started has no duration."""
     assert job.finished_at is not None
     kind = f"{job.type}:{job.status}"
     added = {f"{kind}:count": 1}
@@ -40,7 +40,7 @@ def increments(job: Job) -> dict[str, int]:
 
 
 def read_tally(fields: Mapping[str, str]) -> list[EndedJobs]:
-    """What the fields say."""
+    """Reads the counts from the fields of the hash."""
     of_kind: defaultdict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     for field, value in fields.items():
         job_type, status, what = field.split(":", 2)
@@ -50,7 +50,7 @@ def read_tally(fields: Mapping[str, str]) -> list[EndedJobs]:
             type=job_type,
             status=JobStatus(status),
             count=values["count"],
-            runs=tuple(values.get(f"runs:{place}", 0) for place in range(len(BOUNDS_S) + 1)),
+            runs_by_duration=tuple(values.get(f"runs:{place}", 0) for place in range(len(BOUNDS_S) + 1)),
             run_s=values.get("run_ms", 0) / 1000,
         )
         for (job_type, status), values in sorted(of_kind.items())

@@ -1,1 +1,1 @@
-"""What a worker does with a job: run it, publish its result, and find jobs whose worker was lost."""
+"""The work of a worker process: run jobs, publish their results, and find jobs whose worker was lost."""

@@ -1,4 +1,4 @@
-"""From a complete run to a model version in the registry, and perhaps into production. No torch here."""
+"""Publishes a complete run as a model version, and promotes it if the job asks for it. Needs no torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from workers.run_directory import RunConfig, RunDirectory, RunResult
 
 
 def publish(run: RunDirectory, config: RunConfig, result: RunResult, registry: Registry, *, now: datetime) -> JobResult:
-    """Publishes the best weights and promotes them if the job says so. Doing it twice publishes once.
+    """Publishes the best weights of a run, and promotes them if the job asks for it.
 
-    Raises what Registry.publish_file raises.
+    A second call for the same job does not publish again. Raises the errors of Registry.publish_file.
     """
     if isinstance(config.job, ResolvedEvaluate):
-        return _evaluated(config.job, result)
+        return _evaluation_result(config.job, result)
     job = config.fine_tune
     draft = ManifestDraft(
         task=job.task,
@@ -37,52 +37,53 @@ def publish(run: RunDirectory, config: RunConfig, result: RunResult, registry: R
         libraries=result.libraries,
     )
     version = registry.publish_file(job.publish_as, run.best_weights, draft, report_dir=run.report, now=now)
-    promoted, why = _promote(version, config, result, registry)
+    promoted, reason = _promote(version, config, result, registry)
     return JobResult(
         model=job.publish_as,
         version=version.manifest.version,
         metrics=result.metrics,
         promoted=promoted,
-        promotion=why,
+        promotion=reason,
     )
 
 
-def _evaluated(job: ResolvedEvaluate, result: RunResult) -> JobResult:
+def _evaluation_result(job: ResolvedEvaluate, result: RunResult) -> JobResult:
     name, _, version = job.model.partition("/")
     return JobResult(model=name, version=int(version) if version else None, metrics=result.metrics)
 
 
 def _promote(version: ModelVersion, config: RunConfig, result: RunResult, registry: Registry) -> tuple[bool, str]:
     name, new = config.fine_tune.publish_as, version.manifest.version
-    present = production_version(registry, name)
-    if present == new:
+    current = production_version(registry, name)
+    if current == new:
         return True, f"Version {new} is in production."
-    wanted, why = _is_promoted(present, config, result)
-    if wanted:
+    promoted, reason = _should_promote(current, config, result)
+    if promoted:
         registry.set_alias(name, PRODUCTION, new)
-    return wanted, why
+    return promoted, reason
 
 
-def _is_promoted(present: int | None, config: RunConfig, result: RunResult) -> tuple[bool, str]:
+def _should_promote(current: int | None, config: RunConfig, result: RunResult) -> tuple[bool, str]:
+    """Returns the decision and the reason for it. current: the version in production, or None."""
     promote = config.fine_tune.promote
     if promote == "never":
-        return False, "The job said `promote: never`."
+        return False, "The job has `promote: never`."
     if promote == "always":
-        return True, "The job said `promote: always`."
-    if present is None:
+        return True, "The job has `promote: always`."
+    if current is None:
         return True, "It is the first version in production."
-    reference, metric = f"{config.fine_tune.publish_as}/{present}", result.decisive_metric
+    reference, metric = f"{config.fine_tune.publish_as}/{current}", result.decisive_metric
     comparison = result.comparison
     if comparison is None or comparison.reference != reference or metric not in comparison.metrics:
         reason = comparison.reason if comparison and comparison.reason else "production changed while the job ran"
         return False, f"It could not be compared with {reference}: {reason}."
     old, new = comparison.metrics[metric], result.metrics[metric]
-    words = f"{metric} {new:.4f} against {old:.4f} of {reference} on the same validation split"
-    return (True, f"It is better: {words}.") if new > old else (False, f"It is not better: {words}.")
+    values = f"{metric} is {new:.4f}, and {old:.4f} for {reference} on the same validation split"
+    return (True, f"It is better: {values}.") if new > old else (False, f"It is not better: {values}.")
 
 
 def production_version(registry: Registry, name: str) -> int | None:
-    """The version that the alias `production` points at, if there is one."""
+    """Returns the version that the alias `production` points to, or None."""
     try:
         return registry.aliases(name).get(PRODUCTION)
     except (UnknownModel, UnknownAlias):

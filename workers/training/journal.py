@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from torch.utils.tensorboard import SummaryWriter
 
 from workers.jobs.job import BestEpoch, JobProgress
-from workers.run_directory import Line, MetricLine, RunDirectory
+from workers.run_directory import EventLine, MetricLine, RunDirectory
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Journal:
         _append(self._run.metrics, MetricLine(at=_now(), epoch=epoch, step=step, metrics=metrics))
 
     def _event(self, kind: Literal["progress", "metrics", "message"], data: dict[str, Any]) -> None:
-        _append(self._run.events, Line(at=_now(), type=kind, data=data))
+        _append(self._run.events, EventLine(at=_now(), type=kind, data=data))
 
 
 def _append(path: Path, line: BaseModel) -> None:

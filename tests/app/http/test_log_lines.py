@@ -13,7 +13,7 @@ import pytest
 from tests.app.running_api import RunningApi
 from tests.waiting import wait_until
 from tests.workers.worker_process import WorkerProcess
-from workers.log_lines import JsonLines, lines_about
+from workers.log_lines import JsonLines, log_fields
 
 JOB = {"model": "garment_classifier", "dataset": "shades", "hyperparameters": {"epochs": 1, "batch_size": 4}}
 
@@ -46,7 +46,7 @@ def test_lines_of_a_worker_carry_the_id_of_the_request(shades: RunningApi, worke
     wait_until(lambda: said_by("retried-by-2"))
     assert said_by("made-by-1") == [f"job {job_id}: attempt 1", f"job {job_id}: succeeded"]
     assert said_by("retried-by-2") == [
-        f"job {job_id} is not queued: the message is a repeated one and is dropped",
+        f"job {job_id} is not queued: ignoring a repeated message",
     ]
     assert [line for line in lines_of(worker) if job_id in json.dumps(line) and "request_id" not in line] == []
 
@@ -58,8 +58,8 @@ def formatted(message: str, **extra: Any) -> dict[str, Any]:
 
 
 def test_line_says_what_it_is_about_only_within() -> None:
-    with lines_about(job_id="job-1", request_id=None):
-        with lines_about(request_id="r"):
+    with log_fields(job_id="job-1", request_id=None):
+        with log_fields(request_id="r"):
             inner = formatted("x")
         outer = formatted("x", size=3)
     assert (inner["job_id"], inner["request_id"]) == ("job-1", "r")
@@ -69,7 +69,7 @@ def test_line_says_what_it_is_about_only_within() -> None:
 
 def test_other_threads_lines_are_not_about_it() -> None:
     found: list[dict[str, Any]] = []
-    with lines_about(job_id="job-1"):
+    with log_fields(job_id="job-1"):
         thread = threading.Thread(target=lambda: found.append(formatted("x")))
         thread.start()
         thread.join()

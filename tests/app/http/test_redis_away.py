@@ -21,7 +21,7 @@ JOB = {"model": "garment_classifier", "dataset": "shades"}
 def test_start_without_redis_says_so_and_predicts(start_api: StartApi, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         api = start_api(redis_url="redis://127.0.0.1:1/0")
-    assert any("Redis is away" in record.getMessage() for record in caplog.records)
+    assert any("Redis is unreachable" in record.getMessage() for record in caplog.records)
     publish_compass(api.services.registry)
     assert api.classify(pictures.png()).status_code == 200
     answer = api.http.get("/readyz")

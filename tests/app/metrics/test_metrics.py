@@ -20,7 +20,7 @@ from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 from workers.jobs.job import JobFailure, JobStatus
 from workers.jobs.leases import Leases
-from workers.run_directory import Line
+from workers.run_directory import EventLine
 
 SMALL = {"model": "garment_classifier", "dataset": "shades", "hyperparameters": {"epochs": 3, "batch_size": 4}}
 STAGES = ("decode", "queue", "inference", "postprocess")
@@ -87,8 +87,8 @@ def test_jobs_are_told_of_by_status_and_when_ended_by_duration(shades: RunningAp
     assert claim is not None
     at, best = datetime.now(UTC), {"metric": "val/top1", "value": 0.9, "epoch": 1, "loss": 0.25}
     lines = [
-        Line(at=at, type="progress", data={"fraction": 0.5, "images_per_s": 80.0}),
-        Line(at=at, type="metrics", data={"metrics": {"val/loss": 0.25, "val/iou/cat": 0.5}, "best": best}),
+        EventLine(at=at, type="progress", data={"fraction": 0.5, "images_per_s": 80.0}),
+        EventLine(at=at, type="metrics", data={"metrics": {"val/loss": 0.25, "val/iou/cat": 0.5}, "best": best}),
     ]
     leases.record(claim, lines, mirrored_bytes=0)
     told = Exposed.of(shades.http)

@@ -20,7 +20,7 @@ from workers.configs.fine_tune import ResolvedFineTune
 from workers.jobs.job import Job, JobFailure, JobStatus
 from workers.jobs.leases import Claim, Leases
 from workers.jobs.records import JobRecords
-from workers.run_directory import Line, MetricLine
+from workers.run_directory import EventLine, MetricLine
 
 SMALL = {"model": "garment_classifier", "dataset": "shades", "hyperparameters": {"epochs": 3, "batch_size": 4}}
 
@@ -209,7 +209,7 @@ def test_events_are_streamed_as_they_come_until_the_job_ends(shades: RunningApi)
         assert connected.wait(30)
         claimed = claim(shades, job)
         leases_of(shades).record(
-            claimed, [Line(at=datetime.now(UTC), type="message", data={"message": "hello"})], mirrored_bytes=0
+            claimed, [EventLine(at=datetime.now(UTC), type="message", data={"message": "hello"})], mirrored_bytes=0
         )
         leases_of(shades).fail(claimed, JobFailure(code="bad_data", message="no good"))
 
