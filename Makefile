@@ -60,7 +60,7 @@ bench: $(READY) ## Print the figures: start-up, memory, upload, latency
 	$(BIN)/python -m benchmarks
 
 bench-detectors: $(READY) ## Compare R-CNN, Fast R-CNN, Faster R-CNN and YOLO: make bench-detectors ARCHIVE=boxes.zip
-	@test -n "$(ARCHIVE)" || { echo "Name a data set of boxes: make bench-detectors ARCHIVE=boxes.zip" >&2; exit 1; }
+	@test -n "$(ARCHIVE)" || { echo "Name a dataset of boxes: make bench-detectors ARCHIVE=boxes.zip" >&2; exit 1; }
 	$(BIN)/python -m benchmarks.detectors $(ARCHIVE) $(ARGS)
 
 bench-serve: $(READY) ## Compare Fovea with other servers: make bench-serve ARCHIVE=photos.zip ARGS=--quick

@@ -1,1 +1,1 @@
-"""What people touch: the HTTP API, the Python client and the command line. Nothing here trains."""
+"""The HTTP API, the Python client and the command line. Nothing here trains."""

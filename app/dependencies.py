@@ -1,4 +1,4 @@
-"""What a route asks for in its signature."""
+"""Dependencies that routes declare in their signatures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers.jobs.store import JobStore
 
 
 async def get_services(request: Request) -> Services:
-    """What the lifespan made."""
+    """The services that the lifespan opened."""
     return cast("Services", request.app.state.services)
 
 
@@ -48,12 +48,12 @@ async def get_idempotency(
         str | None,
         Header(
             alias="Idempotency-Key",
-            description="Any unique text, a UUID for instance. Sent again with the same payload within a day, the "
-            "first answer is repeated and nothing is made twice.",
+            description="Any unique text, for instance a UUID. If the same key and payload come again within a day, "
+            "the first answer is repeated and nothing is created twice.",
         ),
     ] = None,
 ) -> Idempotency:
-    """The request's Idempotency-Key, bound to its method and path."""
+    """The handling of the request's Idempotency-Key, for its method and path."""
     return Idempotency(services.idempotency, scope=f"{request.method} {request.url.path}", key=idempotency_key)
 
 
@@ -74,5 +74,5 @@ IdempotencyDep = Annotated[Idempotency, Depends(get_idempotency)]
 
 LimitQuery = Annotated[int, Query(ge=1, le=500, description="Most entries of this page.")]
 AfterQuery = Annotated[
-    str | None, Query(max_length=255, description="`next` of the page before; leave it out for the first page.")
+    str | None, Query(max_length=255, description="`next` of the previous page; leave it out for the first page.")
 ]

@@ -142,7 +142,7 @@ def _open(settings: ApiSettings, instruments: Instruments, connection: EngineCon
     registry = Registry(settings.registry_dir, reserved_names=frozenset(catalog.names()))
     store = DatasetStore(settings.datasets_dir)
     if removed := store.remove_leftovers() + registry.remove_leftovers():
-        log.info("removed %d unfinished data set(s) and model version(s) of processes that died", removed)
+        log.info("removed %d unfinished dataset(s) and model version(s) of processes that died", removed)
     celery = make_celery(settings.redis_url, visibility_timeout_s=settings.visibility_timeout_s)
 
     def send(job_id: str, request_id: str) -> None:

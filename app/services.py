@@ -1,4 +1,4 @@
-"""What routes work with: made once by `main.py`, handed out by `dependencies.py`."""
+"""The objects that routes work with. `main.py` creates them once, `dependencies.py` hands them out."""
 
 from __future__ import annotations
 

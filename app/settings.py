@@ -54,25 +54,25 @@ class ApiSettings(WorkerSettings):
     )
 
     max_body_bytes: int = Field(
-        64 * MEBIBYTE, ge=1024, description="Largest request body, bytes, other than uploads of data sets and weights."
+        64 * MEBIBYTE, ge=1024, description="Largest request body, bytes, other than uploads of datasets and weights."
     )
     max_image_bytes: int = Field(32 * MEBIBYTE, ge=1024, description="Largest encoded image to predict on, bytes.")
     max_image_pixels: int = Field(
         100_000_000,
         ge=1,
         le=2**31 - 1,
-        description="Most pixels of one image, here and in data sets; read from its header before it is decoded. "
+        description="Most pixels of one image, here and in datasets; read from its header before it is decoded. "
         "A decode thread takes 3 bytes a pixel, for a moment up to three times that.",
     )
     max_images_per_request: int = Field(64, ge=1, le=10_000, description="Most images in one request.")
 
-    max_upload_bytes: int = Field(20 * GIBIBYTE, ge=1024, description="Largest data set archive, bytes.")
+    max_upload_bytes: int = Field(20 * GIBIBYTE, ge=1024, description="Largest dataset archive, bytes.")
     max_weights_bytes: int = Field(8 * GIBIBYTE, ge=1024, description="Largest uploaded state_dict, bytes.")
-    max_archive_files: int = Field(500_000, ge=1, description="Most entries of a data set archive.")
+    max_archive_files: int = Field(500_000, ge=1, description="Most entries of a dataset archive.")
     max_archive_bytes: int = Field(
         100 * GIBIBYTE,
         ge=1024,
-        description="Most bytes of a data set archive once extracted, counted while extracting.",
+        description="Most bytes of a dataset archive once extracted, counted while extracting.",
     )
     max_archive_ratio: float = Field(
         200.0, ge=1, description="Most bytes a packed byte may become; photos stay near 1, bombs pass 1000."
@@ -116,7 +116,7 @@ class ApiSettings(WorkerSettings):
     )
     calibration_dataset: str = Field(
         "",
-        description="Data set, `name` or `name/version`, for models whose own is not here, pretrained weights for "
+        description="Dataset, `name` or `name/version`, for models whose own is not here, pretrained weights for "
         "instance: int8 takes its ranges from its pictures, and what was built is checked on them. Empty is none.",
     )
     jpeg_decoder: Literal["auto", "cpu"] = Field(

@@ -33,7 +33,7 @@ from models.backends.views import ViewSize, natural_views
 from models.precision import Precision
 
 _CPU = torch.device("cpu")
-_EXAMPLES = 32  # made-up pictures do for measuring int8
+_EXAMPLES = 32  # made-up images do for measuring int8
 
 Run = Callable[[Tensor], Any]
 

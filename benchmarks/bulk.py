@@ -1,8 +1,8 @@
 """Whether `classify_many` keeps a server as busy as a bare load loop does: `python -m benchmarks.bulk`.
 
-The loop sends bodies made in advance and reads no answer, with as many connections and pictures a request; the client
+The loop sends bodies made in advance and reads no answer, with as many connections and images a request; the client
 reads files, makes the forms, and reads and writes every answer, as `fovea classify --out` does. Both in turn, the best
-round of each, on the same pictures and a model so small that HTTP and decoding are most of the work.
+round of each, on the same images and a model so small that HTTP and decoding are most of the work.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from workers.datasets.store import DatasetStore, DatasetVersion
 from workers.training.detection.images import DetectionImages
 from workers.training.loading import EpochOptions
 
-_SIDES = (480, 640)  # px, of the pictures that are served
+_SIDES = (480, 640)  # px, of the images that are served
 _LOOKS = 5
 _SLOW = {"rcnn"}  # takes thousands of regions an image: the other benchmark has it
 _STEPS, _ROUNDS, _BATCH = 6, 3, 4
@@ -42,7 +42,7 @@ _SHORTER_PX = 320
 def main() -> None:
     """Reads the command line, measures, prints."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.detector_figures", description=__doc__.splitlines()[0])
-    parser.add_argument("archive", type=Path, help="a data set of boxes, as it is posted")
+    parser.add_argument("archive", type=Path, help="a dataset of boxes, as it is posted")
     parser.add_argument("--only", nargs="+", help="detectors to serve; none: all")
     parser.add_argument("--serve", nargs=2, metavar=("NAME", "BATCH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -113,7 +113,7 @@ class _TutorialImages(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
 
 def _compare_training(version: DatasetVersion, images: list[DatasetImage]) -> None:
-    """Images a second of both, in turn: the same network, batch and size of pictures."""
+    """Images a second of both, in turn: the same network, batch and size of images."""
     module = build(
         "fasterrcnn_fpn",
         num_categories=len(version.info.categories),

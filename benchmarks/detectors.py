@@ -63,7 +63,7 @@ class Row:
 def main() -> None:
     """Reads the command line, measures, prints."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.detectors", description=__doc__.splitlines()[0])
-    parser.add_argument("archive", type=Path, help="a data set of boxes, as it is posted")
+    parser.add_argument("archive", type=Path, help="a dataset of boxes, as it is posted")
     parser.add_argument("--minutes", type=float, default=5.0, help="training time of each detector")
     parser.add_argument("--val-images", type=int, default=8, help="R-CNN needs many seconds for each")
     parser.add_argument("--size-px", type=int, default=320, help="shorter side of the pictures")

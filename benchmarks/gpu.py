@@ -114,12 +114,12 @@ def prepared(picture: bytes, preset: Preset, decode_jpeg: DecodeJpeg | None) -> 
 
 
 def prepared_by_turns(pictures: Sequence[bytes], preset: Preset, decode_jpeg: DecodeJpeg | None, number: int) -> Tensor:
-    """As if there were no end of pictures."""
+    """As if there were no end of images."""
     return prepared(pictures[number % len(pictures)], preset, decode_jpeg)
 
 
 def halve_colours(picture: bytes) -> bytes:
-    """The picture as most cameras store it, with a colour for four pixels."""
+    """The image as most cameras store it, with a colour for four pixels."""
     return encode_image(decode_image(picture), "jpeg")
 
 

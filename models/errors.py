@@ -1,12 +1,12 @@
 """Everything `models` raises on purpose.
 
 ModelsError
- ├─ InvalidName               a model, data set or alias name that cannot be one
+ ├─ InvalidName               a model, dataset or alias name that cannot be one
  ├─ ImageError
  │   ├─ NotAnImage            the bytes are no image in a format Fovea reads
  │   ├─ BrokenImage           an image that ends early or does not decode
  │   ├─ ImageTooLarge         more pixels than the limit
- │   └─ TooManyTiles          a picture so large that its tiles are too many
+ │   └─ TooManyTiles          an image so large that its tiles are too many
  ├─ NoMasks                   masks asked of a network that makes none
  ├─ UnknownArchitecture
  ├─ UnsupportedPreset         an image size or channels the architecture does not take
@@ -39,7 +39,7 @@ class ModelsError(Exception):
 
 
 class InvalidName(ModelsError):
-    """A name that cannot be a model, data set or alias name."""
+    """A name that cannot be a model, dataset or alias name."""
 
 
 class ImageError(ModelsError):
@@ -121,7 +121,7 @@ class BackendUnavailable(BackendError):
 
 
 class NothingToCalibrateOn(BackendError):
-    """A backend takes its ranges from real pictures, and none or too few are here."""
+    """A backend takes its ranges from real images, and none or too few are here."""
 
 
 class BackendRefused(BackendError):

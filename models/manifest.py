@@ -48,7 +48,7 @@ class Preset(BaseModel):
 
 
 class ScalePreset(BaseModel):
-    """Preprocessing of detectors and segmentation networks: the whole picture at another scale, then normalised.
+    """Preprocessing of detectors and segmentation networks: the whole image at another scale, then normalised.
 
     The shorter side becomes `shorter_px` unless the longer one would exceed `longer_px`: torchvision's rule, after
     Ren et al. 2015, sec. 3.3. Equal sides mean: fitted into a square.

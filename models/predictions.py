@@ -1,4 +1,4 @@
-"""What models say of a picture, in plain Python values."""
+"""What models say of an image, in plain Python values."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class ClassScore:
 
     label: str
     index: int
-    score: float  # probability in [0, 1]; the scores of all categories of a picture sum to 1
+    score: float  # probability in [0, 1]; the scores of all categories of an image sum to 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Box:
-    """Edges of a rectangle, in pixels of the original picture after its EXIF orientation."""
+    """Edges of a rectangle, in pixels of the original image after its EXIF orientation."""
 
     x_min: float
     y_min: float
@@ -26,7 +26,7 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keypoint:
-    """A point of an object, in pixels of the original picture."""
+    """A point of an object, in pixels of the original image."""
 
     label: str
     x: float
@@ -58,17 +58,17 @@ class RunLengths:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
-    """All of a picture that belongs to one category."""
+    """All of an image that belongs to one category."""
 
     label: str
     index: int
-    share: float  # of the picture's pixels, in (0, 1]
+    share: float  # of the image's pixels, in (0, 1]
     mask: RunLengths | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segmentation:
-    """Which category every pixel of a picture belongs to."""
+    """Which category every pixel of an image belongs to."""
 
     segments: tuple[Segment, ...]  # the largest first
-    map_png: bytes | None = None  # where it was asked for: an indexed PNG of the picture's size, 255 for none
+    map_png: bytes | None = None  # where it was asked for: an indexed PNG of the image's size, 255 for none

@@ -1,8 +1,8 @@
-"""A network on a device that answers for pictures: synchronous, and the same for a picture in any company.
+"""A network on a device that answers for images: synchronous, and the same for an image in any company.
 
 A prediction has three parts, so that a server can run each where it belongs: `prepare` (decoding threads) makes views
-of a picture, `predict_prepared` (the device) looks at a batch of views, `finish` (any thread) makes of the outputs of a
-picture's views what was asked for. `predict` does all three.
+of an image, `predict_prepared` (the device) looks at a batch of views, `finish` (any thread) makes of the outputs of a
+image's views what was asked for. `predict` does all three.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ Output = TypeVar("Output")
 
 
 class Selection(Generic[Prediction]):
-    """What a caller wants of a picture. Its subclasses are frozen dataclasses, one a task."""
+    """What a caller wants of an image. Its subclasses are frozen dataclasses, one a task."""
 
     task: ClassVar[Task]
     categories: frozenset[str]  # only these; empty: all
 
     @property
     def is_tiled(self) -> bool:
-        """Whether a picture may take several views."""
+        """Whether an image may take several views."""
         return False
 
     def count_views(self, width: int, height: int) -> int:  # noqa: ARG002
-        """How many views of a picture of that size, px, the network will look at. Raises ImageError."""
+        """How many views of an image of that size, px, the network will look at. Raises ImageError."""
         return 1
 
 
@@ -90,7 +90,7 @@ class Predictor(ABC, Generic[Wanted, Output, Prediction]):
 
     @abstractmethod
     def finish(self, outputs: Sequence[Output], *, width: int, height: int, selection: Wanted) -> Prediction:
-        """The prediction for a picture of that size, px, from the outputs of all its views in their order."""
+        """The prediction for an image of that size, px, from the outputs of all its views in their order."""
 
     def predict(self, images: Sequence[Tensor], selection: Wanted) -> list[Prediction]:
         """The prediction for each of `images`, uint8 [3, H, W] of any size. Raises ImageError."""

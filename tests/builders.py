@@ -15,14 +15,14 @@ HUGE_SIDE_PX = 20_000
 
 
 def gradient_image(width: int = 64, height: int = 48, *, seed: int = 0) -> Image.Image:
-    """A smooth RGB picture, another for every seed: what JPEG keeps well."""
+    """A smooth RGB image, another for every seed: what JPEG keeps well."""
     random = np.random.default_rng(seed)
     corners = Image.fromarray(random.integers(0, 256, (2, 2, 3), dtype=np.uint8))
     return corners.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def gradient_tensor(width: int = 64, height: int = 48, *, seed: int = 0) -> Tensor:
-    """The same picture, uint8 [3, H, W]."""
+    """The same image, uint8 [3, H, W]."""
     return torch.from_numpy(np.array(gradient_image(width, height, seed=seed))).permute(2, 0, 1).contiguous()
 
 
@@ -66,7 +66,7 @@ def animated_gif() -> bytes:
 
 
 def exif_rotated(orientation: int, image_format: str = "JPEG", width: int = 40, height: int = 20) -> bytes:
-    """A picture stored turned, with the EXIF orientation that says how to see it.
+    """An image stored turned, with the EXIF orientation that says how to see it.
 
     Upright it is `width` x `height`: red in the upper left quarter, white elsewhere.
     """
@@ -79,7 +79,7 @@ def exif_rotated(orientation: int, image_format: str = "JPEG", width: int = 40, 
     return encoded(stored, image_format, exif=exif.tobytes(), **options)
 
 
-# What was done to the picture before it was stored: the inverse of what EXIF says to do.
+# What was done to the image before it was stored: the inverse of what EXIF says to do.
 _STORED_AS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

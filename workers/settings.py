@@ -14,7 +14,7 @@ class WorkerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FOVEA_", env_file=".env", env_file_encoding="utf-8", extra="ignore")
 
-    home: Path = Field(Path("data"), description="Directory of all state: data sets, runs, registry, weights.")
+    home: Path = Field(Path("data"), description="Directory of all state: datasets, runs, registry, weights.")
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Broker, job status and event streams.")
     device: str = Field(
         "auto",

@@ -1,4 +1,4 @@
-"""`--out`: answers about many pictures, written to a file as they come; an interrupted run goes on where it stopped."""
+"""`--out`: answers about many images, written to a file as they come; an interrupted run goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_answers(
     pace: Pace,
     options: Mapping[str, Value],
 ) -> int:
-    """Asks about every picture that has no line in `results` yet, and returns the exit code. Raises Failure."""
+    """Asks about every image that has no line in `results` yet, and returns the exit code. Raises Failure."""
     said = {name: _json(value) for name, value in options.items() if value not in (None, ())}
     directory = str(pictures.directory)
     asked = AskedQuestion(verb=question.verb, model=model, used=None, options=said, directory=directory)

@@ -14,9 +14,9 @@ from app.schemas.classify import ImageClasses
 @click.option("--top-k", type=click.IntRange(min=1), help="Most categories a picture.")
 @click.option("--score-threshold", type=click.FloatRange(0, 1), help="Only categories with at least this score.")
 def classify(given: Given, *, top_k: int | None, score_threshold: float | None) -> int:
-    """Ask a model what is on pictures. Exits with 1 if any of them could not be read.
+    """Ask a model what is on images. Exits with 1 if any of them could not be read.
 
-    PICTURES are files, or directories with pictures anywhere below them.
+    PICTURES are files, or directories with images anywhere below them.
     """
     return answer_question(given, CLASSIFY, _TABLE, top_k=top_k, score_threshold=score_threshold)
 

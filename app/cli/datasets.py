@@ -68,7 +68,7 @@ def show(dataset: tuple[str, int | None], as_json: bool, url: str | None) -> Non
 @json_option
 @url_option
 def upload(pictures: Path, as_json: bool, url: str | None, **intake: Any) -> None:
-    """Upload a directory or archive of pictures as the next version of a dataset."""
+    """Upload a directory or archive of images as the next version of a dataset."""
     with connected(url) as client:
         info = upload_pictures(client, pictures, **intake)
     print_json(info) if as_json else print_dataset(info)

@@ -29,9 +29,9 @@ def detect(
     tile: int | None,
     overlap: float | None,
 ) -> int:
-    """Ask a model for the objects on pictures. Exits with 1 if any of them could not be read.
+    """Ask a model for the objects on images. Exits with 1 if any of them could not be read.
 
-    PICTURES are files, or directories with pictures anywhere below them.
+    PICTURES are files, or directories with images anywhere below them.
     """
     return answer_question(
         given,

@@ -1,4 +1,4 @@
-"""Pictures named, or below directories named, found one after the other: nothing is listed in advance."""
+"""Images named, or below directories named, found one after the other: nothing is listed in advance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workers.datasets.archives.signatures import HEAD_BYTES, image_kind, is_unre
 
 
 class Pictures:
-    """The pictures that a command is given: files, directories, or both. May be iterated over more than once."""
+    """The images that a command is given: files, directories, or both. May be iterated over more than once."""
 
     def __init__(self, arguments: Sequence[Path]) -> None:
         self._arguments = arguments
@@ -45,14 +45,14 @@ class Pictures:
 class Walk:
     """One walk through directories, and what it left out on its way."""
 
-    others: int = 0  # files that are no pictures by suffix and content, or hidden
-    linked_directories: int = 0  # not followed: no loops, and no picture twice
+    others: int = 0  # files that are no images by suffix and content, or hidden
+    linked_directories: int = 0  # not followed: no loops, and no image twice
     unreadable_directories: list[str] = field(default_factory=list)  # with the reason
 
     def pictures(self, directory: Path, *, but: frozenset[Path] = frozenset()) -> Iterator[Path]:
-        """Pictures below `directory`, in no order. but: files, resolved, that are left out without being counted.
+        """Images below `directory`, in no order. but: files, resolved, that are left out without being counted.
 
-        A file with the suffix of a picture is one, even if it turns out that it cannot be read.
+        A file with the suffix of an image is one, even if it turns out that it cannot be read.
         """
         waiting = [str(directory)]
         while waiting:

@@ -1,4 +1,4 @@
-"""What the commands share that ask a model about pictures: their flags, and answers printed and drawn."""
+"""What the commands share that ask a model about images: their flags, and answers printed and drawn."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureTable(Generic[Entry]):
-    """What is printed of a picture: columns without the first one, its name, and their rows."""
+    """What is printed of an image: columns without the first one, its name, and their rows."""
 
     columns: Sequence[str]
     rows: Callable[[Entry], list[tuple[object, ...]]]
@@ -120,7 +120,7 @@ def asks_about_pictures(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def answer_question(given: Given, question: Question[Entry], table: PictureTable[Entry], **own: Value) -> int:
-    """Asks it about all pictures, and returns the exit code. own: options that other questions do not have."""
+    """Asks it about all images, and returns the exit code. own: options that other questions do not have."""
     options: dict[str, Value] = {"categories": given.categories, **own}
     if given.out is None:
         with connected(given.url) as client:
@@ -159,7 +159,7 @@ def _print_answers(
 def _joined(
     question: Question[Entry], model: str, answers: Iterable[Answered[Entry]], paths: Sequence[Path]
 ) -> Answer[Entry]:
-    """One answer for all pictures, in their order, however many requests that took."""
+    """One answer for all images, in their order, however many requests that took."""
     whole = Answered[Entry]()
     for answered in answers:
         whole.add(answered)
@@ -207,7 +207,7 @@ def _print(answer: Answer[Entry], table: PictureTable[Entry]) -> None:
 
 
 def _free_name(stem: str, suffix: str, taken: set[str]) -> str:
-    """Not one that a picture of another directory has taken."""
+    """Not one that an image of another directory has taken."""
     names = (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}" for number in count(1))
     name = next(name for name in names if name not in taken)
     taken.add(name)

@@ -1,4 +1,4 @@
-"""The file that `--out` writes: a line of JSON a picture, only ever appended to, so that a run can be interrupted.
+"""The file that `--out` writes: a line of JSON an image, only ever appended to, so that a run can be interrupted.
 
 Beside it, in NAME.question.json, lies what was asked, of which version of which model: a file never holds answers to
 two questions. It is written before the first line.
@@ -33,7 +33,7 @@ class AskedQuestion(BaseModel):
     format: Literal[1] = 1
     verb: Verb
     model: str  # as it was given
-    used: UsedModel | None  # as it was understood; null until a picture was answered
+    used: UsedModel | None  # as it was understood; null until an image was answered
     options: dict[str, JsonValue]  # those that were given
     directory: str  # what paths are relative to
 

@@ -14,9 +14,9 @@ from app.schemas.segment import ImageSegments
 @click.option("--score-threshold", type=click.FloatRange(0, 1), help="Only pixels with at least this score; 0.")
 @click.option("--masks", type=click.Choice(["rle", "png", "none"]), help="How masks are in JSON; rle.")
 def segment(given: Given, *, score_threshold: float | None, masks: str | None) -> int:
-    """Ask a model what every pixel of pictures shows. Exits with 1 if any of them could not be read.
+    """Ask a model what every pixel of images shows. Exits with 1 if any of them could not be read.
 
-    PICTURES are files, or directories with pictures anywhere below them.
+    PICTURES are files, or directories with images anywhere below them.
     """
     masks = masks or ("none" if given.is_for_people else None)
     return answer_question(given, SEGMENT, _TABLE, score_threshold=score_threshold, masks=masks)

@@ -1,4 +1,4 @@
-"""`fovea train`: from pictures on this machine to a model on the server, in one command."""
+"""`fovea train`: from images on this machine to a model on the server, in one command."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def train(
     url: str | None,
     **flags: Any,
 ) -> None:
-    """Make a model of a directory or archive of pictures.
+    """Make a model of a directory or archive of images.
 
     PICTURES is uploaded as a dataset, a job is queued, and what it makes is published under the dataset's name, or as
     --publish-as says.

@@ -25,7 +25,7 @@ _ARCHIVE_ENDINGS = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
 
 
 def intake_options(command: AnyFunction) -> AnyFunction:
-    """What can be said of pictures when they are uploaded."""
+    """What can be said of images when they are uploaded."""
     for option in (
         click.option("--split-seed", type=int, help="Of the split that is made if the pictures come without `val`."),
         click.option(
@@ -102,7 +102,7 @@ def as_archive(pictures: Path) -> Iterator[Path]:
 
 
 def _pack(directory: Path, archive: Path) -> None:
-    """Stores the directory's files in a zip as they are: pictures are packed already."""
+    """Stores the directory's files in a zip as they are: images are packed already."""
     files = sorted(path for path in directory.rglob("*") if path.is_file() and not _is_hidden(path, directory))
     if not files:
         raise click.UsageError(

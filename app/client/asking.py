@@ -1,6 +1,6 @@
-"""A group of pictures to a server: sent again when it was full or away, and split when it cannot be answered whole.
+"""A group of images to a server: sent again when it was full or away, and split when it cannot be answered whole.
 
-A group that the server refuses, or fails on, is halved until the picture is found that is to blame: it gets an error,
+A group that the server refuses, or fails on, is halved until the image is found that is to blame: it gets an error,
 and the others their predictions.
 """
 
@@ -42,7 +42,7 @@ class Outcome(Generic[Entry]):
 class Answered(Generic[Entry]):
     """What came of several files that were asked about together."""
 
-    model: UsedModel | None = None  # None: none of them was a picture
+    model: UsedModel | None = None  # None: none of them was an image
     outcomes: list[Outcome[Entry]] = field(default_factory=list)
     times: list[Timing] = field(default_factory=list)  # one a request
 
@@ -54,7 +54,7 @@ class Answered(Generic[Entry]):
 
 
 class _Blamed(Exception):
-    """The server cannot answer for this group of pictures, but may for a part of it."""
+    """The server cannot answer for this group of images, but may for a part of it."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
@@ -151,7 +151,7 @@ class GroupAsker(Generic[Entry]):
             except ServerUnreachable as error:
                 is_refused = isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
                 self._wait_until_alive(error)
-                if is_refused:  # then these pictures have not been seen yet
+                if is_refused:  # then these images have not been seen yet
                     continue
                 failure: ClientError = error
                 problem = self._problem("connection_lost", 0, "The connection was lost", str(error))
@@ -192,7 +192,7 @@ class GroupAsker(Generic[Entry]):
                 failure = error
 
     def _blame(self, error: ProblemError | UnexpectedAnswer) -> Problem:
-        """Why the pictures sent are at fault. Raises `error` if they are not.
+        """Why the images sent are at fault. Raises `error` if they are not.
 
         Raises _Blamed at once where the server was clear about it.
         """

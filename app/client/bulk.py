@@ -1,7 +1,7 @@
-"""Many pictures to a server, as fast as it takes them, whatever happens to it or to them.
+"""Many images to a server, as fast as it takes them, whatever happens to it or to them.
 
-A few threads, each with one request at a time on a kept connection, and pictures in groups, since a request costs more
-than a small picture. All that the threads do is wait for a disk or a socket, so they saturate the server as well as an
+A few threads, each with one request at a time on a kept connection, and images in groups, since a request costs more
+than a small image. All that the threads do is wait for a disk or a socket, so they saturate the server as well as an
 event loop would, without a pool beside it for the disk, and with the synchronous client there is: its owner's headers,
 transport and connections.
 """

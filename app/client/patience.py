@@ -73,9 +73,9 @@ class Patience:
             raise Stopped
 
     def fault(self, failure: ClientError) -> None:
-        """A picture is given up that the server failed on, for no reason that it told.
+        """An image is given up that the server failed on, for no reason that it told.
 
-        Raises ServerUnreachable if there were only such pictures lately: then they are not the reason.
+        Raises ServerUnreachable if there were only such images lately: then they are not the reason.
         """
         with self._lock:
             self._faults_in_a_row += 1

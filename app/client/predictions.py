@@ -1,4 +1,4 @@
-"""Pictures to the routes that predict."""
+"""Images to the routes that predict."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DetectOptions(TypedDict, total=False):
     max_detections: int | None
     categories: Sequence[str]
     masks: Literal["rle", "polygon", "none"] | None  # None is `rle` where the model makes masks
-    tile: int | None  # side of the tiles that larger pictures are cut into, px
+    tile: int | None  # side of the tiles that larger images are cut into, px
     overlap: float | None
 
 
@@ -47,9 +47,9 @@ class SegmentOptions(TypedDict, total=False):
 
 
 class Predictions:
-    """What a client can ask of models. A picture is a file's path or an encoded image's bytes.
+    """What a client can ask of models. An image is a file's path or an encoded image's bytes.
 
-    In every answer, a picture that cannot be read has an `error` in its place, unless that is so of all of them.
+    In every answer, an image that cannot be read has an `error` in its place, unless that is so of all of them.
     `..._many` take any number of files, keep the server busy, wait for it where it is full or restarts, and yield
     each file's prediction, or error, as it comes; their order is free. All are answered by the version that answered
     first, wherever an alias moves meanwhile.
@@ -61,19 +61,19 @@ class Predictions:
     def classify(
         self, pictures: Sequence[Picture] | Picture, *, model: str, **options: Unpack[ClassifyOptions]
     ) -> ClassifyResponse:
-        """What `model` says of each picture, in their order."""
+        """What `model` says of each image, in their order."""
         return self._transport.answer(_call("classify", pictures, model=model, **options), ClassifyResponse)
 
     def detect(
         self, pictures: Sequence[Picture] | Picture, *, model: str, **options: Unpack[DetectOptions]
     ) -> DetectResponse:
-        """The objects on each picture, in their order."""
+        """The objects on each image, in their order."""
         return self._transport.answer(_call("detect", pictures, model=model, **options), DetectResponse)
 
     def segment(
         self, pictures: Sequence[Picture] | Picture, *, model: str, **options: Unpack[SegmentOptions]
     ) -> SegmentResponse:
-        """The categories on each picture, in their order."""
+        """The categories on each image, in their order."""
         return self._transport.answer(_call("segment", pictures, model=model, **options), SegmentResponse)
 
     def classify_many(
@@ -129,7 +129,7 @@ class Predictions:
         image_format: Literal["png", "jpeg"] = "png",
         **options: Value,
     ) -> bytes:
-        """The picture with what `model` says of it drawn on it, as a file. options: of the method called `verb`."""
+        """The image with what `model` says of it drawn on it, as a file. options: of the method called `verb`."""
         call = _call(verb, picture, model=model, accept=f"image/{image_format}", **options)
         return self._transport.send(call).content
 

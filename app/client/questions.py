@@ -1,4 +1,4 @@
-"""What a model can be asked about pictures, and the request that asks it."""
+"""What a model can be asked about images, and the request that asks it."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class Transport:
                 timeout=self._timeout(call),
             )
             if call.only_asks:
-                request.read()  # pictures are in memory already: one write to the socket instead of five a picture
+                request.read()  # images are in memory already: one write to the socket instead of five an image
             response = self._http.send(request)
         if not response.is_success:
             raise problem_of(response)

@@ -1,4 +1,4 @@
-"""`fovea demo`: the whole loop, from pictures in a zip to labels over HTTP, on data that travels in a dependency."""
+"""`fovea demo`: the whole loop, from images in a zip to labels over HTTP, on data that travels in a dependency."""
 
 from app.demo.run import run_demo
 

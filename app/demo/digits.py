@@ -1,6 +1,6 @@
 """Handwritten digits to learn from, and others to be asked about.
 
-1797 pictures of 8 x 8 pixels that scikit-learn brings along: the test set of Alpaydin & Kaynak 1998, "Optical
+1797 images of 8 x 8 pixels that scikit-learn brings along: the test set of Alpaydin & Kaynak 1998, "Optical
 Recognition of Handwritten Digits", UCI Machine Learning Repository.
 """
 
@@ -24,7 +24,7 @@ _BRIGHTEST = 16  # of scikit-learn's pixels
 
 @dataclass(frozen=True, kw_only=True)
 class Digit:
-    """A picture and what is on it."""
+    """An image and what is on it."""
 
     name: str
     png: bytes
@@ -56,7 +56,7 @@ def write_image_folder(digits: list[Digit], archive: Path) -> None:
 
 
 def grey_levels(png: bytes) -> list[list[int]]:
-    """The picture's rows, 0 (black) to 255."""
+    """The image's rows, 0 (black) to 255."""
     with Image.open(BytesIO(png)) as picture:
         rows: list[list[int]] = np.asarray(picture.convert("L")).tolist()
     return rows

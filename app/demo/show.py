@@ -47,7 +47,7 @@ def print_answers(screen: Console, answers: Sequence[Answer]) -> None:
 
 
 def half_blocks(png: bytes, *, in_colour: bool) -> Text:
-    """A picture as text: two rows of pixels in a row of characters."""
+    """An image as text: two rows of pixels in a row of characters."""
     rows = grey_levels(png)
     picture = Text()
     for upper, lower in zip_longest(rows[::2], rows[1::2], fillvalue=[0] * len(rows[0])):

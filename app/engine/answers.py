@@ -38,7 +38,7 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawing(Generic[Prediction]):
-    """How a picture is made of a request's one image and what was found on it."""
+    """How an image is made of a request's one image and what was found on it."""
 
     annotate: Callable[[Tensor, Prediction], Tensor]  # uint8 [3, H, W] both
     image_format: Literal["png", "jpeg"]
@@ -53,4 +53,4 @@ class Answer(Generic[Prediction]):
     precision: Precision
     images: list[ImageAnswer[Prediction] | ImageError | OutOfDeviceMemory]
     times: Times
-    drawn: bytes | None = None  # the picture, encoded, where one was asked for
+    drawn: bytes | None = None  # the image, encoded, where one was asked for

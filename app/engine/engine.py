@@ -85,10 +85,10 @@ class Engine:
         decode_jpeg: DecodeJpeg | None = None,
         has_one_core: bool = False,
     ) -> None:
-        """max_pending_images: each tile of a large picture counts as one.
+        """max_pending_images: each tile of a large image counts as one.
 
         make_lane: to where `models` are, if not in this process.
-        decode_jpeg: to pictures on the device of `models`, which must be in this process.
+        decode_jpeg: to images on the device of `models`, which must be in this process.
         has_one_core: decoding and the network share one core; `decode_threads` must be 1.
         """
         self.models = models
@@ -141,7 +141,7 @@ class Engine:
     ) -> Answer[Prediction]:
         """The prediction for each image; an image that cannot be used has its error instead.
 
-        images: files as they were sent, or pictures that are decoded already, uint8 [3, H, W].
+        images: files as they were sent, or images that are decoded already, uint8 [3, H, W].
         drawing: for one image; it is drawn in its place and before the deadline.
         Raises EngineFull, EngineRestarting, ModelLoading, DeadlineExceeded, OutOfDeviceMemory, WrongTask,
         UnknownCategory, ModelsError.

@@ -9,7 +9,7 @@ import sys
 from typing import Final
 
 LARGE_PIXELS: Final = 8_000_000  # 24 MB, and as much again while it is decoded and resized
-_DELAY_S: Final = 1.0  # pictures come in crowds
+_DELAY_S: Final = 1.0  # images come in crowds
 
 
 def return_memory() -> None:
@@ -20,9 +20,9 @@ def return_memory() -> None:
 
 
 class LargePictures:
-    """Has memory returned soon after large pictures were there.
+    """Has memory returned soon after large images were there.
 
-    Pillow's and torch's blocks of a picture stay with the thread that decoded it: half a gigabyte each, at worst.
+    Pillow's and torch's blocks of an image stay with the thread that decoded it: half a gigabyte each, at worst.
     """
 
     def __init__(self) -> None:
@@ -30,12 +30,12 @@ class LargePictures:
         self._timer: asyncio.TimerHandle | None = None
 
     def note(self, pixels: int) -> None:
-        """A picture of that many was decoded. From any thread."""
+        """An image of that many was decoded. From any thread."""
         if pixels >= LARGE_PIXELS:
             self._were_there = True
 
     def request_ended(self) -> None:
-        """From the event loop: whatever pictures it had are given up now."""
+        """From the event loop: whatever images it had are given up now."""
         if self._were_there and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_DELAY_S, self._return)
 

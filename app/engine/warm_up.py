@@ -17,7 +17,7 @@ _ROUNDS = 3  # by turns, since a machine's speed changes
 _BESIDE_S = 0.001  # what a batch costs around the network: the way to its thread and back
 _AS_GOOD = 1.05  # times what the best size takes a view; within less, chance decided between 4 and 8
 _BRIEF_S = 0.1  # somebody urgent may come while a batch runs
-_PICTURE = (480, 640)  # px, height and width: what cameras and data sets have
+_PICTURE = (480, 640)  # px, height and width: what cameras and datasets have
 
 
 class BestBatches:

@@ -1,4 +1,4 @@
-"""What every route's documentation says of errors, and how bodies that FastAPI does not parse are documented."""
+"""Documentation of errors, and of bodies that FastAPI does not parse, for all routes."""
 
 from __future__ import annotations
 
@@ -19,30 +19,33 @@ Documented = dict[int | str, dict[str, Any]]
 
 _PHRASES = {
     400: "The request cannot be read",
-    404: "Nothing of that name",
-    406: "Not in that form",
-    409: "Its present state does not allow it",
+    404: "No such thing",
+    406: "Not available in that form",
+    409: "The current state does not allow it",
     413: "Larger than the limit",
-    415: "Not of a type that is read here",
+    415: "A type that is not supported here",
     416: "The `Range` begins behind the end of the content",
-    422: "It does not make sense; `errors` names every value at fault",
+    422: "The request is invalid; `errors` names every invalid value",
     503: "Full, loading, or Redis is unreachable: try again after `Retry-After` seconds",
     504: "Not ready in time",
     507: "No memory or disk space left",
 }
 
 
-# one error of each status, as it might be answered
+# An example error for each status.
 _EXAMPLES: dict[int, tuple[Exception, str]] = {
-    400: (MalformedBody("The body is no JSON: EOF while parsing an object at line 1 column 1."), "/v1/classify"),
+    400: (MalformedBody("The body is not valid JSON: EOF while parsing an object at line 1 column 1."), "/v1/classify"),
     404: (UnknownModel("There is no model 'ant-bees'.", hint="Available: ants-bees, digits."), "/v1/models/ant-bees"),
-    406: (NotAcceptable("Predictions cannot be had as 'text/csv'.", hint="Accept: application/json."), "/v1/classify"),
+    406: (
+        NotAcceptable("Predictions are not available as 'text/csv'.", hint="Accept: application/json."),
+        "/v1/classify",
+    ),
     409: (
         IllegalTransition("Job job-1a20 is succeeded and cannot become cancelled.", hint="It has ended."),
         "/v1/jobs/job-1a20/cancel",
     ),
-    413: (BodyTooLarge("The body is larger than the 67108864 bytes that are read here."), "/v1/classify"),
-    415: (UnsupportedBody("A body of type 'text/plain' is not read here."), "/v1/classify"),
+    413: (BodyTooLarge("The body is larger than 67108864 bytes, the limit of this route."), "/v1/classify"),
+    415: (UnsupportedBody("A body of type 'text/plain' is not supported here."), "/v1/classify"),
     416: (RangeNotSatisfiable(44_783_456), "/v1/models/ants-bees/versions/1/state_dict"),
     422: (
         InvalidValue(
@@ -60,7 +63,7 @@ _EXAMPLES: dict[int, tuple[Exception, str]] = {
 
 
 def problems(*statuses: int) -> Documented:
-    """The documentation of these errors: problem details all of them."""
+    """The documentation of these errors, each as problem details."""
     return {
         status: {"model": Problem, "description": _PHRASES[status], "content": {MEDIA_TYPE: _problem_body(status)}}
         for status in statuses
@@ -77,16 +80,16 @@ def _problem_body(status: int) -> dict[str, Any]:
 
 
 def json_answer(body: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """`body` as JSON, without a second validation of what was just made."""
+    """`body` as a JSON response, without a second validation."""
     return Response(body.model_dump_json(), status_code=status, headers=headers, media_type="application/json")
 
 
 def file_part(description: str) -> dict[str, Any]:
-    """A file in a form, as Swagger UI draws a file picker for it."""
+    """The schema of a file in a form, for which Swagger UI shows a file picker."""
     return {"type": "string", "format": "binary", "description": description}
 
 
 def form_body(properties: Mapping[str, Any], *, required: list[str]) -> dict[str, Any]:
-    """A multipart body."""
+    """The documentation of a multipart body."""
     schema = {"type": "object", "properties": dict(properties), "required": required}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

@@ -1,4 +1,4 @@
-"""Errors as the clients of foreign protocols read them: which shape is decided by the request's path."""
+"""Errors in the shape of foreign protocols. The path of the request decides on the shape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from app.schemas.problem import Problem
 
-# statuses that mean the same in every protocol; every other fault of a request is a 400 in both
+# Statuses with the same meaning in every protocol. Any other client error is a 400 in both.
 _KEPT: Final = frozenset({404, 405, 408, 413, 429})
 
 _TORCHSERVE_TYPES: Final = {

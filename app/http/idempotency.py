@@ -1,7 +1,7 @@
-"""Idempotency-Key: a POST that is sent twice makes one thing, and both are answered alike.
+"""Idempotency-Key: a POST that is sent twice creates one thing, and both requests get the same answer.
 
-Only answers that made something are kept. A request that failed made nothing, so it may be sent again under its key,
-corrected if need be. Design after draft-ietf-httpapi-idempotency-key-header-07.
+Only successful answers are stored. A request that failed created nothing, so it may be sent again under its key, also
+with a corrected payload. Design after draft-ietf-httpapi-idempotency-key-header-07.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _RENEW_EVERY_S = 20.0
 
 
 class Idempotency:
-    """What the request's Idempotency-Key asks for; without one, nothing but to answer."""
+    """Answers a request once per Idempotency-Key; a request without a key is answered every time."""
 
     def __init__(self, store: IdempotencyStore, *, scope: str, key: str | None) -> None:
-        """scope: method and path; the same key elsewhere is another key."""
+        """scope: method and path, to which the key is limited. Raises MalformedIdempotencyKey."""
         if key is not None and not _KEY.fullmatch(key):
             raise MalformedIdempotencyKey(
-                "An Idempotency-Key is 1 to 255 visible ASCII characters.", hint="A UUID is a good one."
+                "An Idempotency-Key is 1 to 255 visible ASCII characters.", hint="For instance a UUID."
             )
         self._store = store
         self._scope = scope
@@ -43,10 +43,10 @@ class Idempotency:
         self._owner = uuid.uuid4().hex
 
     async def answer(self, read: Callable[[], Awaitable[str]], make: Callable[[], Awaitable[Response]]) -> Response:
-        """What `make` answers, or what it answered to the same key and payload before.
+        """The answer of `make`, or its earlier answer to the same key and payload.
 
-        read: takes the payload in and returns its digest. Raises RequestInProgress, IdempotencyMismatch,
-        StoreUnavailable; a key cannot be honoured without Redis, so nothing is made then.
+        read: reads the payload and returns its digest. Raises RequestInProgress, IdempotencyMismatch, and
+        StoreUnavailable when there is a key but no Redis; then nothing is created.
         """
         key = self._key
         if key is None:
@@ -57,7 +57,7 @@ class Idempotency:
             case InFlight():
                 raise RequestInProgress(
                     "The first request with this Idempotency-Key has not been answered yet.",
-                    hint="Ask again when it has; nothing is made twice.",
+                    hint="Send it again later; nothing is created twice.",
                 )
             case StoredAnswer():
                 return _replayed(claim, await read())
@@ -77,7 +77,7 @@ class Idempotency:
             return response
         finally:
             if not has_made:
-                with contextlib.suppress(StoreUnavailable):  # then the claim expires by itself
+                with contextlib.suppress(StoreUnavailable):  # the claim expires by itself
                     await asyncio.shield(asyncio.to_thread(self._store.release, self._scope, key, owner=self._owner))
 
     async def _keep(self, key: str, fingerprint: str, response: Response) -> None:
@@ -90,7 +90,7 @@ class Idempotency:
         try:
             await asyncio.to_thread(self._store.complete, self._scope, key, answer, owner=self._owner)
         except StoreUnavailable as error:
-            log.warning("the answer under an Idempotency-Key could not be kept: %s", error)
+            log.warning("the answer for an Idempotency-Key could not be stored: %s", error)
 
     @asynccontextmanager
     async def _kept_alive(self, key: str) -> AsyncIterator[None]:

@@ -1,8 +1,8 @@
-"""Fetching image URLs without becoming a way into the network that Fovea runs in (SSRF).
+"""Fetches image URLs without opening the internal network to clients (server-side request forgery, SSRF).
 
-Off unless the operator lists hosts. Then: http and https only, no user names, the listed hosts only, and every address
-that the name resolves to must be public. The connection is made to the very address that was checked, so a name that
-resolves differently the second time (DNS rebinding) gains nothing. Redirects are followed here, each checked anew.
+Disabled unless the operator lists hosts. Only http and https URLs without user names are fetched, only from the listed
+hosts, and only if every address of the host is public. The connection goes to the address that was checked, so a name
+that resolves differently the second time (DNS rebinding) has no effect. Every redirect is checked in the same way.
 Source: OWASP Server-Side Request Forgery Prevention Cheat Sheet.
 """
 
@@ -27,13 +27,13 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # carries an IPv4 address that a
 
 
 async def resolve_host(host: str, port: int) -> Sequence[Address]:
-    """The addresses that the system's resolver knows for `host`."""
+    """The addresses of `host`, from the system's resolver."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [ipaddress.ip_address(entry[4][0]) for entry in found]
 
 
 def is_public(address: Address) -> bool:
-    """Whether the address belongs to the public internet: not private, loopback, link-local, multicast, mapped, ..."""
+    """True for addresses of the public internet: not private, loopback, link-local, multicast, …"""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)
@@ -60,33 +60,34 @@ class ImageUrls:
         self._timeout_s = timeout_s
         self._resolve = resolve
         self._is_allowed = is_allowed
-        # no proxies of the environment: they would resolve the name again
+        # Proxies from the environment would resolve the name again.
         self._http = httpx.AsyncClient(
             transport=transport,
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(timeout_s),
-            # a connection kept for one name must not serve another name on the same address unchecked
+            # A kept connection could serve another name on the same address without a check.
             limits=httpx.Limits(max_keepalive_connections=0),
         )
 
     async def fetch(self, url: str, *, arrived: Callable[[int], None] = lambda _: None) -> bytes:
-        """The bytes behind `url`. arrived: is told how many came, as they come, and may raise to end it.
+        """The bytes at `url`.
 
+        arrived: called with the number of bytes of each piece as it arrives; it may raise to stop the download.
         Raises ImageUrlRefused, ImageUrlFailed, ImageTooLarge.
         """
         if not self._hosts:
             raise ImageUrlRefused(
-                "Image URLs are switched off on this server.",
-                hint="Send the image itself; or have the operator list the host in FOVEA_IMAGE_URL_HOSTS.",
+                "Image URLs are disabled on this server.",
+                hint="Send the image itself, or ask the operator to list the host in FOVEA_IMAGE_URL_HOSTS.",
             )
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._follow(url, arrived)
         except TimeoutError as error:
-            raise ImageUrlFailed(f"{url} gave no image within {self._timeout_s:g} s.") from error
+            raise ImageUrlFailed(f"{url} did not send an image within {self._timeout_s:g} s.") from error
         except httpx.HTTPError as error:
-            raise ImageUrlFailed(f"{url} gave no image: {type(error).__name__}.") from error
+            raise ImageUrlFailed(f"{url} did not send an image: {type(error).__name__}.") from error
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -106,11 +107,11 @@ class ImageUrls:
         raise ImageUrlFailed(f"{url}: more than {_MOST_REDIRECTS} redirects.")
 
     async def _checked_request(self, url: str) -> httpx.Request:
-        """A request to an address that was checked, in the name of the host that was asked for."""
+        """A request to a checked address of the URL's host."""
         try:
             parsed = httpx.URL(url)
         except httpx.InvalidURL as error:
-            raise ImageUrlRefused(f"{url!r} is no URL.", hint="Write it as https://host/path.") from error
+            raise ImageUrlRefused(f"{url!r} is not a valid URL.", hint="Write it as https://host/path.") from error
         if parsed.scheme not in _DEFAULT_PORTS or not parsed.host or parsed.userinfo:
             raise ImageUrlRefused(
                 f"{url!r} may not be fetched.", hint="Only http and https URLs without a user name are fetched."
@@ -120,8 +121,8 @@ class ImageUrls:
         address = await self._checked_address(parsed.host, port)
         target = parsed.copy_with(host=str(address), port=port)
         headers = {"Host": parsed.netloc.decode("ascii"), "Accept": "image/*", "User-Agent": "fovea"}
-        headers["Accept-Encoding"] = "identity"  # nothing to unpack, so no bomb
-        # TLS names and checks the host that was asked for, not the address
+        headers["Accept-Encoding"] = "identity"  # no decompression bombs
+        # TLS sends and verifies the name of the host, not the address.
         return self._http.build_request("GET", target, headers=headers, extensions={"sni_hostname": parsed.host})
 
     def _check_host(self, host: str, port: int, *, is_default_port: bool) -> None:
@@ -136,17 +137,17 @@ class ImageUrls:
             if pattern in ("*", name) or (pattern.startswith("*.") and name.endswith(pattern[1:])):
                 return
         raise ImageUrlRefused(
-            f"Images of {host}:{port} may not be fetched.", hint=f"Hosts allowed: {', '.join(self._hosts)}."
+            f"Images from {host}:{port} may not be fetched.", hint=f"Allowed hosts: {', '.join(self._hosts)}."
         )
 
     async def _checked_address(self, host: str, port: int) -> Address:
         try:
             addresses = await self._resolve(host, port)
         except (OSError, UnicodeError) as error:
-            raise ImageUrlFailed(f"The host {host} is not known.") from error
+            raise ImageUrlFailed(f"The host {host} is unknown.") from error
         if not addresses or not all(self._is_allowed(address) for address in addresses):
-            # which address it is stays unsaid: the answer would map the inner network
-            raise ImageUrlRefused(f"{host} is not on the public internet, so nothing of it is fetched.")
+            # The message does not name the address: it would map the internal network.
+            raise ImageUrlRefused(f"{host} is not on the public internet, so nothing is fetched from it.")
         return addresses[0]
 
     async def _read(self, url: str, response: httpx.Response, arrived: Callable[[int], None]) -> bytes:

@@ -1,4 +1,4 @@
-"""What FastAPI cannot know of the API: bodies read by hand, errors as problem details, values to try a route with."""
+"""Completes the OpenAPI document: bodies that routes read themselves, problem details, example values."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _MODELS: Final = {"/v1/detect": "fasterrcnn_resnet50_fpn_v2", "/v1/segment": "lr
 
 
 def complete_openapi(app: FastAPI) -> None:
-    """Has `app.http.openapi()` say it."""
+    """Replaces `app.openapi` by a function that completes FastAPI's document once."""
     made_by_fastapi = app.openapi
-    one_at_a_time = threading.Lock()  # nobody sees it half complete
+    one_at_a_time = threading.Lock()  # so that no request sees a half complete document
     is_complete = False
 
     def openapi() -> dict[str, Any]:
@@ -58,23 +58,23 @@ def _complete(document: dict[str, Any]) -> None:
 
 
 def _describe_answers(responses: dict[str, dict[str, Any]], schemas: dict[str, Any]) -> None:
-    """What an answer holds, in the words of its schema."""
+    """Describes answers by the first line of their schema's description."""
     for answer in responses.values():
         if answer["description"] == "Successful Response":
             name = answer.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
-            words = schemas.get(name.rpartition("/")[2], {}).get("description", "It is done.")
+            words = schemas.get(name.rpartition("/")[2], {}).get("description", "Done.")
             answer["description"] = words.partition("\n")[0]
 
 
 def _add_examples(parameters: Iterable[dict[str, Any]], examples: Mapping[str, object]) -> None:
-    """Swagger UI fills them in under "Try it out"."""
+    """Adds the values that Swagger UI fills in under "Try it out"."""
     for parameter in parameters:
         if parameter.get("required") and parameter["name"] in examples:
             parameter["example"] = examples[parameter["name"]]
 
 
 def _only_problems(responses: dict[str, dict[str, Any]]) -> None:
-    """FastAPI adds its own form of 422, and what a route answers with to its errors too."""
+    """Removes FastAPI's own form of 422, and the content type that it copies from a route to its errors."""
     if "HTTPValidationError" in str(responses.get("422")):
         said = problems(422)[422]
         responses["422"] = {"description": said["description"], "content": said["content"]}

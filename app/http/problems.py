@@ -1,4 +1,4 @@
-"""From an exception to problem details (RFC 9457): every error that a client sees is made here."""
+"""Turns exceptions into problem details (RFC 9457). Every error that a client sees is made here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LONGEST_VALUE = 200
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Every error of Fovea's and every bad request is answered as problem details."""
+    """Answers all errors of Fovea and all bad requests as problem details."""
     for raised_on_purpose in (ApiError, InferenceError, ModelsError, WorkersError):
         app.add_exception_handler(raised_on_purpose, _answer_known)
     app.add_exception_handler(OSError, _answer_full_disk)
@@ -51,7 +51,7 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
 
 
 def problem_response(problem: Problem, scope: Scope, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer that carries the problem, in the shape that the clients of its path know."""
+    """The response with the problem, in the shape of the protocol that its path belongs to."""
     foreign = foreign_error(problem, route_path(scope))
     if foreign is not None:
         return JSONResponse(foreign.body, status_code=foreign.status, headers=headers)
@@ -61,7 +61,7 @@ def problem_response(problem: Problem, scope: Scope, headers: Mapping[str, str] 
 
 
 def answer(error: Exception, scope: Scope) -> Response:
-    """The whole answer to an error, `Retry-After` included where waiting helps."""
+    """The response to an error, with `Retry-After` where waiting helps."""
     retry_after_s = getattr(error, "retry_after_s", None) or kind_of(error).retry_after_s
     headers = dict(getattr(error, "headers", {}))
     if retry_after_s:
@@ -83,8 +83,8 @@ async def _answer_known(request: Request, error: Exception) -> Response:
 
 async def _answer_full_disk(request: Request, error: Exception) -> Response:
     if isinstance(error, OSError) and error.errno in NO_SPACE:
-        hint = "Delete old data sets, jobs or model versions, or give FOVEA_HOME more room."
-        return answer(DiskFull("No space is left where Fovea keeps its data.", hint=hint), request.scope)
+        hint = "Delete old datasets, jobs or model versions, or give FOVEA_HOME a larger disk."
+        return answer(DiskFull("The disk of FOVEA_HOME is full.", hint=hint), request.scope)
     raise error
 
 
@@ -94,7 +94,7 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
     if broken is not None:
         kind = Kind(400, "malformed_body", "The body cannot be read")
         at = f", at byte {broken['loc'][-1]}" if isinstance(broken["loc"][-1], int) else ""
-        detail = f"The body is no JSON: {broken.get('ctx', {}).get('error', broken['msg'])}{at}."
+        detail = f"The body is not valid JSON: {broken.get('ctx', {}).get('error', broken['msg'])}{at}."
         return problem_response(_problem(kind, request.scope, detail=detail), request.scope)
     document = await asyncio.to_thread(request.app.openapi)
     errors = tuple(_field_error(request, document, item) for item in error.errors())
@@ -177,8 +177,8 @@ def _field_error(request: Request, document: dict[str, Any], item: dict[str, Any
     route_path = getattr(request.scope.get("route"), "path_format", "")
     operation = document["paths"].get(route_path, {}).get(request.method.lower(), {})
     if where == "body" and path and kind_of_body(document, operation, str(path[0])) is not None:
-        path = path[1:]  # which of several kinds of bodies: no field of any
-    said = item.get("ctx", {})  # where the error itself knows better
+        path = path[1:]  # the name of the kind of body, which is not a field
+    said = item.get("ctx", {})  # an error's own description is better than the document's
     return FieldError(
         field=said.get("field") or _text(".".join(str(step) for step in path)) or str(where),
         where=str(where),
@@ -189,14 +189,14 @@ def _field_error(request: Request, document: dict[str, Any], item: dict[str, Any
 
 
 def errors_of(error: ValidationError, *, where: str, within: str | None = None) -> RequestValidationError:
-    """A validation that a route did itself, as if FastAPI had done it; `within` is the field that held it all."""
+    """The error of a validation that a route did itself, in FastAPI's form. within: the field that held the JSON."""
     place = (where,) if within is None else (where, within)
-    kind = {} if within is None else {"type": "invalid"}  # JSON within a field is no malformed body
+    kind = {} if within is None else {"type": "invalid"}  # invalid JSON in a field is not a malformed body
     return RequestValidationError([{**item, **kind, "loc": (*place, *item["loc"])} for item in error.errors()])
 
 
 def json_safe(value: Any) -> JsonValue:
-    """`value` for an error: short, and in words where JSON has none for it (NaN, bytes)."""
+    """`value` for an error message: shortened, and as text if JSON cannot express it (NaN, bytes)."""
     match value:
         case None | bool() | int():
             return value
@@ -208,6 +208,6 @@ def json_safe(value: Any) -> JsonValue:
 
 
 def _text(text: str) -> str:
-    """Not too long, and without the halves of surrogate pairs that JSON can say and UTF-8 cannot."""
+    """The text, shortened and without lone surrogates, which UTF-8 cannot encode."""
     clean = text.encode("utf-8", "replace").decode()
     return clean if len(clean) <= _LONGEST_VALUE else clean[:_LONGEST_VALUE] + "…"

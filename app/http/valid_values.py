@@ -1,4 +1,4 @@
-"""What would be valid, in words, read from the OpenAPI document: what an error says is what the contract says."""
+"""Describes valid values in words, read from the OpenAPI document, so that errors and contract agree."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _MOST_NAMES = 40
 
 
 def describe_valid(document: Schema, operation: Schema, location: Sequence[int | str]) -> str | None:
-    """What is valid at `location` ("body", "hyperparameters", "epochs") of the operation; None where it does not say.
+    """Describes the valid values at `location`, for instance ("body", "hyperparameters", "epochs").
 
-    For a name that should not be there at all: the names that may be.
+    For an unknown name it lists the valid names. Returns None if the document does not say.
     """
     where, *path = location
     schema = _entry_schema(operation, str(where), path)
@@ -29,7 +29,7 @@ def describe_valid(document: Schema, operation: Schema, location: Sequence[int |
 
 
 def kind_of_body(document: Schema, operation: Schema, name: str) -> Schema | None:
-    """Of an operation with several kinds of bodies the one whose `type` is `name`."""
+    """The body schema whose `type` is `name`, for an operation with several kinds of bodies."""
     return _kind(document, _entry_schema(operation, "body", ()), name)
 
 
@@ -86,7 +86,7 @@ def _describe(document: Schema, schema: Schema) -> str:
     return f"{words}, or null" if words and is_nullable else words
 
 
-def _describe_value(document: Schema, schema: Schema) -> str:  # noqa: PLR0911 -- one a type
+def _describe_value(document: Schema, schema: Schema) -> str:  # noqa: PLR0911 -- one return per type
     if "const" in schema:
         return repr(schema["const"])
     if "enum" in schema:

@@ -1,1 +1,1 @@
-"""One thin file a resource: from HTTP to what does the work, and back."""
+"""One thin file per resource. Routes translate between HTTP and the code that does the work."""

@@ -1,4 +1,4 @@
-"""What can be trained: the catalogue of network structures, and the kinds of jobs."""
+"""The catalogue of network architectures, and the types of jobs."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from models.manifest import Task
 from models.store.weights import weights_status
 
 _JOB_TYPES = {
-    "fine_tune": "Train an architecture, or go on with a model, on a data set; publish the result.",
-    "evaluate": "A model on a data set: metrics and report, without training.",
+    "fine_tune": "Train an architecture, or fine-tune a model, on a dataset; publish the result.",
+    "evaluate": "Measure a model on a dataset: metrics and report, without training.",
 }
 
 router = APIRouter(prefix="/v1", tags=["Catalogue"])
@@ -38,9 +38,9 @@ def list_architectures(
     settings: SettingsDep,
     limit: LimitQuery = 20,
     after: AfterQuery = None,
-    task: Annotated[Task | None, Query(description="Only those that can do it.")] = None,
+    task: Annotated[Task | None, Query(description="Only architectures for this task.")] = None,
 ) -> ArchitecturePage:
-    """Every network structure that can be trained and served, by name, with its pretrained weights."""
+    """Lists the architectures by name, with their pretrained weights."""
     page = page_of_names(names(task), limit=limit, after=after)
     described = [Architecture(**_described(get_architecture(name), settings.weights_dir)) for name in page.names]
     return ArchitecturePage(data=described, has_more=page.has_more, next=page.next)
@@ -53,15 +53,15 @@ def list_architectures(
     responses=problems(404),
 )
 def show_architecture(name: str, settings: SettingsDep) -> ArchitectureDetails:
-    """Sizes, weights and whether they are here, and every layer with its parameters."""
+    """Shows sizes, pretrained weights and whether they are cached, and every layer with its parameters."""
     known = get_architecture(name)
     layers = [Layer(name=row.name, type=row.type, parameters=row.parameters) for row in layer_table(name)]
     return ArchitectureDetails(**_described(known, settings.weights_dir), layers=layers)
 
 
-@router.get("/job-types", response_model=JobTypes, summary="List the kinds of jobs")
+@router.get("/job-types", response_model=JobTypes, summary="List job types")
 async def list_job_types() -> JobTypes:
-    """What `POST /v1/jobs` can be asked for."""
+    """Lists the types of jobs that `POST /v1/jobs` accepts."""
     return JobTypes(
         data=[
             JobType(name=name, description=words, json_schema=f"/v1/job-types/{name}/schema")
@@ -72,9 +72,9 @@ async def list_job_types() -> JobTypes:
 
 @router.get("/job-types/{type}/schema", summary="JSON schema of a job's configuration", responses=problems(404))
 async def job_type_schema(type: str) -> dict[str, Any]:  # noqa: A002 -- the path's word
-    """Every field with its unit, range and default, for forms and for checks before sending."""
+    """The JSON schema of a job type: every field with unit, range and default."""
     if type not in REQUESTS:
-        raise UnknownJobType(f"There is no kind of job {type[:100]!r}.", hint=f"There is {', '.join(REQUESTS)}.")
+        raise UnknownJobType(f"There is no job type {type[:100]!r}.", hint=f"Available: {', '.join(REQUESTS)}.")
     return REQUESTS[type].model_json_schema()
 
 

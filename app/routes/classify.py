@@ -33,22 +33,24 @@ router = APIRouter(prefix="/v1", tags=["Predict"])
     summary="Classify images",
     openapi_extra=BODY,
     responses=predictions_documented(
-        "A prediction an image; or with `Accept: image/png` or `image/jpeg` the picture, labelled"
+        "One prediction per image; with `Accept: image/png` or `image/jpeg` the image with its labels drawn on it"
     ),
 )
 @takes_body(PREDICTION)
 async def classify(
     caller: Annotated[Caller, Depends(get_caller)],
     model: ModelQuery,
-    top_k: Annotated[int, Query(ge=1, le=100_000, description="Most categories an image; all if there are fewer.")] = 5,
-    score_threshold: Annotated[float, Query(ge=0, le=1, description="Least score to answer with; 0 is off.")] = 0.0,
+    top_k: Annotated[int, Query(ge=1, le=100_000, description="Most categories per image.")] = 5,
+    score_threshold: Annotated[
+        float, Query(ge=0, le=1, description="Lower scores are left out; 0 turns it off.")
+    ] = 0.0,
     categories: CategoriesQuery = None,
 ) -> Response:
-    """Says what is on each picture, most probable first.
+    """Returns the categories of each image, the most probable first.
 
-    Pictures come as a form (`image`, once or many times), as the body itself (`Content-Type: image/jpeg`, …), or as
-    JSON (`base64` or, where the operator allows the host, `url`). EXIF orientation is honoured. A picture that cannot
-    be read has its `error` in its place; if none can be read, the first one's error is the answer.
+    Send images as a form (field `image`, once or several times), as the body itself (`Content-Type: image/jpeg`, …),
+    or as JSON (`base64`, or `url` if the operator allows the host). The EXIF orientation is applied. An image that
+    cannot be read has an `error` in place of its prediction; if no image can be read, the first error is the answer.
     """
     selection = ClassSelection(top_k=top_k, score_threshold=score_threshold, categories=split_categories(categories))
     return await answer_prediction(caller, model, selection, _CLASSES)

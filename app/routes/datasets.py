@@ -1,4 +1,4 @@
-"""Data sets: post an archive, look at what was made of it, delete it."""
+"""Datasets: upload an archive, show, preview, export and delete versions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/datasets", tags=["Datasets"])
 
 _UPLOAD_SCHEMA = DatasetUpload.model_json_schema()["properties"]
-# Swagger UI would send the first word of an `enum` unasked, and a null as text; nothing stands for "find it yourself"
+# Swagger UI sends the first value of an `enum` by default, and null as text. Here an empty text means "detect it".
 _UPLOAD_FIELDS = _UPLOAD_SCHEMA | {
     name: {
         "type": "string",
@@ -54,12 +54,12 @@ _UPLOAD_FIELDS = _UPLOAD_SCHEMA | {
     "",
     response_model=DatasetInfo,
     status_code=201,
-    summary="Post a data set",
+    summary="Upload a dataset",
     openapi_extra=form_body(
         {
             "file": file_part(
-                "A zip, tar or tar.gz: a folder a category, a CSV of `path,label`, COCO, Pascal VOC, YOLO, or pictures "
-                "with masks of instances or categories."
+                "A zip, tar or tar.gz: one folder per category, a CSV of `path,label`, COCO, Pascal VOC, YOLO, or "
+                "images with masks of instances or categories."
             ),
             **_UPLOAD_FIELDS,
         },
@@ -69,51 +69,51 @@ _UPLOAD_FIELDS = _UPLOAD_SCHEMA | {
 )
 @takes_body(BodyRule(limit_bytes=lambda settings: settings.max_upload_bytes))
 async def post_dataset(request: Request, services: ServicesDep, idempotency: IdempotencyDep) -> Response:
-    """Unpacks the archive, finds its format, decodes every picture, and publishes the next version of the data set.
+    """Unpacks the archive, detects its format, decodes every image, and publishes the next version of the dataset.
 
-    The answer's `report` lists everything that was seen: unreadable, doubled and mislabelled pictures, boxes without
-    area or outside their picture, annotations without one, a validation split that was made. If nothing usable is left
-    the answer is 422 with the same list, and nothing is kept.
+    The answer's `report` lists every finding: unreadable, duplicate and mislabelled images, boxes without area or
+    outside their image, annotations without an image, a validation split that was made. If no usable image is left,
+    the answer is 422 with the same list, and nothing is stored.
     """
     ingest = partial(_ingest, request.url.path)
     return await answer_upload(_ARCHIVE, ingest, request=request, services=services, idempotency=idempotency)
 
 
-@router.get("", response_model=DatasetPage, summary="List data sets", responses=problems(422))
+@router.get("", response_model=DatasetPage, summary="List datasets", responses=problems(422))
 def list_datasets(datasets: DatasetsDep, limit: LimitQuery = 20, after: AfterQuery = None) -> DatasetPage:
-    """By name, each with its newest version."""
+    """Lists datasets by name, each with its newest version."""
     page = page_of_names(datasets.names(), limit=limit, after=after)
     return DatasetPage(data=_readable(datasets, page.names), has_more=page.has_more, next=page.next)
 
 
-@router.get("/{name}", response_model=Dataset, summary="Show a data set", responses=problems(404, 422))
+@router.get("/{name}", response_model=Dataset, summary="Show a dataset", responses=problems(404, 422))
 def show_dataset(name: str, datasets: DatasetsDep) -> Dataset:
-    """Its versions, and everything known of the newest one."""
+    """Shows the versions of a dataset and the details of the newest one."""
     return _dataset(datasets, name)
 
 
 @router.get(
     "/{name}/{version}",
     response_model=DatasetInfo,
-    summary="Show a version of a data set",
+    summary="Show a version of a dataset",
     responses=problems(404, 422),
 )
 def show_dataset_version(name: str, version: int, datasets: DatasetsDep) -> DatasetInfo:
-    """Format, categories, counts a split and category, sizes, fingerprint, report."""
+    """Shows format, categories, counts per split and category, sizes, fingerprint and report."""
     return datasets.get(name, version).info
 
 
 @router.get(
     "/{name}/{version}/preview",
     response_class=Response,
-    summary="Look at a data set",
+    summary="Preview a dataset",
     responses={
-        200: {"description": "A contact sheet", "content": {"image/png": {"schema": file_part("The picture.")}}},
+        200: {"description": "A contact sheet", "content": {"image/png": {"schema": file_part("The image.")}}},
         **problems(404, 422),
     },
 )
 def preview_dataset(name: str, version: int, datasets: DatasetsDep, services: ServicesDep) -> Response:
-    """A contact sheet of pictures of all categories with their labels, boxes and masks: the same ones every time."""
+    """Draws a contact sheet: images of all categories with labels, boxes and masks; always the same images."""
     found = datasets.get(name, version)
     return Response(preview_png(datasets, found, services.fonts), media_type="image/png")
 
@@ -121,7 +121,7 @@ def preview_dataset(name: str, version: int, datasets: DatasetsDep, services: Se
 @router.get(
     "/{name}/{version}/export",
     response_class=StreamingResponse,
-    summary="Export a data set",
+    summary="Export a dataset",
     responses={
         200: {"description": "A zip", "content": {"application/zip": {"schema": file_part("The archive.")}}},
         **problems(404, 416, 422),
@@ -137,7 +137,7 @@ def export_dataset(
         Query(description="`coco` keeps masks as run lengths, `yolo` as outlines if every object has one."),
     ] = "coco",
 ) -> Response:
-    """Pictures, boxes and masks of a data set of detection, to use elsewhere or to post again.
+    """Exports the images, boxes and masks of a detection dataset, for other tools or for another upload.
 
     An interrupted download continues with a `Range` header, after the zip was packed once more to know its size.
     """
@@ -157,9 +157,9 @@ def export_dataset(
     )
 
 
-@router.delete("/{name}", status_code=204, summary="Delete a data set", responses=problems(404, 409, 422, 503))
+@router.delete("/{name}", status_code=204, summary="Delete a dataset", responses=problems(404, 409, 422, 503))
 def delete_dataset(name: str, datasets: DatasetsDep, jobs: JobsDep) -> None:
-    """Frees the disk of all its versions; 409 while a job needs one."""
+    """Deletes all versions of a dataset; 409 while a job needs one."""
     datasets.versions(name)
     _check_unused(jobs.jobs_using_dataset(name), name)
     datasets.delete(name)
@@ -168,11 +168,11 @@ def delete_dataset(name: str, datasets: DatasetsDep, jobs: JobsDep) -> None:
 @router.delete(
     "/{name}/{version}",
     status_code=204,
-    summary="Delete a version of a data set",
+    summary="Delete a version of a dataset",
     responses=problems(404, 409, 422, 503),
 )
 def delete_dataset_version(name: str, version: int, datasets: DatasetsDep, jobs: JobsDep) -> None:
-    """Frees its disk; 409 while a job needs it. The number is not given again."""
+    """Deletes a version; 409 while a job needs it. Its number is not used again."""
     _check_unused(jobs.jobs_using_dataset(name, version), f"{name}/{version}")
     datasets.delete(name, version)
 
@@ -181,12 +181,12 @@ def _check_unused(job_ids: list[str], what: str) -> None:
     if job_ids:
         raise DatasetInUse(
             f"{what} is needed by {', '.join(job_ids[:5])}{', …' if len(job_ids) > 5 else ''}.",
-            hint="Wait until they have ended, or cancel them.",
+            hint="Wait until these jobs have ended, or cancel them.",
         )
 
 
 def _dataset(datasets: DatasetStore, name: str) -> Dataset:
-    """With the newest version that can be read. Raises DamagedDataset if none can."""
+    """The dataset with its newest readable version. Raises DamagedDataset if no version is readable."""
     versions = datasets.versions(name)
     for version in reversed(versions):
         try:
@@ -198,7 +198,7 @@ def _dataset(datasets: DatasetStore, name: str) -> Dataset:
 
 
 def _readable(datasets: DatasetStore, names: Iterable[str]) -> list[Dataset]:
-    """The data sets of which anything can be read: one damaged file does not hide all the others."""
+    """The datasets with a readable version: one damaged file does not hide all the others."""
     found = []
     for name in names:
         try:
@@ -209,20 +209,20 @@ def _readable(datasets: DatasetStore, names: Iterable[str]) -> list[Dataset]:
 
 
 def _check_field(name: str, value: str) -> None:
-    """Refuses a bad name before gigabytes behind it come in, where clients send it first."""
+    """Refuses a bad name before the file arrives, if the client sends the name first."""
     if name == "name":
         checked_name(value, kind="dataset")
 
 
 _ARCHIVE = Upload(
-    what="A data set", file_field="file", example="-F file=@photos.zip -F name=my-photos", check_field=_check_field
+    what="A dataset", file_field="file", example="-F file=@photos.zip -F name=my-photos", check_field=_check_field
 )
 
 
 def _ingest(path: str, services: Services, form: Form) -> Response:
     file = form.one_file("file")
     try:
-        # a field left empty in a form is one left out; a name left empty is a bad name
+        # An empty form field counts as left out, except the name, which must not be empty.
         given = {name: value for name, value in form.fields.items() if value or name == "name"}
         wanted = DatasetUpload.model_validate(given)
     except ValidationError as error:

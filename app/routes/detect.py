@@ -35,37 +35,39 @@ _MOST_DETECTIONS = 10_000
 
 ScoreQuery = Annotated[
     float,
-    Query(
-        ge=0, le=1, description="Least score to answer with; most models leave out what is below 0.05 by themselves."
-    ),
+    Query(ge=0, le=1, description="Lower scores are left out. Most models themselves leave out scores below 0.05."),
 ]
 OverlapOfBoxesQuery = Annotated[
     float,
     Query(
         ge=0,
         le=1,
-        description="Of two boxes of a category that overlap by more than this share of their union, the better "
-        "one is answered. Models suppress above 0.7 by themselves.",
+        description="Non-maximum suppression: of two boxes of one category whose intersection over union is higher, "
+        "the one with the lower score is left out. Models themselves suppress above 0.7.",
     ),
 ]
 MostQuery = Annotated[
-    int, Query(ge=1, le=_MOST_DETECTIONS, description="Most objects an image; models give 100 to 300.")
+    int, Query(ge=1, le=_MOST_DETECTIONS, description="Most objects per image; models themselves return 100 to 300.")
 ]
 MasksQuery = Annotated[
-    MaskForm | None, Query(description="How masks are answered; left out: `rle` where the model makes masks.")
+    MaskForm | None, Query(description="Form of the masks; if left out, `rle` for models that predict masks.")
 ]
 TileQuery = Annotated[
     int | None,
     Query(
         ge=MIN_TILE_PX,
         le=MAX_TILE_PX,
-        description="Cuts larger pictures into tiles of this side, pixels, and looks at each and at the whole: for "
-        "objects that are small in a large picture. Every tile takes as long as a picture.",
+        description="Side in pixels of the tiles that larger images are cut into; the network sees each tile and the "
+        "whole image. For small objects in large images. Each tile takes as long as an image.",
     ),
 ]
 OverlapOfTilesQuery = Annotated[
     float | None,
-    Query(ge=0, le=MAX_OVERLAP, description=f"Least share of a tile that its neighbour sees too; {OVERLAP}."),
+    Query(
+        ge=0,
+        le=MAX_OVERLAP,
+        description=f"Least share of a tile that it has in common with its neighbour; {OVERLAP} if left out.",
+    ),
 ]
 
 
@@ -75,7 +77,7 @@ OverlapOfTilesQuery = Annotated[
     summary="Detect objects",
     openapi_extra=BODY,
     responses=predictions_documented(
-        "The objects on each image; or with `Accept: image/png` or `image/jpeg` the picture with the objects drawn"
+        "The objects in each image; with `Accept: image/png` or `image/jpeg` the image with the objects drawn on it"
     ),
 )
 @takes_body(PREDICTION)
@@ -90,18 +92,17 @@ async def detect(
     tile: TileQuery = None,
     overlap: OverlapOfTilesQuery = None,
 ) -> Response:
-    """Finds the objects on each picture, with their boxes in its pixels, and their masks or keypoints where the model
-    makes them.
+    """Finds the objects in each image: boxes in its pixels, and masks or keypoints if the model predicts them.
 
-    Pictures come in and are refused as at `/v1/classify`.
+    Images are sent and refused as described at `/v1/classify`.
     """
     if overlap is not None and tile is None:
         raise InvalidValue(
-            "an overlap is one of tiles, and no tile is asked for",
+            "`overlap` needs `tile`",
             field="overlap",
             where="query",
             value=overlap,
-            hint="Set `tile` too, to 640 for instance.",
+            hint="Set `tile` too, for instance to 640.",
         )
     selection = DetectionSelection(
         score_threshold=score_threshold,

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 ASSETS_PATH = "/docs-assets"
 _UI_PARAMETERS = {"tryItOutEnabled": True, "displayRequestDuration": True, "validatorUrl": None, "docExpansion": "list"}
-# the page starts itself with an inline script, draws with inline styles and shows pictures it received as blobs;
+# the page starts itself with an inline script, draws with inline styles and shows images it received as blobs;
 # nothing may come from elsewhere
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "

@@ -1,4 +1,4 @@
-"""Is it alive, can it work, and what is it doing?"""
+"""Liveness, readiness and state of the server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LEAST_FREE_BYTES = 256 * 1024**2
 
 @router.get("/healthz", response_model=Liveness, summary="Whether the process answers")
 async def healthz() -> Liveness:
-    """200 as long as the process answers at all: for restarts, not for routing."""
+    """Answers 200 as long as the process runs. Use it to restart the server, not to route requests."""
     return Liveness()
 
 
@@ -38,7 +38,7 @@ async def healthz() -> Liveness:
     responses={503: {"model": Readiness, "description": "Something is missing: `checks` says what"}},
 )
 async def readyz(services: ServicesDep) -> Response:
-    """Redis, registry, engine, device and disk, each by name; 503 if one fails. Predictions need no Redis."""
+    """Checks Redis, registry, engine, device and disk; 503 if one fails. Predictions work without Redis."""
     checks = await asyncio.to_thread(_checks, services)
     is_ready = all(check.ok for check in checks.values())
     body = Readiness(status="ready" if is_ready else "not_ready", checks=checks)
@@ -49,7 +49,7 @@ async def readyz(services: ServicesDep) -> Response:
     "/v1/system", response_model=System, summary="Versions, devices, memory, loaded models, queue, disk, limits"
 )
 async def system(services: ServicesDep) -> System:
-    """What this server is, runs on and is doing."""
+    """Shows versions, devices, memory, loaded models, queue, disk and limits."""
     return await asyncio.to_thread(_system, services)
 
 
@@ -76,15 +76,15 @@ def _engine(services: Services) -> Check:
         return Check(ok=False, detail=f"loading {', '.join(sorted(services.preloading))}")
     engine = services.engine
     if not engine.models.is_reachable:
-        return Check(ok=False, detail="the engine process is being started again")
+        return Check(ok=False, detail="the engine process is restarting")
     if engine.busy_s > longest_batch_s(services.settings):
-        return Check(ok=False, detail=f"stuck: the device has answered nothing for {engine.busy_s:.0f} s")
+        return Check(ok=False, detail=f"stuck: one batch has been running for {engine.busy_s:.0f} s")
     return Check(ok=True, detail=f"{engine.pending_images} of {engine.max_pending_images} images pending")
 
 
 def _writable(directory: Path) -> Check:
     is_writable = os.access(directory, os.W_OK)
-    return Check(ok=is_writable, detail="can be written" if is_writable else "cannot be written: check its owner")
+    return Check(ok=is_writable, detail="writable" if is_writable else "not writable: check the owner of the directory")
 
 
 def _disk(home: Path) -> Check:

@@ -1,4 +1,4 @@
-"""Jobs: make, list, watch, steer, forget. What a run left on disk is in `runs.py`."""
+"""Jobs: create, list, watch, control, delete. `runs.py` serves the files of a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from workers.jobs.store import JobStore, new_job_id
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 
-_EVENTS_A_PAGE = 1000
+_EVENTS_PER_PAGE = 1000
 _EXAMPLES: dict[str, Example] = {
     "classifier": {
         "summary": "Train a classifier",
@@ -47,7 +47,7 @@ _EXAMPLES: dict[str, Example] = {
         "value": {"type": "fine_tune", "model": "yolo", "dataset": "blood-cells", "publish_as": "blood-cells"},
     },
     "evaluation": {
-        "summary": "Measure a model on a data set",
+        "summary": "Measure a model on a dataset",
         "value": {"type": "evaluate", "model": "ants-bees@production", "dataset": "ants-bees"},
     },
 }
@@ -60,7 +60,7 @@ _EVENT_ID = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?", re.ASCII)
     status_code=202,
     summary="Make a job",
     responses={
-        200: {"model": JobPlan, "description": "With `dry_run`: what the job would be; nothing was queued"},
+        200: {"model": JobPlan, "description": "With `dry_run`: the resolved job; nothing was queued"},
         **problems(400, 409, 422, 503),
     },
 )
@@ -70,9 +70,9 @@ async def make_job(
     services: ServicesDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Fine-tunes an architecture or a registered model on a data set, or evaluates a model on one.
+    """Fine-tunes an architecture or a registered model on a dataset, or evaluates a model on one.
 
-    Answers at once; `Location` is where the job is. With `"dry_run": true` nothing is queued, and the answer is the
+    Answers at once with the job's URL in `Location`. With `"dry_run": true` nothing is queued, and the answer is the
     resolved configuration with an estimate.
     """
     config = _config(body)
@@ -95,18 +95,18 @@ def list_jobs(
     jobs: JobsDep,
     limit: LimitQuery = 20,
     after: AfterQuery = None,
-    status: Annotated[JobStatus | None, Query(description="Only jobs that stand there.")] = None,
+    status: Annotated[JobStatus | None, Query(description="Only jobs with this status.")] = None,
     type: Annotated[JobType | None, Query(description="Only jobs of this type.")] = None,  # noqa: A002
     model: Annotated[str | None, Query(description="Only jobs that publish as this model.")] = None,
 ) -> JobPage:
-    """Newest first."""
+    """Lists jobs, the newest first."""
     page = jobs.page(status=status, job_type=type, model=model, limit=limit, after=after)
     return JobPage(data=page.jobs, has_more=page.has_more, next=page.jobs[-1].id if page.has_more else None)
 
 
 @router.get("/{job_id}", response_model=JobDetails, summary="Show a job", responses=problems(404, 503))
 def show_job(job_id: str, jobs: JobsDep) -> JobDetails:
-    """Status, progress, newest metrics, the best epoch so far, configuration, result, and its place in the queue."""
+    """Shows status, progress, latest metrics, best epoch, configuration, result and position in the queue."""
     return _details(jobs, jobs.get(job_id))
 
 
@@ -128,13 +128,13 @@ async def watch_job(
     jobs: JobsDep,
     after: AfterQuery = None,
     last_event_id: Annotated[
-        str | None, Header(alias="Last-Event-ID", description="Replays what came after this event.")
+        str | None, Header(alias="Last-Event-ID", description="Replays the events after this one.")
     ] = None,
 ) -> Response:
-    """Everything that happened, then everything that happens, up to the event that ends the job.
+    """Streams all past events, then new ones as they happen, until the event that ends the job.
 
-    Types: `status`, `progress`, `metrics`, `message`. A client that was cut off sends the last id it saw as
-    `Last-Event-ID` and misses nothing. A comment line comes every ten silent seconds.
+    Types: `status`, `progress`, `metrics`, `message`. A client whose connection broke sends the last id that
+    it received as `Last-Event-ID` and misses nothing. After ten seconds without an event a comment line is sent.
     """
     position = _checked_event_id(last_event_id or after)
     await asyncio.to_thread(jobs.get, job_id)
@@ -146,19 +146,19 @@ async def watch_job(
 
 @router.post("/{job_id}/cancel", response_model=JobDetails, summary="Cancel a job", responses=problems(404, 409, 503))
 def cancel_job(job_id: str, jobs: JobsDep) -> JobDetails:
-    """A queued job ends at once; a running one frees its device within seconds. Its checkpoints stay, to retry it."""
+    """Ends a queued job at once, and a running one within seconds. Its checkpoints stay, so it can be retried."""
     return _details(jobs, jobs.request_cancel(job_id))
 
 
 @router.post("/{job_id}/stop", response_model=JobDetails, summary="Stop a job early", responses=problems(404, 409, 503))
 def stop_job(job_id: str, jobs: JobsDep) -> JobDetails:
-    """Ends a running job after the present step and publishes the best weights so far."""
+    """Ends a running job after the current step and publishes the best weights so far."""
     return _details(jobs, jobs.request_stop(job_id))
 
 
 @router.post("/{job_id}/retry", response_model=JobDetails, summary="Retry a job", responses=problems(404, 409, 503))
 def retry_job(request: Request, job_id: str, services: ServicesDep) -> JobDetails:
-    """Queues a failed or cancelled job again; it goes on from its last checkpoint."""
+    """Queues a failed or cancelled job again; it resumes from its last checkpoint."""
     job = services.jobs.retry(job_id)
     services.send(job.id, request.state.request_id)
     return _details(services.jobs, job)
@@ -166,7 +166,7 @@ def retry_job(request: Request, job_id: str, services: ServicesDep) -> JobDetail
 
 @router.delete("/{job_id}", status_code=204, summary="Delete an ended job", responses=problems(404, 409, 503))
 def delete_job(job_id: str, jobs: JobsDep) -> None:
-    """Frees the disk: its checkpoints, log and report go. A model it published stays."""
+    """Deletes the checkpoints, log and report of an ended job. A model that it published stays."""
     jobs.delete(job_id)
 
 
@@ -210,13 +210,13 @@ def _details(jobs: JobStore, job: Job) -> JobDetails:
 
 def _all_events(jobs: JobStore, job_id: str, after: str | None) -> list[JobEvent]:
     found: list[JobEvent] = []
-    while page := jobs.events(job_id, after=found[-1].id if found else after, limit=_EVENTS_A_PAGE):
+    while page := jobs.events(job_id, after=found[-1].id if found else after, limit=_EVENTS_PER_PAGE):
         found += page
     return found
 
 
 async def _stream(jobs: JobStore, job_id: str, after: str | None) -> AsyncIterator[str]:
-    yield ": watching\n\n"  # so that the client knows at once that it is connected
+    yield ": watching\n\n"  # tells the client at once that it is connected
     try:
         async for event in jobs.follow(job_id, after=after):
             if event is None:
@@ -224,16 +224,16 @@ async def _stream(jobs: JobStore, job_id: str, after: str | None) -> AsyncIterat
             else:
                 yield f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n"
     except (StoreUnavailable, UnknownJob):
-        return  # the client connects again with Last-Event-ID, or hears that the job was deleted
+        return  # the client reconnects with Last-Event-ID, and gets a 404 if the job was deleted
 
 
 def _checked_event_id(event_id: str | None) -> str | None:
     if event_id is None:
         return None
-    # Redis's stream ids: two unsigned numbers of 64 bits
+    # An id of a Redis stream is two unsigned 64-bit numbers.
     if not _EVENT_ID.fullmatch(event_id) or any(int(part) >= 2**64 for part in event_id.split("-")):
         raise InvalidValue(
-            f"{event_id[:40]!r} is no event id",
+            f"{event_id[:40]!r} is not a valid event id",
             field="Last-Event-ID",
             where="header",
             valid="an id of an earlier event",

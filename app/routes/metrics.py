@@ -1,4 +1,4 @@
-"""What Prometheus asks for."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ router = APIRouter(tags=["Operate"])
     },
 )
 async def metrics(services: ServicesDep) -> Response:
-    """Of all processes that answer on this port; docs/monitoring.md says what is in it. Redis may be away."""
+    """Sends the metrics of all replicas of this port, also without Redis. docs/monitoring.md explains them."""
     return Response(await services.metrics.text(), headers={"Content-Type": MEDIA_TYPE})

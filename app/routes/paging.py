@@ -1,4 +1,4 @@
-"""Pages of lists that are ordered by name."""
+"""Pages of a list that is sorted by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NamePage:
-    """A slice of names."""
+    """One page of names."""
 
     names: list[str]
     has_more: bool
@@ -19,6 +19,6 @@ class NamePage:
 
 
 def page_of_names(names: Sequence[str], *, limit: int, after: str | None) -> NamePage:
-    """The first `limit` of the sorted `names` that come after `after`, which may be gone by now."""
+    """The first `limit` of the sorted `names` after `after`, which need not exist any more."""
     rest = [name for name in names if after is None or name > after]
     return NamePage(names=rest[:limit], has_more=len(rest) > limit)

@@ -1,4 +1,4 @@
-"""Images as clients send them: in a form, as the body itself, or in JSON as base64 or behind a URL."""
+"""Images as clients send them: in a form, as the body itself, or in JSON as base64 or as a URL."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IMAGE_TYPES: Final = ("image/jpeg", "image/png", "image/webp", "image/gif", "ima
 _FETCHES_AT_ONCE = 8
 _MARKS_OF_AN_IMAGE, _MARKS_BESIDE = 32, 10_000  # an image in JSON has 8 outside its texts; names and URLs have some
 
-_DOT_PNG = (  # a whole picture of one pixel
+_DOT_PNG = (  # a whole image of one pixel
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 )
 BODY: Final[dict[str, Any]] = {
@@ -40,7 +40,7 @@ BODY: Final[dict[str, Any]] = {
                         "image": {
                             "type": "array",
                             "items": {"type": "string", "format": "binary"},
-                            "description": "Pictures, as many as you like.",
+                            "description": "One or more images.",
                         }
                     },
                     "required": ["image"],
@@ -50,9 +50,7 @@ BODY: Final[dict[str, Any]] = {
                 "schema": {"$ref": "#/components/schemas/PredictRequest"},
                 "example": {"images": [{"name": "dot.png", "base64": _DOT_PNG}]},
             },
-            **{
-                kind: {"schema": file_part("The picture itself.")} for kind in ("image/jpeg", "image/png", "image/webp")
-            },
+            **{kind: {"schema": file_part("The image itself.")} for kind in ("image/jpeg", "image/png", "image/webp")},
         },
     },
 }
@@ -60,7 +58,7 @@ BODY: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PostedImage:
-    """One image of a request: its bytes, or why there are none."""
+    """One image of a request: its bytes, or the error that prevented them."""
 
     name: str | None
     data: bytes = b""
@@ -68,7 +66,10 @@ class PostedImage:
 
 
 async def read_images(request: Request, services: Services) -> list[PostedImage]:
-    """Raises what a body can be refused for; an image behind a URL that cannot be had is an error of its own."""
+    """The images of the request. An image whose URL cannot be fetched has its own error.
+
+    Raises MalformedBody, TooManyImages, UnsupportedBody, RequestValidationError and what reading the body raises.
+    """
     content_type = request.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -78,8 +79,8 @@ async def read_images(request: Request, services: Services) -> list[PostedImage]
     if kind.startswith("image/") or kind == "application/octet-stream":
         return [PostedImage(name=None, data=await request.body())]
     raise UnsupportedBody(
-        f"A body of type {kind or 'nothing at all'!r} is not read here.",
-        hint=f"Send multipart/form-data, application/json, or the picture itself as {', '.join(IMAGE_TYPES)}.",
+        f"A body of type {kind or 'nothing at all'!r} is not supported here.",
+        hint=f"Send multipart/form-data, application/json, or the image itself as {', '.join(IMAGE_TYPES)}.",
     )
 
 
@@ -93,12 +94,12 @@ async def _from_form(request: Request, content_type: str, limit: int) -> list[Po
     files = form.files.get("image", [])
     if not files:
         sent = ", ".join(sorted(form.fields)) or "nothing"
-        raise MalformedBody("The form has no file in the field 'image'.", hint=f"It has: {sent}.")
+        raise MalformedBody("The form has no file in the field 'image'.", hint=f"The form has: {sent}.")
     return [PostedImage(name=file.name or None, data=file.data) for file in files]
 
 
 async def _from_json(body: bytes, services: Services, held: HeldBytes) -> list[PostedImage]:
-    held.take(len(body) * 3 // 4)  # what base64 of that length becomes: it stays beside the body
+    held.take(len(body) * 3 // 4)  # the decoded base64, in memory together with the body
     limit = services.settings.max_images_per_request
     try:
         asked = await asyncio.to_thread(_parsed, body, limit)  # tens of megabytes of base64

@@ -1,4 +1,4 @@
-"""What all kinds of predictions share: images in any of their forms, in; JSON, or a picture, out."""
+"""The part that all predictions share: images in any form come in, JSON or a drawn image goes out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from models.predictor import Selection
 Prediction = TypeVar("Prediction")
 
 _DRAWN: Final[dict[str, Literal["png", "jpeg"]]] = {"image/png": "png", "image/jpeg": "jpeg"}
-_ANSWERS: Final = ("application/json", *_DRAWN)  # the first of those that a client likes equally well
+_ANSWERS: Final = ("application/json", *_DRAWN)  # where a client accepts several equally, the first
 
 ModelQuery = Annotated[
     str,
@@ -40,12 +40,14 @@ ModelQuery = Annotated[
         examples=["ants-bees"],
     ),
 ]
-CategoriesQuery = Annotated[list[str] | None, Query(description="Only these; repeat it, or separate by commas.")]
+CategoriesQuery = Annotated[
+    list[str] | None, Query(description="Only these categories. Repeat the parameter, or separate them by commas.")
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """The request, what answers it, and how."""
+    """The request with everything that decides how it is answered."""
 
     request: Request
     services: Services
@@ -59,30 +61,30 @@ async def get_caller(
     urgency: UrgencyDep,
     precision: Annotated[
         PrecisionChoice,
-        Query(description="`float32` insists on it where the model runs in less; the first such request loads it."),
+        Query(description="`float32` overrides a lower precision; the first such request loads the model in float32."),
     ] = "auto",
 ) -> Caller:
-    """For routes to depend on."""
+    """The dependency of every route that predicts."""
     return Caller(request=request, services=services, urgency=urgency, precision=precision)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Presentation(Generic[Prediction]):
-    """How a task's predictions are answered."""
+    """How the predictions of a task become an answer."""
 
     response: type[BaseModel]  # with the fields `model`, `predictions`, `timing_ms`
     entry: type[ImagePrediction]  # of `predictions`
-    fields: Callable[[Prediction], dict[str, object]]  # of an entry that has no error
+    fields: Callable[[Prediction], dict[str, object]]  # of an entry without an error
     annotate: Callable[[Tensor, Prediction, Fonts], Tensor]
     png: Callable[[Prediction], bytes | None] | None = None  # what `Accept: image/png` gives, if not a drawing
 
 
 def predictions_documented(description: str) -> Documented:
-    """The answers of a route that predicts."""
+    """The documentation of the answers of a route that predicts."""
     return {
         200: {
             "description": description,
-            "content": {kind: {"schema": file_part("The picture.")} for kind in _DRAWN},
+            "content": {kind: {"schema": file_part("The image.")} for kind in _DRAWN},
         },
         **problems(400, 404, 406, 413, 415, 422, 503, 504, 507),
     }
@@ -98,11 +100,11 @@ async def answer_prediction(
     request, services, urgency = caller.request, caller.services, caller.urgency
     drawn_as = _wanted_picture(request.headers.get("accept", ""))
     if drawn_as == "jpeg" and presentation.png is not None:
-        raise NotAcceptable("A map of indices would not survive as a JPEG.", hint="Accept: image/png.")
+        raise NotAcceptable("JPEG would change the indices of the map.", hint="Accept: image/png.")
     posted = await read_images(request, services)
     if drawn_as is not None and len(posted) != 1:
         raise NotAcceptable(
-            f"A picture with the predictions drawn on it is made of one image, not of {len(posted)}.",
+            f"The request has {len(posted)} images, and predictions can be drawn on one image only.",
             hint="Send one image, or ask for application/json.",
         )
     good = [image for image in posted if image.error is None]
@@ -135,12 +137,12 @@ async def answer_prediction(
 
 
 def split_categories(categories: list[str] | None) -> frozenset[str]:
-    """Repeated, separated by commas, or both."""
+    """The categories of a parameter that is repeated, separated by commas, or both."""
     return frozenset(part.strip() for entry in categories or () for part in entry.split(",") if part.strip())
 
 
 def _wanted_picture(accept: str) -> Literal["png", "jpeg"] | None:
-    """The kind of picture that the Accept header prefers, or None for JSON. Raises NotAcceptable."""
+    """The image format that the Accept header prefers, or None for JSON. Raises NotAcceptable."""
     best, best_quality = "", 0.0
     for answer in _ANSWERS:
         if (quality := _quality(accept or "*/*", answer)) > best_quality:
@@ -153,7 +155,7 @@ def _wanted_picture(accept: str) -> Literal["png", "jpeg"] | None:
 
 
 def _quality(accept: str, kind: str) -> float:
-    """How much the header wants `kind`: the q of the entry that fits it most closely. Source: RFC 9110, 12.5.1."""
+    """The q of the most specific entry of the header that matches `kind`. Source: RFC 9110, sec. 12.5.1."""
     fits = {kind: 3, f"{kind.partition('/')[0]}/*": 2, "*/*": 1}
     closest, quality = 0, 0.0
     for entry in accept.split(","):

@@ -1,4 +1,4 @@
-"""What a run left on disk: series, log, report, checkpoints. Read from its directory, so Redis is not needed for it."""
+"""Files of a run: metrics, log, report, checkpoints. They are read from its directory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ REPORT_FILE: Final[Documented] = {
 
 @router.get("/{job_id}/metrics", response_model=JobMetrics, summary="Metrics of a job", responses=problems(404, 503))
 def job_metrics(job_id: str, jobs: JobsDep) -> JobMetrics:
-    """`train/step_loss` within the epochs, and `train/loss`, `val/loss`, `val/top1`, … at the end of each."""
+    """Lists `train/step_loss` within epochs, and `train/loss`, `val/loss`, `val/top1`, … at the end of each epoch."""
     points = _run(jobs, job_id).read_metrics()
     return JobMetrics(data=[MetricPoint.model_validate(point.model_dump()) for point in points])
 
@@ -46,9 +46,9 @@ def job_log(
     request: Request,
     job_id: str,
     jobs: JobsDep,
-    follow: Annotated[bool, Query(description="Keep sending what is added until the job ends.")] = False,
+    follow: Annotated[bool, Query(description="Keep sending new lines until the job ends.")] = False,
 ) -> Response:
-    """What the trainer wrote to its standard output and error, over all attempts."""
+    """Sends the standard output and error of the trainer, over all attempts."""
     log = _run(jobs, job_id).log
     if follow:
         return StreamingResponse(_followed(jobs, job_id, log), media_type="text/plain; charset=utf-8")
@@ -58,7 +58,7 @@ def job_log(
 
 @router.get("/{job_id}/report", response_model=Report, summary="Files of a job's report", responses=problems(404, 503))
 def job_report(job_id: str, jobs: JobsDep) -> Report:
-    """Plots and tables of the best weights on the validation split; empty until the run is complete."""
+    """Lists plots and tables about the best weights on the validation split; empty until the run is complete."""
     return Report(data=report_files(_run(jobs, job_id).report))
 
 
@@ -69,7 +69,7 @@ def job_report(job_id: str, jobs: JobsDep) -> Report:
     responses={**REPORT_FILE, **problems(404, 416, 503)},
 )
 def job_report_file(request: Request, job_id: str, file: str, jobs: JobsDep) -> Download:
-    """`report.json`, `curves.png`, `confusion.png`, `mistakes.png`."""
+    """Sends one file: `report.json`, `curves.png`, `confusion.png`, `mistakes.png`, …"""
     return report_file(request, _run(jobs, job_id).report, file)
 
 
@@ -77,7 +77,7 @@ def job_report_file(request: Request, job_id: str, file: str, jobs: JobsDep) -> 
     "/{job_id}/checkpoints", response_model=Checkpoints, summary="Checkpoints of a job", responses=problems(404, 503)
 )
 def job_checkpoints(job_id: str, jobs: JobsDep) -> Checkpoints:
-    """`last.pt`, which the run goes on from, and `best.safetensors`, which it publishes."""
+    """Lists `last.pt`, from which the run resumes, and `best.safetensors`, which it publishes."""
     directory = _run(jobs, job_id).checkpoints
     paths = [path for path in directory.iterdir() if path.suffix != ".tmp"] if directory.is_dir() else []
     found = [(path, path.stat()) for path in paths]
@@ -91,7 +91,7 @@ def job_checkpoints(job_id: str, jobs: JobsDep) -> Checkpoints:
 
 
 def report_files(directory: Path) -> list[ReportFile]:
-    """What there is to `report_file`, by name."""
+    """The files of a report, by name."""
     if not directory.is_dir():
         return []
     return [
@@ -102,10 +102,13 @@ def report_files(directory: Path) -> list[ReportFile]:
 
 
 def report_file(request: Request, directory: Path, name: str) -> Download:
-    """One of them. Raises UnknownFile: names are compared, never joined to a path."""
+    """One file of a report. The name is compared with the existing names before it becomes a path.
+
+    Raises UnknownFile.
+    """
     names = [file.name for file in report_files(directory)]
     if name not in names:
-        hint = f"There is {', '.join(names)}." if names else "There is no report until the run is complete."
+        hint = f"Available: {', '.join(names)}." if names else "There is no report until the run is complete."
         raise UnknownFile(f"The report has no file {name[:100]!r}.", hint=hint)
     path = directory / name
     stat = path.stat()
@@ -114,7 +117,7 @@ def report_file(request: Request, directory: Path, name: str) -> Download:
 
 
 def _run(jobs: JobStore, job_id: str) -> RunDirectory:
-    """Raises UnknownJob: an id that Redis knows is safe to be a directory."""
+    """The run directory of a known job, whose id is therefore a safe directory name. Raises UnknownJob."""
     return jobs.run(jobs.get(job_id).id)
 
 
@@ -123,9 +126,9 @@ async def _followed(jobs: JobStore, job_id: str, log: Path) -> AsyncIterator[byt
     while True:
         try:
             has_ended = (await asyncio.to_thread(jobs.get, job_id)).status.is_final
-        except StoreUnavailable:  # the run goes on, and so does its log
+        except StoreUnavailable:  # the run continues without Redis, and so does its log
             has_ended = False
-        except UnknownJob:  # deleted meanwhile
+        except UnknownJob:  # the job was deleted in the meantime
             return
         while piece := await asyncio.to_thread(_read_from, log, offset):
             offset += len(piece)

@@ -38,8 +38,8 @@ router = APIRouter(prefix="/v1", tags=["Predict"])
     summary="Segment images",
     openapi_extra=BODY,
     responses=predictions_documented(
-        "The categories on each image; or with `Accept: image/png` or `image/jpeg` the picture in their colours, and "
-        "with `masks=png` too the indexed PNG"
+        "The categories in each image; with `Accept: image/png` or `image/jpeg` the image in their colours, and with "
+        "`masks=png` as well the indexed PNG"
     ),
 )
 @takes_body(PREDICTION)
@@ -47,20 +47,20 @@ async def segment(
     caller: Annotated[Caller, Depends(get_caller)],
     model: ModelQuery,
     score_threshold: Annotated[
-        float, Query(ge=0, le=1, description="Pixels whose category is less probable belong to none; 0 is off.")
+        float, Query(ge=0, le=1, description="Pixels with a lower score belong to no category; 0 turns it off.")
     ] = 0.0,
     categories: CategoriesQuery = None,
     masks: Annotated[
         Literal["rle", "png", "none"],
         Query(
-            description="`rle`: run lengths a category. `png`: an indexed PNG an image, in base64; with `Accept: "
-            "image/png` it is the answer itself."
+            description="`rle`: run lengths per category. `png`: one indexed PNG per image, in base64; with `Accept: "
+            "image/png` the answer is that PNG."
         ),
     ] = "rle",
 ) -> Response:
-    """Says which category every pixel of each picture belongs to: its share of the picture, and its mask.
+    """Assigns a category to every pixel, and returns the share and the mask of each category.
 
-    Pictures come in and are refused as at `/v1/classify`.
+    Images are sent and refused as described at `/v1/classify`.
     """
     selection = SegmentationSelection(
         score_threshold=score_threshold, categories=split_categories(categories), masks=masks

@@ -1,4 +1,4 @@
-"""What a run will be: counted from the network and the data set, not guessed."""
+"""The size of a training run, computed from the network and the dataset."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from workers.configs.fine_tune import ResolvedFineTune
 from workers.configs.freezing import learning_names
 from workers.datasets.dataset import DatasetInfo
 
-_BYTES = 4  # of a float32
-_MOMENTS = {"sgd": 1, "adamw": 2}  # numbers the optimizer keeps for every one that learns
+_FLOAT32_BYTES = 4
+_MOMENTS = {"sgd": 1, "adamw": 2}  # values that the optimizer keeps per trained parameter
 
 
 def estimate(config: ResolvedFineTune, dataset: DatasetInfo) -> Estimate:
-    """Steps, images and the memory that parameters need."""
+    """The steps, images and memory of the run that `config` describes."""
     settings = config.hyperparameters
     module = build_empty(
         config.architecture,
@@ -35,11 +35,11 @@ def estimate(config: ResolvedFineTune, dataset: DatasetInfo) -> Estimate:
         steps=steps * settings.epochs,
         images=train_images * settings.epochs,
         memory=MemoryEstimate(
-            parameters_bytes=parameters * _BYTES,
-            gradients_bytes=trained * _BYTES,
-            optimizer_bytes=trained * moments * _BYTES,
-            total_bytes=(parameters + trained * (1 + moments)) * _BYTES,
+            parameters_bytes=parameters * _FLOAT32_BYTES,
+            gradients_bytes=trained * _FLOAT32_BYTES,
+            optimizer_bytes=trained * moments * _FLOAT32_BYTES,
+            total_bytes=(parameters + trained * (1 + moments)) * _FLOAT32_BYTES,
             basis="Parameters, gradients and the optimizer's moments in float32. Activations, which grow with "
-            "batch_size and image_size_px, and the libraries themselves come on top.",
+            "batch_size and image_size_px, and the libraries need memory in addition.",
         ),
     )

@@ -1,4 +1,4 @@
-"""A large upload from its first byte to its answer: on the disk as it comes in, worked on in a thread, gone after."""
+"""Large uploads: written to disk as they arrive, processed in a thread, then deleted."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from app.services import Services
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Upload:
-    """What is posted, and how."""
+    """A kind of upload, as messages and checks need it."""
 
-    what: str  # for people, as the subject of a sentence
+    what: str  # the subject of a sentence in messages
     file_field: str
     example: str  # arguments of a curl command
-    check_field: Callable[[str, str], None] = lambda _name, _value: None  # refuses before the file has come in
+    check_field: Callable[[str, str], None] = lambda _name, _value: None  # refuses a field before the file has arrived
 
 
 async def answer_upload(
@@ -34,9 +34,10 @@ async def answer_upload(
     services: Services,
     idempotency: Idempotency,
 ) -> Response:
-    """What `make` answers to the form, or answered to the same one before. It runs in an intake thread.
+    """The answer of `make` to the form; for a repeated idempotency key, the answer it gave before.
 
-    Raises UnsupportedBody, DiskFull, what `read_form` and `Idempotency.answer` raise, and what `make` does.
+    make: runs in an intake thread. Raises UnsupportedBody, DiskFull, and what `read_form`, `Idempotency.answer` and
+    `make` raise.
     """
     received: list[Form] = []
 
@@ -59,8 +60,8 @@ async def _receive(upload: Upload, request: Request, services: Services) -> Form
     content_type = request.headers.get("content-type", "")
     if not content_type.lower().startswith("multipart/form-data"):
         raise UnsupportedBody(
-            f"{upload.what} is posted as multipart/form-data, not as {content_type or 'nothing'!r}.",
-            hint=f"curl {upload.example} does it.",
+            f"{upload.what} is uploaded as multipart/form-data, not as {content_type or 'nothing'!r}.",
+            hint=f"With curl: {upload.example}",
         )
     declared = request.headers.get("content-length", "")
     if declared.isdecimal():

@@ -1,1 +1,1 @@
-"""Bodies of requests and answers. No FastAPI and no torch here: the client speaks them too."""
+"""Bodies of requests and answers. They import neither FastAPI nor torch, so that the client shares them."""

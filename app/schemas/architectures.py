@@ -23,7 +23,7 @@ class PretrainedWeights(BaseModel):
 
 
 class ArchitectureOption(BaseModel):
-    """A choice of structure within one name."""
+    """A choice of structure within one architecture."""
 
     name: str
     choices: list[str] = Field(description="The first is the default.")
@@ -31,18 +31,18 @@ class ArchitectureOption(BaseModel):
 
 
 class Architecture(BaseModel):
-    """What the catalogue knows of a network structure."""
+    """A network structure of the catalogue."""
 
     name: str
     tasks: list[Task]
     family: str
-    parameters: int = Field(description="Learnable numbers with the categories it was published with.")
+    parameters: int = Field(description="Number of learnable parameters, with the categories it was published with.")
     preset: AnyPreset = Field(description="Preprocessing of its default weights.")
     min_size_px: int = Field(description="Smallest image side that trains.")
-    max_size_px: int | None = Field(description="Null: any that memory holds.")
+    max_size_px: int | None = Field(description="Null if only memory limits it.")
     size_step_px: int = Field(description="Image sides must be multiples of it.")
-    options: list[ArchitectureOption] = Field(description="Choices of structure, by the names a job gives them.")
-    is_trainable: bool = Field(description="False: it answers with its pretrained weights only.")
+    options: list[ArchitectureOption] = Field(description="Choices of structure; a job sets them by name.")
+    is_trainable: bool = Field(description="False if it can only predict, with its pretrained weights.")
     weights: list[PretrainedWeights]
 
 
@@ -51,7 +51,7 @@ class ArchitecturePage(Page[Architecture]):
 
 
 class Layer(BaseModel):
-    """A module that holds parameters itself, or has no parts."""
+    """A module that holds parameters itself or has no children."""
 
     name: str
     type: str

@@ -8,7 +8,7 @@ from app.schemas.predict import ImagePrediction, Timing, UsedModel, is_absent
 
 
 class Classification(BaseModel):
-    """One category and how probable it is."""
+    """One category and its probability."""
 
     label: str
     index: int
@@ -16,13 +16,13 @@ class Classification(BaseModel):
 
 
 class ImageClasses(ImagePrediction):
-    """What the model says of one image, or why it says nothing."""
+    """The categories of one image, or the error that prevented the prediction."""
 
     classes: list[Classification] | None = Field(None, exclude_if=is_absent, description="Most probable first.")
 
 
 class ClassifyResponse(BaseModel):
-    """One prediction an image, in the order they were sent."""
+    """One prediction per image, in the order in which the images were sent."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -1,4 +1,4 @@
-"""Data sets. A version is described by `workers.datasets.dataset.DatasetInfo` itself."""
+"""Datasets. A version is described by `workers.datasets.dataset.DatasetInfo` itself."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ class DatasetUpload(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(
-        description="What to call it: letters, digits, `-`, `_`, `.`, at most 64.", examples=["ants-bees"]
+        description="The dataset's name: letters, digits, `-`, `_`, `.`, at most 64 characters.", examples=["ants-bees"]
     )
-    task: Task | None = Field(None, description="Found by itself if left out.")
-    format: DatasetFormat | None = Field(None, description="Found by itself if left out.")
+    task: Task | None = Field(None, description="Detected from the archive if left out.")
+    format: DatasetFormat | None = Field(None, description="Detected from the archive if left out.")
     validation_fraction: float = Field(
         0.2, gt=0, lt=1, description="Share moved to `val`, stratified, when the archive has no such split."
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Of that split: the same archive and seed give the same one.")
+    seed: int = Field(
+        0, ge=0, le=2**31 - 1, description="Seed of that split: the same archive and seed give the same split."
+    )
 
 
 class Dataset(BaseModel):
-    """A data set with its versions."""
+    """A dataset with its versions."""
 
     name: str
     versions: list[int] = Field(description="Ascending.")
@@ -34,4 +36,4 @@ class Dataset(BaseModel):
 
 
 class DatasetPage(Page[Dataset]):
-    """Data sets by name."""
+    """Datasets by name."""

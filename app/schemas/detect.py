@@ -22,14 +22,14 @@ class Keypoint(BaseModel):
     label: str
     x: float = Field(description="Pixels of the original image, as the box.")
     y: float
-    score: float = Field(description="The larger the surer: a logit, no probability.")
+    score: float = Field(description="A logit, not a probability: larger is more certain.")
 
 
 class Detection(BaseModel):
     """One object."""
 
     label: str
-    index: int = Field(description="Of the category, from 1: 0 is the background.")
+    index: int = Field(description="The category's index, from 1; 0 is the background.")
     score: float = Field(description="Probability in [0, 1].")
     box: Box
     mask: Mask | None = Field(None, exclude_if=is_absent, description="With `masks=rle`.")
@@ -38,17 +38,19 @@ class Detection(BaseModel):
         exclude_if=is_absent,
         description="With `masks=polygon`: outlines of the object's parts as x, y, x, y, …; holes are filled.",
     )
-    keypoints: list[Keypoint] | None = Field(None, exclude_if=is_absent, description="Where the model finds them.")
+    keypoints: list[Keypoint] | None = Field(
+        None, exclude_if=is_absent, description="Only from models that predict keypoints."
+    )
 
 
 class ImageDetections(ImagePrediction):
-    """The objects on one image, or why there is no answer."""
+    """The objects in one image, or the error that prevented the prediction."""
 
     detections: list[Detection] | None = Field(None, exclude_if=is_absent, description="Highest score first.")
 
 
 class DetectResponse(BaseModel):
-    """The objects on each image, in the order the images were sent."""
+    """The objects in each image, in the order in which the images were sent."""
 
     model_config = ConfigDict(
         json_schema_extra={

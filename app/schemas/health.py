@@ -1,4 +1,4 @@
-"""Is the process alive, and can it do its work?"""
+"""Liveness and readiness of the server."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Liveness(BaseModel):
 
 
 class Check(BaseModel):
-    """One thing that Fovea needs."""
+    """The state of one thing that Fovea needs."""
 
     ok: bool
     detail: str
 
 
 class Readiness(BaseModel):
-    """Every thing that Fovea needs, by name. Predictions need no Redis: look at `checks` for what works."""
+    """Everything that Fovea needs, by name. Predictions work without Redis: `checks` shows what works."""
 
     status: Literal["ready", "not_ready"]
     checks: dict[str, Check] = Field(description="`redis`, `registry`, `engine`, `device`, `disk`.")

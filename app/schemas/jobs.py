@@ -1,4 +1,4 @@
-"""Jobs: what is asked for, and what there is to see. A job itself is `workers.jobs.job.Job`."""
+"""Jobs: requests, and views of what a run wrote. A job itself is `workers.jobs.job.Job`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from workers.jobs.job import AnyConfig, Job, JobEvent
 
 def _is_unicode(value: object) -> object:
     if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-        msg = "half a surrogate pair is no character"
+        msg = "half a surrogate pair is not a valid character"
         raise ValueError(msg)
     return value
 
 
 class FineTuneRequest(FineTuneConfig):
-    """A training job to make, or with `dry_run` only to look at."""
+    """A training job to make, or with `dry_run` only to plan."""
 
     dry_run: bool = Field(False, description="Answer with the resolved config and an estimate; queue nothing.")
 
@@ -31,7 +31,7 @@ class FineTuneRequest(FineTuneConfig):
 
 
 class EvaluateRequest(EvaluateConfig):
-    """An evaluation to make, or with `dry_run` only to look at."""
+    """An evaluation to make, or with `dry_run` only to plan."""
 
     dry_run: bool = Field(False, description="Answer with the resolved config; queue nothing.")
 
@@ -39,7 +39,7 @@ class EvaluateRequest(EvaluateConfig):
 
 
 def _type_of(body: object) -> str:
-    """`fine_tune` where a body does not say."""
+    """The job type that a body names; `fine_tune` if it names none."""
     kind = body.get("type", "fine_tune") if isinstance(body, dict) else getattr(body, "type", "fine_tune")
     return kind if isinstance(kind, str) else "?"
 
@@ -49,7 +49,7 @@ JobRequest = Annotated[
     Discriminator(
         _type_of,
         custom_error_type="unknown_job_type",
-        custom_error_message="There is no such kind of job",
+        custom_error_message="Unknown job type",
         custom_error_context={"field": "type", "valid": "'fine_tune', 'evaluate'"},
     ),
 ]
@@ -60,7 +60,7 @@ REQUESTS: dict[str, type[FineTuneRequest | EvaluateRequest]] = {
 
 
 class JobDetails(Job):
-    """A job, and where it stands in the queue."""
+    """A job and its position in the queue."""
 
     position: int | None = Field(None, description="Jobs ahead of it in the queue; null unless it is queued.")
 
@@ -70,7 +70,7 @@ class JobPage(Page[Job]):
 
 
 class MemoryEstimate(BaseModel):
-    """Bytes a run needs at least, counted from the number of parameters."""
+    """The memory that a run needs at least, computed from the number of parameters."""
 
     parameters_bytes: int
     gradients_bytes: int
@@ -80,23 +80,23 @@ class MemoryEstimate(BaseModel):
 
 
 class Estimate(BaseModel):
-    """What a run will be, counted, not guessed. Time depends on the machine and is not foretold."""
+    """The size of a run, computed from network and dataset. It has no duration, which depends on the machine."""
 
-    parameters: int = Field(description="Learnable numbers of the network with this data set's categories.")
-    trained_parameters: int = Field(description="Of those, how many the strategy changes.")
+    parameters: int = Field(description="Number of the network's parameters, with this dataset's categories.")
+    trained_parameters: int = Field(description="How many of them the strategy trains.")
     train_images: int
     val_images: int
     steps_per_epoch: int
     steps: int = Field(description="Optimizer updates over all epochs.")
-    images: int = Field(description="Training images to go through, over all epochs.")
+    images: int = Field(description="Training images processed over all epochs.")
     memory: MemoryEstimate
 
 
 class JobPlan(BaseModel):
-    """What a job would be; the answer to a dry run."""
+    """The resolved job: the answer to a dry run."""
 
     config: AnyConfig
-    estimate: Estimate | None = Field(None, description="Null where nothing is trained.")
+    estimate: Estimate | None = Field(None, description="Null if nothing is trained.")
 
 
 class JobEvents(BaseModel):
@@ -110,7 +110,7 @@ class MetricPoint(BaseModel):
 
     at: datetime
     epoch: int = Field(description="Epochs finished, the one this belongs to included.")
-    step: int = Field(description="Optimizer updates done.")
+    step: int = Field(description="Optimizer updates so far.")
     metrics: dict[str, float]
 
 
@@ -123,7 +123,7 @@ class JobMetrics(BaseModel):
 class ReportFile(BaseModel):
     """One file of a report."""
 
-    name: str = Field(description="Below the report's own path.")
+    name: str = Field(description="Path relative to the report.")
     size_bytes: int
     media_type: str
 
@@ -135,7 +135,7 @@ class Report(BaseModel):
 
 
 class Checkpoint(BaseModel):
-    """A point that a run can go on from, or weights that it can publish."""
+    """A file that a run can resume from, or weights that it can publish."""
 
     name: str
     size_bytes: int

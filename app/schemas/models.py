@@ -26,33 +26,33 @@ class ModelVersion(BaseModel):
     """One immutable version of a model."""
 
     manifest: Manifest
-    aliases: list[str] = Field(description="Those that point at this version.")
+    aliases: list[str] = Field(description="Aliases that point at this version.")
     report: list[str] = Field(description="Files of its report, to GET below `report/`.")
     exports: list[ExportReport] = Field(
-        description="Faster forms of it that were built for machines, with their figures; the newest first."
+        description="Faster backends that were built for it, with their measurements; the newest first."
     )
 
 
 class UploadedManifest(BaseModel):
-    """What must be said of weights that were trained elsewhere."""
+    """The description of weights that were trained elsewhere."""
 
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={"examples": [{"architecture": "resnet18", "categories": ["ant", "bee"]}]},
     )
 
-    task: Task | None = Field(None, description="Null: what the architecture does.")
+    task: Task | None = Field(None, description="Null selects the task of the architecture.")
     architecture: str = Field(description="Catalogue name.")
     options: dict[str, str] = Field(
-        default_factory=dict, description="Of the architecture, where it has any: `variant`, `backbone`."
+        default_factory=dict, description="Options of the architecture, if it has any: `variant`, `backbone`."
     )
     categories: tuple[str, ...] = Field(
         min_length=1,
         max_length=100_000,
-        description="Label of every index the network answers with, in order; of a detector without the background.",
+        description="The label of every index that the network predicts, in order; without a detector's background.",
     )
-    preset: AnyPreset | None = Field(None, description="Preprocessing; null: the architecture's own.")
-    metrics: dict[str, FiniteFloat] = Field(default_factory=dict, description="Whatever you measured.")
+    preset: AnyPreset | None = Field(None, description="Preprocessing; null selects the architecture's own.")
+    metrics: dict[str, FiniteFloat] = Field(default_factory=dict, description="Any metrics that you have measured.")
     description: str | None = Field(None, max_length=2000)
 
     @field_validator("categories")
@@ -66,7 +66,7 @@ class UploadedManifest(BaseModel):
 
 
 class AliasTarget(BaseModel):
-    """Where an alias shall point."""
+    """The new target of an alias."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": 3}]})
 
@@ -79,4 +79,4 @@ class Alias(BaseModel):
     model: str
     alias: str
     version: int
-    previous: int | None = Field(description="Where it pointed before; null if it is new.")
+    previous: int | None = Field(description="The version it pointed at before; null if the alias is new.")

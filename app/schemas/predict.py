@@ -1,4 +1,4 @@
-"""What every kind of prediction has: images in, a model and its time out."""
+"""Fields that every kind of prediction shares: the images, the model that answered, the time it took."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from app.schemas.problem import Problem
 
 
 def _whole_base64(value: object) -> object:
-    """The standard alphabet only, without what data URLs put before it: else a typo becomes another picture."""
+    """Checks the base64 strictly, after a data URL's prefix: otherwise a typo decodes to another image."""
     if not isinstance(value, str):
         return value
     text = "".join(value.partition("base64,")[2].split() if value.startswith("data:") else value.split())
     try:
         binascii.a2b_base64(text, strict_mode=True)
     except ValueError as error:
-        msg = f"this is no base64: {error}"
+        msg = f"this is not valid base64: {error}"
         raise ValueError(msg) from error
     return text
 
@@ -27,7 +27,7 @@ ImageBytes = Annotated[Base64Bytes, BeforeValidator(_whole_base64)]
 
 
 class ImageSource(BaseModel):
-    """An image: its bytes, or where to get it."""
+    """An image, as bytes or as a URL."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,12 +64,12 @@ class UsedModel(BaseModel):
 
     @property
     def reference(self) -> str:
-        """What to ask for to be answered by the very same weights again."""
+        """The model reference that selects exactly these weights again."""
         return f"{self.name}/{self.version}" if self.version else self.name
 
 
 class ImageInfo(BaseModel):
-    """The image that was looked at."""
+    """The image that a prediction is about."""
 
     name: str | None = None
     width: int | None = Field(
@@ -79,12 +79,12 @@ class ImageInfo(BaseModel):
 
 
 def is_absent(value: object) -> bool:
-    """Whether a field is left out of an answer."""
+    """True for a field that the answer leaves out."""
     return value is None
 
 
 class ImagePrediction(BaseModel):
-    """What the model says of one image, or why it says nothing."""
+    """The prediction for one image, or the error that prevented it."""
 
     image: ImageInfo
     error: Problem | None = Field(
@@ -93,16 +93,20 @@ class ImagePrediction(BaseModel):
 
 
 class Timing(BaseModel):
-    """Where the time went, milliseconds; of each part, the image that it took longest for."""
+    """Duration of each stage in milliseconds, for the image that spent the longest in it."""
 
-    decode: float = Field(description="From bytes to what the network sees.")
+    decode: float = Field(description="From the encoded bytes to the network's input.")
     queue: float = Field(description="Waiting for the device.")
-    inference: float = Field(description="Of the batch that the image was in, with images of other requests.")
-    postprocess: float = Field(0.0, description="From what the network says to the answer: masks in full size, …")
+    inference: float = Field(
+        description="The batch that the image was part of, together with images of other requests."
+    )
+    postprocess: float = Field(
+        0.0, description="From the network's output to the answer, for instance masks in full size."
+    )
 
 
 class Mask(BaseModel):
-    """The pixels of the image that belong to something, in COCO's compressed run lengths."""
+    """The pixels of one object or category, in COCO's compressed run lengths."""
 
     size: tuple[int, int] = Field(description="Height and width of the image.")
     counts: str = Field(description="Column by column, as `pycocotools.mask.decode` reads it.")

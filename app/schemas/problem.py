@@ -8,7 +8,7 @@ from workers.datasets.dataset import Finding
 
 
 class FieldError(BaseModel):
-    """One value of a request that does not make sense."""
+    """One invalid value of a request."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -16,9 +16,9 @@ class FieldError(BaseModel):
     where: str = Field(description="Part of the request: `body`, `query`, `path` or `header`.")
     message: str
     value: JsonValue = Field(
-        None, description="What was sent; text where JSON has no word for it (`NaN`), or cut short."
+        None, description="The value that was sent, shortened if long; as text if JSON cannot express it (`NaN`)."
     )
-    valid: str | None = Field(None, description="What would be valid.")
+    valid: str | None = Field(None, description="Which values are valid.")
 
 
 class Problem(BaseModel):
@@ -47,11 +47,11 @@ class Problem(BaseModel):
     status: int = Field(description="The HTTP status.")
     detail: str = Field(description="What is wrong with this request.")
     instance: str = Field(description="Path of the request.")
-    code: str = Field(description="Stable name of the kind of error, for programs.")
-    request_id: str = Field(description="The answer's X-Request-ID: the server's log has the same.")
+    code: str = Field(description="Stable name of this kind of error, for programs.")
+    request_id: str = Field(description="The answer's X-Request-ID, which also stands in the server's log.")
     hint: str | None = Field(None, description="The way out, where there is one.")
-    errors: tuple[FieldError, ...] | None = Field(None, description="Every value at fault.")
-    findings: tuple[Finding, ...] | None = Field(None, description="Everything found in a data set that is unusable.")
+    errors: tuple[FieldError, ...] | None = Field(None, description="Every invalid value.")
+    findings: tuple[Finding, ...] | None = Field(None, description="Everything that was found in an unusable dataset.")
     missing: tuple[str, ...] | None = Field(None, description="Keys the architecture has and the state_dict lacks.")
     unexpected: tuple[str, ...] | None = Field(None, description="Keys of the state_dict the architecture lacks.")
     mismatched: tuple[str, ...] | None = Field(None, description="Keys whose tensors have another shape.")

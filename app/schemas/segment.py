@@ -11,25 +11,25 @@ class Segment(BaseModel):
     """All of an image that belongs to one category."""
 
     label: str
-    index: int = Field(description="Of the category; its value in the map.")
-    share: float = Field(description="Of the image's pixels, in (0, 1].")
+    index: int = Field(description="The category's index, which is its value in the map.")
+    share: float = Field(description="Share of the image's pixels, in (0, 1].")
     mask: Mask | None = Field(None, exclude_if=is_absent, description="With `masks=rle`.")
 
 
 class ImageSegments(ImagePrediction):
-    """The categories on one image, or why there is no answer."""
+    """The categories in one image, or the error that prevented the prediction."""
 
     segments: list[Segment] | None = Field(None, exclude_if=is_absent, description="The largest first.")
     map_png: str | None = Field(
         None,
         exclude_if=is_absent,
         description="With `masks=png`: an indexed PNG of the image's size in base64. A pixel is its category's index, "
-        "255 where there is none; the palette has a colour a category.",
+        "255 where there is none; the palette has one colour per category.",
     )
 
 
 class SegmentResponse(BaseModel):
-    """The categories on each image, in the order the images were sent."""
+    """The categories in each image, in the order in which the images were sent."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -1,4 +1,4 @@
-"""What this server is, runs on and is doing."""
+"""Versions, devices, memory and load of the server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Memory(BaseModel):
     """Memory of the machine and of this process."""
 
     total_bytes: int
-    available_bytes: int | None = Field(description="Null where the operating system does not say.")
+    available_bytes: int | None = Field(description="Null if the operating system does not report it.")
     process_bytes: int | None = Field(description="Resident set of this API process.")
 
 
@@ -32,22 +32,22 @@ class LoadedModel(BaseModel):
     device: str
     backend: str = Field(description="How it runs: `eager`, or compiled.")
     precision: str
-    best_batch: int = Field(description="Images a batch, as measured when it was loaded.")
+    best_batch: int = Field(description="Images per batch, as measured when the model was loaded.")
     is_pinned: bool
-    size_bytes: int = Field(description="Of its weights, in memory.")
+    size_bytes: int = Field(description="Size of its weights in memory.")
     loaded_at: datetime
     last_used_at: datetime
 
 
 class Engine(BaseModel):
-    """What the serving engine is doing."""
+    """The state of the serving engine."""
 
     device: str
     decode_threads: int
     pending_images: int = Field(description="Images accepted and not yet answered.")
     max_pending_images: int
     loaded_models: list[LoadedModel] = Field(description="The least recently used first.")
-    model_memory_bytes: int = Field(description="What the weights of loaded models may take.")
+    model_memory_bytes: int = Field(description="Limit for the weights of all loaded models.")
 
 
 class Queue(BaseModel):
@@ -57,14 +57,14 @@ class Queue(BaseModel):
 
 
 class Disk(BaseModel):
-    """Where Fovea keeps its data."""
+    """The disk that holds FOVEA_HOME."""
 
     total_bytes: int
     free_bytes: int
 
 
 class Limits(BaseModel):
-    """The most a request may ask for."""
+    """Limits of one request."""
 
     max_body_bytes: int
     max_image_bytes: int
@@ -76,9 +76,9 @@ class Limits(BaseModel):
 
 
 class System(BaseModel):
-    """What this server is, runs on and is doing."""
+    """Versions, devices, memory and load of the server."""
 
-    version: str = Field(description="Fovea's.")
+    version: str = Field(description="Version of Fovea.")
     libraries: dict[str, str] = Field(description="Version of Python and of each library that matters.")
     started_at: datetime
     devices: list[Device]

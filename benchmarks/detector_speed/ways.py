@@ -32,12 +32,12 @@ from models.images.presets import scaled_size
 from models.manifest import AnyPreset
 from models.precision import Precision
 
-_SIDES = (480, 640)  # px, of the pictures
+_SIDES = (480, 640)  # px, of the images
 _COMPILERS: dict[str, Compiler] = {
     "openvino": OpenVino(),
     "openvino_int8": OpenVinoInt8(),
 }
-_EXAMPLES = 8  # made-up pictures do for measuring int8
+_EXAMPLES = 8  # made-up images do for measuring int8
 _CPU = torch.device("cpu")
 Spent = defaultdict[str, float]  # seconds, by network
 Way = Callable[[Tensor, Spent], object]

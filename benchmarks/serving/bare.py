@@ -1,6 +1,6 @@
 """`python -m benchmarks.serving.bare`: the same work without HTTP, told by standard input when to do it.
 
-A line `{"seconds": 3, "batch": 4}` is answered with one of how many pictures a second were done and how long each batch
+A line `{"seconds": 3, "batch": 4}` is answered with one of how many images a second were done and how long each batch
 took; the end of the input ends it. Started by `ceiling`, one a core or one for all cores.
 """
 

@@ -42,7 +42,7 @@ class Loop:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What the loops work on. python: has every backend. pictures: a directory."""
+    """What the loops work on. python: has every backend. images: a directory."""
 
     python: Path
     pictures: Path

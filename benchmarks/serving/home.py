@@ -1,6 +1,6 @@
 """`python -m benchmarks.serving.home ARCHIVE HOME MODEL=ARCHITECTURE ...`: models with random weights of a fixed seed.
 
-The archive becomes the data set `photos`, which int8 is calibrated on.
+The archive becomes the dataset `photos`, which int8 is calibrated on.
 
 In a process of its own: the benchmark's own process does without torch, whose pages it would share with the servers
 that are measured.

@@ -90,12 +90,12 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def raw_request(path: str, picture: bytes) -> bytes:
-    """A POST of the picture itself."""
+    """A POST of the image itself."""
     return _request(path, "image/jpeg", picture)
 
 
 def form_request(path: str, pictures: Sequence[bytes], *, field_name: str) -> bytes:
-    """A POST of a form with the pictures."""
+    """A POST of a form with the images."""
     parts = [
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{field_name}"; filename="{number}.jpg"\r\n'
         "Content-Type: image/jpeg\r\n\r\n".encode()

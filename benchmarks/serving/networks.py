@@ -25,7 +25,7 @@ from models.manifest import IMAGENET_MEAN, IMAGENET_STD, Preset
 
 Backend = Literal["eager", "channels_last", "compile", "openvino", "openvino_int8"]
 BACKENDS: Final = get_args(Backend)
-_CALIBRATED_ON = 64  # pictures
+_CALIBRATED_ON = 64  # images
 Network = Callable[[Tensor], Tensor]
 
 
@@ -49,7 +49,7 @@ def make_network(
 ) -> Network:
     """threads: of one call. sizes: of batches, ascending; others are padded. callers: threads that call at a time.
 
-    pictures: a directory of JPEGs, which int8 is calibrated on.
+    images: a directory of JPEGs, which int8 is calibrated on.
     Raises ImportError or RuntimeError where a backend cannot be had.
     """
     torch.set_num_threads(threads)

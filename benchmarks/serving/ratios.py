@@ -31,7 +31,7 @@ from benchmarks.serving.throughput import EIGHT, FORM, IMAGES, RAW
 
 _CONCURRENCY = 16
 _WARM_S = 4.0
-_RAMP_S = 0.8  # 16 requests of 8 pictures are more than half a second's work
+_RAMP_S = 0.8  # 16 requests of 8 images are more than half a second's work
 _LOOP = "the loop without HTTP"
 
 
@@ -84,7 +84,7 @@ def measure_ratios(
 
 @dataclass(frozen=True, kw_only=True)
 class _Spent:
-    """Core-milliseconds a picture."""
+    """Core-milliseconds an image."""
 
     event_loops: float
     other_threads: float

@@ -46,18 +46,18 @@ class Server:
     command: Sequence[str]  # {port} stands for the port
     env: Mapping[str, str]
     path: str
-    field_name: str  # of the picture in a form
+    field_name: str  # of the image in a form
 
     @property
     def title(self) -> str:
         return f"{self.name}, {self.settings}" if self.settings else self.name
 
     def raw(self, pictures: Sequence[bytes]) -> list[bytes]:
-        """A request for each picture, the body being the picture."""
+        """A request for each image, the body being the image."""
         return [raw_request(self.path, picture) for picture in pictures]
 
     def forms(self, pictures: Sequence[bytes], *, images_a_request: int = 1) -> list[bytes]:
-        """Forms that hold all pictures in turn."""
+        """Forms that hold all images in turn."""
         twice = [*pictures, *pictures]
         return [
             form_request(self.path, twice[at : at + images_a_request], field_name=self.field_name)
@@ -146,7 +146,7 @@ def peers(python: Path, *, architecture: str, weights: Path, pictures: Path, bac
 
 
 def label_of(answer: Mapping[str, Any]) -> int:
-    """The index of the likeliest category of the first picture, in Fovea's words or in the peers'.
+    """The index of the likeliest category of the first image, in Fovea's words or in the peers'.
 
     Raises Unfit if the answer has none.
     """

@@ -1,4 +1,4 @@
-"""What our own detectors share: pictures made a batch, and boxes made detections.
+"""What our own detectors share: images made a batch, and boxes made detections.
 
 B images, H x W their batch's size, M boxes before and N after the choice, K categories.
 """

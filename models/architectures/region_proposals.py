@@ -1,4 +1,4 @@
-"""Selective search: boxes that may hold an object, from a picture alone (Uijlings et al. 2013).
+"""Selective search: boxes that may hold an object, from an image alone (Uijlings et al. 2013).
 
 Segments (Felzenszwalb and Huttenlocher 2004) are joined step by step with the neighbour most alike in colour, texture,
 size and fill; the box around every segment on the way is a proposal. OpenCV's, in its fast mode.
@@ -13,14 +13,14 @@ from torchvision.transforms.v2 import functional as transforms
 from models.errors import ProposalsUnavailable
 
 MAX_PROPOSALS = 2000  # about what R-CNN took of an image: Girshick et al. 2014, section 2.2
-_LONGER_PX = 500  # Girshick et al. searched pictures 500 px wide
+_LONGER_PX = 500  # Girshick et al. searched images 500 px wide
 _SMALLEST_SIDE_PX = 4  # of a proposal
 
 
 def compute_proposals(image: Tensor, *, limit: int = MAX_PROPOSALS) -> Tensor:
     """Boxes of `image`, uint8 [3, h, w] RGB: float32 [P, 4] xyxy px, at least one and at most `limit`, largest first.
 
-    Takes about a second; the same picture gives the same boxes. Of more than `limit`, boxes of all sizes stay.
+    Takes about a second; the same image gives the same boxes. Of more than `limit`, boxes of all sizes stay.
     Raises ProposalsUnavailable if OpenCV is not installed with its extra modules.
     """
     height, width = image.shape[-2:]

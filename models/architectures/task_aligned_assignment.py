@@ -15,7 +15,7 @@ from torchvision.ops import box_iou
 ALPHA = 1.0
 BETA = 6.0
 CELLS_OF_AN_OBJECT = 13
-_OBJECTS_AT_ONCE = 512  # 10,000 on a picture would take gigabytes
+_OBJECTS_AT_ONCE = 512  # 10,000 on an image would take gigabytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

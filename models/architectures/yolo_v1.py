@@ -1,11 +1,11 @@
 """YOLO as it was: You Only Look Once (Redmon et al. 2016).
 
-The picture, stretched to a square, is cut into S x S cells. The cell that holds the middle of an object answers for
+The image, stretched to a square, is cut into S x S cells. The cell that holds the middle of an object answers for
 it, with P boxes and one set of probabilities for the categories. So there is one object a cell at most, which is what
 crowds of small things break; `yolo_modern` shows what came of that.
 
 Changed from the paper: the features come from one of torchvision's networks, and the layer that is linear over the
-whole picture is 512 wide instead of 4096.
+whole image is 512 wide instead of 4096.
 
 B images, S x S cells, P boxes a cell, N objects, K categories.
 """
@@ -25,7 +25,7 @@ CELL_PX = 64  # of the square: 7 x 7 cells of 448 px, as in the paper
 BOXES_OF_A_CELL = 2
 _STRIDE = 32
 _WIDTH = 512
-_FIRST_BOX = (0.5, 0.5, 0.5, 0.5, 0.0)  # in the cell's middle, a fourth of the picture's sides, without confidence
+_FIRST_BOX = (0.5, 0.5, 0.5, 0.5, 0.0)  # in the cell's middle, a fourth of the image's sides, without confidence
 _COORDINATE_WEIGHT = 5.0  # section 2.2: boxes count more,
 _NO_OBJECT_WEIGHT = 0.5  # and the many boxes without an object less
 
@@ -33,7 +33,7 @@ _NO_OBJECT_WEIGHT = 0.5  # and the many boxes without an object less
 class YoloV1(nn.Module):
     """The detector, with torchvision's interface.
 
-    grid: S; pictures of any size are stretched to S * 64 px.
+    grid: S; images of any size are stretched to S * 64 px.
     """
 
     def __init__(self, *, backbone: str, num_categories: int, grid: int) -> None:
@@ -61,7 +61,7 @@ class YoloV1(nn.Module):
         (features,) = self.backbone(torch.cat([self._stretched(image) for image in images])).values()
         answers = self.answers(self.hidden(self.convolutions(features))).float()  # [B, S * S * (5 P + K)]
         per_cell = answers.view(len(images), self.grid**2, -1)  # [B, S * S, 5 P + K]
-        # x and y in cells from the cell's corner, square roots of width and height in pictures, confidence.
+        # x and y in cells from the cell's corner, square roots of width and height in images, confidence.
         boxes = per_cell[..., : 5 * BOXES_OF_A_CELL].unflatten(2, (BOXES_OF_A_CELL, 5))  # [B, S * S, P, 5]
         probabilities = per_cell[..., 5 * BOXES_OF_A_CELL :]  # [B, S * S, K]
         if self.training:
@@ -83,7 +83,7 @@ class YoloV1(nn.Module):
         return best_detections(corners.flatten(0, 1), scores.flatten(0, 1), height=height, width=width)
 
     def _corners(self, boxes: Tensor) -> Tensor:
-        """xyxy in pictures, float32 [..., S * S, P, 4], of answered boxes [..., S * S, P, 5]."""
+        """xyxy in images, float32 [..., S * S, P, 4], of answered boxes [..., S * S, P, 5]."""
         rows_and_columns = torch.cartesian_prod(*[torch.arange(self.grid, device=boxes.device)] * 2)  # [S * S, 2]
         middles = (boxes[..., :2] + rows_and_columns.flip(1)[:, None]) / self.grid
         half = boxes[..., 2:4].square() / 2
@@ -96,7 +96,7 @@ class YoloV1(nn.Module):
         images: Sequence[Tensor],
         targets: Sequence[dict[str, Tensor]],
     ) -> dict[str, Tensor]:
-        """Equation 3, a picture on average."""
+        """Equation 3, an image on average."""
         wanted = boxes.detach().clone()  # where nothing is asked for there is no error,
         wanted[..., 4] = 0.0  # but without an object confidence should be 0
         weights = torch.zeros_like(boxes)
@@ -105,7 +105,7 @@ class YoloV1(nn.Module):
         corners = self._corners(boxes.detach())
         for index, (image, target) in enumerate(zip(images, targets, strict=True)):
             height, width = image.shape[-2:]
-            normed = target["boxes"] / boxes.new_tensor((width, height, width, height))  # in pictures
+            normed = target["boxes"] / boxes.new_tensor((width, height, width, height))  # in images
             cells, objects = objects_of_cells(normed, self.grid)
             if not len(cells):
                 continue
@@ -128,7 +128,7 @@ class YoloV1(nn.Module):
 def objects_of_cells(boxes: Tensor, grid: int) -> tuple[Tensor, Tensor]:
     """Cells that hold the middle of an object, and that object's index, both int64 [n]; of several the largest.
 
-    boxes: float32 [N, 4] xyxy in pictures.
+    boxes: float32 [N, 4] xyxy in images.
     """
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
     column, row = (middles * grid).long().clamp(0, grid - 1).unbind(1)
@@ -153,7 +153,7 @@ def paired_overlaps(predicted: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _coordinates(boxes: Tensor, cells: Tensor, grid: int) -> Tensor:
-    """What the cells should answer for `boxes`, float32 [n, 4] xyxy in pictures: x, y, sqrt(w), sqrt(h)."""
+    """What the cells should answer for `boxes`, float32 [n, 4] xyxy in images: x, y, sqrt(w), sqrt(h)."""
     middles, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     corners = torch.stack((cells % grid, cells // grid), dim=1)
     return torch.cat((middles * grid - corners, sides.sqrt()), dim=1)

@@ -24,8 +24,8 @@ from models.manifest import AnyPreset, Task
 
 log = logging.getLogger(__name__)
 
-LEAST_TO_CALIBRATE_ON: Final = 16  # pictures; ranges of fewer are those of these pictures
-LEAST_TO_VERIFY_ON: Final = 8  # others, in int8: it is more than rounding, and one picture tells nothing
+LEAST_TO_CALIBRATE_ON: Final = 16  # images; ranges of fewer are those of these images
+LEAST_TO_VERIFY_ON: Final = 8  # others, in int8: it is more than rounding, and one image tells nothing
 _LONGEST_REASON = 2000  # a compiler's words can be pages
 
 
@@ -35,7 +35,7 @@ class Pictures:
 
     to_verify_on: Sequence[Tensor]
     source: Literal["dataset", "generated"]  # of those
-    to_calibrate_on: Sequence[Tensor] = ()  # others, of a data set only
+    to_calibrate_on: Sequence[Tensor] = ()  # others, of a dataset only
     dataset: str | None = None  # name and version
 
     @property
@@ -50,7 +50,7 @@ class Pictures:
         if len(self.to_calibrate_on) < LEAST_TO_CALIBRATE_ON or len(self.to_verify_on) < LEAST_TO_VERIFY_ON:
             raise NothingToCalibrateOn(
                 f"int8 needs {LEAST_TO_CALIBRATE_ON} pictures to calibrate on and {LEAST_TO_VERIFY_ON} others to be "
-                f"verified on; of {self.dataset or 'no data set'} {len(self.to_calibrate_on)} and "
+                f"verified on; of {self.dataset or 'no dataset'} {len(self.to_calibrate_on)} and "
                 f"{len(self.to_verify_on) if self.source == 'dataset' else 0} can be read."
             )
 

@@ -1,4 +1,4 @@
-"""What the networks of a model see when it looks at pictures: a quantiser takes its ranges from that."""
+"""What the networks of a model see when it looks at images: a quantiser takes its ranges from that."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.backends.detection.parts import Network
 from models.backends.eager import EagerBackend
 from models.backends.graphs import DetectionGraph
 
-_ROWS: Final = 64  # of what lies under a picture's regions: the thousand that a detector looks at is a gigabyte of 20
+_ROWS: Final = 64  # of what lies under an image's regions: the thousand that a detector looks at is a gigabyte of 20
 
 
 def inputs_of_parts(eager: EagerBackend, views: Sequence[Tensor]) -> dict[str, list[Tensor]]:

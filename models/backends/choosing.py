@@ -64,7 +64,7 @@ def candidates(
 ) -> list[Candidate]:
     """What can be built here for the weights of that digest, for as many threads as PyTorch is set to.
 
-    calibration: the data set version that int8 is calibrated on instead of that of the model itself, `photos/2`.
+    calibration: the dataset version that int8 is calibrated on instead of that of the model itself, `photos/2`.
     """
     found = []
     for compiler, precision in _wanted(device, policy):

@@ -52,7 +52,7 @@ class Compiler(Protocol):
     ) -> None:
         """Writes what `load` needs into `directory`, which is empty. eager: float32.
 
-        examples: pictures as the network will see them, uint8 [C, h, w], from which its ranges are taken. Takes a
+        examples: images as the network will see them, uint8 [C, h, w], from which its ranges are taken. Takes a
         while. The number of threads that PyTorch is set to is built in. Raises BackendError, or whatever the compiler
         breaks with.
         """

@@ -120,7 +120,7 @@ class Recording:
         count = len(batch)
         with torch.cuda.device(self._views.device):
             self._views[:count].copy_(batch)
-            self._views[count:].zero_()  # no picture of another request has a place beside these
+            self._views[count:].zero_()  # no image of another request has a place beside these
             self._graph.replay()
             return self._output[:count].cpu()  # waits for the device here
 

@@ -45,7 +45,7 @@ class SegmentationGraph(nn.Module):
 
 
 class DetectionGraph(nn.Module):
-    """Gives torchvision's dict for every picture; these networks normalise by themselves.
+    """Gives torchvision's dict for every image; these networks normalise by themselves.
 
     What can be taken apart runs so, see models.backends.detection: `split` says how, None that the module runs whole.
     """

@@ -71,7 +71,7 @@ class OpenVinoNetwork:
         """hint: what layers compute in that are not of integers. has_few_shapes: of its input; what each needs is kept
         then. Raises BackendUnavailable.
         """
-        cache = {} if has_few_shapes else {"CPU_RUNTIME_CACHE_CAPACITY": 0}  # megabytes for every size of picture
+        cache = {} if has_few_shapes else {"CPU_RUNTIME_CACHE_CAPACITY": 0}  # megabytes for every size of image
         try:
             core = import_openvino().Core()
             compiled = core.compile_model(

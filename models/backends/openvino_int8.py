@@ -1,9 +1,9 @@
 """OpenVINO's networks in 8-bit integers, quantised after training: the extra `fovea[int8]` (NNCF, Apache-2.0).
 
 Weights and what layers hand on become integers of 8 bits, each with a scale: weights by their largest value, the rest
-by what the network makes of example pictures; biases then take up the mean error (Nagel et al. 2021, "A White Paper on
+by what the network makes of example images; biases then take up the mean error (Nagel et al. 2021, "A White Paper on
 Neural Network Quantization"; the algorithm is NNCF's). It is more than rounding, so an operator has to ask for it, and
-the pictures have to be real ones. NNCF reports to its maker by the distribution that `import_openvino` keeps away.
+the images have to be real ones. NNCF reports to its maker by the distribution that `import_openvino` keeps away.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class ExportIdentity(BaseModel):
     weights: str = Field(description="Digest of the weights.")
     calibration: str | None = Field(
         None,
-        description="Of int8: the data set version, `photos/2`, that it was calibrated on; null if the model's own.",
+        description="Of int8: the dataset version, `photos/2`, that it was calibrated on; null if the model's own.",
     )
     libraries: dict[str, str] = Field(description="Version of each that matters, and a digest of our own code.")
     machine: dict[str, str] = Field(description="What its machine code is made for.")
@@ -45,7 +45,7 @@ class Agreement(BaseModel):
 
     pictures: int = Field(description="How many were looked at.")
     source: Literal["dataset", "generated"] = Field(
-        description="Validation pictures of a data set, the model's own if it is here; or made-up ones."
+        description="Validation pictures of a dataset, the model's own if it is here; or made-up ones."
     )
     top1: float | None = Field(
         None, description="Share of pictures, in segmentation of pixels, with the same best category."

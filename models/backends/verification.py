@@ -56,7 +56,7 @@ def compare(
         chosen = expected.gather(1, found.argmax(dim=1, keepdim=True))[:, 0]
         same += int((chosen >= best - slack).sum())
         total += best.numel()
-    of_each = torch.cat(differences)  # [pictures], of segmentation [pixels]
+    of_each = torch.cat(differences)  # [images], of segmentation [pixels]
     largest = float(of_each.nan_to_num(nan=1.0).clamp_max(1.0).max())
     p999 = None
     if task == "segmentation":

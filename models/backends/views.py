@@ -1,4 +1,4 @@
-"""What goes into a network: the size of its views, and pictures to try one out on where there are none."""
+"""What goes into a network: the size of its views, and images to try one out on where there are none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OPPOSED_COLOURS = ((1.0, 0.5, 0.3), (1.0, 0.1, -0.6), (1.0, -0.6, 0.3))  # rows
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewSize:
-    """Channels, height and width of a network's views, px; None varies from picture to picture."""
+    """Channels, height and width of a network's views, px; None varies from image to image."""
 
     channels: int
     height: int | None
@@ -50,10 +50,10 @@ def largest_batch(shape: torch.Size) -> int:
 
 
 def natural_views(preset: AnyPreset, count: int, *, seed: int = 0) -> list[Tensor]:
-    """Pictures whose statistics are those of photos, as the network sees them: uint8 [C, h, w].
+    """Images whose statistics are those of photos, as the network sees them: uint8 [C, h, w].
 
     Amplitude falls with spatial frequency as 1/f, brightness varies more than colour (Field 1987; Ruderman et al.
-    1998), and contrast differs from picture to picture. Where a network's views vary in size, so do these.
+    1998), and contrast differs from image to image. Where a network's views vary in size, so do these.
     """
     random = torch.Generator().manual_seed(seed)
     size = ViewSize.of(preset)

@@ -56,9 +56,9 @@ DecodeJpeg = Callable[[bytes], Tensor | None]  # as stored, uint8 [3, H, W] on a
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, decode_jpeg: DecodeJpeg | None = None) -> Tensor:
-    """The picture as RGB, uint8 [3, H, W], upright by its EXIF orientation.
+    """The image as RGB, uint8 [3, H, W], upright by its EXIF orientation.
 
-    decode_jpeg: is asked first for JPEGs that all decoders read alike; the picture is on its device then.
+    decode_jpeg: is asked first for JPEGs that all decoders read alike; the image is on its device then.
 
     On the CPU, the channels of a pixel lie side by side.
     Grey and palette become RGB, transparency is laid on white, CMYK is converted, 16 bits are scaled to 8, of an
@@ -192,9 +192,9 @@ def _orientation(header: ImageFile.ImageFile, data: bytes) -> int:
     if isinstance(header, TiffImageFile):
         return 1  # Pillow turns these by itself
     if isinstance(header, PngImageFile) and b"eXIf" not in data and b"Raw profile type exif" not in data:
-        return 1  # else Pillow would decode the whole picture to look behind it
+        return 1  # else Pillow would decode the whole image to look behind it
     value: object = None
-    with contextlib.suppress(Exception):  # a picture with damaged EXIF data is still a picture
+    with contextlib.suppress(Exception):  # an image with damaged EXIF data is still an image
         value = header.getexif().get(_ORIENTATION)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -216,7 +216,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A grey picture of deep pixels in 8 bits; Pillow's own conversion would clip at 255.
+    """A grey image of deep pixels in 8 bits; Pillow's own conversion would clip at 255.
 
     Integers count as 0 to 65535, floats as 0 to 1, and what exceeds that is spread over its own range.
     """

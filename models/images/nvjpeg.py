@@ -28,7 +28,7 @@ _TRIED_ON = ScalePreset(shorter_px=240, longer_px=320)
 _TRIED_PICTURES = 3
 _MOST_LEVELS = 4  # that a value may differ from libjpeg's: each of both transformations may round another way
 
-DecodeFiles = Callable[[list[Tensor]], Sequence[Tensor]]  # files, uint8 [n] on the CPU: pictures, uint8 [3, H, W]
+DecodeFiles = Callable[[list[Tensor]], Sequence[Tensor]]  # files, uint8 [n] on the CPU: images, uint8 [3, H, W]
 
 
 def open_nvjpeg(device: torch.device) -> NvJpeg | None:
@@ -58,7 +58,7 @@ class NvJpeg:
         self._waiting: deque[_Waiting] = deque()
 
     def __call__(self, data: bytes) -> Tensor | None:
-        """The picture as RGB, uint8 [3, H, W] on the GPU, not yet upright; None if nvJPEG cannot decode it."""
+        """The image as RGB, uint8 [3, H, W] on the GPU, not yet upright; None if nvJPEG cannot decode it."""
         waiting = _Waiting(data)
         self._waiting.append(waiting)
         with self._lock:
@@ -98,7 +98,7 @@ def on_gpu(device: torch.device) -> DecodeFiles:
 
     def decode(files: list[Tensor]) -> Sequence[Tensor]:
         # nvJPEG writes on a stream of its own and does not wait for what still reads the memory that it is given: here
-        # that is memory which only pictures get, and get again when all that was asked of the last one is done
+        # that is memory which only images get, and get again when all that was asked of the last one is done
         with torch.cuda.device(device), torch.cuda.stream(stream):
             pictures: list[Tensor] = decode_jpeg(files, ImageReadMode.RGB, device=device)
         current = torch.cuda.current_stream(device)

@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from models.manifest import AnyPreset, Preset, ScalePreset
 
-_MAX_ASPECT = 8  # a longer picture is cut to the middle first: resizing 1 x 100,000 px whole would take gigabytes
+_MAX_ASPECT = 8  # a longer image is cut to the middle first: resizing 1 x 100,000 px whole would take gigabytes
 
 
 def apply_preset(preset: Preset, image: Tensor) -> Tensor:
@@ -63,9 +63,9 @@ def levels_of(preset: AnyPreset, images: Tensor) -> Tensor:
 
 
 def frame_view(preset: Preset, view: Tensor) -> Tensor:
-    """A picture, uint8 [3, resize, resize], of which `resize_and_crop` makes `view`, uint8 [C, crop, crop], to the bit.
+    """An image, uint8 [3, resize, resize], of which `resize_and_crop` makes `view`, uint8 [C, crop, crop], to the bit.
 
-    There is none where the network sees more than the resized picture: then ValueError.
+    There is none where the network sees more than the resized image: then ValueError.
     """
     margin = preset.resize_px - preset.crop_px
     if margin < 0:
@@ -77,7 +77,7 @@ def frame_view(preset: Preset, view: Tensor) -> Tensor:
 
 
 def scaled_size(preset: ScalePreset, height: int, width: int) -> tuple[int, int]:
-    """Height and width that a picture of that size has for the network, px, each at least 1."""
+    """Height and width that an image of that size has for the network, px, each at least 1."""
     if not preset.keeps_aspect:
         return preset.longer_px, preset.longer_px
     factor = min(preset.shorter_px / min(height, width), preset.longer_px / max(height, width))
@@ -94,7 +94,7 @@ def scale(preset: ScalePreset, image: Tensor) -> Tensor:
 def convert_channels(image: Tensor, channels: int) -> Tensor:
     """RGB `image`, uint8 [..., 3, H, W], as it is or as luma, uint8 [..., 1, H, W].
 
-    Luma is ITU-R 601-2 in Pillow's arithmetic, so a grey picture keeps its values; torchvision's loses one level.
+    Luma is ITU-R 601-2 in Pillow's arithmetic, so a grey image keeps its values; torchvision's loses one level.
     """
     if channels == 3:
         return image
@@ -112,7 +112,7 @@ PresetT = TypeVar("PresetT", Preset, ScalePreset, AnyPreset)
 
 
 def preset_with_size(preset: PresetT, size_px: int) -> PresetT:
-    """`preset` for a network that sees `size_px` instead: the same share of the picture, the same limits of aspect."""
+    """`preset` for a network that sees `size_px` instead: the same share of the image, the same limits of aspect."""
     if isinstance(preset, ScalePreset):
         longer_px = round(preset.longer_px * size_px / preset.shorter_px)
         return ScalePreset.model_validate({**preset.model_dump(), "shorter_px": size_px, "longer_px": longer_px})

@@ -16,7 +16,7 @@ def enlarge(
 ) -> Values:
     """Pixels `rows` x `columns` of the enlarged `values`, float32 [..., h, w]: float32 [..., len(rows), len(columns)].
 
-    scale: height and width of the enlarged picture over those of the picture that `values` are of, or are a part of
+    scale: height and width of the enlarged image over those of the image that `values` are of, or are a part of
     from `offset` (top, left) on; beyond its edges the nearest value counts.
     The same as torch.nn.functional.interpolate(mode="bilinear", align_corners=False) on everything at once.
     """

@@ -1,4 +1,4 @@
-"""Large pictures in tiles, so that small objects keep their pixels; and one answer of what is seen on all of them.
+"""Large images in tiles, so that small objects keep their pixels; and one answer of what is seen on all of them.
 
 After Akyon et al. 2022, "Slicing Aided Hyper Inference and Fine-tuning for Small Object Detection" (SAHI).
 """
@@ -13,7 +13,7 @@ from torchvision.ops import batched_nms
 
 from models.errors import TooManyTiles
 
-MAX_VIEWS = 256  # of one picture
+MAX_VIEWS = 256  # of one image
 MIN_TILE_PX, MAX_TILE_PX = 64, 8192
 OVERLAP, MAX_OVERLAP = 0.2, 0.8
 _INSIDE = 0.7  # of a cut box's area, in a whole one: then both are the same object
@@ -22,7 +22,7 @@ _EDGE_PX = 2.0  # a box this near to a tile's edge may go on behind it
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """A rectangle of a picture, px."""
+    """A rectangle of an image, px."""
 
     left: int
     top: int
@@ -31,9 +31,9 @@ class Window:
 
 
 def windows(width: int, height: int, *, tile_px: int | None, overlap: float) -> list[Window]:
-    """The whole picture and, if it is larger than a tile, tiles of equal size that cover it with even overlaps.
+    """The whole image and, if it is larger than a tile, tiles of equal size that cover it with even overlaps.
 
-    tile_px: side of a tile, px of the picture; None: no tiles. overlap: least share of a tile that its neighbour sees
+    tile_px: side of a tile, px of the image; None: no tiles. overlap: least share of a tile that its neighbour sees
     too. Raises TooManyTiles.
     """
     whole = Window(left=0, top=0, width=width, height=height)
@@ -53,10 +53,10 @@ def windows(width: int, height: int, *, tile_px: int | None, overlap: float) -> 
 def merge_views(
     boxes: Tensor, scores: Tensor, labels: Tensor, views: Tensor, frames: list[Window], *, iou_threshold: float
 ) -> Tensor:
-    """Which of the detections of a picture's views to keep, indices int64 [M], best first.
+    """Which of the detections of an image's views to keep, indices int64 [M], best first.
 
-    boxes: [N, 4] xyxy, px of the picture; views: [N], the frame that each was seen in; the first frame is the whole
-    picture. Of two boxes of a category that overlap by more than `iou_threshold` the better one stays, a whole one
+    boxes: [N, 4] xyxy, px of the image; views: [N], the frame that each was seen in; the first frame is the whole
+    image. Of two boxes of a category that overlap by more than `iou_threshold` the better one stays, a whole one
     before one that the edge of its tile cuts; a cut one that lies in a whole one of another view is part of it.
     """
     cut = _is_cut(boxes, views, frames)
@@ -77,9 +77,9 @@ def _starts(side: int, tile_px: int, overlap: float) -> list[int]:
 
 
 def _is_cut(boxes: Tensor, views: Tensor, frames: list[Window]) -> Tensor:
-    """Whether a box touches an edge of its view that is no edge of the picture, bool [N]."""
+    """Whether a box touches an edge of its view that is no edge of the image, bool [N]."""
     whole = frames[0]
-    # an edge that is the picture's own lies out of reach
+    # an edge that is the image's own lies out of reach
     inner = boxes.new_tensor(
         [
             [

@@ -56,9 +56,9 @@ def checked_counts(counts: str | Sequence[int], height: int, width: int) -> str:
 
 
 def mask_of_polygons(polygons: Sequence[Polygon], height: int, width: int) -> str:
-    """Run lengths of all pixels inside any of `polygons`, each of three corners or more; cut at the picture's edges.
+    """Run lengths of all pixels inside any of `polygons`, each of three corners or more; cut at the image's edges.
 
-    Corners farther outside than the picture is large are moved nearer. Raises BrokenMask if the outline is endless.
+    Corners farther outside than the image is large are moved nearer. Raises BrokenMask if the outline is endless.
     """
     side = float(max(height, width))
     rows = [np.clip(np.asarray(polygon, dtype=np.float64).reshape(-1, 2), -side, 2 * side) for polygon in polygons]
@@ -69,7 +69,7 @@ def mask_of_polygons(polygons: Sequence[Polygon], height: int, width: int) -> st
 
 
 def encode_instances(indices: npt.NDArray[np.integer]) -> dict[int, str]:
-    """Run lengths of every value above 0 in `indices`, [H, W], ascending; the picture is gone through once for all."""
+    """Run lengths of every value above 0 in `indices`, [H, W], ascending; the image is gone through once for all."""
     height, width = indices.shape
     flat = indices.ravel(order="F")
     starts = np.flatnonzero(np.concatenate(([True], flat[1:] != flat[:-1])))
@@ -110,7 +110,7 @@ def polygons_of_mask(mask: Mask) -> list[list[float]]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return []
-    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # a hundredth of the picture, often
+    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # a hundredth of the image, often
     lines = contourpy.contour_generator(z=np.pad(part.astype(np.float32), 1), line_type="Separate").lines(0.5)
     corner = (columns[0] - 0.5, rows[0] - 0.5)  # the rim's pixel has its centre there
     outlines = [np.asarray(line, dtype=np.float64)[:-1] + corner for line in lines]  # the last point is the first

@@ -1,4 +1,4 @@
-"""Masks of predictions: regions of a picture as run lengths (`models.masks.coco_masks`) and polygons."""
+"""Masks of predictions: regions of an image as run lengths (`models.masks.coco_masks`) and polygons."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Polygon = tuple[float, ...]  # x, y, x, y, …
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Region:
-    """A mask that is empty outside a rectangle of its picture."""
+    """A mask that is empty outside a rectangle of its image."""
 
-    pixels: Mask  # [h, w], whole within the picture
-    left: int  # px from the picture's edge
+    pixels: Mask  # [h, w], whole within the image
+    left: int  # px from the image's edge
     top: int
 
 
 def encode_region(region: Region, *, width: int, height: int) -> RunLengths:
-    """The region in a picture of that size, px. Takes memory by the region, not by the picture."""
+    """The region in an image of that size, px. Takes memory by the region, not by the image."""
     h, w = region.pixels.shape
     columns = np.zeros((w, height), np.uint8)
     columns[:, region.top : region.top + h] = region.pixels.T

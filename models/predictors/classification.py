@@ -1,4 +1,4 @@
-"""Classification: which categories a picture shows, and how probable each is."""
+"""Classification: which categories an image shows, and how probable each is."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Classifier(Predictor[ClassSelection, Tensor, list[ClassScore]]):
         return [row for batch in batches(views) for row in self._scores(torch.stack([views[at] for at in batch]))]
 
     def prepare(self, image: Tensor, selection: ClassSelection) -> list[Tensor]:  # noqa: ARG002
-        """The middle of the picture, uint8 [C, crop, crop]."""
+        """The middle of the image, uint8 [C, crop, crop]."""
         return [resize_and_crop(self.preset, image)]
 
     def predict_prepared(self, batch: Tensor, selections: Sequence[ClassSelection]) -> list[Tensor]:  # noqa: ARG002

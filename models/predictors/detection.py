@@ -1,4 +1,4 @@
-"""Detection: which objects are on a picture and where, with their masks and keypoints where the network makes them."""
+"""Detection: which objects are on an image and where, with their masks and keypoints where the network makes them."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class DetectionSelection(Selection[list[Detection]]):
     max_detections: int = MAX_DETECTIONS
     categories: frozenset[str] = frozenset()
     masks: MaskForm | None = None  # None: run lengths if the network makes masks
-    tile_px: int | None = None  # side of the tiles of a larger picture, px of the picture; None: it is seen whole
+    tile_px: int | None = None  # side of the tiles of a larger image, px of the image; None: it is seen whole
     tile_overlap: float = OVERLAP  # least share of a tile that its neighbour sees too
 
     @property
     def is_tiled(self) -> bool:
-        """Whether large pictures are cut into tiles."""
+        """Whether large images are cut into tiles."""
         return self.tile_px is not None
 
     def count_views(self, width: int, height: int) -> int:
@@ -100,7 +100,7 @@ class Detector(Predictor[DetectionSelection, ViewOutput, list[Detection]]):
             )
 
     def prepare(self, image: Tensor, selection: DetectionSelection) -> list[Tensor]:
-        """The whole picture and its tiles, each at the network's scale. Raises TooManyTiles."""
+        """The whole image and its tiles, each at the network's scale. Raises TooManyTiles."""
         return [
             scale(self.preset, image[:, at.top : at.top + at.height, at.left : at.left + at.width])
             for at in _windows(image.shape[2], image.shape[1], selection)
@@ -114,7 +114,7 @@ class Detector(Predictor[DetectionSelection, ViewOutput, list[Detection]]):
     def finish(
         self, outputs: Sequence[ViewOutput], *, width: int, height: int, selection: DetectionSelection
     ) -> list[Detection]:
-        """The objects on the picture, best first, in its pixels."""
+        """The objects on the image, best first, in its pixels."""
         frames = _windows(width, height, selection)
         boxes = torch.cat([self._on_picture(out.boxes, at) for out, at in zip(outputs, frames, strict=True)])
         boxes[:, 0::2].clamp_(0, width)
@@ -173,7 +173,7 @@ class Detector(Predictor[DetectionSelection, ViewOutput, list[Detection]]):
         )
 
     def _on_picture(self, points: Tensor, frame: Window) -> Tensor:
-        """`points` [..., 2n], x and y by turns in px of the view of `frame`, in px of the picture."""
+        """`points` [..., 2n], x and y by turns in px of the view of `frame`, in px of the image."""
         vertical, horizontal = self._scale(frame)
         pairs = points.reshape(-1, 2) * points.new_tensor([horizontal, vertical])
         return pairs.add_(points.new_tensor([frame.left, frame.top])).reshape(points.shape)
@@ -207,7 +207,7 @@ class Detector(Predictor[DetectionSelection, ViewOutput, list[Detection]]):
         )
 
     def _region(self, mask: SoftMask, frame: Window) -> Region:
-        """The pixels of the picture that the mask covers: enlarged first, then cut at one half, for smooth edges."""
+        """The pixels of the image that the mask covers: enlarged first, then cut at one half, for smooth edges."""
         vertical, horizontal = self._scale(frame)
         height, width = mask.values.shape
         rows = range(int(mask.top * vertical), min(frame.height, ceil((mask.top + height) * vertical)))

@@ -1,4 +1,4 @@
-"""Segmentation: which category every pixel of a picture belongs to."""
+"""Segmentation: which category every pixel of an image belongs to."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Segmenter(Predictor[SegmentationSelection, Tensor, Segmentation]):
         super().__init__(module, categories=categories, preset=preset, device=device)
 
     def prepare(self, image: Tensor, selection: SegmentationSelection) -> list[Tensor]:  # noqa: ARG002
-        """The whole picture at the network's scale, uint8 [3, h, w], with black below or beside a very thin one."""
+        """The whole image at the network's scale, uint8 [3, h, w], with black below or beside a very thin one."""
         view = scale(self.preset, image)
         missing = [max(0, SHORTEST_PX - side) for side in view.shape[1:]]
         return [functional.pad(view, (0, missing[1], 0, missing[0]))]
@@ -72,7 +72,7 @@ class Segmenter(Predictor[SegmentationSelection, Tensor, Segmentation]):
     def finish(
         self, outputs: Sequence[Tensor], *, width: int, height: int, selection: SegmentationSelection
     ) -> Segmentation:
-        """The picture's categories, those of the most pixels first."""
+        """The image's categories, those of the most pixels first."""
         (logits,) = outputs
         h, w = scaled_size(self.preset, height, width)
         labels = label_map(logits[:, :h, :w], width=width, height=height, score_threshold=selection.score_threshold)
@@ -96,10 +96,10 @@ class Segmenter(Predictor[SegmentationSelection, Tensor, Segmentation]):
 
 
 def label_map(logits: Tensor, *, width: int, height: int, score_threshold: float = 0.0) -> LabelMap:
-    """The most probable category of every pixel of a picture of that size, uint8 [height, width].
+    """The most probable category of every pixel of an image of that size, uint8 [height, width].
 
     logits: float32 [K, h, w] on the CPU. They are enlarged, not the labels, so edges are smooth; strip by strip and
-    category by category, so memory does not grow with the picture. Pixels whose category is less probable than the
+    category by category, so memory does not grow with the image. Pixels whose category is less probable than the
     threshold are 255.
     """
     labels = np.zeros((height, width), np.uint8)
@@ -126,7 +126,7 @@ def _label_strip(bands: npt.NDArray[np.float32], labels: LabelMap, score_thresho
 
 
 def _widened(band: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    # half a second for a picture of 24 megapixels and 21 categories, where indexing takes seconds
+    # half a second for an image of 24 megapixels and 21 categories, where indexing takes seconds
     return np.asarray(cv2.resize(band, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
 
 

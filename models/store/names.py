@@ -1,4 +1,4 @@
-"""What a model, data set or alias may be called: names become directory names, so they are checked at every way in."""
+"""What a model, dataset or alias may be called: names become directory names, so they are checked at every way in."""
 
 from __future__ import annotations
 

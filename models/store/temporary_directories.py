@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from models.store.locks import lock_file
 
-TEMPORARY_PREFIX = ".tmp-"  # no model, data set or version can be called so
+TEMPORARY_PREFIX = ".tmp-"  # no model, dataset or version can be called so
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Small data sets as zip files."""
+"""Small datasets as zip files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.app.pictures import encoded
 
 
 def image_folder_zip(*, of_each: int = 10) -> bytes:
-    """`dark` and `light` pictures, each a little different."""
+    """`dark` and `light` images, each a little different."""
     file = BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for label, level in (("dark", 20), ("light", 200)):

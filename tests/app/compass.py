@@ -1,7 +1,7 @@
-"""A network whose answers are known: it says which half of a picture is brighter, and how much.
+"""A network whose answers are known: it says which half of an image is brighter, and how much.
 
 Every convolution passes the brightness on, the first linear layer subtracts the right half from the left one. So a test
-sees whether a picture arrived upright, whole and with the right grey levels.
+sees whether an image arrived upright, whole and with the right grey levels.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def api(start_api: StartApi) -> RunningApi:
 
 @pytest.fixture(scope="session")
 def compass(tmp_path_factory: pytest.TempPathFactory, session_redis: RedisServer) -> Iterator[RunningApi]:
-    """An API with a model whose answers are known and the data set `shades`, shared by tests that change nothing."""
+    """An API with a model whose answers are known and the dataset `shades`, shared by tests that change nothing."""
     home = tmp_path_factory.mktemp("compass")
     settings = ApiSettings(_env_file=None, home=home, redis_url=session_redis.url, device="cpu", offline=True)
     with running_api(settings) as api:
@@ -76,7 +76,7 @@ def finders(tmp_path_factory: pytest.TempPathFactory, session_redis: RedisServer
 
 @pytest.fixture
 def shades(api: RunningApi) -> RunningApi:
-    """An API with a data set, `shades`."""
+    """An API with a dataset, `shades`."""
     post_shades(api)
     return api
 

@@ -30,7 +30,7 @@ _ARCHITECTURES: dict[str, tuple[Task, str]] = {
 
 
 def png(width: int, height: int, *rectangles: Rectangle) -> bytes:
-    """A picture of rectangles as a file."""
+    """An image of rectangles as a file."""
     return encode_image(picture(width, height, *rectangles), "png")
 
 

@@ -1,4 +1,4 @@
-"""Encoded pictures that are brighter on the left: 192 against 64 of 255, 40 x 28 px."""
+"""Encoded images that are brighter on the left: 192 against 64 of 255, 40 x 28 px."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ORIENTATION = 0x0112  # EXIF tag
 
 
 def left_bright(mode: str = "RGB") -> Image.Image:
-    """The picture itself."""
+    """The image itself."""
     levels = np.full((HEIGHT, WIDTH), DARK, np.uint8)
     levels[:, : WIDTH // 2] = BRIGHT
     return Image.fromarray(levels).convert("RGB").convert(mode)
@@ -42,7 +42,7 @@ def sixteen_bit() -> bytes:
 
 
 def transparent() -> bytes:
-    """Black, and half transparent where it must look bright: on white that is the same picture."""
+    """Black, and half transparent where it must look bright: on white that is the same image."""
     alpha = 255 - np.asarray(left_bright("L"))
     picture = Image.new("RGBA", (WIDTH, HEIGHT))
     picture.putalpha(Image.fromarray(alpha))
@@ -50,7 +50,7 @@ def transparent() -> bytes:
 
 
 def animated(kind: str) -> bytes:
-    """The picture first, then its mirror image."""
+    """The image first, then its mirror image."""
     mirrored = left_bright().transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return encoded(left_bright(), kind, save_all=True, append_images=[mirrored], duration=100)
 

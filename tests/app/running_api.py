@@ -39,7 +39,7 @@ class RunningApi:
         return self.services.settings.home
 
     def classify(self, content: bytes, content_type: str = "image/png", **params: Any) -> httpx.Response:
-        """Posts one picture as the body, to the compass unless `model` says otherwise."""
+        """Posts one image as the body, to the compass unless `model` says otherwise."""
         return self.http.post(
             "/v1/classify",
             params={"model": "compass", **params},

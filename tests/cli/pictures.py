@@ -1,4 +1,4 @@
-"""Small pictures that even a tiny network tells apart: bright ones and dark ones."""
+"""Small images that even a tiny network tells apart: bright ones and dark ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LABELS = {"bright": 200, "dark": 20}
 
 
 def write_pictures(directory: Path, *, of_each: int = 12) -> Path:
-    """A directory of pictures for each label."""
+    """A directory of images for each label."""
     chance = np.random.default_rng(0)
     for label, level in LABELS.items():
         (directory / label).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A classifier on a real socket that says each picture's own name, and fails when it is told to."""
+"""A classifier on a real socket that says each image's own name, and fails when it is told to."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class StubPredictor:
 
     @property
     def answered(self) -> list[str]:
-        """Names of all pictures asked about, as often as they were."""
+        """Names of all images asked about, as often as they were."""
         return [name for asked in self.asked for name in asked.names]
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""`fovea classify DIR --out FILE` and its sisters: every picture has one line, whatever interrupts the run."""
+"""`fovea classify DIR --out FILE` and its sisters: every image has one line, whatever interrupts the run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MODELS = {"classify": "compass", "detect": "boxes", "segment": "painter"}
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Twelve files with names of pictures, in two directories."""
+    """Twelve files with names of images, in two directories."""
     directory = tmp_path / "photos"
     for number in range(12):
         path = directory / "ab"[number % 2] / f"{number}.jpg"

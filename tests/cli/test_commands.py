@@ -1,4 +1,4 @@
-"""The commands against a real server, from pictures in a directory to answers on the terminal."""
+"""The commands against a real server, from images in a directory to answers on the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files of directories are pictures."""
+"""Which files of directories are images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fovea classify`, `detect` and `segment` on pictures, against a server whose models' answers are known."""
+"""`fovea classify`, `detect` and `segment` on images, against a server whose models' answers are known."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pictures(tmp_path: Path) -> list[Path]:
 def test_objects_are_listed_with_their_boxes(finders_url: str, pictures: list[Path]) -> None:
     result = fovea(finders_url, "detect", *pictures, "--model", "boxes")
 
-    assert result.exit_code == 1  # one is no picture
+    assert result.exit_code == 1  # one is no image
     lines = [line.split() for line in result.stdout.splitlines()]
     assert ["a.png", "red", "0.9000", "20", "30", "120", "90"] in lines
     assert ["blue", "0.8000", "200", "10", "260", "70"] in lines

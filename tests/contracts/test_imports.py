@@ -34,7 +34,7 @@ ONLY_IN = {
 }
 SPEAK_REDIS = {"workers/jobs/records.py", "workers/jobs/events.py", "workers/jobs/idempotency_store.py"}
 KEYS = "workers/jobs/redis_keys.py"
-# what the API may know of the workers: jobs, their store and queue, data sets, and how a job is resolved
+# what the API may know of the workers: jobs, their store and queue, datasets, and how a job is resolved
 APP_MAY_IMPORT = (
     "workers.settings",
     "workers.queue",

@@ -30,7 +30,7 @@ def smooth_pictures(count: int, height: int, width: int, *, seed: int = 0) -> Te
 
 @torch.no_grad()
 def that_detects(module: nn.Module, height: int, width: int) -> nn.Module:
-    """`module`, with statistics of pictures of that size and last layers that disagree about them."""
+    """`module`, with statistics of images of that size and last layers that disagree about them."""
     pictures = list(smooth_pictures(2, height, width, seed=9).float() / 255)
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
     module.eval()

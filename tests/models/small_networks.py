@@ -45,14 +45,14 @@ class _Segmenter(nn.Module):
 
 
 def small_classifier(*, width: int = 8, seed: int = 0) -> EagerBackend:
-    """Four categories of pictures of 32 px. width: channels of its layers; 64 take it tens of milliseconds."""
+    """Four categories of images of 32 px. width: channels of its layers; 64 take it tens of milliseconds."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return EagerBackend(ClassificationGraph(_Classifier(width), PRESET), "cpu")
 
 
 def small_segmenter() -> EagerBackend:
-    """Five categories, pictures of any size."""
+    """Five categories, images of any size."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return EagerBackend(SegmentationGraph(_Segmenter(), SCALE_PRESET), "cpu")

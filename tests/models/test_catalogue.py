@@ -21,7 +21,7 @@ from models.predictors.classification import Classifier
 from models.store.registry import Registry
 from tests.builders import gradient_tensor
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # on pictures this small a second one only waits
+pytestmark = pytest.mark.usefixtures("one_thread")  # on images this small a second one only waits
 
 CATEGORIES = ("ant", "bee", "fly", "moth", "wasp")  # as many as no other layer has of anything
 GIANT_PARAMETERS = 300_000_000  # of these only the head learns: gradients of everything would take gigabytes more
@@ -76,7 +76,7 @@ def _head(module: nn.Module, architecture: Architecture) -> dict[str, torch.Tens
 
 
 def _train_step(module: nn.Module, architecture: Architecture, preset: Preset) -> None:
-    """One update of SGD on two pictures that differ."""
+    """One update of SGD on two images that differ."""
     if sum(parameter.numel() for parameter in module.parameters()) > GIANT_PARAMETERS:
         head = head_parameter_names(architecture.name)
         for key, parameter in module.named_parameters():
@@ -91,7 +91,7 @@ def _train_step(module: nn.Module, architecture: Architecture, preset: Preset) -
         nn.functional.cross_entropy(logits, torch.tensor([0, 1])),
     )
     loss.backward()  # type: ignore[no-untyped-call]
-    # Batch normalization over two pictures makes the gradients of deep networks with fresh weights enormous.
+    # Batch normalization over two images makes the gradients of deep networks with fresh weights enormous.
     nn.utils.clip_grad_value_(learned, 0.1)
     optimizer.step()
     optimizer.zero_grad()

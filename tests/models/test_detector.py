@@ -1,4 +1,4 @@
-"""Boxes, masks and points come back to the pixels of the picture, whatever scale or tile they were found in."""
+"""Boxes, masks and points come back to the pixels of the image, whatever scale or tile they were found in."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ from models.manifest import ScalePreset
 from tests.models.detecting import assert_same_detections, smooth_pictures, that_detects
 from tests.models.test_yolo import rectangles
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # on pictures this small a second one only waits
+pytestmark = pytest.mark.usefixtures("one_thread")  # on images this small a second one only waits
 
 CPU = torch.device("cpu")
 PRESET = ScalePreset(shorter_px=96, longer_px=128)

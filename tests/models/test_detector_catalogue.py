@@ -18,7 +18,7 @@ from models.images.presets import preset_with_size
 from models.store.state_dicts import for_publishing, module_from_state_dict, read_state_dict, save_state_dict
 from tests.builders import gradient_tensor
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # on pictures this small a second one only waits
+pytestmark = pytest.mark.usefixtures("one_thread")  # on images this small a second one only waits
 
 NUM_CATEGORIES = 3
 SIZE_PX = 64
@@ -128,7 +128,7 @@ def _with_few_regions(module: nn.Module) -> nn.Module:
 
 
 def _losses(module: nn.Module, architecture: Architecture, size_px: int) -> dict[str, Tensor]:
-    """A step on two pictures, one of them without an object; segmentation's of all pixels."""
+    """A step on two images, one of them without an object; segmentation's of all pixels."""
     images = _images(size_px)
     if architecture.tasks == ("segmentation",):
         output = module(torch.stack(images))

@@ -1,4 +1,4 @@
-"""Networks of 8-bit integers: calibrated on real pictures only, nearly the same answers, and only where asked for."""
+"""Networks of 8-bit integers: calibrated on real images only, nearly the same answers, and only where asked for."""
 
 from __future__ import annotations
 

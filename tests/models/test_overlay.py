@@ -1,4 +1,4 @@
-"""Drawn predictions: seen at every size, labels never outside the picture nor on each other."""
+"""Drawn predictions: seen at every size, labels never outside the image nor on each other."""
 
 from __future__ import annotations
 

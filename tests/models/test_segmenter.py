@@ -1,4 +1,4 @@
-"""Every pixel of the picture gets its category from the logits, at the picture's own size."""
+"""Every pixel of the image gets its category from the logits, at the image's own size."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from models.manifest import ScalePreset
 from tests.models.detecting import assert_same_detections, smooth_pictures, that_detects
 from tests.models.test_yolo import rectangles
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # on pictures this small a second one only waits
+pytestmark = pytest.mark.usefixtures("one_thread")  # on images this small a second one only waits
 
 SMALL = {"backbone": "mobilenet_v3_small"}
 WHOLE = ("rcnn", "fast_rcnn")  # selective search is most of them
@@ -206,7 +206,7 @@ def test_no_region_is_pooled_to_none() -> None:
 
 
 def test_scale_of_the_maps_does_not_depend_on_the_first_picture() -> None:
-    """torchvision rounds it from the first picture that it sees, without its padding, and keeps it."""
+    """torchvision rounds it from the first image that it sees, without its padding, and keeps it."""
     detector = _apart(that_detects(_built("fasterrcnn_fpn"), *ODD))
     wanted = detector.detect(pictures := smooth_pictures(1, *ODD), detector.networks)
 

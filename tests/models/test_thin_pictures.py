@@ -1,7 +1,7 @@
-"""Pictures so thin or small that a detector's networks see less than they were exported for.
+"""Images so thin or small that a detector's networks see less than they were exported for.
 
 torch.export takes for granted that every map is wider and higher than a pixel, as those of its example are: that a
-network whose coarsest map has a 128th of the picture's sides sees more than 128 px. Compilers may build on that, and no
+network whose coarsest map has a 128th of the image's sides sees more than 128 px. Compilers may build on that, and no
 view is refused for it: what they built has to find there, too, what eager finds.
 """
 
@@ -77,7 +77,7 @@ def detector(network: str) -> Detector:
 
 
 def pyramid(more: ExtraFPNBlock) -> BackboneWithFPN:
-    """Maps of an 8th, a 16th and a 32nd of the picture's sides, and those of `more`."""
+    """Maps of an 8th, a 16th and a 32nd of the image's sides, and those of `more`."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         (name, nn.Sequential(nn.Conv2d(3 if name == "2" else CHANNELS, CHANNELS, 3, stride=2, padding=1), nn.ReLU()))
         for name in ("2", "4", "8", "16", "32")

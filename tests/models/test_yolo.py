@@ -23,7 +23,7 @@ def cells(side: int, stride: int) -> tuple[Tensor, Tensor]:
 
 
 def rectangles(seed: int, *, size_px: int = 64) -> tuple[Tensor, dict[str, Tensor]]:
-    """A grey picture with a red (1) and a blue (2) rectangle."""
+    """A grey image with a red (1) and a blue (2) rectangle."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.full((3, size_px, size_px), 0.5)
     boxes, labels = [], []
@@ -204,7 +204,7 @@ def v1_that_answers(values: Tensor) -> YoloV1:
 def test_v1_loss_is_equation_3() -> None:
     # One cell: two boxes of x, y, sqrt(w), sqrt(h), confidence, then the probability of the category.
     module = v1_that_answers(torch.tensor([0.5, 0.5, 0.5, 0.5, 0.4, 0.1, 0.1, 0.1, 0.1, 0.2, 0.7]))
-    # Twice as wide as high, its middle in the picture's: w = 0.5, h = 0.25.
+    # Twice as wide as high, its middle in the image's: w = 0.5, h = 0.25.
     target = {"boxes": torch.tensor([[16.0, 24.0, 48.0, 40.0]]), "labels": torch.tensor([1])}
 
     losses = module([torch.zeros(3, 64, 64)] * 2, [target, target])

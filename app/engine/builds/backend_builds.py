@@ -69,7 +69,7 @@ class _BuildFailed(Exception):
 class _Plan:
     """What is to be built for a model."""
 
-    stand_in: str | None  # data set version in place of the model's own
+    stand_in: str | None  # dataset version in place of the model's own
     missing: list[Candidate]
 
 
@@ -152,11 +152,11 @@ class BackendBuilds:
             current = await self._take_best(model, eager, found, plan, current=current)
 
     def _plan(self, source: ModelSource, found: ModelExports) -> _Plan:
-        """What int8 is calibrated on, and what is missing; says what has no pictures. Reads the disk: in a thread."""
+        """What int8 is calibrated on, and what is missing; says what has no images. Reads the disk: in a thread."""
         own = candidates(self._device, self._policy, weights=found.weights)
         integers = [each for each in own if each.identity.precision == "int8"]
         named = self._policy.calibration_dataset
-        # what was calibrated on the model's own data set stays in use when that has gone
+        # what was calibrated on the model's own dataset stays in use when that has gone
         if all(_is_verified(found, each) for each in integers) if integers else named is None:
             return _Plan(stand_in=None, missing=_missing(found, own, source))
         try:

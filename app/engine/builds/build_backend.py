@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", type=int, help="of a registered model")
     parser.add_argument("--key", required=True, help="what to build, of all that the policy allows")
     parser.add_argument("--precision", choices=get_args(PrecisionPolicy), required=True, help="policy")
-    parser.add_argument("--stand-in", help="data set version in place of that which the model learned from: photos/2")
+    parser.add_argument("--stand-in", help="dataset version in place of that which the model learned from: photos/2")
     parser.add_argument("--device", required=True)
     parser.add_argument("--threads", type=int, required=True, help="threads of the process that will serve")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Which data set a model is calibrated and verified on: what it learned from, else what an operator names."""
+"""Which dataset a model is calibrated and verified on: what it learned from, else what an operator names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from models.manifest import DatasetReference
 from workers.datasets.store import DatasetStore, DatasetVersion
 from workers.errors import WorkersError
 
-_LEAST: Final = LEAST_TO_CALIBRATE_ON + LEAST_TO_VERIFY_ON  # no picture does for both
+_LEAST: Final = LEAST_TO_CALIBRATE_ON + LEAST_TO_VERIFY_ON  # no image does for both
 
 
 def stand_in_for(own: DatasetReference | None, named: str | None, datasets: DatasetStore) -> str | None:
-    """The data set version, `photos/2`, that stands in for a model's own; None: its own is here and large enough.
+    """The dataset version, `photos/2`, that stands in for a model's own; None: its own is here and large enough.
 
     named: by the operator, `photos` or `photos/2`; it is not looked for where nobody needs it.
     Raises NothingToCalibrateOn if neither does for int8.
@@ -25,9 +25,9 @@ def stand_in_for(own: DatasetReference | None, named: str | None, datasets: Data
         return None
     if named is None:
         raise NothingToCalibrateOn(
-            f"Models whose own data set is not here, or of fewer than {_LEAST} pictures, are not built in int8: they "
+            f"Models whose own dataset is not here, or of fewer than {_LEAST} pictures, are not built in int8: they "
             "have nothing to be calibrated on.",
-            hint="FOVEA_CALIBRATION_DATASET names a data set for them.",
+            hint="FOVEA_CALIBRATION_DATASET names a dataset for them.",
         )
     try:
         version = datasets.resolve(named)

@@ -1,4 +1,4 @@
-"""The pictures that a network is calibrated and verified on: those of a data set, else made-up ones."""
+"""The images that a network is calibrated and verified on: those of a dataset, else made-up ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 # a minute or two of eager float32 on a slow core
 _VERIFIED_ON: Final = {"classification": 64, "segmentation": 12, "detection": 16}
 _CALIBRATED_ON: Final = {"classification": 128, "segmentation": 24, "detection": 32}
-_TRIES: Final = 4  # a picture that is wanted
+_TRIES: Final = 4  # an image that is wanted
 _SELECTIONS: Final = {
     "classification": ClassSelection(),
     "detection": DetectionSelection(),
@@ -45,10 +45,10 @@ def pictures_of(
     *,
     with_calibration: bool,
 ) -> Pictures:
-    """own: what the model learned from. stand_in: the data set version to take instead, `photos/2`.
+    """own: what the model learned from. stand_in: the dataset version to take instead, `photos/2`.
 
-    Verified is on validation pictures, calibrated on training pictures. Where one split lacks what int8 needs the other
-    gives of its own, but no picture is for both. Without any that can be read, made-up ones do to verify on, if nothing
+    Verified is on validation images, calibrated on training images. Where one split lacks what int8 needs the other
+    gives of its own, but no image is for both. Without any that can be read, made-up ones do to verify on, if nothing
     is calibrated.
     """
     most_verified, most_calibrated = _VERIFIED_ON[predictor.task], _CALIBRATED_ON[predictor.task]

@@ -1,4 +1,4 @@
-"""What an HTTP process knows of a model whose network is elsewhere: enough to prepare pictures and finish outputs."""
+"""What an HTTP process knows of a model whose network is elsewhere: enough to prepare images and finish outputs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The input of a request as images for the engine.
 
-There is one, `image`, in any of three datatypes: BYTES holds encoded files, UINT8 holds pictures [B, H, W, 3], and
+There is one, `image`, in any of three datatypes: BYTES holds encoded files, UINT8 holds images [B, H, W, 3], and
 FP32, for classifiers, holds what the network itself sees, [B, C, crop, crop], normalised as the preset says. The
-engine's pictures are bytes, so FP32 is taken back to the nearest of 256 levels: exact, if it was made from bytes.
+engine's images are bytes, so FP32 is taken back to the nearest of 256 levels: exact, if it was made from bytes.
 """
 
 from __future__ import annotations

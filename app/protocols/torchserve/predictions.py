@@ -46,7 +46,7 @@ async def ping(services: ServicesDep) -> Response:
 async def predict(
     request: Request, services: ServicesDep, urgency: UrgencyDep, model: str, version: str | None = None
 ) -> Response:
-    """What is on the picture; a list of answers where the form has several pictures."""
+    """What is on the image; a list of answers where the form has several images."""
     images = await _read_images(request, services.settings.max_images_per_request)
     served = await asyncio.to_thread(find_served, services.registry, model, version)
     answer = await cancel_on_disconnect(

@@ -1,4 +1,4 @@
-"""A BentoML service as its documentation writes one for pictures."""
+"""A BentoML service as its documentation writes one for images."""
 
 # No `from __future__ import annotations`: BentoML reads the types as they are.
 

@@ -1,6 +1,6 @@
 """BentoML with every knob turned: the fastest decoder and backend, one worker a core with one thread each.
 
-The picture comes as a file, which is what BentoML has for bytes that it shall not decode.
+The image comes as a file, which is what BentoML has for bytes that it shall not decode.
 """
 
 # No `from __future__ import annotations`: BentoML reads the types as they are.
@@ -20,7 +20,7 @@ from benchmarks.serving.peers.settings import PeerSettings
     logging={"access": {"enabled": False}},
 )
 class Classify:
-    """One picture a call."""
+    """One image a call."""
 
     def __init__(self) -> None:
         settings = PeerSettings.from_environment()

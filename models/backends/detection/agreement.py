@@ -1,7 +1,7 @@
 """Whether a detector finds the same another way: its networks on the same input, and the objects in the end.
 
 The objects are held against those of eager float32 as a detector is held against the truth (Lin et al. 2014). On
-pictures in which it finds none, made-up ones for instance, its networks still have to agree.
+images in which it finds none, made-up ones for instance, its networks still have to agree.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from models.precision import Precision
 
 _OBJECT_SCORE: Final = 0.3  # what scores less, nobody relies on
 _CERTAIN_SCORE: Final = 0.5  # what is found so surely must be an object of eager float32
-_MOST_OBJECTS = 1000  # a picture
+_MOST_OBJECTS = 1000  # an image
 
 # Most that the outputs of a network may differ, relative to their size, and least average precision.
 DETECTOR_TOLERANCES: Final[dict[Precision, tuple[float, float]]] = {

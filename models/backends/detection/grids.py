@@ -1,4 +1,4 @@
-"""Sizes of a backbone's feature maps and the anchors on them, by the size of the picture: worked out once a size."""
+"""Sizes of a backbone's feature maps and the anchors on them, by the size of the image: worked out once a size."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-SIZES_KEPT = 8  # of a picture: the anchors of 800 x 1333 px take 5 MB
+SIZES_KEPT = 8  # of an image: the anchors of 800 x 1333 px take 5 MB
 MAP_SIZES_KEPT = 1024  # a few numbers each, and a tenth of a second to work out
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
-    """The anchors of a picture."""
+    """The anchors of an image."""
 
     anchors: Tensor  # float32 [A, 4] xyxy px, level after level
     counts: tuple[int, ...]  # anchors of each level

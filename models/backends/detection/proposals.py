@@ -18,7 +18,7 @@ def propose(
 ) -> tuple[Tensor, Tensor]:
     """Boxes, float32 [R, 4] xyxy px, and the image of each, int64 [R], image after image, best first.
 
-    objectness: float32 [B, A], logits; codes: float32 [B, A, 4]; size: height and width of the pictures, px.
+    objectness: float32 [B, A], logits; codes: float32 [B, A, 4]; size: height and width of the images, px.
     """
     best = _best_of_levels(objectness, grid.counts, network.pre_nms_top_n())  # [B, P]
     image = torch.arange(len(best), device=best.device)[:, None]

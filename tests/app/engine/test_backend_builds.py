@@ -402,7 +402,7 @@ def test_model_deleted_while_it_is_built_is_no_error(home: Path, caplog: pytest.
 
 
 def test_version_shows_what_was_built_from_it_with_real_pictures(shades: RunningApi, one_thread: None) -> None:
-    """The real builder, on the pictures that the model says it learned from."""
+    """The real builder, on the images that the model says it learned from."""
     registry, home = shades.services.registry, shades.home
     dataset = shades.services.datasets.resolve("shades").info.reference
     version = publish_compass(registry, "one", dataset=dataset)
@@ -436,7 +436,7 @@ def test_real_server_builds_and_swaps_beside_its_requests(start_api: StartApi) -
 
 @pytest.fixture
 def integers(shades: RunningApi, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> RunningApi:
-    """With a data set, `photos`, the models `own` of it and `other` of none, and one way to build them: in int8."""
+    """With a dataset, `photos`, the models `own` of it and `other` of none, and one way to build them: in int8."""
     monkeypatch.setattr(choosing, "COMPILERS", (StandInOfIntegers(),))
     post_photos(shades)
     dataset = shades.services.datasets.resolve("photos").info.reference
@@ -490,7 +490,7 @@ def test_int8_is_built_anew_when_there_is_a_newer_version_of_the_named_data_set(
 @pytest.mark.parametrize(
     ("named", "words"),
     [
-        (None, "FOVEA_CALIBRATION_DATASET names a data set for them."),
+        (None, "FOVEA_CALIBRATION_DATASET names a dataset for them."),
         ("shadse", "FOVEA_CALIBRATION_DATASET: There is no dataset 'shadse'. Available: shades."),
     ],
 )

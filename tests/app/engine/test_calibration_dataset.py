@@ -1,4 +1,4 @@
-"""Which data set stands in for that which a model learned from."""
+"""Which dataset stands in for that which a model learned from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.app.archives import image_folder_zip
 from tests.app.running_api import RunningApi
 from workers.datasets.store import DatasetStore
 
-LEAST = 24  # pictures
+LEAST = 24  # images
 GONE = DatasetReference(name="gone", version=1, fingerprint="0" * 64)
 CHANGED = DatasetReference(name="photos", version=1, fingerprint="0" * 64)
 
@@ -50,7 +50,7 @@ def test_too_few_pictures_do_for_nobody(shades: RunningApi) -> None:
 
 @pytest.mark.parametrize("own", [None, GONE, CHANGED])
 def test_without_any_the_setting_is_named(shades: RunningApi, own: DatasetReference | None) -> None:
-    with pytest.raises(NothingToCalibrateOn, match="own data set is not here") as raised:
+    with pytest.raises(NothingToCalibrateOn, match="own dataset is not here") as raised:
         stand_in_for(own, None, shades.services.datasets)
     assert raised.value.hint is not None
     assert "FOVEA_CALIBRATION_DATASET" in raised.value.hint

@@ -1,4 +1,4 @@
-"""Which pictures a network is calibrated and verified on."""
+"""Which images a network is calibrated and verified on."""
 
 from __future__ import annotations
 

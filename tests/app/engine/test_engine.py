@@ -727,7 +727,7 @@ def test_tiles_wait_as_images_do(registry: Registry, tmp_path: Path, monkeypatch
         tiled = DetectionSelection(tile_px=300, tile_overlap=0.0)
         first = asyncio.create_task(engine.predict("one", [large, pictures.png()], tiled, timeout_s=30))
         await asyncio.to_thread(wait_until, lambda: loading.loads)
-        assert engine.pending_images == (1 + 3) + 1  # the whole and its tiles, and a picture smaller than a tile
+        assert engine.pending_images == (1 + 3) + 1  # the whole and its tiles, and an image smaller than a tile
         with pytest.raises(EngineFull):
             await engine.predict("one", [large], tiled, timeout_s=30)
         with pytest.raises(TooManyTiles):

@@ -30,7 +30,7 @@ atexit.register(tell)
 sys.argv[1:1] = ["serve"]
 main()
 """
-# loading weights begins with it; every architecture but those that try themselves on an empty picture
+# loading weights begins with it; every architecture but those that try themselves on an empty image
 BUILDS = """
 import sys
 from app.processes.light_imports import import_torchvision

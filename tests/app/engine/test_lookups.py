@@ -165,7 +165,7 @@ def test_at_the_end_nothing_is_left_under_way() -> None:
 
 def test_failure_holds_nothing_of_whoever_asked() -> None:
     class Body:
-        """A picture, say."""
+        """An image, say."""
 
     async def scenario(registry: Registry) -> None:
         registry.meaning = LookupError("gone")

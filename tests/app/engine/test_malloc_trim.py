@@ -1,4 +1,4 @@
-"""What large pictures took goes back to the system."""
+"""What large images took goes back to the system."""
 
 from __future__ import annotations
 

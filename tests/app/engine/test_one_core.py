@@ -72,7 +72,7 @@ async def held(engine: Engine) -> tuple[threading.Event, asyncio.Task[None]]:
 
 
 class Decoding:
-    """Every picture waits to be decoded until it is let."""
+    """Every image waits to be decoded until it is let."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._allowed = threading.Semaphore(0)
@@ -93,7 +93,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def until_first_ended(engine: Engine, decoding: Decoding, ended: list[str]) -> None:
-    """With two pictures decoded: its own, and the one that the thread takes before the event loop hears of it."""
+    """With two images decoded: its own, and the one that the thread takes before the event loop hears of it."""
     decoding.let(1)
     await until(lambda: engine.busy_s > 0 or bool(ended))  # the network is next, or has run already
     decoding.let(1)

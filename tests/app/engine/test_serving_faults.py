@@ -235,7 +235,7 @@ def test_bodies_in_flight_are_bounded_together(start_api: StartApi, path: str, i
         assert refused.status_code == 503
         assert refused.headers["Retry-After"] == "1"
         assert "100000 bytes" in refused.text
-        assert ask(10_000).status_code in (400, 415)  # there is room for it: it is read, and is no picture
+        assert ask(10_000).status_code in (400, 415)  # there is room for it: it is read, and is no image
         assert api.http.post("/v1/jobs", content=large).status_code != 503  # it is kept by nobody
         first.sendall(b"!")
         assert first.recv(65536).split()[1] in (b"400", b"415")
@@ -254,7 +254,7 @@ def test_client_that_sends_a_byte_now_and_then_holds_up_nobody(compass_of_its_ow
         for number in range(5):
             crawler.sendall(picture[number : number + 1])
             assert api.classify(picture).status_code == 200
-            assert api.services.engine.pending_images == 0  # it has no place before its picture is whole
+            assert api.services.engine.pending_images == 0  # it has no place before its image is whole
         crawler.sendall(picture[5:])
         assert crawler.recv(65536).startswith(b"HTTP/1.1 200")
 

@@ -44,7 +44,7 @@ MORE_THAN_THEIR_BODIES = {
 
 @pytest.fixture
 def api(start_api: StartApi) -> RunningApi:
-    """An API with a model and a web of one host, whose pictures are none."""
+    """An API with a model and a web of one host, whose images are none."""
     api = start_api(max_body_bytes=80_000, max_pending_bytes=MOST, image_url_hosts=("*",))
     publish_compass(api.services.registry)
 

@@ -32,7 +32,7 @@ LONG = 10**4200  # JSON may have it; two of them multiplied are too long for Pyt
 
 
 def image(**changes: Any) -> dict[str, Any]:
-    """One encoded picture as an input in JSON."""
+    """One encoded image as an input in JSON."""
     encoded = base64.b64encode(pictures.png()).decode()
     return {"name": "image", "datatype": "BYTES", "shape": [1], "data": [encoded], **changes}
 

@@ -43,7 +43,7 @@ def array_input(array: np.ndarray[Any, Any], datatype: str, *, binary: bool = Tr
 
 
 def picture_array() -> np.ndarray[Any, Any]:
-    """The picture of `pictures`, uint8 [1, H, W, 3]."""
+    """The image of `pictures`, uint8 [1, H, W, 3]."""
     return np.asarray(pictures.left_bright())[None]
 
 

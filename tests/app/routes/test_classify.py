@@ -1,4 +1,4 @@
-"""`POST /v1/classify`: every way to send a picture, every kind of picture, every way to choose the answer."""
+"""`POST /v1/classify`: every way to send an image, every kind of image, every way to choose the answer."""
 
 from __future__ import annotations
 

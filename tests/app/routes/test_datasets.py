@@ -1,4 +1,4 @@
-"""Data sets over HTTP: upload, report, preview, delete; the spool leaves nothing behind."""
+"""Datasets over HTTP: upload, report, preview, delete; the spool leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ def cells_zip(count: int = 10) -> bytes:
 
 @pytest.fixture
 def cells(api: RunningApi) -> RunningApi:
-    """An API with a data set of boxes, `cells`."""
+    """An API with a dataset of boxes, `cells`."""
     answer = api.http.post("/v1/datasets", data={"name": "cells"}, files={"file": ("c.zip", cells_zip())})
     assert answer.status_code == 201, answer.text
     return api

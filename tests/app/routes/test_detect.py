@@ -1,4 +1,4 @@
-"""`POST /v1/detect`: boxes, masks and points in the pixels of the picture that was sent; and everything refused."""
+"""`POST /v1/detect`: boxes, masks and points in the pixels of the image that was sent; and everything refused."""
 
 from __future__ import annotations
 

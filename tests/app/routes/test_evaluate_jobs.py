@@ -1,4 +1,4 @@
-"""Jobs that measure a model on a data set, over HTTP."""
+"""Jobs that measure a model on a dataset, over HTTP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRETRAINED: dict[str, Any] = {"type": "evaluate", "model": "resnet18", "dataset"
 
 @pytest.fixture
 def published_shades(shades: RunningApi) -> str:
-    """A registered model of the data set's categories: its `name/version`."""
+    """A registered model of the dataset's categories: its `name/version`."""
     architecture = get_architecture("garment_classifier")
     draft = ManifestDraft(architecture=architecture.name, categories=("dark", "light"), preset=architecture.preset)
     weights = build(architecture.name, num_categories=2).state_dict()
