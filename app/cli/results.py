@@ -6,7 +6,6 @@ two questions. It is written before the first line.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import stat
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from app.cli.failure import Failure
 from app.client.questions import Verb
 from app.schemas.predict import ImagePrediction, UsedModel
+from models.store.locks import lock_file
 
 GO_ON: Final = "The same command goes on where this one stopped."
 
@@ -104,7 +104,7 @@ class ResultsFile:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(self._descriptor, wait=False)
         except BlockingIOError as error:
             raise Failure(f"Another command writes to {self.path} now.", hint="Wait for it, or end it.") from error
 

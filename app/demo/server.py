@@ -13,8 +13,7 @@ from pathlib import Path
 from app.client import Client, ServerUnreachable
 from app.processes import StackError
 from app.processes.address import base_url, free_port
-from app.processes.child import die_with_parent
-from app.processes.stack import code_environment
+from workers.supervision.child_process import code_environment, die_with_parent
 
 _HOST = "127.0.0.1"
 _STARTS_WITHIN_S = 180.0

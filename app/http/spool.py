@@ -6,13 +6,13 @@ A process holds a lock on its directory. A killed process leaves a directory wit
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import uuid
 from pathlib import Path
 from typing import Self
 
+from models.store.locks import lock_file
 from workers.errors import DiskFull
 
 _SPARE_BYTES = 64 * 1024**2  # for what other processes write at the same time
@@ -36,7 +36,7 @@ class Spool:
         unlocked = parent / f"new-{name}"  # a name that starting processes ignore
         unlocked.mkdir()
         lock = os.open(unlocked / "lock", os.O_CREAT | os.O_RDWR)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock_file(lock)
         return cls(unlocked.rename(parent / f"api-{name}"), lock)
 
     def new_path(self, suffix: str = "") -> Path:
@@ -62,7 +62,7 @@ def _remove_if_abandoned(directory: Path) -> None:
     with contextlib.suppress(OSError):  # another process is deleting it
         lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(lock, wait=False)
             shutil.rmtree(directory, ignore_errors=True)
         finally:
             os.close(lock)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+from workers.supervision.child_process import die_with_parent
+
 _LONGEST_LINE_BYTES = 64 * 1024
 _OUTPUT_AFTER_EXIT_S = 1.0  # a grandchild that holds the pipe must not hold us
 
@@ -78,24 +77,6 @@ async def start_child(
     process.stdin.write(standard_input)
     process.stdin.close()
     return Child(name, process, asyncio.create_task(_relay(process.stdout, name, output)))
-
-
-def die_with_parent() -> Callable[[], None] | None:
-    """What a child runs before its program so that the kernel kills it when its parent is gone, even by `kill -9`.
-
-    None where the system has no such thing (it is Linux's): there a killed parent leaves its children behind.
-    """
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)  # loaded here: little is safe between fork and exec
-    parent = os.getpid()
-
-    def in_the_child() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it was gone before the kernel knew
-            os._exit(1)
-
-    return in_the_child
 
 
 async def _relay(stream: asyncio.StreamReader, name: str, output: Callable[[str, str], None]) -> None:

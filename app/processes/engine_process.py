@@ -23,11 +23,10 @@ from pathlib import Path
 from types import TracebackType
 
 from app.processes.address import sockets_parent
-from app.processes.child import die_with_parent
 from app.processes.errors import ChildDied
 from app.processes.pulse import Pulse
-from app.processes.stack import code_environment
 from app.settings import ApiSettings
+from workers.supervision.child_process import code_environment, die_with_parent
 
 log = logging.getLogger(__name__)
 

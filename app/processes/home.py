@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.processes.errors import HomeInUse, HomeNotWritable
+from models.store.locks import lock_file
 
 _LEFTOVERS_MAY_TAKE_S = 10.0
 
@@ -53,7 +53,7 @@ def lock_home(home: Path, *, url: str) -> HomeLock:
 def _take(descriptor: int, path: Path, *, deadline: float) -> None:
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(descriptor, wait=False)
         except BlockingIOError as error:
             pid, url = _holder(path)
             if (pid and _is_alive(pid)) or time.monotonic() > deadline:

@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from app.processes.address import base_url, bound_socket
-from app.processes.child import die_with_parent
 from app.processes.cores import usable_cores
 from app.processes.errors import ChildDied
+from workers.supervision.child_process import die_with_parent
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 import time
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import httpx
 
-import app
 from app.processes.address import base_url, check_port, free_port
 from app.processes.child import Child, start_child
 from app.processes.errors import ChildDied, HomeNotWritable, StackError
@@ -20,6 +18,7 @@ from app.processes.home import lock_home
 from app.processes.redis_server import RedisPlan, find_redis_server, prepare, wait_until_answering
 from app.processes.screen import Screen
 from app.settings import ApiSettings
+from workers.supervision.child_process import code_environment
 
 _LONGEST_BACKOFF_S = 30.0
 _STABLE_AFTER_S = 60.0
@@ -232,22 +231,6 @@ def child_environment(flags: Mapping[str, str], *, port: int, redis_url: str | N
     if redis_url:
         env["FOVEA_REDIS_URL"] = redis_url
     return env
-
-
-def code_environment() -> dict[str, str]:
-    """This process's environment, made so that `python -m app.cli` finds the code that runs now, wherever it starts.
-
-    A directory `models` or `app` in the current directory must not come before ours.
-    """
-    env = dict(os.environ)
-    env["PYTHONUNBUFFERED"] = "1"
-    env["PYTHONSAFEPATH"] = "1"
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(_code_directory())]))
-    return env
-
-
-def _code_directory() -> Path:
-    return Path(next(iter(app.__path__))).resolve().parent
 
 
 def _ending(code: int) -> str:

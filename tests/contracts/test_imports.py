@@ -48,6 +48,7 @@ APP_MAY_IMPORT = (
     "workers.configs.freezing",
     "workers.errors",
     "workers.log_lines",
+    "workers.supervision.child_process",
     "workers.configs.resolve_fine_tune",
     "workers.configs.resolve_evaluate",
     "workers.datasets",

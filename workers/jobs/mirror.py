@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from models.store.locks import hold_lock
 from models.store.storage import replace_file
 from workers.jobs.job import Job
 from workers.jobs.record import JobRecord, now_ms
@@ -20,7 +18,7 @@ log = logging.getLogger(__name__)
 def write_mirror(run: RunDirectory, record: JobRecord) -> None:
     """Writes `job.json`, unless it has a later revision. A full disk is only logged: the job itself goes on."""
     try:
-        with _locked(run.path / "job.lock"):
+        with hold_lock(run.path / "job.lock"):
             present = read_mirror(run)
             if present is None or present.revision < record.revision:
                 content = {
@@ -58,10 +56,3 @@ def read_mirrors(runs_dir: Path) -> list[JobRecord]:
         return []
     runs = (RunDirectory(path=path) for path in sorted(runs_dir.iterdir()) if path.is_dir())
     return [record for record in map(read_mirror, runs) if record is not None]
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

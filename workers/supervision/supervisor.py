@@ -30,12 +30,12 @@ from workers.jobs.record import now
 from workers.jobs.records import JobRecords
 from workers.log_lines import log_fields
 from workers.run_directory import EventTail, RunConfig, RunDirectory
+from workers.supervision.child_process import code_environment
 from workers.supervision.exit_codes import EXIT_HANDED_BACK
 from workers.supervision.publishing import publish
 
 log = logging.getLogger(__name__)
 
-PROJECT_DIR = Path(__file__).resolve().parents[2]
 POLL_INTERVAL_S = 0.1  # between two checks of the trainer process
 RELAY_INTERVAL_S = 0.5  # between two reads of its events and of the requests of callers
 LOG_TAIL_BYTES = 2000  # how much of the log a failure message quotes
@@ -274,11 +274,14 @@ def _failure_of(error: Exception, claim: Claim) -> JobFailure:
 def _start_trainer(run: RunDirectory, claim: Claim) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "workers.training", str(run.path)]
     command += ["--token", str(claim.token), "--parent", str(os.getpid())]
-    search_path = os.pathsep.join(filter(None, [str(PROJECT_DIR), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": search_path, "PYTHONUNBUFFERED": "1"}
     with run.log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 -- our own module on our own path
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=code_environment(),
+            start_new_session=True,
         )
 
 

@@ -6,20 +6,16 @@ By hand: kill it, start it again, look at its files. Exit codes are in `workers.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import fcntl
 import logging
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import IO
 
+from models.store.locks import lock_file
 from models.store.storage import replace_file
 from workers.run_directory import RunDirectory
+from workers.supervision.child_process import die_with
 from workers.supervision.exit_codes import EXIT_BUSY, EXIT_FAILED, EXIT_HANDED_BACK
-
-PR_SET_PDEATHSIG = 1  # prctl(2)
 
 log = logging.getLogger("workers.training")
 
@@ -33,8 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.captureWarnings(capture=True)
-    if options.parent is not None:
-        _die_with(options.parent)
+    if options.parent is not None and not die_with(options.parent):
+        return EXIT_BUSY
     run = RunDirectory(path=options.run_dir.resolve())
     lock = _hold(run)
     if lock is None:
@@ -69,19 +65,11 @@ def _train(run: RunDirectory, token: int | None) -> int:
     return 0
 
 
-def _die_with(parent: int) -> None:
-    """Asks the kernel to kill this process when its parent ends, however it ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the kernel was asked
-        sys.exit(EXIT_BUSY)
-
-
 def _hold(run: RunDirectory) -> IO[bytes] | None:
     """The run's lock, held as long as the file is open; None if another process has it."""
     file = run.lock.open("ab")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file, wait=False)
     except BlockingIOError:
         file.close()
         return None

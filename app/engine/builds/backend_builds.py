@@ -41,10 +41,10 @@ from models.backends.report import ExportIdentity, ExportReport
 from models.errors import ModelsError, NothingToCalibrateOn
 from models.store.registry import Registry
 from workers.datasets.store import DatasetStore
+from workers.supervision.child_process import code_environment
 
 log = logging.getLogger(__name__)
 
-PROJECT_DIR = Path(__file__).resolve().parents[3]
 BUILDER: Final = (sys.executable, "-m", "app.engine.builds.build_backend")
 _LAST_WORDS_BYTES = 2000
 
@@ -232,7 +232,7 @@ class BackendBuilds:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env=_environment(),
+            env=code_environment(),
             start_new_session=True,  # a process group of its own; uvloop knows no other word for it
         )
         assert process.stdout is not None
@@ -341,11 +341,6 @@ def _missing(found: ModelExports, wanted: Sequence[Candidate], source: ModelSour
 def _end_in(limit: asyncio.Timeout, seconds: float) -> None:
     with suppress(RuntimeError):  # the process has ended already
         limit.reschedule(asyncio.get_running_loop().time() + seconds)
-
-
-def _environment() -> dict[str, str]:
-    search_path = os.pathsep.join(filter(None, [str(PROJECT_DIR), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": search_path, "PYTHONUNBUFFERED": "1"}
 
 
 def _remember(found: ModelExports, candidate: Candidate, reason: str) -> None:

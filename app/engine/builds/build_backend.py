@@ -7,25 +7,22 @@ however many processes serve from the same home; who had to wait may find it don
 from __future__ import annotations
 
 import argparse
-import ctypes
-import fcntl
 import logging
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, get_args
 
 from app.engine.builds.model_exports import exports_dir, exports_of
 from models.precision import PrecisionPolicy
+from models.store.locks import hold_lock
+from workers.supervision.child_process import die_with
 
 STARTED: Final = "building starts"  # the line after which time is taken
 EXIT_NOTHING_BUILT: Final = 3  # the model is gone, or the disk full: no fault of what was to be built
 
-_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _NICENESS = 10  # a tenth of what others get; with 19 a busy server would stop it altogether
 
 log = logging.getLogger("app.engine.builds.build_backend")
@@ -52,10 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, required=True, help="process id to die with")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    _die_with(options.parent)
+    if not die_with(options.parent):
+        return EXIT_NOTHING_BUILT
     _be_modest(options.memory_bytes)
     exports_dir(options.weights).mkdir(parents=True, exist_ok=True)
-    with _alone(exports_dir(options.weights) / ".lock"):
+    with hold_lock(exports_dir(options.weights) / ".lock"):
         print(STARTED, flush=True)
         return _build(options)
 
@@ -119,14 +117,6 @@ def _build(options: argparse.Namespace) -> int:
     return 0
 
 
-def _die_with(parent: int) -> None:
-    """Asks the kernel to kill this process when its parent ends, however it ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the kernel was asked
-        sys.exit(EXIT_NOTHING_BUILT)
-
-
 def _be_modest(memory_bytes: int) -> None:
     """Lets all others go first, keeps to that much memory, and is the first to go when the machine has none left."""
     import resource
@@ -138,14 +128,6 @@ def _be_modest(memory_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))  # what it allocates, not what it maps
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Waits until no other process builds."""
-    with lock.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from app.engine.builds import backend_builds
-from app.engine.builds.backend_builds import PROJECT_DIR, BackendBuilds, BuildLimits
+from app.engine.builds.backend_builds import BackendBuilds, BuildLimits
 from app.engine.loaded_models import LoadedModel, LoadedModels
 from app.engine.model_source import ModelFinder
 from models.architectures import catalog
@@ -356,7 +356,7 @@ def test_builder_that_waits_for_another_ends_with_its_parent(tmp_path: Path) -> 
     with lock.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with subprocess.Popen(
-            command, cwd=PROJECT_DIR, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, cwd=Path(__file__).parents[3], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as parent:
             assert parent.stdout is not None
             builder = psutil.Process(int(parent.stdout.readline()))

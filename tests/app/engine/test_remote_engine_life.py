@@ -25,7 +25,6 @@ from app.engine.remote.greeting import exchange_arenas
 from app.processes.engine_process import EngineProcess, is_own_engine_wanted
 from app.processes.errors import ChildDied
 from app.processes.pulse import Pulse, beat
-from app.processes.stack import code_environment
 from models.predictors.classification import ClassSelection
 from models.store.registry import Registry
 from tests.app import pictures
@@ -35,6 +34,7 @@ from tests.app.running_api import running_api
 from tests.cli.processes import running_below
 from tests.redis_server import free_port
 from tests.waiting import wait_until
+from workers.supervision.child_process import code_environment
 
 PNG = {"Content-Type": "image/png"}
 

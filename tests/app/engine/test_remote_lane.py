@@ -18,7 +18,6 @@ import torch
 
 from app.engine.errors import EngineFull
 from app.engine.loaded_models import EXACT
-from app.processes.stack import code_environment
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph
 from models.predictors import loading
@@ -32,6 +31,7 @@ from tests.app.exposed import Exposed
 from tests.app.finders import finders_from_version
 from tests.app.running_api import running_api
 from tests.waiting import wait_until
+from workers.supervision.child_process import code_environment
 
 VIEW = torch.arange(28 * 28, dtype=torch.int64).to(torch.uint8).view(1, 28, 28)
 ALL = ClassSelection()

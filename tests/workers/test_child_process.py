@@ -1,0 +1,41 @@
+"""What child processes share: the code that runs now, and an end with their parent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import models
+from workers.supervision.child_process import code_environment
+
+
+def test_child_runs_this_code_wherever_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for directory in (here, elsewhere):
+        (directory / "models").mkdir(parents=True)
+        (directory / "models" / "__init__.py").touch()
+    (elsewhere / "only_there.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(elsewhere))
+
+    code = "import models, only_there; print(models.__file__)"
+    child = subprocess.run(
+        [sys.executable, "-c", code], cwd=here, env=code_environment(), capture_output=True, text=True, check=True
+    )
+
+    assert child.stdout.strip() == models.__file__
+
+
+def test_process_whose_parent_is_gone_is_told_so() -> None:
+    code = (
+        "from workers.supervision.child_process import die_with\n"
+        "import os\n"
+        "print(die_with(os.getppid()), die_with(os.getppid() + 1))"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code], env=code_environment(), capture_output=True, text=True, check=True
+    )
+
+    assert child.stdout.split() == ["True", "False"]
