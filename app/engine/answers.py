@@ -11,10 +11,12 @@ from torch import Tensor
 from app.engine.errors import OutOfDeviceMemory
 from app.engine.model_source import ModelSource
 from models.backends.backend import BackendName
+from models.drawing.fonts import Fonts
 from models.errors import ImageError
 from models.precision import Precision
 
 Prediction = TypeVar("Prediction")
+Annotate = Callable[[Tensor, Prediction, Fonts], Tensor]  # draws a prediction on an image; both are uint8 [3, H, W]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +42,8 @@ class Times:
 class Drawing(Generic[Prediction]):
     """How an image is made of a request's one image and what was found on it."""
 
-    annotate: Callable[[Tensor, Prediction], Tensor]  # uint8 [3, H, W] both
+    annotate: Annotate[Prediction]
+    fonts: Fonts
     image_format: Literal["png", "jpeg"]
 
 

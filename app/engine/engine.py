@@ -287,7 +287,7 @@ class Engine:
     def _draw(self, image: bytes | Tensor, prediction: Prediction, drawing: Drawing[Prediction]) -> bytes:
         """In the decode pool. Raises ImageError."""
         pixels = image if isinstance(image, Tensor) else self._decode(image)
-        return encode_image(drawing.annotate(pixels, prediction), drawing.image_format)
+        return encode_image(drawing.annotate(pixels, prediction, drawing.fonts), drawing.image_format)
 
     def _decode(self, data: bytes, decode_jpeg: DecodeJpeg | None = None) -> Tensor:
         if len(data) > self._max_image_bytes:

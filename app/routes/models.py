@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import IO, Annotated, Literal
 
-import torch
 from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
 from starlette.responses import Response
@@ -25,15 +24,14 @@ from app.routes.runs import REPORT_FILE, report_file, report_files
 from app.routes.uploading import Upload, answer_upload
 from app.schemas.models import Alias, AliasTarget, Model, ModelPage, ModelVersion, UploadedManifest
 from app.services import Services
-from models.architectures.catalog import build_empty, get_architecture
+from models.architectures.catalog import get_architecture
 from models.backends.exports import Exports
 from models.errors import CorruptVersion, UnknownArchitecture, UnknownModel, VersionInUse
 from models.manifest import Manifest, ManifestDraft
 from models.store.library_versions import library_versions
+from models.store.own_weights import pth_format, publish_own_weights, write_pth
 from models.store.registry import ModelVersion as RegisteredVersion
 from models.store.registry import Registry
-from models.store.state_dicts import check_keys, check_values, modern_keys, read_state_dict
-from workers.errors import DiskFull
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +112,7 @@ def download_state_dict(
     is_pth = format == "pth"
     etag = found.manifest.sha256
     if is_pth:
-        etag += f"-torch-{torch.__version__}"  # which writes equal state_dicts to equal bytes
+        etag += f"-{pth_format()}"
     return file_download(
         request,
         _as_pth(services, found) if is_pth else found.state_dict_path.open("rb"),
@@ -224,61 +222,47 @@ def _readable(registry: Registry, names: Iterable[str]) -> list[Model]:
 def _as_pth(services: Services, version: RegisteredVersion) -> IO[bytes]:
     """The version's weights as torch.save writes them, in a file without a name: it goes when it is closed."""
     path = services.spool.new_path(".pth")
+    file = path.open("w+b")
+    path.unlink()
     try:
-        file = path.open("w+b")
-        try:
-            torch.save(services.registry.state_dict(version), file)
-        except RuntimeError as error:  # torch's zip writer says no more than that a write came up short
-            file.close()
-            raise DiskFull(f"The weights could not be written: {error}", hint="Free disk space.") from error
-    finally:
-        path.unlink(missing_ok=True)
+        write_pth(services.registry, version, file)
+    except BaseException:
+        file.close()
+        raise
     return file
 
 
 def _publish(services: Services, name: str, form: Form) -> Manifest:
     file = form.one_file("state_dict")
-    said = _manifest(form)
+    assert file.path is not None
+    draft = _draft(_manifest(form))
+    return publish_own_weights(services.registry, name, file.path, draft, now=services.now()).manifest
+
+
+def _draft(said: UploadedManifest) -> ManifestDraft:
+    """The manifest, with the architecture's own preset, task and options where it names none. Raises InvalidValue."""
     try:
         architecture = get_architecture(said.architecture)
     except UnknownArchitecture as error:
         raise InvalidValue(
             str(error), field="manifest.architecture", value=said.architecture, hint=error.hint
         ) from error
-    preset = said.preset or architecture.preset
-    architecture.check_preset(preset)
     if said.task not in (None, *architecture.tasks):
         valid = ", ".join(architecture.tasks)
         raise InvalidValue(
             f"{said.architecture} is not made for {said.task}", field="manifest.task", value=said.task, valid=valid
         )
-    options = architecture.complete_options(said.options)
-    assert file.path is not None
-    module = build_empty(
-        said.architecture,
-        num_categories=len(said.categories),
-        image_size_px=preset.image_size_px,
-        options=options,
-    )
-    state_dict = modern_keys(module, architecture, read_state_dict(file.path))
-    own = {key: tensor for key, tensor in module.state_dict().items() if not key.startswith(architecture.auxiliary)}
-    check_keys(
-        own,
-        {key: tensor for key, tensor in state_dict.items() if key in own or not key.startswith(architecture.auxiliary)},
-    )
-    check_values(own, state_dict)
-    draft = ManifestDraft(
+    return ManifestDraft(
         task=said.task or architecture.tasks[0],
         architecture=said.architecture,
-        options=options,
+        options=architecture.complete_options(said.options),
         categories=said.categories,
-        preset=preset,
+        preset=said.preset or architecture.preset,
         metrics=said.metrics,
         description=said.description,
         origin="uploaded",
         libraries=library_versions(),
     )
-    return services.registry.publish(name, state_dict, draft, now=services.now()).manifest
 
 
 def _manifest(form: Form) -> UploadedManifest:

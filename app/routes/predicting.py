@@ -9,10 +9,9 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 from fastapi import Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
-from torch import Tensor
 
 from app.dependencies import ServicesDep, UrgencyDep
-from app.engine.answers import Answer, Drawing
+from app.engine.answers import Annotate, Answer, Drawing
 from app.errors import NotAcceptable
 from app.http.client_connection import cancel_on_disconnect
 from app.http.documented_answers import Documented, file_part, json_answer, problems
@@ -22,7 +21,6 @@ from app.http.urgency import Urgency
 from app.routes.posted_images import PostedImage, read_images
 from app.schemas.predict import ImageInfo, ImagePrediction, Timing, UsedModel
 from app.services import Services
-from models.drawing.fonts import Fonts
 from models.precision import PrecisionChoice
 from models.predictor import Selection
 
@@ -75,7 +73,7 @@ class Presentation(Generic[Prediction]):
     response: type[BaseModel]  # with the fields `model`, `predictions`, `timing_ms`
     entry: type[ImagePrediction]  # of `predictions`
     fields: Callable[[Prediction], dict[str, object]]  # of an entry without an error
-    annotate: Callable[[Tensor, Prediction, Fonts], Tensor]
+    annotate: Annotate[Prediction]
     png: Callable[[Prediction], bytes | None] | None = None  # what `Accept: image/png` gives, if not a drawing
 
 
@@ -113,11 +111,7 @@ async def answer_prediction(
         raise posted[0].error
     drawing = None
     if drawn_as is not None and presentation.png is None:
-
-        def annotate(image: Tensor, prediction: Prediction) -> Tensor:
-            return presentation.annotate(image, prediction, services.fonts)
-
-        drawing = Drawing(annotate=annotate, image_format=drawn_as)
+        drawing = Drawing(annotate=presentation.annotate, fonts=services.fonts, image_format=drawn_as)
     answer = await cancel_on_disconnect(
         request,
         services.engine.predict(

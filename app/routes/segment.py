@@ -8,7 +8,6 @@ from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
-from torch import Tensor
 
 from app.http.refusals import PREDICTION, takes_body
 from app.routes.posted_images import BODY
@@ -25,8 +24,7 @@ from app.routes.predicting import (
 from app.schemas.predict import Mask
 from app.schemas.segment import ImageSegments, Segment, SegmentResponse
 from models import predictions
-from models.drawing.fonts import Fonts
-from models.drawing.overlay import annotate_segments
+from models.drawing.overlay import annotate_segmentation
 from models.predictors.segmentation import SegmentationSelection
 
 router = APIRouter(prefix="/v1", tags=["Predict"])
@@ -81,14 +79,10 @@ def _fields(found: predictions.Segmentation) -> dict[str, object]:
     return {"segments": segments, "map_png": found.map_png and base64.b64encode(found.map_png).decode("ascii")}
 
 
-def _annotate(image: Tensor, found: predictions.Segmentation, fonts: Fonts) -> Tensor:
-    return annotate_segments(image, found.segments, fonts)
-
-
 _SEGMENTS: Final = Presentation(
     response=SegmentResponse,
     entry=ImageSegments,
     fields=_fields,
-    annotate=_annotate,
+    annotate=annotate_segmentation,
 )
 _MAPS: Final = replace(_SEGMENTS, png=lambda found: found.map_png)

@@ -17,7 +17,7 @@ from models.drawing.contact_sheet import enlarged, to_picture
 from models.drawing.fonts import Fonts
 from models.drawing.labels import Tag, draw_legend, place_tags
 from models.masks.regions import decode_region
-from models.predictions import Box, Detection, Keypoint, Segment
+from models.predictions import Box, Detection, Keypoint, Segmentation
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -77,13 +77,13 @@ def annotate_detections(image: Tensor, detections: Sequence[Detection], fonts: F
     return _to_tensor(picture)
 
 
-def annotate_segments(image: Tensor, segments: Sequence[Segment], fonts: Fonts) -> Tensor:
+def annotate_segmentation(image: Tensor, segmentation: Segmentation, fonts: Fonts) -> Tensor:
     """`image`, uint8 [3, H, W], tinted by category, with a legend. The background stays as it is.
 
     Segments without masks are only listed. Returns uint8 [3, H', W'].
     """
     picture, factor = _canvas(image)
-    shown = [segment for segment in segments if segment.label not in BACKGROUND]
+    shown = [segment for segment in segmentation.segments if segment.label not in BACKGROUND]
     line_px = line_width(picture.width, picture.height)
     pixels = np.array(picture)
     for segment in shown:

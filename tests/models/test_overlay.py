@@ -10,9 +10,9 @@ from PIL import Image
 from models.drawing.colours import colour_of, ink_on
 from models.drawing.fonts import Fonts
 from models.drawing.labels import Tag, letters_px, place_tags
-from models.drawing.overlay import annotate_detections, annotate_segments, line_width
+from models.drawing.overlay import annotate_detections, annotate_segmentation, line_width
 from models.masks.regions import Mask, run_lengths_of
-from models.predictions import Box, Detection, Keypoint, Segment
+from models.predictions import Box, Detection, Keypoint, Segment, Segmentation
 from tests.builders import gradient_tensor
 
 FONTS = Fonts()
@@ -106,12 +106,12 @@ def test_segments_are_tinted_with_a_legend_and_the_background_is_not() -> None:
     image = torch.full((3, 300, 400), 100, dtype=torch.uint8)
     mask: Mask = np.zeros((300, 400), bool)
     mask[50:150, 100:200] = True
-    segments = [
+    segments = (
         Segment(label="__background__", index=0, share=0.9, mask=run_lengths_of(~mask)),
         Segment(label="dog", index=1, share=0.1, mask=run_lengths_of(mask)),
-    ]
+    )
 
-    drawn = annotate_segments(image, segments, FONTS)
+    drawn = annotate_segmentation(image, Segmentation(segments=segments), FONTS)
 
     assert torch.equal(drawn[:, 20, 350], image[:, 20, 350])
     assert not torch.equal(drawn[:, 100, 150], image[:, 100, 150])
@@ -124,9 +124,8 @@ def test_pictures_of_any_size_are_drawn_on(width: int, height: int) -> None:
     found = detection(0, 0, width, height, mask=run_lengths_of(whole))
 
     boxes = annotate_detections(gradient_tensor(width, height), [found], FONTS)
-    segments = annotate_segments(
-        gradient_tensor(width, height), [Segment(label="dog", index=1, share=1, mask=run_lengths_of(whole))], FONTS
-    )
+    segmentation = Segmentation(segments=(Segment(label="dog", index=1, share=1, mask=run_lengths_of(whole)),))
+    segments = annotate_segmentation(gradient_tensor(width, height), segmentation, FONTS)
 
     assert boxes.shape == segments.shape
     assert boxes.dtype == torch.uint8
@@ -136,7 +135,7 @@ def test_nothing_found_leaves_the_picture_alone() -> None:
     image = gradient_tensor(400, 300)
 
     assert torch.equal(annotate_detections(image, [], FONTS), image)
-    assert torch.equal(annotate_segments(image, [], FONTS), image)
+    assert torch.equal(annotate_segmentation(image, Segmentation(segments=()), FONTS), image)
 
 
 @pytest.mark.parametrize("label", ["", "Ärmel", "日本語", "x" * 5000, "two\nlines"])

@@ -24,6 +24,7 @@ from app.engine.loaded_models import LoadedModels
 from app.engine.model_source import ModelFinder, ModelSource
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph
+from models.drawing.fonts import Fonts
 from models.errors import CorruptVersion, ModelsError, TooManyTiles, UnknownVersion, WeightsUnavailable
 from models.images.decode import decode_image
 from models.predictions import ClassScore
@@ -646,14 +647,14 @@ def test_who_stops_waiting_frees_the_place_and_is_never_predicted(
 def test_picture_is_drawn_in_its_place_and_before_the_deadline(registry: Registry, tmp_path: Path, how: str) -> None:
     began, release = threading.Event(), threading.Event()
 
-    def annotate(pixels: torch.Tensor, _: list[ClassScore]) -> torch.Tensor:
+    def annotate(pixels: torch.Tensor, _: list[ClassScore], __: Fonts) -> torch.Tensor:
         began.set()
         assert release.wait(30)
         return pixels
 
     async def work(engine: Engine) -> None:
         await engine.models.get("one")
-        drawing = Drawing(annotate=annotate, image_format="png")
+        drawing = Drawing(annotate=annotate, fonts=Fonts(), image_format="png")
         timeout_s = 1.0 if how == "expired" else 30
         asked = asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=timeout_s, drawing=drawing))
         await asyncio.to_thread(began.wait, 30)

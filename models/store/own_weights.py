@@ -1,0 +1,58 @@
+"""Weights that a person brings along: checked against their architecture, then published; and handed back as `.pth`."""
+
+from __future__ import annotations
+
+import errno
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import Tensor
+
+from models.architectures.catalog import build_empty, get_architecture
+from models.manifest import ManifestDraft
+from models.store.registry import ModelVersion, Registry
+from models.store.state_dicts import check_keys, check_values, modern_keys, read_state_dict
+
+
+def publish_own_weights(
+    registry: Registry, name: str, path: Path, draft: ManifestDraft, *, now: datetime
+) -> ModelVersion:
+    """Publishes the state_dict in a safetensors or `.pth` file, if it is what the draft says.
+
+    Raises InvalidName, UnknownArchitecture, UnsupportedPreset, UnsupportedOption, UnsafeWeights, IncompatibleWeights.
+    """
+    return registry.publish(name, _read_fitting(path, draft), draft, now=now)
+
+
+def write_pth(registry: Registry, version: ModelVersion, file: IO[bytes]) -> None:
+    """Writes the version's state_dict as torch.save does. Raises CorruptVersion; OSError if the disk is full."""
+    state_dict = registry.state_dict(version)
+    try:
+        torch.save(state_dict, file)
+    except RuntimeError as error:  # all that torch's zip writer says is that less was written than it wanted to
+        raise OSError(errno.ENOSPC, f"The weights could not be written: {error}") from error
+
+
+def pth_format() -> str:
+    """Names the bytes that `write_pth` makes of a state_dict: the same torch writes the same ones."""
+    return f"torch-{torch.__version__}"
+
+
+def _read_fitting(path: Path, draft: ManifestDraft) -> dict[str, Tensor]:
+    architecture = get_architecture(draft.architecture)
+    architecture.check_preset(draft.preset)
+    module = build_empty(
+        draft.architecture,
+        num_categories=len(draft.categories),
+        image_size_px=draft.preset.image_size_px,
+        options=draft.options,
+    )
+    auxiliary = architecture.auxiliary  # heads that only training needs: the file may have them or not
+    own = {key: tensor for key, tensor in module.state_dict().items() if not key.startswith(auxiliary)}
+    brought = modern_keys(module, architecture, read_state_dict(path))
+    brought = {key: tensor for key, tensor in brought.items() if not key.startswith(auxiliary)}
+    check_keys(own, brought)
+    check_values(own, brought)
+    return brought
