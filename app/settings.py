@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from app.engine.places import bulk_places
 from models.errors import InvalidName
 from models.precision import PrecisionPolicy
 from models.store.versions import split_reference
@@ -19,6 +18,7 @@ MEBIBYTE = 1024**2
 GIBIBYTE = 1024**3
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
+_BULK_SHARE = 0.75
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
@@ -193,11 +193,11 @@ class ApiSettings(WorkerSettings):
 
     @model_validator(mode="after")
     def _limits_fit_together(self) -> ApiSettings:
-        places = bulk_places(self.max_pending_images)
-        if self.max_images_per_request > places:
+        bulk = most_bulk_images(self.max_pending_images)
+        if self.max_images_per_request > bulk:
             msg = (
                 f"max_images_per_request is {self.max_images_per_request} and max_pending_images is "
-                f"{self.max_pending_images}, of which bulk requests may take {places}: one of the full size could "
+                f"{self.max_pending_images}, of which bulk requests may take {bulk}: one of the full size could "
                 "never be taken. Raise the second."
             )
             raise ValueError(msg)
@@ -208,3 +208,8 @@ class ApiSettings(WorkerSettings):
             )
             raise ValueError(msg)
         return self
+
+
+def most_bulk_images(max_pending_images: int) -> int:
+    """How many of the pending images may belong to bulk requests; the rest is kept for interactive ones."""
+    return max(1, int(max_pending_images * _BULK_SHARE))

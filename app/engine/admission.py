@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from app.engine.errors import EngineFull
 from app.engine.lane import Priority
-from app.engine.places import bulk_places
+from app.settings import most_bulk_images
 from models.errors import TooManyTiles
 
 _LONGEST_RETRY_S = 60
@@ -62,7 +62,7 @@ class Admission:
         self._view_s += weight * (elapsed_s / views - self._view_s)
 
     def _places(self, priority: Priority) -> int:
-        return self.most if priority == "interactive" else bulk_places(self.most)
+        return self.most if priority == "interactive" else most_bulk_images(self.most)
 
     def _check(self, views: int, priority: Priority, timeout_s: float) -> None:
         waiting_s = self.pending * self._view_s
