@@ -4,7 +4,9 @@ One middleware judges the length of a body, the bytes that all requests hold in 
 the places for images in the engine. A route says with `@takes_body` what its body may be; the middleware asks the
 routes themselves which one a request is for.
 
-    413  the body is larger than its route allows
+    400  the body is not what its Content-Encoding says
+    413  the body is larger than its route allows, as sent or unpacked
+    415  the body has a Content-Encoding that is not supported
     503  the engine, or the memory for bodies, is full; `Retry-After` says when to come back
     408  a body that is kept in memory did not arrive in time
     422  a header that decides about the order of predictions is not valid
@@ -25,15 +27,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.engine.engine import Engine
 from app.engine.errors import EngineFull
-from app.errors import BodyTooLarge, BodyTooSlow, InvalidValue
+from app.errors import BodyTooLarge, BodyTooSlow, InvalidValue, MalformedBody, UnsupportedBody
+from app.http.content_encoding import unpacking_receive
 from app.http.problems import answer
 from app.http.urgency import urgency_of
 from app.settings import ApiSettings
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
-_Refusal = BodyTooLarge | BodyTooSlow | EngineFull | InvalidValue
-_REFUSALS: Final = (BodyTooLarge, BodyTooSlow, EngineFull, InvalidValue)
+_Refusal = BodyTooLarge | BodyTooSlow | EngineFull | InvalidValue | MalformedBody | UnsupportedBody
+_REFUSALS: Final = (BodyTooLarge, BodyTooSlow, EngineFull, InvalidValue, MalformedBody, UnsupportedBody)
 _LINGER_S: Final = 2.0
 _READ_TO_THE_END_BYTES: Final = 1024**2  # reading a body this small costs less than a new connection
 _RULE: Final = "fovea_body_rule"  # the attribute of an endpoint
@@ -136,12 +139,13 @@ class RefusalMiddleware:
         rule = self._find_rule(scope)
         limit_bytes = rule.limit_bytes(self._settings)
         held = HeldBytes(self._pending) if rule.is_in_memory else None
-        body = _BoundedBody(receive, limit_bytes, held, self._settings.body_timeout_s)
         try:
             self._check_head(scope, rule, limit_bytes)
+            unpacked = unpacking_receive(scope, receive, limit_bytes)
         except _REFUSALS as error:
             await self._refuse(scope, receive, send, error, rule)
             return
+        body = _BoundedBody(unpacked, limit_bytes, held, self._settings.body_timeout_s)
         if held is not None:
             scope["state"]["held_bytes"] = held
         has_answered = False
@@ -196,7 +200,7 @@ class RefusalMiddleware:
         if rule.predicts and isinstance(error, EngineFull):
             _engine(scope).note_refusal(_model_of(scope))
         response = answer(error, scope)
-        if isinstance(error, EngineFull | InvalidValue) and _ends_soon(scope):
+        if not isinstance(error, BodyTooLarge | BodyTooSlow) and _ends_soon(scope):
             await response(scope, receive, send)
             return
         headers = [*response.raw_headers, (b"connection", b"close")]
@@ -225,7 +229,7 @@ class _BoundedBody:
         self._received_bytes = 0
 
     async def receive(self) -> Message:
-        """Raises BodyTooLarge, BodyTooSlow, EngineFull."""
+        """Raises BodyTooLarge, BodyTooSlow, EngineFull, MalformedBody."""
         try:
             message = await (self._receive() if self._ends_at is None else self._receive_in_time())
             count = len(message.get("body", b""))  # 0 when the client has disconnected

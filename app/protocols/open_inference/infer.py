@@ -18,7 +18,7 @@ from app.protocols.open_inference.answers import Written, write_outputs
 from app.protocols.open_inference.inputs import Image, InputLimits, images_of
 from app.protocols.open_inference.messages import InferRequest, RequestParameters
 from app.protocols.open_inference.outputs import WantedOutput, selection_of, wanted_outputs
-from app.protocols.open_inference.request_body import HEADER_LENGTH, parse_infer, read_body
+from app.protocols.open_inference.request_body import HEADER_LENGTH, parse_infer
 from app.protocols.served_models import ServedModel, find_served
 from app.services import Services
 
@@ -42,7 +42,7 @@ async def infer(
     request: Request, services: ServicesDep, urgency: UrgencyDep, model: str, version: str | None = None
 ) -> Response:
     """The model's outputs for the images of the request."""
-    body = await read_body(request, limit_bytes=services.settings.max_body_bytes)
+    body = await request.body()
     header_length = request.headers.get(HEADER_LENGTH)
     asked = await asyncio.to_thread(_understand, services, model, version, body, header_length)
     held_by(request).take(sum(map(_size_bytes, asked.images)))  # copies, while the body stays

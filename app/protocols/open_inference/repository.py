@@ -16,7 +16,7 @@ from app.errors import MalformedBody
 from app.http.refusals import BodyRule, takes_body
 from app.protocols.open_inference import MOST_REPOSITORY_BYTES
 from app.protocols.open_inference.messages import IndexRequest, LoadRequest
-from app.protocols.open_inference.request_body import parse_message, read_body
+from app.protocols.open_inference.request_body import parse_message
 from app.protocols.served_models import PRETRAINED_VERSION, find_served
 from models.errors import UnknownModel
 from models.store.registry import Registry
@@ -34,7 +34,7 @@ _CONTROL: Final = BodyRule(  # parsed on the event loop, and a client has little
 @takes_body(_CONTROL)
 async def index(request: Request, services: ServicesDep) -> Response:
     """Every version in the registry, and what of the catalogue is in memory."""
-    body = await read_body(request, limit_bytes=MOST_REPOSITORY_BYTES)
+    body = await request.body()
     wanted = parse_message(body, IndexRequest)
     entries = await asyncio.to_thread(_entries, services.registry, await services.model_control.states())
     return JSONResponse([entry for entry in entries if not wanted.ready or entry["state"] == "READY"])
@@ -44,7 +44,7 @@ async def index(request: Request, services: ServicesDep) -> Response:
 @takes_body(_CONTROL)
 async def load(request: Request, services: ServicesDep, model: str) -> Response:
     """Loads the version that the name means now. Raises ModelLoading if that takes longer than a request may."""
-    body = await read_body(request, limit_bytes=MOST_REPOSITORY_BYTES)
+    body = await request.body()
     if parse_message(body, LoadRequest).parameters:
         raise MalformedBody(
             "A model's configuration and files cannot be sent along.", hint="Publish a version of it: /v1/models."
@@ -58,7 +58,7 @@ async def load(request: Request, services: ServicesDep, model: str) -> Response:
 @takes_body(_CONTROL)
 async def unload(request: Request, services: ServicesDep, model: str) -> Response:
     """Takes every version of the model out of memory; of an alias, or of pretrained weights, the one that it means."""
-    body = await read_body(request, limit_bytes=MOST_REPOSITORY_BYTES)
+    body = await request.body()
     parse_message(body, LoadRequest)
     served = await asyncio.to_thread(find_served, services.registry, model)
     references = {served.reference}

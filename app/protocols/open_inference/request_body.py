@@ -1,19 +1,15 @@
-"""The body of a request: unpacked, split into its JSON and the tensors' bytes behind it, and parsed."""
+"""The body of a request: split into its JSON and the tensors' bytes behind it, and parsed."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-import zlib
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from fastapi import Request
 from pydantic import ValidationError
 
-from app.errors import BodyTooLarge, InvalidTensor, MalformedBody, UnsupportedBody
+from app.errors import InvalidTensor, MalformedBody
 from app.http.json_size import has_more_marks
-from app.http.refusals import HeldBytes, held_by
 from app.protocols.open_inference.messages import MOST_DIMENSIONS, InferRequest, InputTensor, Message
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
@@ -24,8 +20,6 @@ _NUMBERS: Final = re.compile(rb'("data"\s*:\s*)(\[[-+.0-9eE,\s\[\]]*\])')
 _NO_MARKS: Final = b"-+.0123456789eE \t\r\n\v\f"
 _WITHOUT_BRACKETS: Final = bytes.maketrans(b"[]", b"  ")
 _MOST_DIGITS: Final = 18  # of a count of bytes; Python refuses to read a number of thousands
-_PIECE_BYTES: Final = 8 * 1024**2  # unpacked at a time; what is left of the packed body is copied for each
-_WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}  # of zlib; deflate is zlib's format, RFC 9110, 8.4.1.2
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -36,17 +30,6 @@ class Body:
 
     message: InferRequest
     binary: tuple[memoryview | None, ...]
-
-
-async def read_body(request: Request, *, limit_bytes: int) -> bytes:
-    """The whole body, unpacked if it came packed. Raises UnsupportedBody, MalformedBody, BodyTooLarge, EngineFull."""
-    body = await request.body()
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding in ("", "identity"):
-        return body
-    if encoding not in _WINDOW_BITS:
-        raise UnsupportedBody(f"A body packed with {encoding[:100]!r} is not read here.", hint="Use gzip or deflate.")
-    return await _unpacked(body, encoding, limit_bytes, held_by(request))
 
 
 def parse_message(body: bytes, kind: type[MessageT]) -> MessageT:
@@ -132,29 +115,3 @@ def _is_even(marks: bytes) -> bool:
                 return False
         row = first
     return row == marks
-
-
-async def _unpacked(packed: bytes, encoding: str, limit_bytes: int, held: HeldBytes) -> bytes:
-    """Piece by piece, each counted before the next one is made."""
-    unpacker = zlib.decompressobj(_WINDOW_BITS[encoding])
-    pieces: list[bytes] = []
-    room = limit_bytes
-    while not unpacker.eof:
-        try:
-            piece = await asyncio.to_thread(unpacker.decompress, packed, min(_PIECE_BYTES, room + 1))
-        except zlib.error as error:
-            raise MalformedBody(f"The body is not {encoding}: {error}.") from error
-        room -= len(piece)
-        if room < 0:
-            raise BodyTooLarge(
-                f"The unpacked body is larger than the {limit_bytes} bytes that are read here.",
-                hint="Send less at a time, or have the operator raise the limit.",
-            )
-        held.take(len(piece))
-        pieces.append(piece)
-        packed = unpacker.unconsumed_tail
-        if not piece and not packed:
-            break
-    if not unpacker.eof or unpacker.unused_data:
-        raise MalformedBody(f"The body is not one whole {encoding} stream.")
-    return b"".join(pieces)
