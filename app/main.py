@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from fastapi import FastAPI
 
 from app.engine.model_control import ModelControl
 from app.engine.remote.connection import EngineConnection
+from app.engine.replica_files import ReplicaFiles
 from app.engine.setup import engine_connection, make_engine
 from app.engine.statistics import Statistics
 from app.http.cors import allow_origins
@@ -26,8 +29,9 @@ from app.http.spool import Spool
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Instruments
 from app.metrics.shared_values import shared_directory
-from app.processes.siblings import Siblings, siblings_directory
+from app.processes.replicas import REPLICA, REPLICAS_DIRECTORY
 from app.protocols import open_inference, torchserve
+from app.protocols.served_models import find_served
 from app.routes import (
     architectures,
     classify,
@@ -124,9 +128,8 @@ def _lifespan(
                 beside += (asyncio.create_task(_preload(services, name)) for name in sorted(services.preloading))
                 if instruments.shared is not None:
                     beside.append(asyncio.create_task(services.metrics.keep_others_informed()))
-                async with services.siblings.listen(services.model_control.answer):
-                    await services.model_control.begin()
-                    yield
+                beside.append(asyncio.create_task(services.model_control.keep_in_step()))
+                yield
             finally:
                 for task in beside:
                     task.cancel()
@@ -156,7 +159,10 @@ def _open(settings: ApiSettings, instruments: Instruments, connection: EngineCon
     observers = (statistics, instruments.predictions)
     engine, builds = make_engine(settings, registry, connection=connection, observers=observers)
     job_store = JobStore(settings.redis_url, settings.runs_dir, lease_s=settings.lease_s)
-    siblings = Siblings(siblings_directory())
+    spool = Spool.open(settings.home)
+    replica = os.environ.get(REPLICA)  # None: this server has the port to itself
+    shared = spool.new_path() if replica is None else Path(os.environ[REPLICAS_DIRECTORY])
+    files = ReplicaFiles(shared, replica)
     services = Services(
         settings=settings,
         started_at=datetime.now(UTC),
@@ -173,10 +179,9 @@ def _open(settings: ApiSettings, instruments: Instruments, connection: EngineCon
         ),
         fonts=Fonts(settings.font),
         metrics=Exposition(instruments, engine=engine, jobs=job_store),
-        spool=Spool.open(settings.home),
+        spool=spool,
         preloading={*settings.preload, *settings.pin},
-        model_control=ModelControl(engine.models, statistics, siblings, timeout_s=settings.request_timeout_s),
-        siblings=siblings,
+        model_control=ModelControl(engine.models, statistics, files, timeout_s=settings.request_timeout_s),
         intake=ThreadPoolExecutor(_INTAKE_THREADS, thread_name_prefix="intake"),
     )
     _restore_jobs(services)
@@ -195,6 +200,10 @@ def _restore_jobs(services: Services) -> None:
 
 async def _preload(services: Services, reference: str) -> None:
     try:
+        name, _, version = reference.partition("/")
+        served = await asyncio.to_thread(find_served, services.registry, name, version or None)
+        if served.reference in (await services.model_control.states()).unloaded:
+            return  # by a client, before this replica was started again
         await services.engine.models.get(reference)
     except Exception as error:  # a start is not stopped by a model that is not there
         log.warning("%s was not preloaded: %s", reference, error)

@@ -14,7 +14,6 @@ from app.engine.model_control import ModelControl
 from app.http.image_urls import ImageUrls
 from app.http.spool import Spool
 from app.metrics.exposition import Exposition
-from app.processes.siblings import Siblings
 from app.settings import ApiSettings
 from models.drawing.fonts import Fonts
 from models.store.registry import Registry
@@ -43,7 +42,6 @@ class Services:
     spool: Spool
     preloading: set[str]  # references that are still to be loaded before the server is ready
     model_control: ModelControl
-    siblings: Siblings
     intake: Executor  # the few threads that unpack and check what was uploaded: minutes, not milliseconds
 
     @property

@@ -40,17 +40,17 @@ class ApiSettings(WorkerSettings):
         1,
         ge=1,
         le=1024,
-        description="Servers that share the port, each with its share of the cores and models of its own: one a core "
-        "serves the most pictures on CPUs.",
+        description="Replicas: server processes that share the port, each with its own models and its share of the "
+        "cores. One per core serves the most images on CPUs.",
     )
 
     engine: Literal["auto", "thread", "process"] = Field(
         "auto",
-        description="Where models live: in a thread of every server, or in one process for all; `auto` is the process "
-        "for several servers on a GPU.",
+        description="Where models live: in a thread of every replica, or in one process for all of them; `auto` is the "
+        "process if several replicas share a GPU.",
     )
     engine_socket: str = Field(
-        "", description="Socket of an engine process that is there already; `fovea serve` sets it for its servers."
+        "", description="Socket of an engine process that runs already; `fovea serve` sets it for its replicas."
     )
 
     max_body_bytes: int = Field(

@@ -81,7 +81,7 @@ async def compare(home: Path) -> None:
     registry = Registry(settings.registry_dir)
     draft = ManifestDraft(architecture="resnet18", categories=("red", "green", "blue"), preset=PRESET)
     registry.publish("corner", {"weight": torch.zeros(1)}, draft, now=datetime.now(UTC))
-    models, builds = open_models(settings, registry, lookup_every_s=LOOKUP_EVERY_S, sharers=1)
+    models, builds = open_models(settings, registry, lookup_every_s=LOOKUP_EVERY_S, replicas=1)
     lane = Lane()
     print("in this process   ", await measure(lane, await models.get("corner")))
     async with EngineProcess(settings, program=[sys.executable, "-m", "benchmarks.engine_hop", "engine"]) as process:

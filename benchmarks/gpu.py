@@ -199,7 +199,7 @@ def images_a_second(work: Callable[[int], object], device: torch.device, *, thre
 async def print_memory(home: Path, device: torch.device) -> None:
     """What the model takes on the device, by the server's own loading and unloading; backends are built and stored."""
     settings = ApiSettings(_env_file=None, home=home, device=str(device), offline=True)
-    models, builds = open_models(settings, Registry(home / "registry"), lookup_every_s=0.0, sharers=1)
+    models, builds = open_models(settings, Registry(home / "registry"), lookup_every_s=0.0, replicas=1)
     gc.collect()
     torch.cuda.empty_cache()
     held = {"before the model was loaded": memory_bytes(device)}

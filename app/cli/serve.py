@@ -19,11 +19,18 @@ from app.cli.failure import Failure
 from app.cli.model_flags import given_values
 from app.cli.settings_command import settings_command, settings_of
 from app.processes import StackError
-from app.processes.address import check_port, sockets_parent
+from app.processes.address import check_port
 from app.processes.descriptors import raise_descriptor_limit
 from app.processes.engine_process import EngineProcess, is_own_engine_wanted
 from app.processes.light_imports import import_torchvision
-from app.processes.replicas import REPLICA, Replicas, replica_environment, replica_socket
+from app.processes.replicas import (
+    REPLICA,
+    REPLICAS_DIRECTORY,
+    Replicas,
+    replica_environment,
+    replica_socket,
+    replicas_directory,
+)
 from app.processes.stack import child_environment
 from app.settings import ApiSettings
 from workers.log_lines import configure_logging
@@ -86,22 +93,16 @@ def _serve_many(settings: ApiSettings, flags: dict[str, Any]) -> None:
         {name: str(value) for name, value in flags.items()}, port=settings.port, redis_url=settings.redis_url
     )
     from app.metrics import shared_values
-    from app.processes import siblings
 
-    with TemporaryDirectory(prefix="fovea-serve-", dir=sockets_parent()) as directory:  # of mode 0700
-
-        def forget(pid: int) -> None:
-            shared_values.forget_process(Path(directory), pid)
-            siblings.forget_sibling(Path(directory), pid)
-
+    with TemporaryDirectory(prefix="fovea-serve-") as metrics, replicas_directory(settings.home) as shared:
         replicas = partial(
             Replicas,
             [sys.executable, "-m", "app.cli", "serve"],
             count=settings.processes,
-            on_death=forget,
+            on_death=partial(shared_values.forget_process, Path(metrics)),
         )
         env = replica_environment(env, count=settings.processes)
-        env |= {shared_values.DIRECTORY_VARIABLE: directory, siblings.DIRECTORY_VARIABLE: directory}
+        env |= {shared_values.DIRECTORY_VARIABLE: metrics, REPLICAS_DIRECTORY: str(shared)}
         asyncio.run(_run_many(settings, replicas, env))
 
 

@@ -64,7 +64,7 @@ def make_engine(
     builds: BackendBuilds | None = None
     nvjpeg: NvJpeg | None = None
     if connection is None:
-        models, builds = open_models(settings, registry, lookup_every_s=LOOKUP_EVERY_S, sharers=settings.processes)
+        models, builds = open_models(settings, registry, lookup_every_s=LOOKUP_EVERY_S, replicas=settings.processes)
         if models.device.type == "cuda" and settings.jpeg_decoder == "auto":
             nvjpeg = open_nvjpeg(models.device)
     else:
@@ -86,9 +86,9 @@ def make_engine(
 
 
 def open_models(
-    settings: ApiSettings, registry: Registry, *, lookup_every_s: float, sharers: int
+    settings: ApiSettings, registry: Registry, *, lookup_every_s: float, replicas: int
 ) -> tuple[LoadedModels, BackendBuilds]:
-    """Models in this process, and what makes them faster. sharers: processes that load models onto the device."""
+    """Models in this process, and what makes them faster. replicas: processes that load models onto the device."""
     device = choose_device(settings.device)
     finder = ModelFinder(
         registry,
@@ -99,7 +99,7 @@ def open_models(
     )
     models = LoadedModels(
         finder,
-        budget_bytes=settings.model_memory or half_of_memory(device) // sharers,
+        budget_bytes=settings.model_memory or half_of_memory(device) // replicas,
         pinned=settings.pin,
         lookup_every_s=lookup_every_s,
     )

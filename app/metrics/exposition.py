@@ -35,7 +35,7 @@ class Exposition:
         return await asyncio.to_thread(self._text, await self._read_jobs())
 
     async def keep_others_informed(self) -> None:
-        """Until it is cancelled: another process may be asked, and must know what is counted and held here."""
+        """Shows the other replicas what this one counts and holds, until it is cancelled."""
         shared = self._instruments.shared
         assert shared is not None
         try:
@@ -44,7 +44,7 @@ class Exposition:
                     await asyncio.to_thread(self._instruments.gauges.set_to, self._engine)
                     shared.write_out()
                 except Exception:  # the boundary of a background task: a second later it may go well
-                    log.exception("the other processes were not told of this one's metrics")
+                    log.exception("the other replicas do not see the metrics of this one")
                 await asyncio.sleep(_WRITTEN_OUT_EVERY_S)
         finally:
             shared.write_out()

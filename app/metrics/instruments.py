@@ -16,7 +16,7 @@ class Instruments:
     """The counters, histograms and gauges of this process, and a registry that tells what they show."""
 
     def __init__(self, *, directory: Path | None) -> None:
-        """directory: where the processes that share a port keep their metrics; None for a process alone.
+        """directory: where the replicas of a port keep their metrics; None if this process has the port to itself.
 
         Raises OSError if it cannot write there.
         """

@@ -1,7 +1,6 @@
 """What a process holds right now: models, memory, images that wait. Set anew before they are read.
 
-Where several processes answer on one port their gauges are added up: a model that two of them hold counts twice, as its
-memory does.
+The gauges of replicas are added up: a model that two of them hold counts twice, as its memory does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Metrics of several processes that answer on one port: whichever is asked tells of all of them.
+"""Metrics of the replicas of one port: each of them answers for all.
 
-Each process keeps its numbers in files of its own in one directory, and the one that is asked adds them up: the
+Each replica keeps its numbers in files of its own in one directory, and the one that is asked adds them up: the
 multiprocess mode of prometheus_client. The library decides for it when it is imported, by the environment; here it is
 decided when the metrics are made, whatever was imported before. What is counted goes to the file once a second, for to
 write every count there would cost more than all the rest of counting.
@@ -24,7 +24,7 @@ DIRECTORY_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def shared_directory() -> Path | None:
-    """Where the processes beside this one keep their metrics; None if it is alone."""
+    """The directory in which replicas keep their metrics; None if this process has the port to itself."""
     named = os.environ.get(DIRECTORY_VARIABLE)
     return Path(named) if named else None
 
@@ -41,19 +41,19 @@ def share_values(directory: Path) -> SharedValues:
 
 
 def forget_process(directory: Path, pid: int) -> None:
-    """Takes away the gauges of a process that is gone; for whoever started it. What it counted stays."""
+    """Removes the gauges of a replica that is gone, for the process that started it. Its counts stay."""
     mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
 
 
 class SharedValues(Collector):
-    """The metrics of all processes of the directory; those of others as they wrote them last."""
+    """The metrics of all replicas; those of the others as they wrote them last."""
 
     def __init__(self, directory: Path, own: _OwnValues) -> None:
         self._directory = directory
         self._own = own
 
     def write_out(self) -> None:
-        """Lets the other processes know of what this one counted."""
+        """Shows the other replicas what this one has counted."""
         self._own.write_out()
 
     def collect(self) -> Iterable[Metric]:

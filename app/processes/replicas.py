@@ -1,7 +1,7 @@
-"""`fovea serve --processes N`: so many servers on one port, each started again when it dies.
+"""`fovea serve --processes N`: N replicas share one port, and each is started again when it dies.
 
-Every server has a socket of its own with SO_REUSEPORT, and the kernel spreads new connections over them. The parent
-holds a bound socket that never listens, so that the port stays ours while a server is away.
+Every replica has a socket of its own with SO_REUSEPORT, and the kernel spreads new connections over them. The parent
+holds a bound socket that never listens, so that nobody else takes the port while a replica is away.
 """
 
 from __future__ import annotations
@@ -12,25 +12,30 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final
 
 from app.processes.address import base_url, bound_socket
 from app.processes.cores import usable_cores
-from app.processes.errors import ChildDied
+from app.processes.errors import ChildDied, HomeNotWritable
+from models.store.temporary_directories import remove_abandoned_directories, temporary_directory
 from workers.supervision.child_process import die_with_parent
 
 log = logging.getLogger(__name__)
 
-REPLICA = "FOVEA_REPLICA"  # in the environment of a server that is one of several: its number
+# in the environment of each replica
+REPLICA: Final = "FOVEA_REPLICA"  # its number
+REPLICAS_DIRECTORY: Final = "FOVEA_REPLICAS_DIRECTORY"  # where it finds the files of the others
 
-_SETTLED_S = 30.0  # who lived that long started well
+_SETTLED_S = 30.0  # a replica that lived that long started well
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0
 _GRACE_S = 10.0
 
 
 class Replicas:
-    """The servers of one port."""
+    """Starts the replicas of one port and keeps them running."""
 
     def __init__(
         self,
@@ -40,7 +45,7 @@ class Replicas:
         env: Mapping[str, str],
         on_death: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """on_death: is told the process id of every server that ended."""
+        """on_death: is called with the process id of every replica that ended."""
         self._program = program
         self._count = count
         self._env = env
@@ -49,7 +54,7 @@ class Replicas:
         self._has_settled = False
 
     async def run(self, host: str, port: int) -> None:
-        """Until SIGTERM or SIGINT. Raises PortTaken; ChildDied if no server ever starts."""
+        """Runs until SIGTERM or SIGINT. Raises PortTaken; ChildDied if no replica ever starts."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -57,7 +62,7 @@ class Replicas:
         with bound_socket(host, port, shares_port=True) as held:
             port = held.getsockname()[1]
             env = {**self._env, "FOVEA_PORT": str(port)}
-            log.info("%d servers on %s", self._count, base_url(host, port))
+            log.info("%d replicas on %s", self._count, base_url(host, port))
             keeping = [asyncio.create_task(self._keep(number, env)) for number in range(self._count)]
             stopping = asyncio.create_task(stop.wait())
             try:
@@ -70,7 +75,7 @@ class Replicas:
                 task.result()
 
     async def _keep(self, number: int, env: Mapping[str, str]) -> None:
-        """One server, again and again. Raises ChildDied if it ends early and none has ever settled."""
+        """Starts one replica again and again. Raises ChildDied if it ends early and none has ever settled."""
         wait_s = _FIRST_WAIT_S
         while True:
             started_at = time.monotonic()
@@ -87,9 +92,9 @@ class Replicas:
             self._on_death(process.pid)
             lived_s = time.monotonic() - started_at
             if not self._has_settled and code > 0:  # it gave up by itself: its log says why
-                raise ChildDied(f"A server ended {lived_s:.0f} s after its start, with exit code {code}.")
+                raise ChildDied(f"A replica ended {lived_s:.0f} s after its start, with exit code {code}.")
             wait_s = _FIRST_WAIT_S if lived_s > _SETTLED_S else min(_LONGEST_WAIT_S, 2 * wait_s)
-            log.warning("server %d (process %d) died: started again in %.1f s", number, process.pid, wait_s)
+            log.warning("replica %d (process %d) died: it starts again in %.1f s", number, process.pid, wait_s)
             await asyncio.sleep(wait_s)
 
     def _settle(self) -> None:
@@ -108,8 +113,28 @@ class Replicas:
             await process.wait()
 
 
+@contextmanager
+def replicas_directory(home: Path) -> Iterator[Path]:
+    """A new directory below `home` for the files that replicas share, removed at the end.
+
+    Each start has its own, so what a client did to the models of an earlier server is no longer in force. Removes the
+    directories of servers that were killed. Raises HomeNotWritable.
+    """
+    root = home.resolve() / "tmp"
+    with ExitStack() as stack:
+        try:
+            remove_abandoned_directories(root)
+            directory = stack.enter_context(temporary_directory(root))
+        except OSError as error:
+            raise HomeNotWritable(
+                f"Nothing can be written to {root} ({error.strerror}).",
+                hint="Choose another directory with --home (FOVEA_HOME).",
+            ) from error
+        yield directory
+
+
 def replica_environment(env: Mapping[str, str], *, count: int) -> dict[str, str]:
-    """`env` for one of `count` servers: each takes its share of the cores, unless the operator says otherwise."""
+    """`env` for one of `count` replicas: each takes its share of the cores, unless the operator says otherwise."""
     share = max(1, usable_cores() // count)
     return {"OMP_NUM_THREADS": str(share), **env}
 

@@ -1,4 +1,4 @@
-"""Several servers on one port: they share it, are started again, and end together. The servers are small stand-ins."""
+"""Replicas share a port, are started again, and end together. The replicas are small stand-ins."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def who_answers(port: int) -> set[int]:
     return found
 
 
-def test_servers_share_the_port_and_the_cores_and_a_killed_one_comes_back() -> None:
+def test_replicas_share_the_port_and_the_cores_and_a_killed_one_comes_back() -> None:
     port = free_port()
     with replicas(SERVER, port) as parent:
         wait_until(lambda: len(who_answers(port)) == 2)
@@ -86,7 +86,7 @@ def test_servers_share_the_port_and_the_cores_and_a_killed_one_comes_back() -> N
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
 
 
-def test_servers_end_with_a_parent_that_was_killed() -> None:
+def test_replicas_end_with_a_parent_that_was_killed() -> None:
     port = free_port()
     with replicas(SERVER, port) as parent:
         wait_until(lambda: len(who_answers(port)) == 2)
@@ -95,7 +95,7 @@ def test_servers_end_with_a_parent_that_was_killed() -> None:
         wait_until(lambda: not who_answers(port))
 
 
-def test_servers_that_cannot_start_are_not_started_for_ever() -> None:
+def test_replicas_that_cannot_start_are_not_started_for_ever() -> None:
     with replicas(GIVES_UP, free_port()) as parent:
         _, said = parent.communicate(timeout=60)
     assert parent.returncode == 1
@@ -103,7 +103,7 @@ def test_servers_that_cannot_start_are_not_started_for_ever() -> None:
 
 
 @pytest.mark.parametrize("flag", ["0", "-1", "many"])
-def test_number_of_servers_must_make_sense(flag: str) -> None:
+def test_number_of_replicas_must_make_sense(flag: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "app.cli", "serve", "--processes", flag], capture_output=True, text=True, check=False
     )

@@ -43,7 +43,7 @@ async def _serve(settings: ApiSettings, listener: socket.socket, pulse: int) -> 
         asyncio.get_running_loop().add_signal_handler(number, life.cancel)
     registry = Registry(settings.registry_dir, reserved_names=frozenset(catalog.names()))
     # each HTTP process remembers lookups for a while: remembered here too, they would be twice as old
-    models, builds = await asyncio.to_thread(open_models, settings, registry, lookup_every_s=0.0, sharers=1)
+    models, builds = await asyncio.to_thread(open_models, settings, registry, lookup_every_s=0.0, replicas=1)
     lane = Lane()
     server = EngineServer(models, lane, arena_bytes=arena_bytes(settings))
     preloading = [asyncio.create_task(_preload(models, reference)) for reference in {*settings.preload, *settings.pin}]

@@ -58,7 +58,6 @@ async def infer(
             precision=asked.message.parameters.precision,
         ),
     )
-    services.model_control.note_use(asked.served.reference)
     written = await asyncio.to_thread(
         write_outputs,
         asked.served,

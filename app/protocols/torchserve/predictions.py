@@ -59,7 +59,6 @@ async def predict(
             priority=urgency.priority,
         ),
     )
-    services.model_control.note_use(served.reference)
     answers = [_answer(served.task, found) for found in predictions_of(answer)]
     return JSONResponse(answers[0] if len(answers) == 1 else answers, headers=server_timing(answer.times))
 

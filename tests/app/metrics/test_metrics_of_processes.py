@@ -1,4 +1,4 @@
-"""Several API processes: whichever is asked tells of all of them."""
+"""The replicas of a port: each of them answers for all."""
 
 from __future__ import annotations
 
