@@ -29,6 +29,7 @@ from app.http.spool import Spool
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Instruments
 from app.metrics.shared_values import shared_directory
+from app.pages import start
 from app.processes.replicas import REPLICA, REPLICAS_DIRECTORY
 from app.protocols import open_inference, torchserve
 from app.protocols.served_models import find_served
@@ -97,7 +98,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         lifespan=_lifespan(settings, instruments),
     )
     predicting, training = (classify, detect, segment), (datasets, jobs, runs, models, architectures)
-    routers = [module.router for module in (*predicting, *training, health, metrics, documentation)]
+    routers = [module.router for module in (*predicting, *training, health, metrics, documentation, start)]
     routers += [*open_inference.routers(), *torchserve.routers()]
     for router in routers:
         app.include_router(router)

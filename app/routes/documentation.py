@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
+from starlette.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 ASSETS_PATH = "/docs-assets"
@@ -29,11 +29,6 @@ router = APIRouter(include_in_schema=False)
 def mount_assets(app: FastAPI) -> None:
     """Serves the scripts and styles that the pages load."""
     app.mount(ASSETS_PATH, StaticFiles(directory=Path(str(files("fastapi_offline") / "static"))), name="docs-assets")
-
-
-@router.get("/")
-async def front_door(request: Request) -> RedirectResponse:
-    return RedirectResponse(f"{_root_path(request)}/docs")
 
 
 @router.get("/openapi.json")

@@ -39,7 +39,7 @@ async def healthz() -> Liveness:
 )
 async def readyz(services: ServicesDep) -> Response:
     """Checks Redis, registry, engine, device and disk; 503 if one fails. Predictions work without Redis."""
-    checks = await asyncio.to_thread(_checks, services)
+    checks = await asyncio.to_thread(checks_of, services)
     is_ready = all(check.ok for check in checks.values())
     body = Readiness(status="ready" if is_ready else "not_ready", checks=checks)
     return json_answer(body, status=200 if is_ready else 503)
@@ -50,10 +50,11 @@ async def readyz(services: ServicesDep) -> Response:
 )
 async def system(services: ServicesDep) -> System:
     """Shows versions, devices, memory, loaded models, queue, disk and limits."""
-    return await asyncio.to_thread(_system, services)
+    return await asyncio.to_thread(system_of, services)
 
 
-def _checks(services: Services) -> dict[str, Check]:
+def checks_of(services: Services) -> dict[str, Check]:
+    """Everything that Fovea needs, by name."""
     return {
         "redis": _redis(services),
         "registry": _writable(services.settings.registry_dir),
@@ -92,7 +93,8 @@ def _disk(home: Path) -> Check:
     return Check(ok=free_bytes >= _LEAST_FREE_BYTES, detail=f"{free_bytes / 1024**3:.1f} GiB free")
 
 
-def _system(services: Services) -> System:
+def system_of(services: Services) -> System:
+    """What this server is, runs on and is doing. It asks GPUs, Redis and the disk: not for the event loop."""
     settings, engine = services.settings, services.engine
     disk = shutil.disk_usage(settings.home)
     try:

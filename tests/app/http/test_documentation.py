@@ -26,10 +26,6 @@ def test_page_names_nothing_from_elsewhere(compass: RunningApi) -> None:
         assert compass.http.get(asset).status_code == 200, asset
 
 
-def test_front_door_leads_to_the_page(compass: RunningApi) -> None:
-    assert compass.http.get("/", follow_redirects=True).url.path == "/docs"
-
-
 def test_document_is_served(compass: RunningApi) -> None:
     document = compass.http.get("/openapi.json").json()
     assert document["openapi"].startswith("3.")

@@ -65,12 +65,18 @@ def proxied(api: RunningApi) -> Iterator[httpx.Client]:
 
 
 def test_page_its_assets_and_its_document_are_found(proxied: httpx.Client) -> None:
-    page = proxied.get(f"{PREFIX}/", follow_redirects=True)
-    assert (page.status_code, page.url.path) == (200, f"{PREFIX}/docs")
+    page = proxied.get(f"{PREFIX}/docs")
     urls = re.findall(r"""(?:src|href)="([^"]+)"|url: '([^']+)'""", page.text)
     assert len(urls) == 4
     for asset, document in urls:
         assert proxied.get(asset or document).status_code == 200, asset or document
+
+
+def test_start_page_links_and_commands_have_the_prefix(proxied: httpx.Client) -> None:
+    page = proxied.get(f"{PREFIX}/").text
+    links = re.findall(r'href="(/[^"]*)"', page)
+    assert [proxied.get(link).status_code for link in links] == [200] * len(links)
+    assert f"{PREFIX}/v1/datasets" in page
 
 
 def test_document_sends_requests_to_the_prefix(proxied: httpx.Client, compass: RunningApi) -> None:
