@@ -1,4 +1,4 @@
-"""`fovea ...`. This module stays light, and commands are imported when they are called: `fovea --help` is instant."""
+"""`fovea ...`. Commands are imported when they are called, so that `fovea --help` is instant."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ EXIT_JOB_FAILED = 4
 EXIT_JOB_CANCELLED = 5
 EXIT_INTERRUPTED = 130
 
-# Command: where it is, and its line in `fovea --help`. A test holds the lines equal to the commands' own.
+# Per command: its location, and its line in `fovea --help`. A test compares the lines with the commands' own.
 COMMANDS = {
     "up": ("app.cli.up:up", "Run all of Fovea on this machine: Redis, the API and a worker."),
     "serve": ("app.cli.serve:serve", "Run the API alone."),
     "worker": ("app.cli.worker:worker", "Run one worker alone."),
-    "demo": ("app.cli.demo:demo", "Show the whole loop on handwritten digits, in a home of its own."),
-    "train": ("app.cli.train:train", "Make a model of a directory or archive of pictures."),
+    "demo": ("app.cli.demo:demo", "Train on handwritten digits and classify others, in a separate home."),
+    "train": ("app.cli.train:train", "Train a model on a directory or archive of images."),
     "evaluate": ("app.cli.evaluate:evaluate", "Measure a model on a dataset, without training."),
-    "classify": ("app.cli.classify:classify", "Ask a model what is on pictures."),
-    "detect": ("app.cli.detect:detect", "Ask a model for the objects on pictures."),
-    "segment": ("app.cli.segment:segment", "Ask a model what every pixel of pictures shows."),
-    "datasets": ("app.cli.datasets:datasets", "List, upload, look at and delete datasets."),
-    "jobs": ("app.cli.jobs:jobs", "List, watch, stop and repeat jobs."),
+    "classify": ("app.cli.classify:classify", "Classify images with a model."),
+    "detect": ("app.cli.detect:detect", "Detect the objects in images with a model."),
+    "segment": ("app.cli.segment:segment", "Segment images with a model."),
+    "datasets": ("app.cli.datasets:datasets", "List, upload, preview and delete datasets."),
+    "jobs": ("app.cli.jobs:jobs", "List, watch, stop and retry jobs."),
     "models": ("app.cli.models:models", "List, promote, download and upload models."),
-    "architectures": ("app.cli.catalog:architectures", "List what can be trained, or show one."),
+    "architectures": ("app.cli.catalog:architectures", "List the architectures, or show one."),
     "system": ("app.cli.catalog:system", "Show versions, devices, memory and queues of the server."),
 }
 
 EPILOG = """\b
-Exit codes: 0 all is well; 1 the server said no, or it cannot be done here;
+Exit codes: 0 success; 1 the server refused, or a local error;
 2 wrong usage; 3 no server answers; 4 the job failed; 5 the job was cancelled;
 130 Ctrl-C."""
 
@@ -44,7 +44,7 @@ class LazyGroup(click.Group):
     """A group that imports a command when it is called, not when the group is listed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """All commands, in the order people meet them."""
+        """All commands, in the order of a first use."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
@@ -57,12 +57,12 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Writes the commands' lines without importing them."""
+        """Writes the lines of the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Runs a command line and ends the process with the exit code that `fovea --help` tells."""
+        """Runs a command line and exits with a code that `fovea --help` explains."""
         extra["standalone_mode"] = False
         try:
             code = super().main(*args, **extra)
@@ -72,7 +72,7 @@ class LazyGroup(click.Group):
         except click.Abort:
             click.echo("Interrupted.", err=True)
             sys.exit(EXIT_INTERRUPTED)
-        except BrokenPipeError:  # `fovea jobs list | head`: nobody reads on
+        except BrokenPipeError:  # `fovea jobs list | head`: the reader has ended
             sys.stderr.close()
             sys.exit(EXIT_OK)
         sys.exit(code if isinstance(code, int) else EXIT_OK)

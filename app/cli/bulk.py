@@ -1,4 +1,4 @@
-"""`--out`: answers about many images, written to a file as they come; an interrupted run goes on where it stopped."""
+"""`--out`: predictions for many images, written to a file as they arrive. An interrupted run can be continued."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_answers(
     pace: Pace,
     options: Mapping[str, Value],
 ) -> int:
-    """Asks about every image that has no line in `results` yet, and returns the exit code. Raises Failure."""
+    """Predicts for every image without a line in `results`, and returns the exit code. Raises Failure."""
     said = {name: _json(value) for name, value in options.items() if value not in (None, ())}
     directory = str(pictures.directory)
     asked = AskedQuestion(verb=question.verb, model=model, used=None, options=said, directory=directory)
@@ -63,15 +63,17 @@ def write_answers(
             failure.hint = " ".join(filter(None, [failure.hint, _progress(results), GO_ON]))
         raise failure from error
     if not results.done:
-        raise Failure(f"There are no pictures: {walk.others} other files.", hint="A picture is known by its suffix.")
+        raise Failure(
+            f"There are no images among {walk.others} files.", hint="Images are recognised by their suffix and content."
+        )
     _print_summary(results, walk, now=len(results.done) - before, seconds=time.monotonic() - began)
     return EXIT_PROBLEM if results.errors or walk.unreadable_directories else EXIT_OK
 
 
 def print_left_out(walk: Walk) -> None:
-    """Says what was found in directories and not asked about."""
+    """Prints which files in the directories were left out."""
     if walk.others:
-        click.echo(f"{walk.others} other file(s) left out: no pictures by suffix and content, or hidden.", err=True)
+        click.echo(f"{walk.others} other file(s) left out: hidden, or not images by suffix and content.", err=True)
     if walk.linked_directories:
         click.echo(f"{walk.linked_directories} link(s) to directories not followed.", err=True)
     for words in walk.unreadable_directories[:_MOST_DIRECTORIES_NAMED]:
@@ -81,7 +83,7 @@ def print_left_out(walk: Walk) -> None:
 
 
 def _check_same(results: ResultsFile, now: AskedQuestion) -> None:
-    """Raises UsageFailure if the lines there are answers to another question."""
+    """Raises UsageFailure if the file's lines answer another question."""
     then = results.question
     assert then is not None
     same_models = {then.model, then.used.reference} if then.used else {then.model}
@@ -92,11 +94,11 @@ def _check_same(results: ResultsFile, now: AskedQuestion) -> None:
         "directory": (then.directory, now.directory),
         **{_flag(name): (then.options.get(name), now.options.get(name)) for name in options},
     }
-    changes = [f"{name} was {was!r} and is {is_!r}" for name, (was, is_) in values.items() if was != is_]
+    changes = [f"{name} was {was!r} and now is {is_!r}" for name, (was, is_) in values.items() if was != is_]
     if changes:
         raise UsageFailure(
             f"{results.path} has {len(results.done)} answers to another question: {'; '.join(changes)}.",
-            hint="Ask as before to go on, or give --out another file.",
+            hint="Repeat the earlier options to continue, or give --out another file.",
         )
 
 
@@ -114,7 +116,7 @@ def _print_summary(results: ResultsFile, walk: Walk, *, now: int, seconds: float
     used = results.question.used if results.question else None
     by = f" by {used.reference} ({used.architecture})" if used else ""
     words = f"{len(results.done)} answers{by} in {results.path}, {results.errors} of them errors."
-    pace = f" {now} of them now: {now / seconds:.1f} a second." if now and seconds else " None was left to ask for."
+    pace = f" {now} of them now: {now / seconds:.1f} per second." if now and seconds else " None was left to do."
     click.echo(words + pace, err=True)
     print_left_out(walk)
 
@@ -140,9 +142,9 @@ def _bar(pictures: Pictures, results: ResultsFile) -> Iterator[_Bar]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
-        task = progress.add_task("Pictures", total=None, completed=len(results.done), pace="", note="")
+        task = progress.add_task("Images", total=None, completed=len(results.done), pace="", note="")
         if screen.is_terminal:
-            # To know how many there are takes a walk of its own, while answers come in already.
+            # Counting the files takes a second walk, while predictions already arrive.
             threading.Thread(target=_count, args=(pictures, progress, task), daemon=True).start()
         yield _Bar(progress, task, len(results.done))
 
@@ -152,7 +154,7 @@ def _count(pictures: Pictures, progress: Progress, task: TaskID) -> None:
 
 
 class _Bar:
-    """What a run shows while it goes on."""
+    """The progress display of a run."""
 
     def __init__(self, progress: Progress, task: TaskID, before: int) -> None:
         self._progress = progress
@@ -161,12 +163,12 @@ class _Bar:
         self._began = time.monotonic()
 
     def show(self, done: int, errors: int) -> None:
-        """Some were answered."""
+        """Shows how many images are done."""
         seconds = time.monotonic() - self._began
         pace = f"{(done - self._before) / seconds:.0f} images/s" if seconds else ""
         note = f"{errors} errors" if errors else ""
         self._progress.update(self._task, completed=done, pace=pace, note=note)
 
     def wait(self, failure: ClientError, wait_s: float) -> None:
-        """The server is full or away."""
+        """Shows that the client waits for a full or unreachable server."""
         self._progress.update(self._task, note=text(f"waiting {wait_s:.0f} s: {failure}").plain)

@@ -15,7 +15,7 @@ from app.schemas.system import System
 @json_option
 @url_option
 def architectures(name: str | None, as_json: bool, url: str | None) -> None:
-    """List what can be trained, or show one."""
+    """List the architectures, or show one."""
     with connected(url) as client:
         if name is not None:
             details = client.architectures.get(name)
@@ -68,7 +68,7 @@ def _show(details: ArchitectureDetails) -> None:
         (entry.name, "yes" if entry.is_default else "", entry.is_cached, size(entry.size_bytes), entry.file_name)
         for entry in details.weights
     )
-    print_table(["WEIGHTS", "DEFAULT", "CACHED", ">SIZE", "FILE"], weights, empty="It has no pretrained weights.")
+    print_table(["WEIGHTS", "DEFAULT", "CACHED", ">SIZE", "FILE"], weights, empty="There are no pretrained weights.")
     click.echo()
     layers = ((layer.name, layer.type, f"{layer.parameters:,}") for layer in details.layers)
     print_table(["LAYER", "TYPE", ">PARAMETERS"], layers, empty="No layers.")
@@ -101,4 +101,4 @@ def _print_system(state: System) -> None:
         for model in engine.loaded_models
     )
     columns = ["LOADED MODEL", "ARCHITECTURE", "DEVICE", ">SIZE", "LAST USED"]
-    print_table(columns, loaded, empty="No model is in memory.")
+    print_table(columns, loaded, empty="No model is loaded.")

@@ -11,10 +11,10 @@ from app.schemas.classify import ImageClasses
 
 @click.command()
 @asks_about_pictures
-@click.option("--top-k", type=click.IntRange(min=1), help="Most categories a picture.")
+@click.option("--top-k", type=click.IntRange(min=1), help="Most categories per image.")
 @click.option("--score-threshold", type=click.FloatRange(0, 1), help="Only categories with at least this score.")
 def classify(given: Given, *, top_k: int | None, score_threshold: float | None) -> int:
-    """Ask a model what is on images. Exits with 1 if any of them could not be read.
+    """Classify images with a model. Exits with 1 if an image could not be read.
 
     PICTURES are files, or directories with images anywhere below them.
     """

@@ -1,4 +1,4 @@
-"""How a command finds its server, and what it says when that goes wrong."""
+"""How a command finds its server, and the failures of doing so."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ url_option = click.option(
 
 
 class ServerAddress(BaseSettings):
-    """Where the server is, as far as the environment and `.env` say."""
+    """The address of the server, from the environment and `.env`."""
 
     model_config = SettingsConfigDict(env_prefix="FOVEA_", env_file=".env", env_file_encoding="utf-8", extra="ignore")
 
@@ -32,7 +32,7 @@ class ServerAddress(BaseSettings):
 
 @contextmanager
 def connected(url: str | None) -> Iterator[Client]:
-    """A client of the server; what it raises ends the command with words and the right exit code."""
+    """A client of the server. Its errors end the command with a message and the right exit code."""
     try:
         with Client(url or _default_url()) as client:
             yield client
@@ -43,7 +43,7 @@ def connected(url: str | None) -> Iterator[Client]:
 
 
 def failure_of(error: ClientError) -> Failure:
-    """How a command ends for which the client raised `error`."""
+    """The failure of a command whose client raised `error`."""
     match error:
         case ServerUnreachable():
             return UnreachableFailure(str(error), hint=error.hint)

@@ -18,7 +18,7 @@ _COLOURS: dict[Severity, str] = {"error": "red", "warning": "yellow", "info": "c
 
 @click.group()
 def datasets() -> None:
-    """List, upload, look at and delete datasets."""
+    """List, upload, preview and delete datasets."""
 
 
 @datasets.command("list")
@@ -47,7 +47,7 @@ def list_(as_json: bool, url: str | None) -> None:
         for dataset in found
     )
     columns = ["NAME", ">NEWEST", "FORMAT", ">CATEGORIES", ">TRAIN", ">VAL", ">SIZE", "MADE"]
-    print_table(columns, rows, empty="No datasets yet: `fovea datasets upload DIR_OR_ZIP` makes one.")
+    print_table(columns, rows, empty="No datasets yet: `fovea datasets upload DIR_OR_ZIP` creates one.")
 
 
 @datasets.command()
@@ -55,7 +55,7 @@ def list_(as_json: bool, url: str | None) -> None:
 @json_option
 @url_option
 def show(dataset: tuple[str, int | None], as_json: bool, url: str | None) -> None:
-    """Show a dataset's newest version, or NAME/VERSION. The report says what was found in it."""
+    """Show a dataset's newest version, or NAME/VERSION. The report lists the findings."""
     name, version = dataset
     with connected(url) as client:
         info = client.datasets.get(name).latest if version is None else client.datasets.version(name, version)
@@ -79,7 +79,7 @@ def upload(pictures: Path, as_json: bool, url: str | None, **intake: Any) -> Non
 @click.option("--out", "-o", type=click.Path(dir_okay=False, path_type=Path), help="PNG file to write.")
 @url_option
 def preview(dataset: tuple[str, int | None], out: Path | None, url: str | None) -> None:
-    """Write a sheet of the dataset's images with their labels, boxes and masks to a PNG file."""
+    """Write a contact sheet of the dataset, with labels, boxes and masks, to a PNG file."""
     name, version = dataset
     with connected(url) as client:
         version = version or client.datasets.get(name).latest.version
@@ -100,7 +100,7 @@ def export(
     out: Path | None,
     url: str | None,
 ) -> None:
-    """Write a dataset of boxes or masks to a zip of COCO or YOLO."""
+    """Export a dataset of boxes or masks as a zip in COCO or YOLO format."""
     name, version = dataset
     with connected(url) as client:
         version = version or client.datasets.get(name).latest.version
@@ -124,7 +124,7 @@ def delete(dataset: tuple[str, int | None], yes: bool, url: str | None) -> None:
 
 
 def print_dataset(info: DatasetInfo) -> None:
-    """A version, its counts and its report."""
+    """Prints a version, its counts and its report."""
     sizes = info.sizes
     print_facts(
         [
@@ -150,7 +150,7 @@ def print_dataset(info: DatasetInfo) -> None:
 
 
 def _print_counts(info: DatasetInfo) -> None:
-    """Images a category and split; objects too, where there are any."""
+    """Prints the images, and objects if there are any, per category and split."""
     splits = list(info.splits.items())
     has_objects = info.task == "detection"
     columns = [f">{split.upper()}{what}" for split, _ in splits for what in ("", " OBJECTS")[: 1 + has_objects]]

@@ -16,12 +16,14 @@ from app.cli.failure import Failure
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("demo"),
     show_default=True,
-    help="Where it makes a directory for everything.",
+    help="Directory in which the demo creates its own.",
 )
 def demo(home: Path) -> int:
-    """Show the whole loop on handwritten digits, in a home of its own."""
+    """Train on handwritten digits and classify others, in a separate home."""
     if importlib.util.find_spec("sklearn") is None:
-        raise Failure("The demo's digits come with scikit-learn, which is not here.", hint="pip install 'fovea[demo]'")
+        raise Failure(
+            "The demo needs the digits of scikit-learn, which is not installed.", hint="pip install 'fovea[demo]'"
+        )
     from app.demo import run_demo
 
     return run_demo(home)

@@ -11,14 +11,22 @@ from app.schemas.detect import ImageDetections
 
 @click.command()
 @asks_about_pictures
-@click.option("--score-threshold", type=click.FloatRange(0, 1), help="Only objects with at least this score; 0.5.")
 @click.option(
-    "--iou-threshold", type=click.FloatRange(0, 1), help="Of boxes that overlap by more, the best one stays; 0.5."
+    "--score-threshold", type=click.FloatRange(0, 1), help="Only objects with at least this score; default 0.5."
 )
-@click.option("--max-detections", type=click.IntRange(min=1), help="Most objects a picture; 100.")
-@click.option("--masks", type=click.Choice(["rle", "polygon", "none"]), help="How masks are in JSON; rle if made.")
-@click.option("--tile", type=click.IntRange(min=1), help="Look at larger pictures in tiles of this side, pixels.")
-@click.option("--overlap", type=click.FloatRange(0, 1), help="Share of a tile that its neighbour sees too; 0.2.")
+@click.option(
+    "--iou-threshold", type=click.FloatRange(0, 1), help="Of boxes that overlap more, only the best stays; default 0.5."
+)
+@click.option("--max-detections", type=click.IntRange(min=1), help="Most objects per image; default 100.")
+@click.option(
+    "--masks",
+    type=click.Choice(["rle", "polygon", "none"]),
+    help="Form of masks in JSON; default rle if there are masks.",
+)
+@click.option("--tile", type=click.IntRange(min=1), help="Cut larger images into tiles of this side, pixels.")
+@click.option(
+    "--overlap", type=click.FloatRange(0, 1), help="Share of a tile in common with its neighbour; default 0.2."
+)
 def detect(
     given: Given,
     *,
@@ -29,7 +37,7 @@ def detect(
     tile: int | None,
     overlap: float | None,
 ) -> int:
-    """Ask a model for the objects on images. Exits with 1 if any of them could not be read.
+    """Detect the objects in images with a model. Exits with 1 if an image could not be read.
 
     PICTURES are files, or directories with images anywhere below them.
     """

@@ -1,4 +1,4 @@
-"""How a command says no: words and a hint on stderr, and an exit code."""
+"""Failures of commands: a message and a hint on stderr, and an exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MOST_DETAILS = 20
 
 
 class Failure(click.ClickException):
-    """Ends the command with a message and a way out: the server said no, or it cannot be done here."""
+    """Ends the command with a message and a hint: the server refused, or a local error."""
 
     exit_code = EXIT_PROBLEM
 
@@ -22,7 +22,7 @@ class Failure(click.ClickException):
         self.details = details
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Writes it all to stderr."""
+        """Writes message, details and hint to stderr."""
         click.echo(click.style("Error: ", fg="red", bold=True) + self.message, file=file, err=True)
         for detail in self.details[:_MOST_DETAILS]:
             click.echo(f"  - {detail}", file=file, err=True)
@@ -33,7 +33,7 @@ class Failure(click.ClickException):
 
 
 class UsageFailure(Failure):
-    """What was given makes no sense."""
+    """Wrong usage of the command."""
 
     exit_code = EXIT_USAGE
 

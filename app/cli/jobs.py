@@ -17,12 +17,12 @@ from workers.jobs.job import Job, JobStatus
 
 @click.group()
 def jobs() -> None:
-    """List, watch, stop and repeat jobs."""
+    """List, watch, stop and retry jobs."""
 
 
 @jobs.command("list")
 @click.option("--status", type=click.Choice([status.value for status in JobStatus]), help="Only these.")
-@click.option("--model", help="Only those that publish as this model.")
+@click.option("--model", help="Only jobs that publish as this model.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="The newest so many.")
 @json_option
 @url_option
@@ -47,7 +47,7 @@ def list_(status: str | None, model: str | None, limit: int, as_json: bool, url:
         for job in found
     )
     columns = ["JOB", "STATUS", ">DONE", "ARCHITECTURE", "DATASET", "BEST", "PUBLISHED", "MADE"]
-    print_table(columns, rows, empty="No jobs. `fovea train DIR_OR_ZIP --model resnet18` makes one.")
+    print_table(columns, rows, empty="No jobs. `fovea train DIR_OR_ZIP --model resnet18` creates one.")
 
 
 @jobs.command()
@@ -55,7 +55,7 @@ def list_(status: str | None, model: str | None, limit: int, as_json: bool, url:
 @json_option
 @url_option
 def show(job_id: str, as_json: bool, url: str | None) -> None:
-    """Show where a job stands and what it was told."""
+    """Show the status and the configuration of a job."""
     with connected(url) as client:
         job = client.jobs.get(job_id)
     print_json(job) if as_json else _print_job(job)
@@ -82,10 +82,10 @@ def watch(job_id: str, as_json: bool, url: str | None) -> None:
 
 @jobs.command()
 @click.argument("job_id")
-@click.option("--follow", "-f", is_flag=True, help="Go on until the job ends.")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing until the job ends.")
 @url_option
 def log(job_id: str, follow: bool, url: str | None) -> None:
-    """Print what the job's trainer wrote."""
+    """Print the log of the job's trainer."""
     with connected(url) as client:
         for piece in client.jobs.follow_log(job_id) if follow else [client.jobs.log(job_id)]:
             click.echo(piece, nl=False)
@@ -96,7 +96,7 @@ def log(job_id: str, follow: bool, url: str | None) -> None:
 @json_option
 @url_option
 def metrics_(job_id: str, as_json: bool, url: str | None) -> None:
-    """Print the series of a job's metrics."""
+    """Print a job's metrics over time."""
     with connected(url) as client:
         points = client.jobs.metrics(job_id)
     if as_json:
@@ -131,7 +131,7 @@ def stop(job_id: str, as_json: bool, url: str | None) -> None:
 @json_option
 @url_option
 def retry(job_id: str, as_json: bool, url: str | None) -> None:
-    """Queue a failed or cancelled job again. It goes on from its last checkpoint."""
+    """Queue a failed or cancelled job again. It resumes from its last checkpoint."""
     with connected(url) as client:
         _say(client.jobs.retry(job_id), as_json)
 
@@ -140,7 +140,7 @@ def retry(job_id: str, as_json: bool, url: str | None) -> None:
 @click.argument("job_id")
 @url_option
 def delete(job_id: str, url: str | None) -> None:
-    """Forget an ended job and its files. What it published stays."""
+    """Delete an ended job and its files. A model that it published stays."""
     with connected(url) as client:
         client.jobs.delete(job_id)
     click.echo(f"Deleted {job_id}.", err=True)

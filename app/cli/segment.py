@@ -11,10 +11,10 @@ from app.schemas.segment import ImageSegments
 
 @click.command()
 @asks_about_pictures
-@click.option("--score-threshold", type=click.FloatRange(0, 1), help="Only pixels with at least this score; 0.")
-@click.option("--masks", type=click.Choice(["rle", "png", "none"]), help="How masks are in JSON; rle.")
+@click.option("--score-threshold", type=click.FloatRange(0, 1), help="Only pixels with at least this score; default 0.")
+@click.option("--masks", type=click.Choice(["rle", "png", "none"]), help="Form of masks in JSON; default rle.")
 def segment(given: Given, *, score_threshold: float | None, masks: str | None) -> int:
-    """Ask a model what every pixel of images shows. Exits with 1 if any of them could not be read.
+    """Segment images with a model. Exits with 1 if an image could not be read.
 
     PICTURES are files, or directories with images anywhere below them.
     """

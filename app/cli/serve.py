@@ -1,4 +1,4 @@
-"""`fovea serve`. What it serves is imported after its flags are read: torch takes seconds."""
+"""`fovea serve`. The application is imported after the flags are read, because torch takes seconds."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NOT_STARTED = 3  # uvicorn's own exit code for it
 def serve(**flags: Any) -> None:
     """Run the API alone."""
     settings = settings_of(ApiSettings, flags)
-    # read when torch is loaded: its threads would spin for milliseconds after their work, where others have some
+    # torch reads it when it is imported: its idle threads would keep their cores busy for milliseconds
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     raise_descriptor_limit()
@@ -79,11 +79,11 @@ def _serve(settings: ApiSettings) -> None:
     sockets = [replica_socket(settings.host, settings.port)] if REPLICA in os.environ else None
     server = uvicorn.Server(config)
     gc.collect()
-    gc.freeze()  # 400,000 objects of torch and the routes: every full collection would stop the server for 0.2 s
+    gc.freeze()  # otherwise a full collection visits 400,000 objects of torch, and stops the server for 0.2 s
     try:
         server.run(sockets)
     finally:
-        gc.unfreeze()  # else what libraries made stays to the end, and some of them complain of leaks then
+        gc.unfreeze()  # otherwise objects of libraries live until exit, and some libraries report them as leaks
     if not server.started:
         sys.exit(_NOT_STARTED)
 

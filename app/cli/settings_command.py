@@ -16,7 +16,7 @@ Settings = TypeVar("Settings", bound=WorkerSettings)
 
 
 def settings_command(kind: type[WorkerSettings]) -> type[click.Command]:
-    """A class of commands with a flag for every field of `kind`, made when the flags are needed."""
+    """A command class with a flag for every field of `kind`. The flags are created when they are needed."""
 
     class SettingsCommand(click.Command):
         def get_params(self, ctx: click.Context) -> list[click.Parameter]:

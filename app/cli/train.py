@@ -23,10 +23,10 @@ _NOT_FLAGS = ("type", "dataset", "hyperparameters")
 
 
 class TrainCommand(click.Command):
-    """A command with a flag for everything that a job can be told."""
+    """A command with a flag for every field of a job."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Its own, the job's, the hyperparameters', then `--help`."""
+        """The command's own flags, those of the job, of the hyperparameters, then `--help`."""
         *own, help_flag = super().get_params(ctx)
         job = [flag for flag in flags_of(FineTuneConfig) if flag.name not in _NOT_FLAGS]
         return [*own, *job, *flags_of(Hyperparameters), help_flag]
@@ -34,10 +34,10 @@ class TrainCommand(click.Command):
 
 @click.command(cls=TrainCommand)
 @click.argument("pictures", required=False, type=click.Path(exists=True, path_type=Path))
-@click.option("--dataset", help="One that is on the server already, NAME or NAME/VERSION, instead of PICTURES.")
+@click.option("--dataset", help="A dataset on the server, NAME or NAME/VERSION, instead of PICTURES.")
 @intake_options
 @click.option("--watch", is_flag=True, help="Follow the job until it ends; Ctrl-C leaves it running.")
-@click.option("--dry-run", is_flag=True, help="With --dataset: show what the job would be, and queue nothing.")
+@click.option("--dry-run", is_flag=True, help="With --dataset: show the resolved job and queue nothing.")
 @json_option
 @url_option
 def train(
@@ -54,16 +54,16 @@ def train(
     url: str | None,
     **flags: Any,
 ) -> None:
-    """Make a model of a directory or archive of images.
+    """Train a model on a directory or archive of images.
 
-    PICTURES is uploaded as a dataset, a job is queued, and what it makes is published under the dataset's name, or as
-    --publish-as says.
+    PICTURES is uploaded as a dataset and a job is queued. Its model is published under the name of the dataset, or of
+    --publish-as.
     """
     if (pictures is None) == (dataset is None):
-        raise click.UsageError("Say what to learn from: either PICTURES, a directory or archive, or --dataset.")
+        raise click.UsageError("Give either PICTURES, a directory or archive, or --dataset.")
     if dry_run and dataset is None:
-        raise click.UsageError("--dry-run needs --dataset: pictures would have to be uploaded first.")
-    _config(flags, dataset or "not-known-yet")  # refuses what makes no sense before anything is uploaded
+        raise click.UsageError("--dry-run needs --dataset, because PICTURES would be uploaded first.")
+    _config(flags, dataset or "not-known-yet")  # refuses invalid values before anything is uploaded
     with connected(url) as client:
         if pictures is not None:
             info = upload_pictures(
@@ -92,7 +92,7 @@ def _config(flags: Mapping[str, Any], dataset: str) -> FineTuneConfig:
     knobs = _checked(Hyperparameters, given_values(Hyperparameters, flags))
     given = {name: value for name, value in given_values(FineTuneConfig, flags).items() if name not in _NOT_FLAGS}
     if "model" not in given:
-        raise click.UsageError("Say --model: `resnet18`, `garment_classifier`, …; `fovea architectures` lists them.")
+        raise click.UsageError("--model is missing: for instance `resnet18`; `fovea architectures` lists all.")
     with_knobs = {"hyperparameters": knobs} if knobs.model_fields_set else {}
     return _checked(FineTuneConfig, {**given, "dataset": dataset, **with_knobs})
 

@@ -17,8 +17,8 @@ from app.settings import ApiSettings
 def up(**flags: Any) -> int:
     """Run all of Fovea on this machine: Redis, the API and a worker.
 
-    One Ctrl-C stops everything in order, a second one at once. Redis is private to this home and keeps its jobs over a
-    restart; name another with FOVEA_REDIS_URL, and none is started.
+    The first Ctrl-C stops everything in order, a second one at once. Redis is private to this home and keeps its jobs
+    across restarts. With FOVEA_REDIS_URL that Redis is used and none is started.
     """
     settings = settings_of(ApiSettings, flags)
     try:

@@ -25,15 +25,13 @@ _ARCHIVE_ENDINGS = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
 
 
 def intake_options(command: AnyFunction) -> AnyFunction:
-    """What can be said of images when they are uploaded."""
+    """Adds the options of a dataset upload to a command."""
     for option in (
-        click.option("--split-seed", type=int, help="Of the split that is made if the pictures come without `val`."),
-        click.option(
-            "--validation-fraction", type=float, help="Share of that split for validation; the server's: 0.2."
-        ),
-        click.option("--task", type=click.Choice(get_args(Task)), help="Found by itself if left out."),
-        click.option("--format", type=click.Choice(get_args(DatasetFormat)), help="Found by itself if left out."),
-        click.option("--name", help="What to call the dataset; the directory's or archive's own name if left out."),
+        click.option("--split-seed", type=int, help="Seed of the split that is made if the images have no `val`."),
+        click.option("--validation-fraction", type=float, help="Share of that split for validation; default 0.2."),
+        click.option("--task", type=click.Choice(get_args(Task)), help="Detected if left out."),
+        click.option("--format", type=click.Choice(get_args(DatasetFormat)), help="Detected if left out."),
+        click.option("--name", help="Name of the dataset; by default that of the directory or archive."),
     ):
         command = option(command)
     return command
@@ -49,7 +47,7 @@ def upload_pictures(
     validation_fraction: float | None,
     split_seed: int | None,
 ) -> DatasetInfo:
-    """Uploads them with a progress bar, then waits while the server looks at every image.
+    """Uploads the images with a progress bar, then waits while the server checks every image.
 
     Raises ClientError, OSError, click.UsageError.
     """
@@ -68,7 +66,7 @@ def upload_pictures(
 
 @contextmanager
 def transfer_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr for bytes that go one way; it says so when the server's turn has come."""
+    """A progress bar on stderr for sent bytes. It says when all are sent and the server works."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -80,7 +78,7 @@ def transfer_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         task = progress.add_task(what, total=None)
 
         def advance(done_bytes: int, size_bytes: int) -> None:
-            words = what if done_bytes < size_bytes else f"{what}: sent, the server looks at it"
+            words = what if done_bytes < size_bytes else f"{what}: sent, the server checks it"
             progress.update(task, description=words, completed=done_bytes, total=size_bytes)
 
         yield advance
@@ -102,11 +100,11 @@ def as_archive(pictures: Path) -> Iterator[Path]:
 
 
 def _pack(directory: Path, archive: Path) -> None:
-    """Stores the directory's files in a zip as they are: images are packed already."""
+    """Stores the directory's files in a zip without compression: images are compressed already."""
     files = sorted(path for path in directory.rglob("*") if path.is_file() and not _is_hidden(path, directory))
     if not files:
         raise click.UsageError(
-            f"There are no files in {directory}: it should hold pictures, annotated or a directory a category."
+            f"{directory} has no files. It should hold images with annotations, or one directory per category."
         )
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, strict_timestamps=False) as packed:
         for file in files:

@@ -1,4 +1,4 @@
-"""Following a job on a terminal: a bar for the steps, a line for every epoch."""
+"""Follows a job on a terminal: a bar for the steps, a line for every epoch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from workers.jobs.job import BestEpoch, Job, JobEvent, JobProgress, JobStatus
 
 
 def watch_job(client: Client, job: Job) -> Job:
-    """`follow_job`, of which Ctrl-C ends only the watching and says how to come back."""
+    """Follows the job. Ctrl-C ends only the watching, and prints how to continue it."""
     try:
         return follow_job(client, job)
     except KeyboardInterrupt:
         click.echo(
-            f"\nThe job goes on. Watch it again: fovea jobs watch {job.id}\n"
+            f"\nThe job continues. Watch it again: fovea jobs watch {job.id}\n"
             f"                 or end it: fovea jobs cancel {job.id}",
             err=True,
         )
@@ -30,7 +30,7 @@ def watch_job(client: Client, job: Job) -> Job:
 
 
 def follow_job(client: Client, job: Job) -> Job:
-    """Shows the job's progress on stderr until it has succeeded, and returns it as it is then.
+    """Shows the job's progress on stderr until it has succeeded, and returns the ended job.
 
     Raises ClientError: JobFailed and JobCancelled too.
     """
@@ -44,7 +44,7 @@ def follow_job(client: Client, job: Job) -> Job:
 
 
 def print_job(job: Job, *, as_json: bool, is_watched: bool) -> None:
-    """A job that was made just now, or what became of it if it was watched; otherwise its id, for scripts."""
+    """Prints a new job, or its outcome if it was watched. On stdout scripts find its id."""
     if as_json:
         print_json(job)
     elif is_watched:
@@ -55,7 +55,7 @@ def print_job(job: Job, *, as_json: bool, is_watched: bool) -> None:
 
 
 def print_outcome(job: Job) -> None:
-    """What a job that succeeded left behind."""
+    """Prints the result of a successful job."""
     if job.result:
         result = job.result
         click.echo(f"{result.reference}  {metrics(result.metrics)}")
@@ -64,7 +64,7 @@ def print_outcome(job: Job) -> None:
 
 
 class _View:
-    """What is on the screen of one watcher."""
+    """The display of one watched job."""
 
     def __init__(self, screen: Console, bar: Progress, job: Job) -> None:
         self._screen = screen
@@ -73,7 +73,7 @@ class _View:
         self._task: TaskID = bar.add_task(f"{job.id} {job.status}", total=1.0, pace="")
 
     def show(self, event: JobEvent) -> None:
-        """One thing that happened."""
+        """Shows one event."""
         match event.type:
             case "status":
                 self._show_status(JobStatus(event.data["status"]))

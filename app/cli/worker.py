@@ -1,4 +1,4 @@
-"""`fovea worker`. What it runs is imported after its flags are read."""
+"""`fovea worker`. The worker is imported after the flags are read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A group of images to a server: sent again when it was full or away, and split when it cannot be answered whole.
+"""Sends a group of images, again if the server was full or unreachable, and in halves if the group fails.
 
-A group that the server refuses, or fails on, is halved until the image is found that is to blame: it gets an error,
-and the others their predictions.
+A group that the server refuses or fails on is halved until the cause is found: that image gets an error, and the
+others get their predictions.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from app.schemas.predict import ImageInfo, Timing, UsedModel
 from app.schemas.problem import Problem
 from app.schemas.system import Limits
 
-_MOST_BYTES_A_REQUEST = 16 * 1024**2  # more would only take memory
-_BYTES_AROUND_A_PICTURE = 1024  # of a form: boundary, name, type
+_MOST_BYTES_A_REQUEST = 16 * 1024**2  # more only costs memory
+_BYTES_AROUND_A_PICTURE = 1024  # in a form: boundary, name, type
 _TRIES = 3
 _FAULTS_OF_A_PICTURE: Final = frozenset({"not_an_image", "broken_image", "image_too_large", "too_many_tiles"})
 _FAULTS_OF_A_GROUP: Final = frozenset({"body_too_large", "too_many_images"})
 _FAILURES_ON_A_PICTURE: Final = frozenset({"internal_error", "deadline_exceeded", "out_of_device_memory"})
-_WAITING_IS_VAIN: Final = frozenset({"weights_unavailable"})  # until someone puts a file there
+_WAITING_IS_VAIN: Final = frozenset({"weights_unavailable"})  # only a person can change that
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome(Generic[Entry]):
-    """What came of one file."""
+    """The outcome for one file."""
 
     path: Path
     prediction: Entry  # with `error`, if it could not be read here or there
@@ -40,21 +40,21 @@ class Outcome(Generic[Entry]):
 
 @dataclass(kw_only=True, slots=True)
 class Answered(Generic[Entry]):
-    """What came of several files that were asked about together."""
+    """The outcomes of several files that were sent together."""
 
-    model: UsedModel | None = None  # None: none of them was an image
+    model: UsedModel | None = None  # None if no file was an image
     outcomes: list[Outcome[Entry]] = field(default_factory=list)
-    times: list[Timing] = field(default_factory=list)  # one a request
+    times: list[Timing] = field(default_factory=list)  # one per request
 
     def add(self, other: Answered[Entry]) -> None:
-        """Puts another's outcomes behind these."""
+        """Appends the outcomes of `other`."""
         self.model = self.model or other.model
         self.outcomes += other.outcomes
         self.times += other.times
 
 
 class _Blamed(Exception):
-    """The server cannot answer for this group of images, but may for a part of it."""
+    """The server cannot answer this group of images, but perhaps a part of it."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
@@ -62,7 +62,7 @@ class _Blamed(Exception):
 
 
 class GroupAsker(Generic[Entry]):
-    """Asks about one group of files after the other; may be used by several threads."""
+    """Sends one group of files after another. Several threads may use it."""
 
     def __init__(
         self,
@@ -82,13 +82,13 @@ class GroupAsker(Generic[Entry]):
         self._options = options
 
     def pin(self, model: UsedModel) -> None:
-        """Asks this version of it from now on."""
+        """Uses exactly this model version from now on."""
         self._options = {**self._options, "model": model.reference}
 
     def ask(self, group: Sequence[Path]) -> Answered[Entry]:
-        """What came of each of them.
+        """The outcome of each file.
 
-        Raises ClientError where that is no file's fault, Stopped.
+        Raises ClientError if no file is the cause, Stopped.
         """
         answered = Answered[Entry]()
         pack: list[tuple[Path, bytes]] = []
@@ -117,7 +117,7 @@ class GroupAsker(Generic[Entry]):
         except OSError as error:
             detail = f"The file cannot be read: {error.strerror or error}."
             return self._problem("unreadable_file", 0, "The file cannot be read", detail)
-        detail = f"The image has {size} bytes, and {most} are the most."
+        detail = f"The image has {size} bytes, and the limit is {most}."
         return self._problem("image_too_large", 413, "The image is too large", detail)
 
     def _ask_or_split(self, pack: Sequence[tuple[Path, bytes]]) -> Answered[Entry]:
@@ -151,7 +151,7 @@ class GroupAsker(Generic[Entry]):
             except ServerUnreachable as error:
                 is_refused = isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
                 self._wait_until_alive(error)
-                if is_refused:  # then these images have not been seen yet
+                if is_refused:  # the server has not processed these images
                     continue
                 failure: ClientError = error
                 problem = self._problem("connection_lost", 0, "The connection was lost", str(error))
@@ -180,7 +180,7 @@ class GroupAsker(Generic[Entry]):
         return answer
 
     def _wait_until_alive(self, failure: ClientError) -> None:
-        """A server that starts again refuses connections, or breaks them off."""
+        """Waits for a server that refuses or breaks connections because it restarts."""
         tries = 1
         while True:
             self._patience.wait(failure, backoff_s(tries))
@@ -192,12 +192,12 @@ class GroupAsker(Generic[Entry]):
                 failure = error
 
     def _blame(self, error: ProblemError | UnexpectedAnswer) -> Problem:
-        """Why the images sent are at fault. Raises `error` if they are not.
+        """The problem with the images that were sent. Raises `error` if they are not the cause.
 
-        Raises _Blamed at once where the server was clear about it.
+        Raises _Blamed at once if the server's answer is clear.
         """
         if isinstance(error, UnexpectedAnswer):
-            if error.status != httpx.codes.REQUEST_ENTITY_TOO_LARGE:  # as a proxy says it
+            if error.status != httpx.codes.REQUEST_ENTITY_TOO_LARGE:  # a proxy may send it
                 raise error
             self._patience.answered()
             raise _Blamed(self._problem("body_too_large", 413, "The body is too large", str(error)))
@@ -213,7 +213,7 @@ class GroupAsker(Generic[Entry]):
         return Outcome(path=path, prediction=entry)
 
     def _problem(self, code: str, status: int, title: str, detail: str) -> Problem:
-        """As the server words them. status: 0 where it was not asked, or did not answer."""
+        """A problem in the server's form. status: 0 if the server was not asked or did not answer."""
         return Problem(
             type=f"urn:fovea:problem:{code}",
             title=title,
@@ -226,10 +226,10 @@ class GroupAsker(Generic[Entry]):
 
 
 def _busy_s(error: ProblemError | UnexpectedAnswer) -> float | None:
-    """How long until the server may have time; None if it is not busy, or will be for long."""
+    """Seconds until a busy server may accept the request; None if it is not busy, or busy for long."""
     if isinstance(error, UnexpectedAnswer):
         away = (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT)
-        return backoff_s(2) if error.status in away else None  # as a proxy says it
+        return backoff_s(2) if error.status in away else None  # a proxy may send it
     if error.status not in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS):
         return None
     return None if error.code in _WAITING_IS_VAIN else error.retry_after_s

@@ -1,9 +1,8 @@
-"""Many images to a server, as fast as it takes them, whatever happens to it or to them.
+"""Sends many images to a server as fast as it accepts them, and survives its failures.
 
-A few threads, each with one request at a time on a kept connection, and images in groups, since a request costs more
-than a small image. All that the threads do is wait for a disk or a socket, so they saturate the server as well as an
-event loop would, without a pool beside it for the disk, and with the synchronous client there is: its owner's headers,
-transport and connections.
+A few threads each send one request at a time on a kept connection. Images are sent in groups, because a request costs
+more than a small image. The threads only wait for a disk or a socket, so they saturate the server as well as an event
+loop does, and they use the synchronous client with its headers, transport and connections.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ MOST_IN_FLIGHT = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How busy the server is kept, and how long it is waited for. `docs/lab/bulk-client.md` has the defaults' reasons.
+    """The load on the server, and how long the client waits for it. `docs/lab/bulk-client.md` explains the defaults.
 
     Raises ValueError.
     """
 
     in_flight: int = 8  # requests at once, 1 to 64
     images_per_request: int = 8  # at most; as many as fit in 16 MiB
-    patience_s: float = 120.0  # how long nothing may succeed before the server is given up
+    patience_s: float = 120.0  # seconds without any success before the client gives up
 
     def __post_init__(self) -> None:
         if not 1 <= self.in_flight <= MOST_IN_FLIGHT:
@@ -47,7 +46,7 @@ class Pace:
 
 
 class _Limited(BaseModel):
-    """All that is read of `/v1/system`."""
+    """The part of `/v1/system` that is read here."""
 
     limits: Limits
 
@@ -62,7 +61,7 @@ def ask_many(
     priority: Priority,
     on_wait: Waiting | None,
 ) -> Iterator[Answered[Entry]]:
-    """The answers as they come; each path is asked about once. See `Predictions.ask_many`."""
+    """The answers as they arrive; each path is sent once. See `Predictions.ask_many`."""
     limits = transport.answer(Call(method="GET", path="/v1/system"), _Limited).limits
     patience = Patience(pace.patience_s, on_wait=on_wait)
     asker = GroupAsker(transport, question, limits, patience, options, priority=priority)
@@ -70,7 +69,7 @@ def ask_many(
     for group in groups:
         answered = asker.ask(group)
         yield answered
-        if answered.model:  # from here on it is this version that all are asked of
+        if answered.model:  # all further requests use this version
             asker.pin(answered.model)
             break
     yield from _ask_in_threads(asker, groups, patience, pace.in_flight)
@@ -88,10 +87,10 @@ def _ask_in_threads(
             todo.put(group)
             waiting += 1
             if threads < in_flight:
-                # Daemons: who ends early does not wait for the answers to come.
+                # Daemon threads: a program that ends early does not wait for answers.
                 threading.Thread(target=_work, args=(asker, todo, done), name="bulk", daemon=True).start()
                 threads += 1
-            while waiting >= 2 * in_flight or (waiting and not done.empty()):  # a group waits for each thread
+            while waiting >= 2 * in_flight or (waiting and not done.empty()):  # one group is ready for each thread
                 yield _result(done)
                 waiting -= 1
         while waiting:

@@ -1,4 +1,4 @@
-"""The client: one object, one server."""
+"""The client of one server."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ URL_HINT = "Write it as http://127.0.0.1:8000."
 
 
 class Client(Predictions):
-    """Talks to a Fovea server: predictions by its own methods, all else by resource.
+    """A client of a Fovea server: predictions are methods, everything else is grouped by resource.
 
-    Not to be shared between threads; close it, or use it in a `with` block. Every method raises ClientError: see
+    Do not share it between threads. Close it, or use it in a `with` block. Every method raises ClientError, see
     `app.client.errors`.
     """
 
@@ -41,9 +41,9 @@ class Client(Predictions):
         http: httpx.Client | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """timeout_s: longest silence of the server. retries: more tries where a repeated request does no harm.
+        """timeout_s: longest silence of the server. retries: further tries of requests that may be repeated.
 
-        http: to be used instead of a new one, for another transport or for headers of your own.
+        http: used instead of a new httpx client, for another transport or your own headers.
         """
         super().__init__(Transport(http or _connection(base_url, timeout_s), retries=retries, sleep=sleep))
         self.datasets = Datasets(self._transport)
@@ -52,11 +52,11 @@ class Client(Predictions):
         self.architectures = Architectures(self._transport)
 
     def is_alive(self) -> bool:
-        """Whether a Fovea process answers at all."""
+        """Asks whether the server process answers."""
         return self._transport.answer(Call(method="GET", path="/healthz"), Liveness).status == "alive"
 
     def readiness(self) -> Readiness:
-        """Whether it can do its work, and what it lacks if not."""
+        """Asks whether the server is ready, and what it lacks."""
         return parsed(self._transport.look(Call(method="GET", path="/readyz")), Readiness)
 
     def system(self) -> System:
@@ -83,16 +83,16 @@ class Architectures:
         self._transport = transport
 
     def list(self) -> Iterator[Architecture]:
-        """All of the catalogue, fetched page by page."""
+        """All architectures, fetched page by page."""
         return items(lambda after: self.page(after=after))
 
     def page(self, *, limit: int = PAGE_LIMIT, after: str | None = None) -> Page[Architecture]:
-        """One page of it."""
+        """One page of architectures."""
         call = Call(method="GET", path="/v1/architectures", params={"limit": limit, "after": after})
         return self._transport.answer(call, ArchitecturePage)
 
     def get(self, name: str) -> ArchitectureDetails:
-        """One of them, with its layers."""
+        """One architecture with its layers."""
         call = Call(method="GET", path=f"/v1/architectures/{segment(name)}")
         return self._transport.answer(call, ArchitectureDetails)
 
@@ -101,10 +101,10 @@ def _connection(base_url: str, timeout_s: float) -> httpx.Client:
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL as error:
-        raise ServerUnreachable(f"{base_url!r} is no server address ({error}).", hint=URL_HINT) from error
+        raise ServerUnreachable(f"{base_url!r} is not a valid server address ({error}).", hint=URL_HINT) from error
     if url.scheme not in ("http", "https") or not url.host:
-        raise ServerUnreachable(f"{base_url!r} is no server address.", hint=URL_HINT)
-    # A proxy that the environment names cannot know this machine's loopback.
+        raise ServerUnreachable(f"{base_url!r} is not a valid server address.", hint=URL_HINT)
+    # A proxy from the environment cannot reach this machine's loopback.
     is_here = url.host in ("localhost", "127.0.0.1", "::1")
     timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0))
     # httpx keeps 20 connections and closes the rest after each request.

@@ -1,4 +1,4 @@
-"""Datasets, as the client sees them."""
+"""The client's methods for datasets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.schemas.page import Page
 from models.manifest import Task
 from workers.datasets.dataset import DatasetFormat, DatasetInfo
 
-# A server that unpacks and decodes 100,000 photos says nothing meanwhile.
+# The server sends nothing while it unpacks and decodes 100,000 images.
 _VALIDATION_TIMEOUT_S = 4 * 3600.0
 
 
@@ -36,9 +36,9 @@ class Datasets:
         seed: int | None = None,
         progress: Progress | None = None,
     ) -> DatasetInfo:
-        """Posts a zip or tar archive and returns the version made of it, with the report on what was found.
+        """Uploads a zip or tar archive and returns the new version with its report.
 
-        The file is sent in pieces, and `progress` hears of each. Raises ClientError, OSError.
+        progress: called with the bytes sent and the total after every piece. Raises ClientError, OSError.
         """
         form = {
             "name": name,
@@ -63,7 +63,7 @@ class Datasets:
         return items(lambda after: self.page(after=after))
 
     def page(self, *, limit: int = PAGE_LIMIT, after: str | None = None) -> Page[Dataset]:
-        """One page of them."""
+        """One page of datasets."""
         call = Call(method="GET", path="/v1/datasets", params={"limit": limit, "after": after})
         return self._transport.answer(call, DatasetPage)
 
@@ -72,12 +72,12 @@ class Datasets:
         return self._transport.answer(Call(method="GET", path=f"/v1/datasets/{segment(name)}"), Dataset)
 
     def version(self, name: str, version: int) -> DatasetInfo:
-        """One version of it."""
+        """One version of a dataset."""
         path = f"/v1/datasets/{segment(name)}/{version}"
         return self._transport.answer(Call(method="GET", path=path), DatasetInfo)
 
     def preview(self, name: str, version: int) -> bytes:
-        """A PNG sheet of its images with their labels, boxes and masks."""
+        """A contact sheet as PNG: images with labels, boxes and masks."""
         path = f"/v1/datasets/{segment(name)}/{version}/preview"
         return self._transport.send(Call(method="GET", path=path, timeout_s=300)).content
 
@@ -89,7 +89,7 @@ class Datasets:
         *,
         format: Literal["coco", "yolo"] = "coco",  # noqa: A002 (the API's word)
     ) -> int:
-        """Writes the version as a zip of COCO or YOLO to `target`, which is whole or absent. Returns its size in bytes.
+        """Writes the version as a COCO or YOLO zip to `target`, completely or not at all. Returns its size in bytes.
 
         Raises ClientError, OSError.
         """
@@ -107,6 +107,6 @@ class Datasets:
         return written_bytes
 
     def delete(self, name: str, version: int | None = None) -> None:
-        """Deletes a version, or all of them."""
+        """Deletes a version, or all versions."""
         path = f"/v1/datasets/{segment(name)}"
         self._transport.send(Call(method="DELETE", path=path if version is None else f"{path}/{version}"))

@@ -1,12 +1,12 @@
 """Everything the client raises on purpose.
 
 ClientError
- ├─ ServerUnreachable         no answer: refused, no such host, timed out, broken off
- ├─ ProblemError              the server said no, and why: status, code, detail, hint, request_id
+ ├─ ServerUnreachable         no answer: refused, no such host, timed out, connection lost
+ ├─ ProblemError              the server refused, with a reason: status, code, detail, hint, request_id
  ├─ UnexpectedAnswer          an answer that is not Fovea's: another server on that port, or a proxy's page
- ├─ JobFailed                 the job waited for ended as failed; carries the job
- ├─ JobCancelled              the job waited for was cancelled; carries the job
- └─ WaitTimedOut              the job waited for had not ended in time; it goes on
+ ├─ JobFailed                 the awaited job failed; carries the job
+ ├─ JobCancelled              the awaited job was cancelled; carries the job
+ └─ WaitTimedOut              the awaited job did not end in time; it continues
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from workers.jobs.job import Job
 
 
 class ClientError(Exception):
-    """An error of the client: `str()` says what is wrong, `hint` the way out, if there is one."""
+    """An error of the client: `str()` says what is wrong, `hint` what to do, if anything."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class ProblemError(ClientError):
 
     @property
     def details(self) -> tuple[str, ...]:
-        """Everything found wrong, a line each, where the server lists several things."""
+        """One line per fault, if the server lists several."""
         problem = self.problem
         return (
             *(f"{error.field}: {error.message}" for error in problem.errors or ()),
@@ -56,7 +56,7 @@ class UnexpectedAnswer(ClientError):
     """The server's answer cannot be read."""
 
     def __init__(self, message: str, *, hint: str | None = None, status: int | None = None) -> None:
-        """status: of an answer that is no success."""
+        """status: the status of an unsuccessful answer."""
         super().__init__(message, hint=hint)
         self.status = status
 
@@ -79,4 +79,4 @@ class JobCancelled(ClientError):
 
 
 class WaitTimedOut(ClientError):
-    """The job had not ended when the time given was over."""
+    """The job did not end within the given time."""

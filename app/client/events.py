@@ -10,13 +10,13 @@ from dataclasses import dataclass
 class ServerSentEvent:
     """One event of a stream."""
 
-    id: str | None  # of this event, or of the last one that had any
+    id: str | None  # of this event, or of the last event that had one
     type: str
     data: str
 
 
 def parse_events(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
-    """The events in `lines` (without their ends); comments are skipped, and so is an event that is cut off."""
+    """The events in `lines`, which have no line ends. Comments and an incomplete last event are skipped."""
     last_id: str | None = None
     kind, data = "message", list[str]()
     for line in lines:

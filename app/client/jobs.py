@@ -1,4 +1,4 @@
-"""Jobs, as the client sees them."""
+"""The client's methods for jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from workers.configs.evaluate import EvaluateConfig
 from workers.configs.fine_tune import FineTuneConfig
 from workers.jobs.job import Job, JobEvent, JobStatus
 
-_SILENCE_S = 60.0  # the server gives a sign of life more often than that
+_SILENCE_S = 60.0  # the server sends something more often than this
 
 
 class Jobs:
@@ -35,11 +35,11 @@ class Jobs:
         self._sleep = sleep
 
     def create(self, config: FineTuneConfig | EvaluateConfig) -> Job:
-        """Queues a job. What `config` leaves out, the server chooses."""
+        """Queues a job. The server chooses what `config` leaves out."""
         return self._transport.answer(_creation(config, dry_run=False), JobDetails)
 
     def plan(self, config: FineTuneConfig | EvaluateConfig) -> JobPlan:
-        """What the job would be; nothing is queued."""
+        """The resolved job; nothing is queued."""
         return self._transport.answer(_creation(config, dry_run=True), JobPlan)
 
     def list(
@@ -61,19 +61,19 @@ class Jobs:
         limit: int = PAGE_LIMIT,
         after: str | None = None,
     ) -> Page[Job]:
-        """One page of them; `model` is the name a job publishes as."""
+        """One page of jobs. model: the name that a job publishes as."""
         params = {"status": status, "type": type, "model": model, "limit": limit, "after": after}
         return self._transport.answer(Call(method="GET", path="/v1/jobs", params=params), JobPage)
 
     def get(self, job_id: str) -> JobDetails:
-        """A job as it stands now."""
+        """The current state of a job."""
         return self._transport.answer(Call(method="GET", path=_path(job_id)), JobDetails)
 
     def events(self, job_id: str, *, after: str | None = None, patience_s: float = 60.0) -> Iterator[JobEvent]:
-        """What happened to the job and what happens next, until it ends.
+        """Past and future events of the job, until it ends.
 
-        A connection that breaks is made anew, and nothing is missed or repeated; after `patience_s` without an answer
-        it gives up. Raises ClientError.
+        A broken connection is reopened, and no event is missed or repeated. It gives up after `patience_s` without an
+        answer. Raises ClientError.
         """
         is_over = False
         deadline = None
@@ -98,39 +98,39 @@ class Jobs:
             self._sleep(0.5)
 
     def wait(self, job_id: str, *, timeout_s: float | None = None) -> Job:
-        """The job when it has succeeded.
+        """Waits until the job has succeeded, and returns it.
 
         Raises JobFailed, JobCancelled, WaitTimedOut.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not (job := self.get(job_id)).status.is_final:
             if deadline is not None and time.monotonic() > deadline:
-                raise WaitTimedOut(f"Job {job_id} is still {job.status} after {timeout_s} s.", hint="It goes on.")
+                raise WaitTimedOut(f"Job {job_id} is still {job.status} after {timeout_s} s.", hint="It continues.")
             self._sleep(0.5)
         return ended_well(job)
 
     def cancel(self, job_id: str) -> Job:
-        """Ends it; nothing is published."""
+        """Cancels a job; nothing is published."""
         return self._act(job_id, "cancel")
 
     def stop(self, job_id: str) -> Job:
-        """Ends it early and publishes the best weights so far."""
+        """Ends a job early and publishes the best weights so far."""
         return self._act(job_id, "stop")
 
     def retry(self, job_id: str) -> Job:
-        """Queues a failed or cancelled job again; it goes on from its last checkpoint."""
+        """Queues a failed or cancelled job again; it resumes from its last checkpoint."""
         return self._act(job_id, "retry")
 
     def delete(self, job_id: str) -> None:
-        """Forgets an ended job and its files."""
+        """Deletes an ended job and its files."""
         self._transport.send(Call(method="DELETE", path=_path(job_id)))
 
     def metrics(self, job_id: str) -> Sequence[MetricPoint]:
-        """The series of its run, by step."""
+        """The metrics of the run, by step."""
         return self._transport.answer(Call(method="GET", path=f"{_path(job_id)}/metrics"), JobMetrics).data
 
     def log(self, job_id: str) -> str:
-        """What its trainer wrote so far."""
+        """The trainer's log so far."""
         return self._transport.send(Call(method="GET", path=f"{_path(job_id)}/log")).text
 
     def follow_log(self, job_id: str) -> Iterator[str]:
@@ -140,11 +140,11 @@ class Jobs:
             yield from response.iter_text()
 
     def report(self, job_id: str) -> Sequence[ReportFile]:
-        """The files of its report."""
+        """The files of the job's report."""
         return self._transport.answer(Call(method="GET", path=f"{_path(job_id)}/report"), Report).data
 
     def report_file(self, job_id: str, name: str) -> bytes:
-        """One of them."""
+        """One file of the report."""
         path = f"{_path(job_id)}/report/" + "/".join(map(segment, name.split("/")))
         return self._transport.send(Call(method="GET", path=path)).content
 
@@ -167,7 +167,7 @@ class Jobs:
 
 
 def ended_well(job: Job) -> Job:
-    """`job`, which has ended, if it succeeded.
+    """Returns the ended `job` if it succeeded.
 
     Raises JobFailed, JobCancelled.
     """
@@ -186,7 +186,7 @@ def _creation(config: FineTuneConfig | EvaluateConfig, *, dry_run: bool) -> Call
 
 
 def _may_pass(error: ServerUnreachable | ProblemError) -> bool:
-    """A server that restarts, or that waits for Redis, answers again."""
+    """True for failures of a server that restarts or waits for Redis."""
     return isinstance(error, ServerUnreachable) or error.status in (502, 503, 504)
 
 

@@ -1,4 +1,4 @@
-"""Registered models, as the client sees them."""
+"""The client's methods for registered models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Models:
         return items(lambda after: self.page(after=after))
 
     def page(self, *, limit: int = PAGE_LIMIT, after: str | None = None) -> Page[Model]:
-        """One page of them."""
+        """One page of models."""
         call = Call(method="GET", path="/v1/models", params={"limit": limit, "after": after})
         return self._transport.answer(call, ModelPage)
 
@@ -41,16 +41,16 @@ class Models:
         return self._transport.answer(Call(method="GET", path=f"{_path(name)}/versions/{version}"), ModelVersion)
 
     def set_alias(self, name: str, alias: str, version: int) -> Alias:
-        """Points an alias at a version: `production` is what the model's bare name means. Live at once."""
+        """Points an alias at a version, at once. `production` is what the model's bare name means."""
         call = Call(method="PUT", path=f"{_path(name)}/aliases/{segment(alias)}", json={"version": version})
         return self._transport.answer(call, Alias)
 
     def promote(self, name: str, version: int) -> Alias:
-        """Makes a version the one that `name` means."""
+        """Points `production` at a version."""
         return self.set_alias(name, "production", version)
 
     def delete_alias(self, name: str, alias: str) -> None:
-        """Takes an alias away; the version it pointed at stays."""
+        """Deletes an alias; its version stays."""
         self._transport.send(Call(method="DELETE", path=f"{_path(name)}/aliases/{segment(alias)}"))
 
     def delete(self, name: str, version: int) -> None:
@@ -66,7 +66,7 @@ class Models:
         format: Literal["safetensors", "pth"] = "safetensors",  # noqa: A002 (the API's word)
         progress: Progress | None = None,
     ) -> int:
-        """Writes the version's state_dict to `target`, which is whole or absent. Returns its size in bytes.
+        """Writes the version's state_dict to `target`, completely or not at all. Returns its size in bytes.
 
         Raises ClientError, OSError.
         """
@@ -89,7 +89,7 @@ class Models:
     def upload(
         self, name: str, state_dict: Path, manifest: UploadedManifest, *, progress: Progress | None = None
     ) -> Manifest:
-        """Publishes weights made elsewhere as the next version of `name`; the server checks keys and shapes.
+        """Publishes weights that were trained elsewhere as the next version. The server checks keys and shapes.
 
         Raises ClientError, OSError.
         """

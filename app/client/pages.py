@@ -1,4 +1,4 @@
-"""Lists that come in pages, and names that go into paths."""
+"""Paged lists, and names as segments of paths."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAGE_LIMIT = 100
 
 
 def items(page_after: Callable[[str | None], Page[Item]]) -> Iterator[Item]:
-    """The items of every page; a page is fetched when the one before is used up."""
+    """The items of all pages. Each page is fetched when the previous one is used up."""
     after: str | None = None
     while True:
         page = page_after(after)
@@ -24,5 +24,5 @@ def items(page_after: Callable[[str | None], Page[Item]]) -> Iterator[Item]:
 
 
 def segment(name: str) -> str:
-    """`name` as one segment of a path, whatever it holds; the server judges it."""
+    """`name` as one segment of a path, with any characters. The server validates it."""
     return quote(name, safe="")

@@ -1,4 +1,4 @@
-"""How long a server may fail before one gives up on it: shared by the threads that ask it."""
+"""How long a server may fail before the client gives up, shared by the threads that use it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MOST_FAULTS_IN_A_ROW = 16
 
 
 class Stopped(Exception):
-    """Nobody waits for the answer any more."""
+    """The caller no longer waits for an answer."""
 
 
 class Patience:
-    """Ends a wait, or the whole run: any answer renews it."""
+    """The time that a server may fail; any answer renews it."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Patience:
         on_wait: Waiting | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """limit_s: how long no request at all may succeed."""
+        """limit_s: longest time without any successful request, seconds."""
         self._limit_s = limit_s
         self._on_wait = on_wait
         self._now = now
@@ -39,13 +39,13 @@ class Patience:
         self._faults_in_a_row = 0
 
     def answered(self) -> None:
-        """A request was answered."""
+        """Notes a successful request."""
         with self._lock:
             self._failing_since = None
             self._faults_in_a_row = 0
 
     def stop(self) -> None:
-        """Ends all waits, now and later."""
+        """Ends all current and future waits."""
         self._stopped.set()
 
     def check(self) -> None:
@@ -54,9 +54,9 @@ class Patience:
             raise Stopped
 
     def wait(self, failure: ClientError, wait_s: float) -> None:
-        """Waits for a better moment.
+        """Waits before another try.
 
-        Raises ServerUnreachable if it would come too late, Stopped.
+        Raises ServerUnreachable if the limit would pass, Stopped.
         """
         wait_s = max(wait_s, _SHORTEST_WAIT_S)
         with self._lock:
@@ -65,7 +65,7 @@ class Patience:
             is_over = now + wait_s - self._failing_since > self._limit_s
         if is_over:
             raise ServerUnreachable(
-                f"Given up: nothing was answered for {self._limit_s:g} s. The last reason: {failure}", hint=failure.hint
+                f"Gave up: no request succeeded for {self._limit_s:g} s. The last reason: {failure}", hint=failure.hint
             ) from failure
         if self._on_wait:
             self._on_wait(failure, wait_s)
@@ -73,20 +73,20 @@ class Patience:
             raise Stopped
 
     def fault(self, failure: ClientError) -> None:
-        """An image is given up that the server failed on, for no reason that it told.
+        """Notes an image on which the server failed without a reason.
 
-        Raises ServerUnreachable if there were only such images lately: then they are not the reason.
+        Raises ServerUnreachable after a series of such images: then the server is the cause.
         """
         with self._lock:
             self._faults_in_a_row += 1
             is_over = self._faults_in_a_row > _MOST_FAULTS_IN_A_ROW
         if is_over:
             raise ServerUnreachable(
-                f"Given up: the server failed on {_MOST_FAULTS_IN_A_ROW} pictures in a row. The last reason: {failure}",
-                hint=failure.hint or "Its log has the reason.",
+                f"Gave up: the server failed on {_MOST_FAULTS_IN_A_ROW} images in a row. The last reason: {failure}",
+                hint=failure.hint or "The server's log has the reason.",
             ) from failure
 
 
 def backoff_s(tries: int) -> float:
-    """How long to wait after so many failures, from 1: half a second, doubled each time, at most five."""
+    """Seconds to wait after the given number of failures: 0.5, doubled each time, at most 5."""
     return min(_LONGEST_WAIT_S, 0.5 * 2.0 ** min(tries - 1, 10))

@@ -1,4 +1,4 @@
-"""Images to the routes that predict."""
+"""The client's methods for predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Picture = Path | bytes
 
 
 class ClassifyOptions(TypedDict, total=False):
-    """What can be said to a classifier; what is left out or None is the server's default."""
+    """Options of a classification. A missing option, or None, is the server's default."""
 
     top_k: int | None
     score_threshold: float | None
@@ -27,19 +27,19 @@ class ClassifyOptions(TypedDict, total=False):
 
 
 class DetectOptions(TypedDict, total=False):
-    """What can be said to a detector; what is left out or None is the server's default."""
+    """Options of a detection. A missing option, or None, is the server's default."""
 
     score_threshold: float | None
     iou_threshold: float | None
     max_detections: int | None
     categories: Sequence[str]
-    masks: Literal["rle", "polygon", "none"] | None  # None is `rle` where the model makes masks
+    masks: Literal["rle", "polygon", "none"] | None  # None is `rle` if the model predicts masks
     tile: int | None  # side of the tiles that larger images are cut into, px
     overlap: float | None
 
 
 class SegmentOptions(TypedDict, total=False):
-    """What can be said to a segmentation network; what is left out or None is the server's default."""
+    """Options of a segmentation. A missing option, or None, is the server's default."""
 
     score_threshold: float | None
     categories: Sequence[str]
@@ -47,12 +47,12 @@ class SegmentOptions(TypedDict, total=False):
 
 
 class Predictions:
-    """What a client can ask of models. An image is a file's path or an encoded image's bytes.
+    """Predictions. An image is the path of a file or the bytes of an encoded image.
 
-    In every answer, an image that cannot be read has an `error` in its place, unless that is so of all of them.
-    `..._many` take any number of files, keep the server busy, wait for it where it is full or restarts, and yield
-    each file's prediction, or error, as it comes; their order is free. All are answered by the version that answered
-    first, wherever an alias moves meanwhile.
+    An image that cannot be read has an `error` in place of its prediction; if no image can be read, the call fails.
+    The `..._many` methods take any number of files, keep the server busy, wait while it is full or restarts, and yield
+    each prediction or error as it arrives, in any order. One model version answers all of them, even if an alias moves
+    in the meantime.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -61,19 +61,19 @@ class Predictions:
     def classify(
         self, pictures: Sequence[Picture] | Picture, *, model: str, **options: Unpack[ClassifyOptions]
     ) -> ClassifyResponse:
-        """What `model` says of each image, in their order."""
+        """The categories of each image, in the order of the images."""
         return self._transport.answer(_call("classify", pictures, model=model, **options), ClassifyResponse)
 
     def detect(
         self, pictures: Sequence[Picture] | Picture, *, model: str, **options: Unpack[DetectOptions]
     ) -> DetectResponse:
-        """The objects on each image, in their order."""
+        """The objects in each image, in the order of the images."""
         return self._transport.answer(_call("detect", pictures, model=model, **options), DetectResponse)
 
     def segment(
         self, pictures: Sequence[Picture] | Picture, *, model: str, **options: Unpack[SegmentOptions]
     ) -> SegmentResponse:
-        """The categories on each image, in their order."""
+        """The segments of each image, in the order of the images."""
         return self._transport.answer(_call("segment", pictures, model=model, **options), SegmentResponse)
 
     def classify_many(
@@ -104,11 +104,11 @@ class Predictions:
         priority: Priority = "bulk",
         on_wait: Waiting | None = None,
     ) -> Iterator[Answered[Entry]]:
-        """What the three above share: the answers as they come, several files in each.
+        """The answers as they arrive, each for several files.
 
-        options: of the method called `question.verb`, and `model`.
-        on_wait: called by any thread with each failure that is waited for, and for how many seconds.
-        Raises ClientError: ServerUnreachable if the server stays away, or fails, for longer than `pace.patience_s`.
+        options: those of the method `question.verb`, and `model`.
+        on_wait: called from any thread before each wait, with the failure and the seconds.
+        Raises ClientError: ServerUnreachable if the server is unreachable or fails for longer than `pace.patience_s`.
         """
         return ask_many(
             self._transport,
@@ -129,7 +129,7 @@ class Predictions:
         image_format: Literal["png", "jpeg"] = "png",
         **options: Value,
     ) -> bytes:
-        """The image with what `model` says of it drawn on it, as a file. options: of the method called `verb`."""
+        """The image with the predictions drawn on it, as an encoded file. options: those of the method `verb`."""
         call = _call(verb, picture, model=model, accept=f"image/{image_format}", **options)
         return self._transport.send(call).content
 

@@ -1,4 +1,4 @@
-"""What a model can be asked about images, and the request that asks it."""
+"""The kinds of predictions, and the request for each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Entry = TypeVar("Entry", bound=ImagePrediction)
 
 
 class Answer(Protocol[Entry]):
-    """What every prediction route answers."""
+    """The common fields of every prediction answer."""
 
     model: UsedModel
     predictions: list[Entry]
@@ -27,7 +27,7 @@ class Answer(Protocol[Entry]):
 
 
 class AnswerClass(Protocol[Entry]):
-    """How such an answer is made."""
+    """The class of such an answer."""
 
     def __call__(self, *, model: UsedModel, predictions: list[Entry], timing_ms: Timing) -> Answer[Entry]: ...
 
@@ -54,7 +54,7 @@ def question_call(
     accept: str = "application/json",
     priority: Priority | None = None,
 ) -> Call:
-    """One request about encoded images with their names. priority: None is the server's default."""
+    """The request for encoded images with their names. priority: None is the server's default."""
     headers = {"Accept": accept} if priority is None else {"Accept": accept, "X-Priority": priority}
     return Call(
         method="POST",
@@ -73,5 +73,5 @@ def _said(value: Value) -> str | int | float | None:
 
 
 def _sendable(name: str) -> str:
-    """File systems have names that are no text."""
+    """The name as valid text: file systems allow names that are not."""
     return name.encode("utf-8", "replace").decode()

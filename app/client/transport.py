@@ -1,4 +1,4 @@
-"""How requests leave and answers come back: retries, idempotency keys, errors. Nothing here knows a resource."""
+"""Sends requests and reads answers: retries, idempotency keys, errors. It knows no resources."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _IN_PROGRESS = "request_in_progress"
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One request, so described that it can be sent again."""
+    """One request, described so that it can be sent again."""
 
     method: str
     path: str
@@ -34,7 +34,7 @@ class Call:
     json: JsonValue = None
     form: Mapping[str, str] = field(default_factory=dict)
     files: Sequence[tuple[str, Part]] = ()  # httpx rewinds files before every try
-    creates: bool = False  # a POST that makes something: sent with one Idempotency-Key for all tries
+    creates: bool = False  # a POST that creates something: all tries share one Idempotency-Key
     only_asks: bool = False  # a POST that changes nothing
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float | None = None  # None: the transport's own
@@ -61,14 +61,14 @@ class Transport:
         self._http.close()
 
     def answer(self, call: Call, kind: type[Answer]) -> Answer:
-        """The answer's JSON as `kind`.
+        """Sends the call and parses the JSON answer as `kind`.
 
         Raises ProblemError, ServerUnreachable, UnexpectedAnswer.
         """
         return parsed(self.send(call), kind)
 
     def send(self, call: Call) -> httpx.Response:
-        """The whole answer, if it is a success.
+        """Sends the call and returns the complete successful answer.
 
         Raises ProblemError, ServerUnreachable.
         """
@@ -84,12 +84,12 @@ class Transport:
                 is_in_progress = isinstance(error, ProblemError) and error.code == _IN_PROGRESS
                 if wait_s is None or (tries_left == 0 and not is_in_progress):
                     raise
-                tries_left -= not is_in_progress  # our first try is still being answered: that is no failure
+                tries_left -= not is_in_progress  # the first try is still in progress, which is not a failure
             self._sleep(wait_s)
 
     @contextmanager
     def stream(self, call: Call) -> Iterator[httpx.Response]:
-        """The answer while it comes in.
+        """Sends the call and yields the answer while it arrives.
 
         Raises ProblemError, ServerUnreachable; the latter also while the body is read.
         """
@@ -111,12 +111,12 @@ class Transport:
                 response.close()
 
     def look(self, call: Call) -> httpx.Response:
-        """The whole answer, whatever its status, at the first try. Raises ServerUnreachable."""
+        """Sends the call once and returns the answer with any status. Raises ServerUnreachable."""
         with _unreachable_named(str(self._http.base_url)):
             return self._http.request(call.method, call.path)
 
     def send_once(self, call: Call, headers: Mapping[str, str] | None = None) -> httpx.Response:
-        """`send` without a second try. headers: those to be sent in place of the call's own. May be called by threads.
+        """Sends the call once. headers: sent instead of the call's own. Threads may call it.
 
         Raises ProblemError, ServerUnreachable, UnexpectedAnswer.
         """
@@ -132,7 +132,7 @@ class Transport:
                 timeout=self._timeout(call),
             )
             if call.only_asks:
-                request.read()  # images are in memory already: one write to the socket instead of five an image
+                request.read()  # images are already in memory: one write to the socket instead of five per image
             response = self._http.send(request)
         if not response.is_success:
             raise problem_of(response)
@@ -144,7 +144,7 @@ class Transport:
 
 
 def parsed(response: httpx.Response, kind: type[Answer]) -> Answer:
-    """The body as `kind`.
+    """Parses the body as `kind`.
 
     Raises UnexpectedAnswer.
     """
@@ -156,19 +156,19 @@ def parsed(response: httpx.Response, kind: type[Answer]) -> Answer:
         raise UnexpectedAnswer(
             f"{response.request.method} {response.request.url} answered {response.status_code} with something "
             f"this client cannot read ({where}: {first['msg']}).",
-            hint="Is that a Fovea server of the same version as this client? Look at /v1/system there.",
+            hint="Check that it is a Fovea server of the client's version: GET /v1/system.",
         ) from error
 
 
 def problem_of(response: httpx.Response) -> ProblemError | UnexpectedAnswer:
-    """The error that an unsuccessful, fully read answer stands for."""
+    """The error of an unsuccessful answer that was read completely."""
     try:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
         return UnexpectedAnswer(
             f"{response.request.method} {response.request.url} answered {response.status_code} "
-            f"{response.reason_phrase} without saying why.",
-            hint="Is that a Fovea server, or does a proxy answer in its place?",
+            f"{response.reason_phrase} without a reason.",
+            hint="Check that it is a Fovea server and not a proxy.",
             status=response.status_code,
         )
     return ProblemError(problem, retry_after_s=_seconds(response.headers.get("Retry-After")))
@@ -186,18 +186,18 @@ def _unreachable_named(base_url: str) -> Iterator[None]:
     except httpx.TimeoutException as error:
         raise ServerUnreachable(
             f"{base_url} did not answer in time ({type(error).__name__}).",
-            hint="It may be busy or hang: look at its log, or wait longer.",
+            hint="It may be busy or stuck: read its log, or use a longer timeout.",
         ) from error
     except httpx.TransportError as error:
         raise ServerUnreachable(
-            f"The connection to {base_url} broke off ({str(error) or type(error).__name__}).", hint="Try again."
+            f"The connection to {base_url} was lost ({str(error) or type(error).__name__}).", hint="Try again."
         ) from error
 
 
 def _wait_before_retry_s(error: ServerUnreachable | ProblemError) -> float | None:
-    """How long until another try may do better; None if it will not, or not soon."""
+    """Seconds to wait before another try; None if another try cannot help soon."""
     if isinstance(error, ServerUnreachable):
-        # Where nothing listens, people want to know at once.
+        # If nothing listens there, fail at once.
         is_hopeless = isinstance(error.__cause__, httpx.ConnectError | httpx.TimeoutException)
         return None if is_hopeless else 0.5
     if error.code == _IN_PROGRESS or error.status == httpx.codes.SERVICE_UNAVAILABLE:
@@ -213,6 +213,6 @@ def _said(params: Params) -> dict[str, str | int | float | bool]:
 def _seconds(header: str | None) -> float | None:
     try:
         seconds = float(header) if header is not None else math.nan
-    except ValueError:  # an HTTP date: nothing here sends one
+    except ValueError:  # an HTTP date, which Fovea does not send
         return None
     return seconds if 0 <= seconds < math.inf else None

@@ -1,4 +1,4 @@
-"""A file that tells how much of it has been sent. It is read in pieces: an upload takes no memory to speak of."""
+"""A file that reports how much of it has been sent. It is read in pieces, so an upload needs little memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, cast
 
-Progress = Callable[[int, int], None]  # bytes sent, bytes there are
+Progress = Callable[[int, int], None]  # bytes sent, bytes in total
 
 
 class CountedFile(io.RawIOBase):
@@ -24,11 +24,11 @@ class CountedFile(io.RawIOBase):
         return self._file.fileno()
 
     def readable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -48,7 +48,7 @@ class CountedFile(io.RawIOBase):
 
 
 def open_counted(path: Path, progress: Progress | None) -> BinaryIO:
-    """`path` opened for an upload; `progress` hears of every piece read."""
+    """Opens `path` for an upload. progress: called after every piece."""
     return cast("BinaryIO", CountedFile(path, progress or _unheard))
 
 
