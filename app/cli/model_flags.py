@@ -1,6 +1,6 @@
-"""Command-line flags made of a pydantic model's fields, so that no setting is listed twice.
+"""Command-line flags from the fields of a pydantic model, so that no setting is declared twice.
 
-The model checks the values: flags carry text, and only those that were given are passed on.
+Flags carry text. Only given flags are passed on, and the model validates them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _METAVARS = {int: "INTEGER", float: "NUMBER", Path: "PATH"}
 
 
 def flags_of(model: type[BaseModel], *, env_prefix: str | None = None) -> list[click.Option]:
-    """One option a field of `model`; the help names the environment variable, if there is a prefix for it."""
+    """One option per field of `model`. With a prefix, the help names the environment variable."""
     return [_flag(name, field, env_prefix) for name, field in model.model_fields.items()]
 
 
@@ -31,12 +31,12 @@ def flag_name(field: str) -> str:
 
 
 def given_values(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `values` (a command's parameters) that belong to `model` and were given."""
+    """The given ones of `values` (a command's parameters) that are fields of `model`."""
     return {name: values[name] for name in model.model_fields if values.get(name) is not None}
 
 
 def refuse(error: ValidationError, *, given: Iterable[str], env_prefix: str | None = None) -> NoReturn:
-    """Ends the command with the flags, or environment variables, whose values the model refused."""
+    """Ends the command and names the flags, or environment variables, with invalid values."""
     lines = []
     for problem in error.errors():
         words = problem["msg"].removeprefix("Value error, ")

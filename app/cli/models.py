@@ -46,7 +46,7 @@ def list_(as_json: bool, url: str | None) -> None:
         for model in found
     )
     columns = ["NAME", ">NEWEST", "ALIASES", "ARCHITECTURE", ">CATEGORIES", "METRICS", ">SIZE", "MADE"]
-    print_table(columns, rows, empty="No models yet: `fovea train DIR_OR_ZIP --model resnet18` makes one.")
+    print_table(columns, rows, empty="No models yet: `fovea train DIR_OR_ZIP --model resnet18` creates one.")
 
 
 @models.command()
@@ -110,7 +110,7 @@ def download(
     help="JSON file with `architecture`, `categories` and more: instead of the two options below.",
 )
 @click.option("--architecture", help="Catalogue name.")
-@click.option("--categories", help="Labels in the order of the network's answers: ant,bee")
+@click.option("--categories", help="Labels in the order of the network's outputs: ant,bee")
 @json_option
 @url_option
 def upload(
@@ -122,7 +122,7 @@ def upload(
     as_json: bool,
     url: str | None,
 ) -> None:
-    """Publish weights made elsewhere as the next version of NAME.
+    """Publish weights that were trained elsewhere as the next version of NAME.
 
     STATE_DICT is a .safetensors file, or a .pth with tensors only.
     """
@@ -149,9 +149,9 @@ def _manifest(file: Path | None, architecture: str | None, categories: str | Non
             return UploadedManifest.model_validate_json(file.read_bytes())
         except ValidationError as error:
             problems = tuple(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
-            raise UsageFailure(f"{file} is no manifest.", details=problems) from error
+            raise UsageFailure(f"{file} is not a valid manifest.", details=problems) from error
     if not architecture or not categories:
-        raise click.UsageError("Say --architecture and --categories, or give a --manifest file.")
+        raise click.UsageError("Give --architecture and --categories, or a --manifest file.")
     return UploadedManifest(architecture=architecture, categories=tuple(part.strip() for part in categories.split(",")))
 
 

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for programs. Answers go to stdout, all else to stderr."""
+"""The output of commands: tables for people, JSON for programs. Results go to stdout, all else to stderr."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else there.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print only JSON on stdout.")
 
 _WIDTH_OF_A_PIPE = 200
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def console(file: IO[str] | None = None) -> Console:
-    """A console on `file` (stdout), wide enough that nothing is cut when it is a pipe."""
+    """A console on `file` (stdout), wide enough that nothing is cut in a pipe."""
     file = file or sys.stdout
     return Console(file=file, highlight=False, width=None if file.isatty() else _WIDTH_OF_A_PIPE)
 
 
 def print_json(value: BaseModel | Sequence[BaseModel]) -> None:
-    """One JSON document."""
+    """Prints one JSON document."""
     if isinstance(value, BaseModel):
         click.echo(value.model_dump_json(indent=2))
     else:
@@ -36,7 +36,7 @@ def print_json(value: BaseModel | Sequence[BaseModel]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """A table; columns that begin with `>` are aligned to the right. `empty` is said when there are no rows."""
+    """Prints a table. Columns whose name begins with `>` are right-aligned. empty: printed if there are no rows."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
         table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
@@ -49,7 +49,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
-    """Names and values below each other; values that are None are left out."""
+    """Prints names and values below each other, without values that are None."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -60,7 +60,7 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
 
 
 def text(value: object) -> Text:
-    """`value` for people. What came from outside is neither markup nor a control code to the terminal."""
+    """`value` as text, in which foreign data is neither markup nor a control code of the terminal."""
     match value:
         case Text():
             return value

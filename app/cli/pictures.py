@@ -1,4 +1,4 @@
-"""Images named, or below directories named, found one after the other: nothing is listed in advance."""
+"""Finds images, given as files or below directories, one after another, without listing them first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workers.datasets.archives.signatures import HEAD_BYTES, image_kind, is_unre
 
 
 class Pictures:
-    """The images that a command is given: files, directories, or both. May be iterated over more than once."""
+    """The images of a command's arguments: files, directories, or both. It can be iterated repeatedly."""
 
     def __init__(self, arguments: Sequence[Path]) -> None:
         self._arguments = arguments
@@ -19,21 +19,21 @@ class Pictures:
 
     @property
     def directory(self) -> Path:
-        """What names are relative to."""
+        """The base of relative names."""
         return (self._arguments[0] if self._is_one_directory else Path()).resolve()
 
     def name(self, picture: Path) -> str:
-        """Its path below the only directory that was given; else its path as it was given."""
+        """The path relative to the only directory given; otherwise the path as given."""
         if self._is_one_directory:
             return picture.relative_to(self._arguments[0]).as_posix()
         return os.path.normpath(picture)
 
     def walk(self, walk: Walk, *, but: frozenset[Path] = frozenset()) -> Iterator[Path]:
-        """Each of them once. `walk` hears what is left out; see `Walk.pictures`."""
+        """Every image once. `walk` counts what is left out; see `Walk.pictures`."""
         seen: set[str] = set()
         for argument in self._arguments:
             for picture in walk.pictures(argument, but=but) if argument.is_dir() else (argument,):
-                if not self._is_one_directory:  # there, each is found once anyway
+                if not self._is_one_directory:  # a single directory yields each image once
                     name = self.name(picture)
                     if name in seen:
                         continue
@@ -43,16 +43,16 @@ class Pictures:
 
 @dataclass(kw_only=True)
 class Walk:
-    """One walk through directories, and what it left out on its way."""
+    """One walk through directories, with counts of what it left out."""
 
-    others: int = 0  # files that are no images by suffix and content, or hidden
-    linked_directories: int = 0  # not followed: no loops, and no image twice
+    others: int = 0  # hidden files, and files that are not images by suffix and content
+    linked_directories: int = 0  # not followed, which avoids loops and duplicates
     unreadable_directories: list[str] = field(default_factory=list)  # with the reason
 
     def pictures(self, directory: Path, *, but: frozenset[Path] = frozenset()) -> Iterator[Path]:
-        """Images below `directory`, in no order. but: files, resolved, that are left out without being counted.
+        """Images below `directory`, in any order. but: resolved paths to leave out without counting.
 
-        A file with the suffix of an image is one, even if it turns out that it cannot be read.
+        A file with the suffix of an image counts as one even if it cannot be read.
         """
         waiting = [str(directory)]
         while waiting:
@@ -76,7 +76,7 @@ class Walk:
 def _is_linked_directory(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_symlink() and entry.is_dir()
-    except OSError:  # a link in a circle
+    except OSError:  # a circular link
         return False
 
 
@@ -87,10 +87,10 @@ def _is_picture(entry: os.DirEntry[str]) -> bool:
     try:
         if entry.is_symlink():
             entry.stat()
-        # No pipes: whoever opens one waits for its writer.
+        # Opening a pipe would wait for its writer.
         return entry.is_file() and (is_named_so or _begins_like_a_picture(entry))
     except OSError:
-        return is_named_so  # a link to nowhere, or in a circle: reading it says so
+        return is_named_so  # a broken or circular link: reading it reports the error
 
 
 def _begins_like_a_picture(entry: os.DirEntry[str]) -> bool:

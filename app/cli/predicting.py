@@ -1,4 +1,4 @@
-"""What the commands share that ask a model about images: their flags, and answers printed and drawn."""
+"""The part that the predicting commands share: flags, printed answers, drawn answers."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _OPTIONS = (
     click.option(
         "--model", required=True, help="`ants-bees`, `ants-bees@staging`, `ants-bees/3`, or pretrained: `resnet50`."
     ),
-    click.option("--category", "categories", multiple=True, help="Only this category; may be given several times."),
+    click.option("--category", "categories", multiple=True, help="Only this category; repeat the option for more."),
     click.option(
         "--out",
         metavar="FILE",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Write a line of JSON a picture to this file, and go on with it if it is there.",
+        help="Write one line of JSON per image to this file; continue the file if it exists.",
     ),
     click.option(
         "--save",
         metavar="DIR",
         type=click.Path(file_okay=False, path_type=Path),
-        help="Also write each picture with what was found drawn on it to this directory.",
+        help="Also write each image with its predictions drawn on it to this directory.",
     ),
     json_option,
     click.option(
@@ -57,7 +57,7 @@ _OPTIONS = (
         type=click.IntRange(min=1),
         default=Pace.images_per_request,
         show_default=True,
-        help="Pictures at most in each.",
+        help="Most images per request.",
     ),
     click.option(
         "--patience",
@@ -65,7 +65,7 @@ _OPTIONS = (
         type=click.FloatRange(min=0),
         default=Pace.patience_s,
         show_default=True,
-        help="How long to wait for a server that is full, away or failing.",
+        help="Seconds to wait for a server that is full, unreachable or failing.",
     ),
     url_option,
 )
@@ -73,7 +73,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What such a command is given, whatever it asks."""
+    """The arguments and options that all predicting commands share."""
 
     pictures: Pictures
     model: str
@@ -86,20 +86,20 @@ class Given:
 
     @property
     def is_for_people(self) -> bool:
-        """Whether a table is printed, in which masks have no place."""
+        """True if a table is printed, which shows no masks."""
         return not self.as_json and self.out is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureTable(Generic[Entry]):
-    """What is printed of an image: columns without the first one, its name, and their rows."""
+    """The printed table of an image: its columns after the name, and its rows."""
 
     columns: Sequence[str]
     rows: Callable[[Entry], list[tuple[object, ...]]]
 
 
 def asks_about_pictures(command: Callable[..., int]) -> Callable[..., int]:
-    """Gives a command the flags that all of them have, as its first argument: a Given."""
+    """Decorates a command: adds the shared flags, and passes them as its first argument, a Given."""
 
     @functools.wraps(command)
     def with_given(
@@ -120,13 +120,13 @@ def asks_about_pictures(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def answer_question(given: Given, question: Question[Entry], table: PictureTable[Entry], **own: Value) -> int:
-    """Asks it about all images, and returns the exit code. own: options that other questions do not have."""
+    """Predicts for all images, prints, and returns the exit code. own: the command's own options."""
     options: dict[str, Value] = {"categories": given.categories, **own}
     if given.out is None:
         with connected(given.url) as client:
             return _print_answers(client, question, table, given, options)
     if given.as_json or given.save:
-        raise click.UsageError("--out writes JSON to its file: it goes with neither --json nor --save.")
+        raise click.UsageError("--out cannot be combined with --json or --save.")
     with connected(given.url) as client, ResultsFile(given.out) as results:
         return write_answers(
             client, question, given.pictures, results, model=given.model, pace=given.pace, options=options
@@ -143,7 +143,7 @@ def _print_answers(
     walk = Walk()
     paths = list(given.pictures.walk(walk))
     if not paths:
-        raise click.UsageError(f"There are no pictures: {walk.others} other file(s).")
+        raise click.UsageError(f"There are no images among {walk.others} file(s).")
     asked = {"model": given.model, **options}
     answers = client.ask_many(question, paths, asked, pace=given.pace, priority="interactive")
     answer = _joined(question, given.model, answers, paths)
@@ -159,7 +159,7 @@ def _print_answers(
 def _joined(
     question: Question[Entry], model: str, answers: Iterable[Answered[Entry]], paths: Sequence[Path]
 ) -> Answer[Entry]:
-    """One answer for all images, in their order, however many requests that took."""
+    """The answers of all requests joined to one, in the order of the images."""
     whole = Answered[Entry]()
     for answered in answers:
         whole.add(answered)
@@ -189,7 +189,7 @@ def _draw_all(
         name = _free_name(picture.stem, ".jpg" if is_jpeg else ".png", taken)
         drawn = client.draw(question.verb, picture, model=model, image_format="jpeg" if is_jpeg else "png", **options)
         (directory / name).write_bytes(drawn)
-    click.echo(f"{len(pictures)} picture(s) drawn in {directory}/", err=True)
+    click.echo(f"{len(pictures)} image(s) drawn in {directory}/", err=True)
 
 
 def _print(answer: Answer[Entry], table: PictureTable[Entry]) -> None:
@@ -207,7 +207,7 @@ def _print(answer: Answer[Entry], table: PictureTable[Entry]) -> None:
 
 
 def _free_name(stem: str, suffix: str, taken: set[str]) -> str:
-    """Not one that an image of another directory has taken."""
+    """A file name that no image of another directory has taken."""
     names = (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}" for number in count(1))
     name = next(name for name in names if name not in taken)
     taken.add(name)

@@ -9,12 +9,12 @@ def reference(value: str) -> tuple[str, int | None]:
     """`ants-bees/3` is ("ants-bees", 3); without a version, None."""
     name, slash, version = value.partition("/")
     if slash and not (version.isdecimal() and int(version) > 0):
-        raise click.BadParameter(f"{value!r} names no version: write it as {name}/3.")
+        raise click.BadParameter(f"{value!r} has no valid version: write it as {name}/3.")
     return name, int(version) if slash else None
 
 
 def version_reference(value: str) -> tuple[str, int]:
-    """`ants-bees/3` is ("ants-bees", 3); there must be a version."""
+    """`ants-bees/3` is ("ants-bees", 3); the version is required."""
     name, version = reference(value)
     if version is None:
         raise click.BadParameter(f"{value!r} needs a version: write it as {name}/3.")

@@ -1,7 +1,7 @@
-"""The file that `--out` writes: a line of JSON an image, only ever appended to, so that a run can be interrupted.
+"""The file that `--out` writes: one line of JSON per image. Lines are only appended, so a run can be interrupted.
 
-Beside it, in NAME.question.json, lies what was asked, of which version of which model: a file never holds answers to
-two questions. It is written before the first line.
+NAME.question.json beside it holds the question: the command, its options and the model version. It is written before
+the first line, and a file never holds answers to two questions.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from app.client.questions import Verb
 from app.schemas.predict import ImagePrediction, UsedModel
 from models.store.locks import lock_file
 
-GO_ON: Final = "The same command goes on where this one stopped."
+GO_ON: Final = "The same command continues this one."
 
 
 class AskedQuestion(BaseModel):
-    """What the lines of a file are answers to."""
+    """The question that the lines of a file answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
     verb: Verb
-    model: str  # as it was given
-    used: UsedModel | None  # as it was understood; null until an image was answered
-    options: dict[str, JsonValue]  # those that were given
-    directory: str  # what paths are relative to
+    model: str  # the reference as given
+    used: UsedModel | None  # the version that answers; null before the first answer
+    options: dict[str, JsonValue]  # the options that were given
+    directory: str  # the base of relative paths
 
 
 class ResultsFile:
-    """An open file of results. One process has it at a time."""
+    """An open file of results, locked by one process at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Makes it, or reads what an earlier run wrote and cuts off a line that was not finished. Raises Failure."""
+        """Creates the file, or reads an earlier run's lines and cuts off an unfinished last line. Raises Failure."""
         self.path = path
         self.done: set[str] = set()
-        self.errors = 0  # of those done
+        self.errors = 0  # among the lines done
         self._descriptor = _opened(path)
         self._size = 0
         try:
@@ -58,11 +58,11 @@ class ResultsFile:
 
     @property
     def question_path(self) -> Path:
-        """Where the question lies."""
+        """The path of the question."""
         return self.path.with_name(f"{self.path.name}.question.json")
 
     def ask(self, question: AskedQuestion) -> None:
-        """Writes the question, before its first answer. Raises Failure."""
+        """Writes the question before its first answer. Raises Failure."""
         partial = self.question_path.with_name(f".{self.question_path.name}.{os.getpid()}.part")
         try:
             with partial.open("wb") as file:
@@ -77,7 +77,7 @@ class ResultsFile:
         self.question = question
 
     def write(self, answers: Sequence[tuple[str, ImagePrediction]]) -> None:
-        """Adds a line for each path. Raises Failure; then none of them is there."""
+        """Appends one line per path, all or none. Raises Failure."""
         lines = [_line(path, answer) for path, answer in answers]
         rest = memoryview("".join(lines).encode())
         size = self._size + len(rest)
@@ -106,12 +106,12 @@ class ResultsFile:
         try:
             lock_file(self._descriptor, wait=False)
         except BlockingIOError as error:
-            raise Failure(f"Another command writes to {self.path} now.", hint="Wait for it, or end it.") from error
+            raise Failure(f"Another command is writing to {self.path}.", hint="Wait for it, or stop it.") from error
 
     def _read(self) -> None:
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
             for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):  # the last one, cut off by whatever ended the run
+                if not line.endswith(b"\n"):  # the last line of an interrupted run
                     os.ftruncate(self._descriptor, self._size)
                     break
                 try:
@@ -120,8 +120,8 @@ class ResultsFile:
                     self.errors += "error" in entry
                 except (ValueError, TypeError, KeyError) as error:
                     raise Failure(
-                        f"Line {number} of {self.path} is no answer about a picture.",
-                        hint="Give --out a file of this command's, or one that is not there yet.",
+                        f"Line {number} of {self.path} is not a prediction for an image.",
+                        hint="Give --out a file that this command wrote, or a new one.",
                     ) from error
                 self._size += len(line)
 
@@ -132,20 +132,20 @@ class ResultsFile:
             question = None
         except (OSError, ValidationError) as error:
             raise Failure(
-                f"{self.question_path} cannot be read: it says what the answers in {self.path} are answers to.",
-                hint="Bring it back, or give --out another file.",
+                f"{self.question_path} cannot be read. It holds the question that {self.path} answers.",
+                hint="Restore it, or give --out another file.",
             ) from error
         if question is None and self.done:
             raise Failure(
-                f"{self.path} has answers, but {self.question_path.name} beside it is missing: nobody knows to what.",
-                hint="Bring it back, or give --out another file.",
+                f"{self.path} has answers, but {self.question_path.name} with its question is missing.",
+                hint="Restore it, or give --out another file.",
             )
         return question if self.done else None
 
     def _unwritable(self, error: OSError) -> Failure:
         return Failure(
             f"{self.path} cannot be written: {error.strerror or error}. It has {len(self.done)} answers.",
-            hint=f"Make room, or mend it. {GO_ON}",
+            hint=f"Free disk space or repair the disk. {GO_ON}",
         )
 
 
@@ -159,13 +159,13 @@ def _opened(path: Path) -> int:
 
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Failure(f"{path} is no file that could be read again.", hint="Give --out another file.")
+        raise Failure(f"{path} is not a regular file.", hint="Give --out another file.")
     return descriptor
 
 
 def _line(path: str, answer: ImagePrediction) -> str:
     said: dict[str, Any] = answer.model_dump(mode="json", exclude={"image": {"name"}}, exclude_none=True)
     if answer.error is not None:
-        del said["image"]  # nothing is known of it
-    # ASCII: a file's name need not be text, and JSON's escapes keep even those that are none.
+        del said["image"]  # an empty description
+    # ASCII with escapes keeps file names that are not valid text.
     return json.dumps({"path": path, **said}) + "\n"

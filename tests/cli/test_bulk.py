@@ -168,7 +168,7 @@ def test_server_that_is_gone_for_good_is_given_up(stub: StubPredictor, pictures:
         )
         next(outcomes)
         stub.stop()
-        with pytest.raises(ServerUnreachable, match=r"Given up: nothing was answered for 0\.6 s"):
+        with pytest.raises(ServerUnreachable, match=r"Gave up: no request succeeded for 0\.6 s"):
             list(outcomes)
 
 
@@ -244,7 +244,7 @@ def test_picture_that_the_server_fails_on_is_found_and_the_others_answered(
 def test_server_that_fails_on_everything_is_given_up(stub: StubPredictor, pictures: list[Path]) -> None:
     stub.decide = lambda _: Refusal(status=500, code="internal_error")
 
-    with Client(stub.url) as client, pytest.raises(ServerUnreachable, match="Given up"):
+    with Client(stub.url) as client, pytest.raises(ServerUnreachable, match="Gave up"):
         list(client.classify_many(pictures, model="namer", pace=Pace(patience_s=0.3)))
 
 
@@ -256,7 +256,7 @@ def test_too_many_faults_in_a_row_are_the_servers() -> None:
     for _ in range(16):
         patience.fault(ClientError("It broke."))
 
-    with pytest.raises(ServerUnreachable, match="16 pictures in a row"):
+    with pytest.raises(ServerUnreachable, match="16 images in a row"):
         patience.fault(ClientError("It broke."))
 
 

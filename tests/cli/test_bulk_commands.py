@@ -143,7 +143,7 @@ def test_run_that_is_whole_is_not_asked_again(stub: StubPredictor, photos: Path,
     result = classify(stub, photos, out)
 
     assert result.exit_code == 0
-    assert "None was left to ask for." in result.stderr
+    assert "None was left to do." in result.stderr
     assert out.read_bytes() == before
     assert len(stub.answered) == 12
 
@@ -184,8 +184,8 @@ def test_server_gone_for_good_exits_with_3_and_the_same_command_goes_on(
     result = classify(stub, photos, out, "--patience", 0.6, "--in-flight", 1)
 
     assert result.exit_code == 3
-    assert "Given up" in result.stderr
-    assert "The same command goes on where this one stopped." in result.stderr
+    assert "Gave up" in result.stderr
+    assert "The same command continues this one." in result.stderr
     assert 0 < len(lines(out)) < 12
 
     stub.decide = lambda _: None
@@ -222,7 +222,7 @@ def test_interrupted_run_goes_on_where_it_stopped(
     if end == signal.SIGINT:
         assert process.returncode == 130
         assert "Interrupted. 4 answers are in" in said
-        assert "The same command goes on where this one stopped." in said
+        assert "The same command continues this one." in said
         assert "Traceback" not in said
     assert classify(stub, photos, out).exit_code == 0
     check_all_there(photos, out)
@@ -231,9 +231,9 @@ def test_interrupted_run_goes_on_where_it_stopped(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (["--top-k", 2], "--top-k was None and is 2"),
-        (["--category", "ant"], "--category was None and is ['ant']"),
-        (["--model", "other"], "--model was 'namer' and is 'other'"),
+        (["--top-k", 2], "--top-k was None and now is 2"),
+        (["--category", "ant"], "--category was None and now is ['ant']"),
+        (["--model", "other"], "--model was 'namer' and now is 'other'"),
     ],
 )
 def test_other_question_on_the_same_file_is_refused_with_the_way_out(
@@ -256,7 +256,7 @@ def test_other_command_and_other_directory_are_refused(stub: StubPredictor, phot
 
     assert "directory was" in classify(stub, photos / "b", out).stderr
     result = fovea(stub.url, "segment", photos / "a", "--model", "namer", "--out", out)
-    assert "command was 'classify' and is 'segment'" in result.stderr
+    assert "command was 'classify' and now is 'segment'" in result.stderr
 
 
 def test_version_that_answered_may_be_named_as_such(stub: StubPredictor, photos: Path, out: Path) -> None:
@@ -293,7 +293,7 @@ def test_full_disk_is_said_and_the_file_stays_whole(stub: StubPredictor, photos:
 
     assert result.exit_code == 1
     assert f"{out} cannot be written: File too large. It has" in result.stderr
-    assert "The same command goes on where this one stopped." in result.stderr
+    assert "The same command continues this one." in result.stderr
     assert 0 < len(lines(out)) < 12
     assert classify(stub, photos, out).exit_code == 0
     check_all_there(photos, out)

@@ -106,7 +106,7 @@ def test_address_comes_from_the_environment() -> None:
 def test_url_in_the_environment_goes_before_host_and_port() -> None:
     result = run("system", env={"FOVEA_URL": "nonsense", "FOVEA_PORT": "9"})
 
-    assert "'nonsense' is no server address" in result.stderr
+    assert "'nonsense' is not a valid server address" in result.stderr
 
 
 def test_port_in_the_environment_that_is_none_is_wrong_usage() -> None:
