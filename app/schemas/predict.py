@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import binascii
 from typing import Annotated
 
-from pydantic import Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from app.schemas.base64_text import bytes_of_base64
 from app.schemas.problem import Problem
 
 
-def _whole_base64(value: object) -> object:
-    """Checks the base64 strictly, after a data URL's prefix: otherwise a typo decodes to another image."""
+def _decoded(value: object) -> object:
     if not isinstance(value, str):
         return value
-    text = "".join(value.partition("base64,")[2].split() if value.startswith("data:") else value.split())
     try:
-        binascii.a2b_base64(text, strict_mode=True)
+        return bytes_of_base64(value)
     except ValueError as error:
         msg = f"this is not valid base64: {error}"
         raise ValueError(msg) from error
-    return text
 
 
-ImageBytes = Annotated[Base64Bytes, BeforeValidator(_whole_base64)]
+ImageBytes = Annotated[bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "format": "base64"})]
 
 
 class ImageSource(BaseModel):
@@ -31,7 +28,9 @@ class ImageSource(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    base64: ImageBytes | None = Field(None, description="The encoded image (JPEG, PNG, …), in base64.")
+    base64: ImageBytes | None = Field(
+        None, description="The encoded image (JPEG, PNG, …), in base64: standard or url-safe, with or without padding."
+    )
     url: str | None = Field(
         None, max_length=2048, description="Fetched only from hosts that the operator allows (FOVEA_IMAGE_URL_HOSTS)."
     )

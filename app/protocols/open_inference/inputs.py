@@ -7,7 +7,6 @@ engine's images are bytes, so FP32 is taken back to the nearest of 256 levels: e
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
@@ -21,6 +20,7 @@ from app.errors import InvalidTensor, TooManyImages
 from app.protocols.open_inference.messages import InputTensor
 from app.protocols.open_inference.request_body import IMAGE, Body
 from app.protocols.served_models import ServedModel
+from app.schemas.base64_text import bytes_of_base64
 from models.errors import ImageTooLarge
 from models.images.presets import frame_view, levels_of
 from models.manifest import Preset
@@ -188,8 +188,8 @@ def _decoded(tensor: InputTensor) -> list[bytes]:
     """The elements of BYTES in `data`, flat or nested as [B, 1]."""
     entries = [entry for row in tensor.data or () for entry in (row if isinstance(row, list) else [row])]
     try:
-        return [base64.b64decode(entry, validate=True) for entry in entries]
-    except (TypeError, ValueError) as error:  # no text; no base64
+        return [bytes_of_base64(entry) for entry in entries]
+    except (AttributeError, ValueError) as error:  # no text; no base64
         raise InvalidTensor(
             "`data` of a BYTES tensor are texts of base64: JSON has no bytes.",
             hint="Or send encoded images as binary data.",

@@ -16,6 +16,7 @@ from app.schemas.classify import ClassifyResponse
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
+from tests.app.http.test_requests import problem_of
 from tests.app.running_api import RunningApi
 from tests.fonts import write_font
 
@@ -62,6 +63,26 @@ def test_base64_in_json_is_classified(compass: RunningApi) -> None:
     answer = compass.http.post("/v1/classify", params={"model": "compass"}, json=body)
     assert best(answer)[0] == "left"
     assert answer.json()["predictions"][0]["image"]["name"] == "a"
+
+
+@pytest.mark.parametrize("rest", [b"\xfb\xff\xbe", b"\xfb\xff\xbe\xff", b"\xfb\xff\xbe\xff\xff"])
+def test_base64_is_read_as_clients_write_it(compass: RunningApi, rest: bytes) -> None:
+    content = pictures.png()
+    content += bytes(-len(content) % 3) + rest  # so that every alphabet and every padding is used
+    standard, url_safe = base64.b64encode(content).decode(), base64.urlsafe_b64encode(content).decode()
+    assert ("/" in standard, "_" in url_safe) == (True, True)
+    for text in (standard, url_safe, standard.rstrip("="), url_safe.rstrip("="), f"data:image/png;base64,{url_safe}"):
+        answer = compass.http.post("/v1/classify?model=compass", json={"images": [{"base64": text}]})
+        assert best(answer)[0] == "left"
+        tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [text]}
+        infer = compass.http.post("/v2/models/compass/infer", json={"inputs": [tensor]})
+        assert infer.status_code == 200, infer.text
+
+
+@pytest.mark.parametrize("text", ["A", "AAAAA", "AA=A", "AA=", "====", "AA==AAAA", "AAAé", "AAA.", "%2B"])
+def test_text_that_is_no_base64_is_refused(compass: RunningApi, text: str) -> None:
+    problem = problem_of(compass.http.post("/v1/classify?model=compass", json={"images": [{"base64": text}]}))
+    assert (problem.status, problem.errors[0].field if problem.errors else None) == (422, "images.0.base64")
 
 
 @pytest.mark.parametrize(
