@@ -1,1 +1,1 @@
-"""What Prometheus is told: counted and timed where it happens, read and written out when `GET /metrics` asks."""
+"""Metrics for Prometheus: counted and timed where things happen, written out by `GET /metrics`."""

@@ -1,4 +1,4 @@
-"""The histograms' upper bounds. Every bound is a series for every model, version and backend: few, and the same."""
+"""The histograms' upper bounds. Every bound is a series per model, version and backend, so there are few."""
 
 from __future__ import annotations
 

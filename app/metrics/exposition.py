@@ -1,4 +1,4 @@
-"""What `GET /metrics` says: what was counted, what there is right now, and the jobs, in Prometheus's text format."""
+"""The text of `GET /metrics`: counters, gauges and jobs in Prometheus's text format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WRITTEN_OUT_EVERY_S: Final = 1.0
 
 
 class Exposition:
-    """Tells of one engine and one job store. To be used from one event loop."""
+    """Writes the metrics of one engine and one job store. Used from one event loop."""
 
     def __init__(self, instruments: Instruments, *, engine: Engine, jobs: JobStore) -> None:
         self._instruments = instruments
@@ -31,11 +31,11 @@ class Exposition:
         self._reading: asyncio.Future[JobStatistics] | None = None
 
     async def text(self) -> bytes:
-        """All metrics. Those of jobs are left out if Redis does not tell of them in time."""
+        """All metrics, without those of jobs if Redis does not answer in time."""
         return await asyncio.to_thread(self._text, await self._read_jobs())
 
     async def keep_others_informed(self) -> None:
-        """Shows the other replicas what this one counts and holds, until it is cancelled."""
+        """Writes this replica's metrics for the other replicas every second, until it is cancelled."""
         shared = self._instruments.shared
         assert shared is not None
         try:
@@ -43,8 +43,8 @@ class Exposition:
                 try:
                     await asyncio.to_thread(self._instruments.gauges.set_to, self._engine)
                     shared.write_out()
-                except Exception:  # the boundary of a background task: a second later it may go well
-                    log.exception("the other replicas do not see the metrics of this one")
+                except Exception:  # a background task: the next try may succeed
+                    log.exception("the metrics of this replica were not written for the others")
                 await asyncio.sleep(_WRITTEN_OUT_EVERY_S)
         finally:
             shared.write_out()
@@ -54,7 +54,9 @@ class Exposition:
         return generate_latest(self._instruments.registry) + generate_latest(JobFamilies(jobs))
 
     async def _read_jobs(self) -> JobStatistics | None:
-        if self._reading is None or self._reading.done():  # a Redis that hangs costs one thread, however many ask
+        if (
+            self._reading is None or self._reading.done()
+        ):  # a Redis that hangs blocks one thread, however many requests come
             self._reading = asyncio.get_running_loop().run_in_executor(None, self._jobs.statistics)
             self._reading.add_done_callback(_see_error)
         try:
@@ -65,6 +67,6 @@ class Exposition:
 
 
 def _see_error(reading: asyncio.Future[JobStatistics]) -> None:
-    """In case nobody waits for it any more."""
+    """Retrieves the error of a reading that nothing awaits any more."""
     if not reading.cancelled():
         reading.exception()

@@ -1,4 +1,4 @@
-"""Answers, counted by route and status: the part of the traffic that never reaches the engine is seen here."""
+"""Answers counted by route and status, also of requests that never reach the engine."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from prometheus_client import CollectorRegistry, Counter
 
 
 class HttpRequests:
-    """Counts answers. To be called from one event loop."""
+    """Counts answers. Used from one event loop."""
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
-        """registry: None where the values are read from the files of many processes instead."""
+        """registry: None if the values are read from the files of many processes."""
         self._requests = Counter(
             "fovea_http_requests",
-            "Requests by the route's template, empty where there is no such route. 499: the client went.",
+            "Requests by the route's template, empty for an unknown route. 499: the client disconnected.",
             ("method", "route", "status"),
             registry=registry,
         )
         self._series: dict[tuple[str, str, int], Counter] = {}
 
     def count(self, method: str, route: str, status: int) -> None:
-        """route: as it is written in the API's documentation, never the path that was asked for."""
+        """route: the template of the route, never the path of the request."""
         key = (method, route, status)
         series = self._series.get(key)
         if series is None:

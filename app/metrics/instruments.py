@@ -1,4 +1,4 @@
-"""What this process counts, made before anything that counts."""
+"""The metrics of this process, created before anything that counts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from app.metrics.shared_values import share_values
 
 
 class Instruments:
-    """The counters, histograms and gauges of this process, and a registry that tells what they show."""
+    """The counters, histograms and gauges of this process, and the registry that reads them."""
 
     def __init__(self, *, directory: Path | None) -> None:
-        """directory: where the replicas of a port keep their metrics; None if this process has the port to itself.
+        """directory: the directory of the replicas' metrics; None if this process has the port alone.
 
         Raises OSError if it cannot write there.
         """
-        # no second series beside every first, of no use in this text format
+        # the `_created` series have no use in this text format
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.shared = None if directory is None else share_values(directory)
         self.registry = CollectorRegistry()

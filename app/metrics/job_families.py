@@ -1,4 +1,4 @@
-"""Jobs, as Prometheus is told of them: read from the job store at every scrape, so any process tells of all."""
+"""Metrics of jobs, read from the job store at every scrape, so that every process reports all of them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from workers.jobs.store import JobStatistics
 from workers.jobs.tally import BOUNDS_S, EndedJobs
 
 _KIND: Final = ("type", "status")
-_RUNNING: Final = ("job_id", "model")  # `job` is Prometheus's own label: what it scraped
+_RUNNING: Final = ("job_id", "model")  # `job` is Prometheus's own label for what it scraped
 
 
 class JobFamilies(Collector):
-    """The metrics of one reading of the job store; None of one that failed."""
+    """The metrics of one reading of the job store; None if the reading failed."""
 
     def __init__(self, statistics: JobStatistics | None) -> None:
         self._statistics = statistics
 
     def collect(self) -> Iterable[Metric]:
         is_up = GaugeMetricFamily(
-            "fovea_job_store_up", "Whether Redis told of the jobs in time; without it there are no metrics of jobs."
+            "fovea_job_store_up", "1 if Redis answered in time; otherwise there are no metrics of jobs."
         )
         is_up.add_metric((), self._statistics is not None)
         yield is_up
@@ -44,7 +44,7 @@ def _queue_depth(statistics: JobStatistics) -> Metric:
 
 
 def _jobs(statistics: JobStatistics) -> Metric:
-    family = GaugeMetricFamily("fovea_jobs", "Jobs that are known, by where they stand now.", labels=_KIND)
+    family = GaugeMetricFamily("fovea_jobs", "Jobs by their current status.", labels=_KIND)
     for job_type in get_args(JobType):
         for status in JobStatus:
             family.add_metric((job_type, status.value), statistics.counts.get((job_type, status), 0))
@@ -52,10 +52,8 @@ def _jobs(statistics: JobStatistics) -> Metric:
 
 
 def _ended(ended: Iterable[EndedJobs]) -> Iterator[Metric]:
-    count = CounterMetricFamily("fovea_jobs_ended", "Jobs that ended, those deleted since included.", labels=_KIND)
-    duration = HistogramMetricFamily(
-        "fovea_job_seconds", "From a job's first start to its end, of those that were started.", labels=_KIND
-    )
+    count = CounterMetricFamily("fovea_jobs_ended", "Jobs that ended, including deleted ones.", labels=_KIND)
+    duration = HistogramMetricFamily("fovea_job_seconds", "Seconds from a job's first start to its end.", labels=_KIND)
     for each in ended:
         labels = (each.type, each.status.value)
         count.add_metric(labels, each.count)
@@ -66,9 +64,9 @@ def _ended(ended: Iterable[EndedJobs]) -> Iterator[Metric]:
 
 
 def _running(jobs: Iterable[Job]) -> Iterator[Metric]:
-    progress = GaugeMetricFamily("fovea_job_progress_ratio", "How far a running job is, 0 to 1.", labels=_RUNNING)
+    progress = GaugeMetricFamily("fovea_job_progress_ratio", "Progress of a running job, 0 to 1.", labels=_RUNNING)
     speed = GaugeMetricFamily(
-        "fovea_job_images_per_second", "Training images a second of a running job.", labels=_RUNNING
+        "fovea_job_images_per_second", "Training images per second of a running job.", labels=_RUNNING
     )
     newest = GaugeMetricFamily(
         "fovea_job_metric", "Newest value of a running job's metric: val/loss, ...", labels=(*_RUNNING, "metric")
@@ -79,6 +77,6 @@ def _running(jobs: Iterable[Job]) -> Iterator[Metric]:
         if job.progress.images_per_s is not None:
             speed.add_metric(labels, job.progress.images_per_s)
         for name, value in job.metrics.items():
-            if name.count("/") == 1:  # those with more are a category's, of which there may be a thousand
+            if name.count("/") == 1:  # longer names belong to one category, of which there may be a thousand
                 newest.add_metric((*labels, name), value)
     yield from (progress, speed, newest)

@@ -1,6 +1,6 @@
 """Predictions, counted and timed: the engine's observer.
 
-An image costs the event loop some microseconds here, so what a label set stands for is looked up once and kept.
+Counting costs the event loop some microseconds per image, so the series of a label set are looked up once and kept.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from app.metrics.buckets import SECONDS, VIEWS
 
 Labels = tuple[str, str]  # model, version
 
-MOST_MODELS: Final = 200  # versions with series of their own: a server that publishes every day must not grow for ever
-OTHER_MODELS: Final[Labels] = ("(other)", "")  # no model can be called that
+MOST_MODELS: Final = (
+    200  # versions with their own series, so that a server with daily versions does not grow without bound
+)
+OTHER_MODELS: Final[Labels] = ("(other)", "")  # not a valid model name
 NO_MODEL: Final[Labels] = ("", "")
 
 OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
@@ -44,34 +46,34 @@ class _OutcomeSeries:
 
 
 class PredictionMetrics:
-    """An `Observer` that counts for Prometheus. To be called from one event loop."""
+    """An `Observer` that counts for Prometheus. Used from one event loop."""
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
-        """registry: None where the values are read from the files of many processes instead."""
+        """registry: None if the values are read from the files of many processes."""
         self._decode = Histogram(
             "fovea_decode_seconds",
-            "From an image's bytes to what the network sees, of those that were predicted.",
+            "From an image's bytes to the network's input, for images with a prediction.",
             _BACKEND,
             buckets=SECONDS,
             registry=registry,
         )
         self._queue = Histogram(
             "fovea_queue_seconds",
-            "How long a decoded image, or a tile of one, waited for the device.",
+            "Time that a decoded image, or a tile, waited for the device.",
             _BACKEND,
             buckets=SECONDS,
             registry=registry,
         )
         self._inference = Histogram(
             "fovea_inference_seconds",
-            "How long the device took for a batch.",
+            "Time of the device per batch.",
             _BACKEND,
             buckets=SECONDS,
             registry=registry,
         )
         self._batch = Histogram(
             "fovea_batch_size",
-            "Images, or tiles of them, that went through the network together.",
+            "Images and tiles per batch.",
             _BACKEND,
             buckets=VIEWS,
             registry=registry,
@@ -85,15 +87,15 @@ class PredictionMetrics:
         )
         self._total = Histogram(
             "fovea_prediction_seconds",
-            "A request in the engine from end to end, of those that were answered.",
+            "A request in the engine from end to end, if it was answered.",
             _BACKEND,
             buckets=SECONDS,
             registry=registry,
         )
         self._requests = Counter(
             "fovea_predictions",
-            "Requests for predictions. ok: answered, were it with an image's error. rejected: full. expired: past the "
-            "deadline. cancelled: the client went. failed: all else. Without a model: ended before one was found.",
+            "Predictions by outcome. ok: answered, perhaps with an image's error. rejected: full. expired: past the "
+            "deadline. cancelled: the client disconnected. failed: others. No model label: none was found.",
             _OUTCOME,
             registry=registry,
         )
@@ -128,17 +130,17 @@ class PredictionMetrics:
         seconds: float,
         backend: str | None = None,
     ) -> None:
-        """The reference becomes no label: callers make references up."""
+        """Counts the request. The reference is not a label, because callers can invent references."""
         labels = NO_MODEL if model is None else self.labels_of(model)
         series = self._outcome_series(labels, outcome)
         series.requests.inc()
-        if images:  # a refusal knows of none
+        if images:  # a refusal has no images
             series.images.inc(images)
         if backend is not None:
             self._timed(labels, backend).total.observe(seconds)
 
     def labels_of(self, model: ModelSource) -> Labels:
-        """What its series are called by."""
+        """The labels of the model's series."""
         labels = self._labels.get(model.digest)
         if labels is None:
             if len(self._labels) >= MOST_MODELS:
@@ -160,7 +162,7 @@ class PredictionMetrics:
         return timed
 
     def _outcome_series(self, labels: Labels, outcome: Outcome) -> _OutcomeSeries:
-        """All outcomes of a model begin at 0 together: the first refusal of many is a rise that Prometheus sees."""
+        """All outcomes of a model start at 0 together, so that Prometheus sees the first refusal as an increase."""
         if (labels, outcome) not in self._of_outcome:
             for each in OUTCOMES:
                 self._of_outcome[labels, each] = _OutcomeSeries(

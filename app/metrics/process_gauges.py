@@ -1,6 +1,6 @@
-"""What a process holds right now: models, memory, images that wait. Set anew before they are read.
+"""Gauges of a process: models, memory, pending images. They are set before they are read.
 
-The gauges of replicas are added up: a model that two of them hold counts twice, as its memory does.
+The gauges of replicas are summed: a model that two replicas hold counts twice, like its memory.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from app.engine.engine import Engine
 from app.metrics.predictions import Labels, PredictionMetrics
 from app.version import fovea_version
 
-_SUM: Final[Literal["livesum"]] = "livesum"  # over the processes that live
+_SUM: Final[Literal["livesum"]] = "livesum"  # over living processes
 _MOST: Final[Literal["livemax"]] = "livemax"
-_NEWEST: Final[Literal["livemostrecent"]] = "livemostrecent"  # what is the same for all of them
+_NEWEST: Final[Literal["livemostrecent"]] = "livemostrecent"  # equal in all processes
 
 
 class ProcessGauges:
     """The gauges of one process."""
 
     def __init__(self, registry: CollectorRegistry | None, *, predictions: PredictionMetrics) -> None:
-        """registry: None where the values are read from the files of many processes instead."""
+        """registry: None if the values are read from the files of many processes."""
 
         def gauge(
             name: str, words: str, *labels: str, mode: Literal["livesum", "livemax", "livemostrecent"] = _SUM
@@ -35,27 +35,27 @@ class ProcessGauges:
 
         self._predictions = predictions
         self._processes = gauge("fovea_processes", "API processes that answer.")
-        self._build = gauge("fovea_build_info", "1 for the version that runs.", "version", mode=_NEWEST)
+        self._build = gauge("fovea_build_info", "1 for the running version.", "version", mode=_NEWEST)
         self._resident = gauge("fovea_resident_memory_bytes", "Main memory of the API processes.")
         self._pending = gauge("fovea_pending_images", "Images accepted and not yet answered, tiles counted too.")
-        self._most_pending = gauge("fovea_max_pending_images", "How many may be pending; beyond that 503.")
+        self._most_pending = gauge("fovea_max_pending_images", "Limit of pending images; more are refused with 503.")
         self._busy = gauge(
             "fovea_device_busy_seconds",
-            "How long the device has been at work without an answer; far above a batch's time it is stuck.",
+            "Time since the device began its current batch; far above a batch's usual time it is stuck.",
             mode=_MOST,
         )
         self._loading = gauge(
             "fovea_model_load_seconds",
-            "How long the model that is being loaded has been; others wait for it.",
+            "Time since the current load of a model began; other loads wait for it.",
             mode=_MOST,
         )
         self._loaded = gauge("fovea_loaded_models", "Models in memory.")
         self._model_memory = gauge(
             "fovea_model_memory_bytes", "Size of a loaded model's weights; 0 once it is unloaded.", "model", "version"
         )
-        self._model_limit = gauge("fovea_model_memory_limit_bytes", "How much the models in memory may take together.")
+        self._model_limit = gauge("fovea_model_memory_limit_bytes", "Limit for the weights of all loaded models.")
         self._device_used = gauge(
-            "fovea_device_memory_used_bytes", "GPU memory in use, whoever uses it.", "device", mode=_NEWEST
+            "fovea_device_memory_used_bytes", "GPU memory in use by all processes.", "device", mode=_NEWEST
         )
         self._device_total = gauge("fovea_device_memory_total_bytes", "GPU memory there is.", "device", mode=_NEWEST)
         self._device_reserved = gauge(
@@ -65,7 +65,7 @@ class ProcessGauges:
         self._one_at_a_time = threading.Lock()
 
     def set_to(self, engine: Engine) -> None:
-        """Asks the system and the GPU: not for the event loop. May be called in several threads at once."""
+        """Reads the system and the GPU, which blocks. Several threads may call it."""
         with self._one_at_a_time:
             self._processes.set(1)
             self._build.labels(fovea_version()).set(1)
@@ -89,7 +89,7 @@ class ProcessGauges:
             self._model_memory.labels(*labels).set(size_bytes[labels])
 
     def _set_device(self, device: torch.device) -> None:
-        """Of a GPU that this process uses: to ask for another's memory would take some of it."""
+        """Sets the gauges of a GPU that this process uses. Asking another GPU would allocate memory on it."""
         if device.type != "cuda" or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             return
         free_bytes, total_bytes = torch.cuda.mem_get_info(device)

@@ -1,10 +1,10 @@
-"""Metrics of the replicas of one port: each of them answers for all.
+"""Metrics of the replicas of one port: each replica answers for all.
 
-Each replica keeps its numbers in files of its own in one directory, and the one that is asked adds them up: the
-multiprocess mode of prometheus_client. The library decides for it when it is imported, by the environment; here it is
-decided when the metrics are made, whatever was imported before. What is counted goes to the file once a second, for to
-write every count there would cost more than all the rest of counting.
-Counters and histograms of a process that ended stay in the sum; its gauges go by `forget_process`.
+Each replica writes its numbers to its own files in one directory, and the replica that answers sums them: the
+multiprocess mode of prometheus_client. The library chooses that mode when it is imported, from the environment; here it
+is chosen when the metrics are created. Counts are written to the file once per second, because writing every count
+costs more than all other counting. Counters and histograms of an ended process stay in the sum; `forget_process`
+removes its gauges.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def shared_directory() -> Path | None:
 
 
 def share_values(directory: Path) -> SharedValues:
-    """Has every metric that is made from now on keep its values in `directory`. Raises OSError if it cannot."""
+    """Makes every metric that is created later keep its values in `directory`. Raises OSError if it is not writable."""
     if not directory.is_dir() or not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
         msg = f"{DIRECTORY_VARIABLE} is {str(directory)!r}: not a directory where this process may write."
         raise NotADirectoryError(msg)
@@ -46,26 +46,26 @@ def forget_process(directory: Path, pid: int) -> None:
 
 
 class SharedValues(Collector):
-    """The metrics of all replicas; those of the others as they wrote them last."""
+    """The metrics of all replicas. Those of other replicas are as last written."""
 
     def __init__(self, directory: Path, own: _OwnValues) -> None:
         self._directory = directory
         self._own = own
 
     def write_out(self) -> None:
-        """Shows the other replicas what this one has counted."""
+        """Writes the counts of this replica for the others."""
         self._own.write_out()
 
     def collect(self) -> Iterable[Metric]:
         self.write_out()
-        # a file is empty for a moment after it was made, and for ever if its process was killed just then
+        # A new file is empty for a moment, and stays empty if its process is killed then.
         files = [str(path) for path in sorted(self._directory.glob("*.db")) if _size_bytes(path)]
         merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
         return merged
 
 
 class _OwnValues:
-    """The values of this process, and which of them are not in its files yet."""
+    """The values of this process, with those that are not yet written to its files."""
 
     def __init__(self) -> None:
         self._in_file: Any = values.MultiProcessValue()  # type: ignore[no-untyped-call]
@@ -73,7 +73,7 @@ class _OwnValues:
         self._one_at_a_time = threading.Lock()
 
     def make(self, typ: str, *args: Any, **options: Any) -> Any:
-        """What prometheus_client keeps a number in."""
+        """Creates the object in which prometheus_client keeps a number."""
         value = self._in_file(typ, *args, **options)
         return value if typ == "gauge" else _Counted(value, self)
 
@@ -88,7 +88,7 @@ class _OwnValues:
 
 
 class _Counted:
-    """A number that grows in memory; from one thread, while any may write it out."""
+    """A number in memory. One thread increases it, any thread may write it out."""
 
     __slots__ = ("_in_file", "_is_written", "_own", "_value")
 
@@ -108,11 +108,11 @@ class _Counted:
         return self._value
 
     def write_out(self) -> None:
-        self._is_written = True  # before the value is read: what is added from now on is noted again
+        self._is_written = True  # set before the value is read, so that later increases are noted again
         self._in_file.set(self._value)
 
 
-@cache  # a second one would open this process's files a second time, and each would write over the other
+@cache  # a second object would open the same files again, and both would overwrite each other
 def _values_of_this_process() -> _OwnValues:
     return _OwnValues()
 
@@ -120,5 +120,5 @@ def _values_of_this_process() -> _OwnValues:
 def _size_bytes(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:  # its process is gone, and its gauges were taken away
+    except FileNotFoundError:  # the process has ended and its gauges were removed
         return 0

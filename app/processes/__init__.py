@@ -1,4 +1,4 @@
-"""`fovea up`: all of Fovea on one machine, as one process tree."""
+"""Child processes and how they are kept alive: replicas, the engine process, `fovea up`."""
 
 from app.processes.errors import StackError
 from app.processes.stack import run_up

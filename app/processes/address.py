@@ -1,4 +1,4 @@
-"""Where a server listens and how to reach it."""
+"""Addresses of servers: free ports, sockets, URLs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST_PARENT = 60  # bytes
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nothing listens on. It may be taken by the time you use it, though hardly ever is."""
+    """A TCP port that nothing listens on. Another process may take it before it is used, which is rare."""
     with bound_socket(host, 0) as held:
         port: int = held.getsockname()[1]
         return port
@@ -28,13 +28,13 @@ def check_port(host: str, port: int) -> None:
 
 
 def base_url(host: str, port: int) -> str:
-    """How this machine reaches a server that listens on `host`."""
+    """The URL at which this machine reaches a server that listens on `host`."""
     reachable = _EVERYWHERE.get(host, host)
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
 def bound_socket(host: str, port: int, *, shares_port: bool = False) -> socket.socket:
-    """A TCP socket that is bound and does not listen yet. shares_port: with others that do.
+    """A TCP socket that is bound but does not listen. shares_port: other sockets may use the port too.
 
     Raises PortTaken.
     """
@@ -43,7 +43,7 @@ def bound_socket(host: str, port: int, *, shares_port: bool = False) -> socket.s
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise PortTaken(f"{host!r} is no address of this machine ({error.strerror}).", hint=_HOST_HINT) from error
+        raise PortTaken(f"{host!r} is not an address of this machine ({error.strerror}).", hint=_HOST_HINT) from error
     bound = socket.socket(family, kind, protocol)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -56,7 +56,7 @@ def bound_socket(host: str, port: int, *, shares_port: bool = False) -> socket.s
     return bound
 
 
-_HOST_HINT = "Use --host 127.0.0.1 for this machine alone, or 0.0.0.0 for all its interfaces."
+_HOST_HINT = "Use --host 127.0.0.1 for this machine only, or 0.0.0.0 for all its interfaces."
 
 
 def _refusal(host: str, port: int, error: OSError) -> PortTaken:
@@ -66,11 +66,13 @@ def _refusal(host: str, port: int, error: OSError) -> PortTaken:
             hint="Stop it, choose another with --port (FOVEA_PORT), or let --port 0 find a free one.",
         )
     if error.errno == errno.EACCES:
-        return PortTaken(f"Port {port} needs rights this user lacks.", hint="Choose one above 1023 with --port.")
+        return PortTaken(
+            f"Port {port} needs privileges that this user lacks.", hint="Choose one above 1023 with --port."
+        )
     return PortTaken(f"Nothing can listen on {host}:{port} ({error.strerror}).", hint=_HOST_HINT)
 
 
 def sockets_parent() -> str:
-    """Where directories of Unix sockets may lie, whose paths have 108 bytes at most, and 104 on macOS."""
+    """The parent for directories of Unix sockets, whose paths have at most 108 bytes (104 on macOS)."""
     usual = tempfile.gettempdir()
     return usual if len(os.fsencode(usual)) <= _LONGEST_PARENT else "/tmp"  # noqa: S108 -- only for what mkdtemp makes there

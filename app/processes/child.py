@@ -1,4 +1,4 @@
-"""A child process: its own process group, its lines handed on, and no life of its own after its parent's."""
+"""A child process with its own process group. Its output lines are passed on, and it dies with its parent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from workers.supervision.child_process import die_with_parent
 
 _LONGEST_LINE_BYTES = 64 * 1024
-_OUTPUT_AFTER_EXIT_S = 1.0  # a grandchild that holds the pipe must not hold us
+_OUTPUT_AFTER_EXIT_S = 1.0  # for a grandchild that keeps the pipe open
 
 
 class Child:
@@ -25,13 +25,13 @@ class Child:
         self._relay = relay
 
     async def ended(self) -> int:
-        """Waits for its end and its last words: the exit code, or minus the signal."""
+        """Waits for its end and its last lines. Returns the exit code, or minus the signal."""
         code = await self._process.wait()
         await asyncio.wait([self._relay], timeout=_OUTPUT_AFTER_EXIT_S)
         return code
 
     async def stop(self, *, grace_s: float) -> int:
-        """Asks it to end, and kills its whole group when it has not within `grace_s`. Returns its exit code."""
+        """Asks it to end, and kills its process group after `grace_s`. Returns its exit code."""
         if self._process.returncode is None:
             self._process.terminate()
         with suppress(TimeoutError):
@@ -56,10 +56,9 @@ async def start_child(
     directory: Path | None = None,
     keep_open: Sequence[int] = (),
 ) -> Child:
-    """Starts `argv`; `output` gets `name` and every line it writes. Descriptors in `keep_open` are handed down.
+    """Starts `argv`; `output` gets `name` and every line it writes. The child inherits the descriptors in `keep_open`.
 
-    To be called in the main thread, which lives as long as this process: the kernel kills the child with the thread
-    that made it. Raises OSError.
+    Call it in the main thread: the kernel kills the child when the thread that started it ends. Raises OSError.
     """
     process = await asyncio.create_subprocess_exec(
         *argv,
@@ -68,7 +67,7 @@ async def start_child(
         stderr=asyncio.subprocess.STDOUT,
         env=dict(env),
         cwd=directory,
-        process_group=0,  # Ctrl-C in a terminal goes to the parent alone, which then stops all in order
+        process_group=0,  # Ctrl-C in a terminal reaches only the parent, which then stops all children in order
         preexec_fn=die_with_parent(),
         pass_fds=tuple(keep_open),
     )

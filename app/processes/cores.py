@@ -1,4 +1,4 @@
-"""How many cores there are to compute on."""
+"""The number of usable cores."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def usable_cores() -> int:
-    """Those that this process may use, where the system tells; else all of the machine."""
+    """The number of cores that this process may use, or of all cores if the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

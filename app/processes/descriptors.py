@@ -1,4 +1,4 @@
-"""File descriptors: a server needs one a connection, and many systems start programs with few."""
+"""The limit of file descriptors: a server needs one per connection, and many systems start programs with few."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ENOUGH: Final = 65_536
 
 
 def raise_descriptor_limit() -> None:
-    """The soft limit goes up to the hard one, or to what is enough; where the system has no limits, nothing happens."""
+    """Raises the soft limit towards the hard limit, as far as needed. Does nothing on systems without limits."""
     if sys.platform == "win32":
         return
     import resource

@@ -1,6 +1,6 @@
-"""The engine process as a child: started, started again when it dies, stopped; and whether one is wanted at all.
+"""The engine process as a child: whether to start one, restarts after its death, and its stop.
 
-One that hangs has no pulse, and is killed: the rest is as for one that died.
+A process that hangs has no pulse. It is killed, and then restarted like one that died.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ log = logging.getLogger(__name__)
 
 ENGINE_PROGRAM = (sys.executable, "-m", "app.engine.remote")
 
-_SETTLED_S = 30.0  # who lived that long started well
+_SETTLED_S = 30.0  # a process that lived this long has started well
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 15.0
 _START_S = 120
-_LONGEST_SILENCE_S = 20  # a loaded machine takes a few; and a request of 30 s is asked once more within its time
+_LONGEST_SILENCE_S = 20  # longer than a busy machine pauses, and short enough to retry a request of 30 s
 _GRACE_S = 5.0
 _BACKLOG = 1024
 
 
 class EngineProcess:
-    """The engine process of a device. The socket is ours and outlives it: who connects meanwhile waits for the next."""
+    """The engine process of a device. The socket belongs to this process, so that clients wait for a restart."""
 
     def __init__(self, settings: ApiSettings, *, program: Sequence[str] = ENGINE_PROGRAM) -> None:
         self._program = program
@@ -49,25 +49,25 @@ class EngineProcess:
         self._directory: Path | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._running: subprocess.Popen[bytes] | None = None
-        self._pulse: Pulse | None = None  # of the process that runs
+        self._pulse: Pulse | None = None  # of the running process
         self._waiter = ThreadPoolExecutor(1, thread_name_prefix="engine process")
         self._keeping: asyncio.Task[None] | None = None
 
     @property
     def path(self) -> Path:
-        """Where it is connected to, once it was started."""
+        """The path of its socket, after the start."""
         assert self._directory is not None
         return self._directory / "socket"
 
     @property
     def pid(self) -> int | None:
-        """Of the process that runs now."""
+        """The id of the running process."""
         return self._running.pid if self._running is not None and self._running.poll() is None else None
 
     async def start(self) -> None:
-        """Returns when it is served; from then on it is started again whenever it dies or hangs.
+        """Starts the process and returns when it serves. From then on it is restarted when it dies or hangs.
 
-        To be called in a thread that lives as long as the engine process shall. Raises ChildDied.
+        Call it in a thread that lives as long as the engine process. Raises ChildDied.
         """
         self._directory = Path(tempfile.mkdtemp(prefix="fovea-engine-", dir=sockets_parent()))  # of mode 0700
         self._listener.bind(str(self.path))
@@ -78,14 +78,14 @@ class EngineProcess:
                 await pulse.begins()
         except (EOFError, TimeoutError) as error:
             await self.stop()
-            raise ChildDied("The engine process did not start; its own lines say why.") from error
+            raise ChildDied("The engine process did not start; its log lines say why.") from error
         except BaseException:
             await self.stop()
             raise
         self._keeping = asyncio.create_task(self._keep(), name="engine process")
 
     async def stop(self) -> None:
-        """Asks it to end, and kills it if it does not."""
+        """Asks the process to end, and kills it if it does not."""
         if self._keeping is not None:
             self._keeping.cancel()
         self._listener.close()
@@ -114,11 +114,11 @@ class EngineProcess:
         await self.stop()
 
     def _start(self) -> Pulse:
-        ended, self._pulse = self._pulse, None  # whatever fails from here on, nobody looks at it again
+        ended, self._pulse = self._pulse, None  # not used again, whatever fails below
         if ended is not None:
             ended.close()
         pulse = self._pulse = Pulse()
-        settings = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe would have to be fed
+        settings = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe would need a writer
         settings.write(self._settings)
         settings.seek(0)
         with settings:
@@ -127,7 +127,7 @@ class EngineProcess:
                 stdin=settings,
                 env=code_environment(),
                 pass_fds=(self._listener.fileno(), pulse.beating),
-                process_group=0,  # Ctrl-C in a terminal goes to the parent alone
+                process_group=0,  # Ctrl-C in a terminal reaches only the parent
                 preexec_fn=die_with_parent(),  # noqa: PLW1509
             )
         pulse.hand_over()
@@ -147,7 +147,7 @@ class EngineProcess:
                 watching.cancel()
             wait_s = _FIRST_WAIT_S if time.monotonic() - started_at > _SETTLED_S else min(_LONGEST_WAIT_S, 2 * wait_s)
             log.warning(
-                "the engine process (%d) died with code %d: started again in %.1f s", self._running.pid, code, wait_s
+                "the engine process (%d) died with code %d; it restarts in %.1f s", self._running.pid, code, wait_s
             )
             await asyncio.sleep(wait_s)
             try:
@@ -156,22 +156,22 @@ class EngineProcess:
                 log.warning("the engine process cannot be started: %s", error)
 
     async def _kill_if_it_hangs(self, running: subprocess.Popen[bytes], pulse: Pulse | None) -> None:
-        if pulse is None:  # none could be made for the next one, and this one has ended
+        if pulse is None:  # the next process could not be started, and this one has ended
             return
         silent_s = await pulse.stops(first_within=_START_S, missed=_LONGEST_SILENCE_S)
-        log.error("the engine process (%d) has had no pulse for %d s: it hangs, and is killed", running.pid, silent_s)
+        log.error("the engine process (%d) had no pulse for %d s: it hangs and is killed", running.pid, silent_s)
         with suppress(ProcessLookupError):
             os.killpg(running.pid, signal.SIGKILL)
 
 
 def is_own_engine_wanted(settings: ApiSettings) -> bool:
-    """Whether the models are to live in a process of their own, by FOVEA_ENGINE.
+    """Whether models run in a separate engine process, as FOVEA_ENGINE says.
 
-    `auto` is that where several HTTP processes share a GPU: each would have its own copy of every model there, and
-    batches of its own. Raises ChildDied where there can be none.
+    `auto` chooses one if several HTTP processes share a GPU: otherwise each holds its own copy of every model and makes
+    its own batches. Raises ChildDied on systems without support for it.
     """
     if settings.engine == "process" and not hasattr(os, "memfd_create"):
-        raise ChildDied("FOVEA_ENGINE is 'process', and that needs Linux.", hint="Use 'thread'.")
+        raise ChildDied("FOVEA_ENGINE is 'process', which needs Linux.", hint="Use 'thread'.")
     if settings.engine != "auto":
         return settings.engine == "process"
     return settings.processes > 1 and hasattr(os, "memfd_create") and _serves_on_cuda(settings.device)
@@ -184,7 +184,7 @@ def _serves_on_cuda(device: str) -> bool:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
         return False
-    # in a process of its own: torch is large, and who only starts others needs none
+    # in a child process: torch is large, and the parent does not need it
     code = "from app.engine.devices import choose_device; print(choose_device('auto').type)"
     asked = subprocess.run(  # noqa: S603
         [sys.executable, "-c", code], env=code_environment(), capture_output=True, text=True, check=False

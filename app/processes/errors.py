@@ -2,18 +2,18 @@
 
 StackError
  ├─ RedisMissing              no redis-server anywhere on this machine
- ├─ RedisBroken               there is one, and it does not start
- ├─ PortTaken                 something else listens there, or the address is not this machine's
+ ├─ RedisBroken               redis-server does not start
+ ├─ PortTaken                 the port is in use, or the address is not one of this machine
  ├─ HomeNotWritable
  ├─ HomeInUse                 another `fovea up` runs on the same home
- └─ ChildDied                 a process that all depends on has ended
+ └─ ChildDied                 a required process has ended
 """
 
 from __future__ import annotations
 
 
 class StackError(Exception):
-    """An error of the local stack: `str()` says what is wrong, `hint` the way out, if there is one."""
+    """An error of the local stack: `str()` says what is wrong, `hint` what to do, if anything."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class RedisMissing(StackError):
 
 
 class RedisBroken(StackError):
-    """The redis-server found does not start."""
+    """The redis-server does not start."""
 
 
 class PortTaken(StackError):
@@ -33,7 +33,7 @@ class PortTaken(StackError):
 
 
 class HomeNotWritable(StackError):
-    """Nothing can be written where all state should be."""
+    """The home directory is not writable."""
 
 
 class HomeInUse(StackError):
@@ -41,4 +41,4 @@ class HomeInUse(StackError):
 
 
 class ChildDied(StackError):
-    """A process that all depends on has ended."""
+    """A required process has ended."""

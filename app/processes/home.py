@@ -1,4 +1,4 @@
-"""One `fovea up` a home: a lock that the kernel drops when its last holder is gone, however it went."""
+"""One `fovea up` per home. The kernel releases the lock when its last holder ends, in whatever way."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _LEFTOVERS_MAY_TAKE_S = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class HomeLock:
-    """The lock on a home. Children get the descriptor too, so it lasts until the last of them is gone."""
+    """The lock on a home. Children inherit the descriptor, so it lasts until the last of them ends."""
 
     descriptor: int
 
     def release(self) -> None:
-        """Gives up this process's hold."""
+        """Releases the lock of this process."""
         os.close(self.descriptor)
 
 
 def lock_home(home: Path, *, url: str) -> HomeLock:
-    """Makes `home` if need be and takes its lock; `url` is what the next one to ask is told.
+    """Creates `home` if needed and takes its lock. url: shown to the next process that tries.
 
-    Waits a little if the last holder was killed and its children are still on their way out.
+    Waits a little if the last holder was killed and its children are still ending.
     Raises HomeInUse, HomeNotWritable.
     """
     path = home / "up.lock"
@@ -60,7 +60,7 @@ def _take(descriptor: int, path: Path, *, deadline: float) -> None:
                 raise HomeInUse(
                     f"`fovea up` (process {pid or 'unknown'}) already runs on {path.parent.absolute()}"
                     f"{f', at {url}' if url else ''}.",
-                    hint="Use that one, stop it first, or give this one another --home (FOVEA_HOME).",
+                    hint="Use it, stop it first, or choose another --home (FOVEA_HOME).",
                 ) from error
             time.sleep(0.05)
         else:

@@ -1,7 +1,7 @@
-"""A child's pulse: a byte down a pipe every second while it is well. Alive without one, it hangs.
+"""A child's pulse: one byte through a pipe every second while it is well. A living child without a pulse hangs.
 
-Looks without a byte are counted, not seconds: a parent that got no time itself, or a machine that was paused with both,
-blames nobody.
+The parent counts checks without a byte, not seconds. So a parent that was starved itself, or a machine that was paused,
+does not count against the child.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from contextlib import suppress
 from typing import Final
 
 _EVERY_S: Final = 1.0
-_MANY = 4096  # bytes: more than a pipe gets while nobody looks for an hour
+_MANY = 4096  # bytes: more than an hour of beats
 
 
 class Pulse:
-    """The parent's end, and until the child is started the child's too."""
+    """The parent's end of the pipe, and the child's end until the child has started."""
 
     def __init__(self) -> None:
         self._reading, self.beating = os.pipe()
@@ -39,7 +39,7 @@ class Pulse:
         self._has_begun = True
 
     async def stops(self, *, first_within: int, missed: int) -> int:
-        """Waits until so many looks, one a second, found nothing, and says how many; it may begin later than that."""
+        """Waits for that many checks without a beat, one per second, and returns their number."""
         found_nothing = 0
         while found_nothing < (missed if self._has_begun else first_within):
             await asyncio.sleep(_EVERY_S)
@@ -50,13 +50,13 @@ class Pulse:
         return found_nothing
 
     def hand_over(self) -> None:
-        """The child has its end now, and it is closed here: so the pipe ends when the child does."""
+        """Closes the child's end in this process after the child has started, so the pipe ends with the child."""
         if not self._is_handed_over:
             self._is_handed_over = True
             os.close(self.beating)
 
     def close(self) -> None:
-        """When nobody listens."""
+        """Closes both ends."""
         self.hand_over()
         if not self._is_closed:
             self._is_closed = True
@@ -64,10 +64,10 @@ class Pulse:
 
 
 async def beat(descriptor: int, is_well: Callable[[], bool]) -> None:
-    """The child's end: beats while it is well, until it is cancelled."""
+    """The child's side: sends beats while `is_well`, until it is cancelled."""
     os.set_blocking(descriptor, False)
     while True:
         if is_well():
-            with suppress(BlockingIOError, BrokenPipeError):  # nobody looked for long; nobody looks any more
+            with suppress(BlockingIOError, BrokenPipeError):  # the parent has not read for long, or has ended
                 os.write(descriptor, b"!")
         await asyncio.sleep(_EVERY_S)

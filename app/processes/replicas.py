@@ -1,7 +1,7 @@
-"""`fovea serve --processes N`: N replicas share one port, and each is started again when it dies.
+"""`fovea serve --processes N`: N replicas share one port, and each is restarted when it dies.
 
-Every replica has a socket of its own with SO_REUSEPORT, and the kernel spreads new connections over them. The parent
-holds a bound socket that never listens, so that nobody else takes the port while a replica is away.
+Every replica has its own socket with SO_REUSEPORT, and the kernel spreads new connections over them. The parent
+holds a bound socket that never listens, so that no other program takes the port while a replica restarts.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Replicas:
         env: Mapping[str, str],
         on_death: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """on_death: is called with the process id of every replica that ended."""
+        """on_death: called with the process id of every replica that ended."""
         self._program = program
         self._count = count
         self._env = env
@@ -75,7 +75,7 @@ class Replicas:
                 task.result()
 
     async def _keep(self, number: int, env: Mapping[str, str]) -> None:
-        """Starts one replica again and again. Raises ChildDied if it ends early and none has ever settled."""
+        """Keeps one replica running. Raises ChildDied if it ends early before any replica has settled."""
         wait_s = _FIRST_WAIT_S
         while True:
             started_at = time.monotonic()
@@ -91,10 +91,10 @@ class Replicas:
             settling.cancel()
             self._on_death(process.pid)
             lived_s = time.monotonic() - started_at
-            if not self._has_settled and code > 0:  # it gave up by itself: its log says why
+            if not self._has_settled and code > 0:  # it ended by itself: its log says why
                 raise ChildDied(f"A replica ended {lived_s:.0f} s after its start, with exit code {code}.")
             wait_s = _FIRST_WAIT_S if lived_s > _SETTLED_S else min(_LONGEST_WAIT_S, 2 * wait_s)
-            log.warning("replica %d (process %d) died: it starts again in %.1f s", number, process.pid, wait_s)
+            log.warning("replica %d (process %d) died; it restarts in %.1f s", number, process.pid, wait_s)
             await asyncio.sleep(wait_s)
 
     def _settle(self) -> None:

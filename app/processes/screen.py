@@ -1,4 +1,4 @@
-"""What `fovea up` shows: every process's lines, with its name before them."""
+"""The output of `fovea up`: the lines of every process, each with the name of its process."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class Screen:
     """Writes lines to standard output, coloured if it is a terminal."""
 
     def relay(self, name: str, line: str) -> None:
-        """One line of a child."""
+        """Writes one line of a child."""
         self._write(name, line)
 
     def say(self, words: str) -> None:
-        """One line of our own."""
+        """Writes one line of `fovea up` itself."""
         self._write("fovea", words)
 
     def complain(self, words: str) -> None:
-        """One line of our own that somebody should read."""
+        """Writes one line of `fovea up` as a warning."""
         self._write("fovea", click.style(words, fg="yellow"))
 
     def banner(self, facts: Mapping[str, str]) -> None:
-        """The lines that say all is ready."""
+        """Writes the lines that say that everything is ready."""
         width = max(map(len, facts))
         self._write("fovea", click.style("Ready. Ctrl-C stops everything.", fg="green", bold=True))
         for what, value in facts.items():
@@ -36,5 +36,5 @@ class Screen:
     def _write(self, name: str, line: str) -> None:
         try:
             click.echo(click.style(f"{name:<{_WIDTH}} | ", fg=_COLOURS.get(name)) + line)
-        except OSError:  # nobody reads any more, which is no reason to leave children half stopped
+        except OSError:  # the reader has ended; children are still stopped in order
             sys.stdout = None

@@ -29,14 +29,13 @@ _WORKER_GRACE_S = 75.0  # a trainer may take a minute to write its checkpoint
 
 
 def run_up(settings: ApiSettings, *, flags: Mapping[str, str], screen: Screen | None = None) -> int:
-    """Runs everything until a signal or a death: 0 after Ctrl-C or SIGTERM, 1 if the API or Redis ended by itself.
+    """Runs everything until a signal or a death. Returns 0 after Ctrl-C or SIGTERM, 1 if the API or Redis ended.
 
-    `flags` are the settings given on the command line, as text, to be handed to the children.
-    Raises StackError where it cannot start at all.
+    flags: the settings given on the command line, as text, for the children. Raises StackError if it cannot start.
     """
     port = settings.port or free_port(settings.host)
     check_port(settings.host, port)
-    # A Redis that somebody named is used; else there is one of our own.
+    # Without FOVEA_REDIS_URL an embedded Redis is started.
     plan = None if "redis_url" in settings.model_fields_set else _plan_redis(settings.home)
     url = base_url(settings.host, port)
     lock = lock_home(settings.home, url=url)
@@ -86,11 +85,11 @@ class Stack:
         self._is_impatient = False
 
     async def run(self) -> int:
-        """Lives until a signal or a death, then takes everything down. Returns the exit code."""
+        """Runs until a signal or a death, then stops everything. Returns the exit code."""
         life = asyncio.current_task()
         assert life is not None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
                 asyncio.get_running_loop().add_signal_handler(number, self._on_signal, life)
         try:
             code = await self._until_over(life)
@@ -109,7 +108,7 @@ class Stack:
                     self._screen.complain(str(death))
         except asyncio.CancelledError:
             life.uncancel()
-            self._screen.say("Stopping; Ctrl-C once more kills.")
+            self._screen.say("Stopping. Press Ctrl-C again to kill.")
             return 0
         return 1
 
@@ -161,7 +160,7 @@ class Stack:
 
     async def _mourn(self, name: str) -> None:
         code = await self._children[name].ended()
-        raise ChildDied(f"{name} ended by itself ({_ending(code)}); everything else is taken down.")
+        raise ChildDied(f"{name} ended by itself ({_ending(code)}); everything else is stopped.")
 
     async def _keep_worker(self) -> None:
         backoff_s = 1.0
@@ -172,7 +171,7 @@ class Stack:
             child.kill()
             if time.monotonic() - started > _STABLE_AFTER_S:
                 backoff_s = 1.0
-            self._screen.complain(f"worker ended by itself ({_ending(code)}); it starts again in {backoff_s:.0f} s.")
+            self._screen.complain(f"worker ended by itself ({_ending(code)}); it restarts in {backoff_s:.0f} s.")
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
 
@@ -183,19 +182,19 @@ class Stack:
                 if time.monotonic() - warned > _STILL_WAITING_AFTER_S:
                     warned = time.monotonic()
                     self._screen.complain(f"Not ready after {warned - started:.0f} s: {answer}")
-                # A server that says no is asked less often than one that is not there yet.
+                # A server that answers "not ready" is asked less often than one that does not answer yet.
                 await asyncio.sleep(0.05 if answer.startswith("no answer") else 0.5)
         self._screen.banner(
             {
                 "API": self._url,
                 "Swagger UI": f"{self._url}/docs",
                 "Home": str(self._home.absolute()),
-                "Redis": f"embedded, {self._redis_plan.program}" if self._redis_plan else "as FOVEA_REDIS_URL says",
+                "Redis": f"embedded, {self._redis_plan.program}" if self._redis_plan else "from FOVEA_REDIS_URL",
             }
         )
 
     async def _take_down(self) -> None:
-        """Worker first, so that it can hand back its job; Redis last, so that all can be written."""
+        """Stops the worker first, so that it can hand back its job, and Redis last, so that everything is written."""
         for name, grace_s in (("worker", self._worker_grace_s), ("api", _API_GRACE_S), ("redis", _REDIS_GRACE_S)):
             if child := self._children.get(name):
                 await child.stop(grace_s=0 if self._is_impatient else grace_s)
@@ -224,7 +223,7 @@ def _prepare(plan: RedisPlan) -> None:
 
 
 def child_environment(flags: Mapping[str, str], *, port: int, redis_url: str | None) -> dict[str, str]:
-    """This process's environment, with the flags on top, so that children see the settings that it saw."""
+    """This process's environment with the flags added, so that children get the same settings."""
     env = code_environment()
     env.update({f"FOVEA_{name}".upper(): str(value) for name, value in flags.items()})
     env["FOVEA_PORT"] = str(port)

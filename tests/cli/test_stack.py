@@ -70,7 +70,7 @@ while "deaf" not in pathlib.Path({str(tmp_path / "output")!r}).read_text(): time
 sys.exit(1)
 """
     with _stack(tmp_path, dies_when_the_worker_is_deaf, DEAF) as (process, output):
-        _wait_for(output, "everything else is taken down")
+        _wait_for(output, "everything else is stopped")
         process.send_signal(signal.SIGINT)
         assert process.wait(4) == 1
 
@@ -94,7 +94,7 @@ def test_worker_that_ends_is_started_again(tmp_path: Path) -> None:
         process.terminate()
         assert process.wait(30) == 0
 
-    assert "worker ended by itself (exit code 3); it starts again in 1 s." in output.read_text()
+    assert "worker ended by itself (exit code 3); it restarts in 1 s." in output.read_text()
 
 
 def test_killed_parent_leaves_no_children_and_its_home_free(tmp_path: Path) -> None:
