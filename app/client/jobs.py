@@ -20,9 +20,7 @@ from app.client.pages import PAGE_LIMIT, items, segment
 from app.client.transport import Call, Transport
 from app.schemas.jobs import JobDetails, JobMetrics, JobPage, JobPlan, MetricPoint, Report, ReportFile
 from app.schemas.page import Page
-from workers.configs.evaluate import EvaluateConfig
-from workers.configs.fine_tune import FineTuneConfig
-from workers.jobs.job import Job, JobEvent, JobStatus
+from workers.jobs.job import Job, JobConfig, JobEvent, JobStatus
 
 _SILENCE_S = 60.0  # the server sends something more often than this
 
@@ -34,11 +32,11 @@ class Jobs:
         self._transport = transport
         self._sleep = sleep
 
-    def create(self, config: FineTuneConfig | EvaluateConfig) -> Job:
+    def create(self, config: JobConfig) -> Job:
         """Queues a job. The server chooses what `config` leaves out."""
         return self._transport.answer(_creation(config, dry_run=False), JobDetails)
 
-    def plan(self, config: FineTuneConfig | EvaluateConfig) -> JobPlan:
+    def plan(self, config: JobConfig) -> JobPlan:
         """The resolved job; nothing is queued."""
         return self._transport.answer(_creation(config, dry_run=True), JobPlan)
 
@@ -178,7 +176,7 @@ def ended_well(job: Job) -> Job:
     return job
 
 
-def _creation(config: FineTuneConfig | EvaluateConfig, *, dry_run: bool) -> Call:
+def _creation(config: JobConfig, *, dry_run: bool) -> Call:
     body = {"type": config.type, **config.model_dump(mode="json", exclude_unset=True)}
     if dry_run:
         return Call(method="POST", path="/v1/jobs", json={**body, "dry_run": True}, only_asks=True)

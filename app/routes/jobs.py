@@ -17,14 +17,14 @@ from app.dependencies import AfterQuery, IdempotencyDep, JobsDep, LimitQuery, Se
 from app.errors import InvalidValue
 from app.http.documented_answers import json_answer, problems
 from app.routes.training_estimate import estimate
-from app.schemas.jobs import EvaluateRequest, FineTuneRequest, JobDetails, JobEvents, JobPage, JobPlan, JobRequest
+from app.schemas.jobs import JobDetails, JobEvents, JobPage, JobPlan, JobRequest
 from app.services import Services
-from workers.configs.evaluate import EvaluateConfig, ResolvedEvaluate
-from workers.configs.fine_tune import FineTuneConfig, ResolvedFineTune
+from workers.configs.evaluate import EvaluateConfig
+from workers.configs.fine_tune import ResolvedFineTune
 from workers.configs.resolve_evaluate import resolve_evaluate
 from workers.configs.resolve_fine_tune import resolve_fine_tune
 from workers.errors import StoreUnavailable, UnknownJob
-from workers.jobs.job import Job, JobEvent, JobStatus, JobType
+from workers.jobs.job import AnyConfig, Job, JobConfig, JobEvent, JobStatus, JobType
 from workers.jobs.store import JobStore, new_job_id
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
@@ -75,16 +75,15 @@ async def make_job(
     Answers at once with the job's URL in `Location`. With `"dry_run": true` nothing is queued, and the answer is the
     resolved configuration with an estimate.
     """
-    config = _config(body)
     if body.dry_run:
-        return json_answer(await asyncio.to_thread(_plan, services, config))
+        return json_answer(await asyncio.to_thread(_plan, services, body))
 
     async def read() -> str:
         return hashlib.sha256(body.model_dump_json().encode()).hexdigest()
 
     async def make() -> Response:
         request_id = request.state.request_id
-        job = await asyncio.to_thread(_make, services, config, request_id)
+        job = await asyncio.to_thread(_make, services, body, request_id)
         return json_answer(job, status=202, headers={"Location": f"{request.url.path}/{job.id}"})
 
     return await idempotency.answer(read, make)
@@ -170,13 +169,7 @@ def delete_job(job_id: str, jobs: JobsDep) -> None:
     jobs.delete(job_id)
 
 
-def _config(body: FineTuneRequest | EvaluateRequest) -> FineTuneConfig | EvaluateConfig:
-    values = body.model_dump(exclude={"dry_run"})
-    kind = EvaluateConfig if isinstance(body, EvaluateRequest) else FineTuneConfig
-    return kind.model_validate(values)
-
-
-def _plan(services: Services, config: FineTuneConfig | EvaluateConfig) -> JobPlan:
+def _plan(services: Services, config: JobConfig) -> JobPlan:
     resolved = _resolve(services, config)
     if not isinstance(resolved, ResolvedFineTune):
         return JobPlan(config=resolved)
@@ -184,7 +177,7 @@ def _plan(services: Services, config: FineTuneConfig | EvaluateConfig) -> JobPla
     return JobPlan(config=resolved, estimate=estimate(resolved, dataset))
 
 
-def _make(services: Services, config: FineTuneConfig | EvaluateConfig, request_id: str) -> Job:
+def _make(services: Services, config: JobConfig, request_id: str) -> Job:
     job = Job(
         id=new_job_id(),
         type=config.type,
@@ -198,7 +191,7 @@ def _make(services: Services, config: FineTuneConfig | EvaluateConfig, request_i
     return job
 
 
-def _resolve(services: Services, config: FineTuneConfig | EvaluateConfig) -> ResolvedFineTune | ResolvedEvaluate:
+def _resolve(services: Services, config: JobConfig) -> AnyConfig:
     if isinstance(config, EvaluateConfig):
         return resolve_evaluate(config, datasets=services.datasets, registry=services.registry)
     return resolve_fine_tune(config, datasets=services.datasets, registry=services.registry)

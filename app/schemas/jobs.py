@@ -44,19 +44,19 @@ def _type_of(body: object) -> str:
     return kind if isinstance(kind, str) else "?"
 
 
+REQUESTS: dict[str, type[FineTuneRequest | EvaluateRequest]] = {
+    "fine_tune": FineTuneRequest,
+    "evaluate": EvaluateRequest,
+}
 JobRequest = Annotated[
     Annotated[FineTuneRequest, Tag("fine_tune")] | Annotated[EvaluateRequest, Tag("evaluate")],
     Discriminator(
         _type_of,
         custom_error_type="unknown_job_type",
         custom_error_message="Unknown job type",
-        custom_error_context={"field": "type", "valid": "'fine_tune', 'evaluate'"},
+        custom_error_context={"field": "type", "valid": ", ".join(map(repr, REQUESTS))},
     ),
 ]
-REQUESTS: dict[str, type[FineTuneRequest | EvaluateRequest]] = {
-    "fine_tune": FineTuneRequest,
-    "evaluate": EvaluateRequest,
-}
 
 
 class JobDetails(Job):

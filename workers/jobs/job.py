@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from workers.configs.evaluate import ResolvedEvaluate
-from workers.configs.fine_tune import ResolvedFineTune
+from workers.configs.evaluate import EvaluateConfig, ResolvedEvaluate
+from workers.configs.fine_tune import FineTuneConfig, ResolvedFineTune
 from workers.errors import IllegalTransition
 
 JobType = Literal["fine_tune", "evaluate"]
-AnyConfig = Annotated[ResolvedFineTune | ResolvedEvaluate, Field(discriminator="type")]
+JobConfig = FineTuneConfig | EvaluateConfig  # what a caller writes
+AnyConfig = Annotated[ResolvedFineTune | ResolvedEvaluate, Field(discriminator="type")]  # what the trainer reads
 
 
 class JobStatus(StrEnum):
