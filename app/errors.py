@@ -149,7 +149,7 @@ KINDS: dict[type[Exception], Kind] = {
     RangeNotSatisfiable: Kind(416, "range_not_satisfiable", "The content has no such range"),
     InvalidValue: Kind(422, "invalid_request", "The request is invalid"),
     IdempotencyMismatch: Kind(422, "idempotency_mismatch", "The Idempotency-Key belongs to another request"),
-    inference.EngineFull: Kind(503, "engine_full", "Too many images wait already", retry_after_s=1),
+    inference.EngineFull: Kind(503, "engine_full", "Too many images are pending", retry_after_s=1),
     inference.ModelLoading: Kind(503, "model_loading", "The model is still being loaded", retry_after_s=2),
     inference.EngineRestarting: Kind(503, "engine_restarting", "The engine is restarting", retry_after_s=2),
     inference.DeadlineExceeded: Kind(504, "deadline_exceeded", "The prediction was not ready in time"),

@@ -1,1 +1,1 @@
-"""Serving: from encoded images and a model reference to scores."""
+"""The serving engine: from encoded images and a model reference to predictions."""

@@ -1,4 +1,4 @@
-"""What the engine answers, and what it keeps of a request until then."""
+"""The answers of the engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Annotate = Callable[[Tensor, Prediction, Fonts], Tensor]  # draws a prediction o
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageAnswer(Generic[Prediction]):
-    """What a model says of one image."""
+    """The prediction for one image."""
 
     width: int  # px, upright
     height: int
@@ -30,7 +30,7 @@ class ImageAnswer(Generic[Prediction]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Times:
-    """Milliseconds of a request: of each part, the image that it took longest for."""
+    """Milliseconds of a request per stage, for the image that spent the longest in it."""
 
     decode_ms: float = 0.0
     queue_ms: float = 0.0
@@ -40,7 +40,7 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawing(Generic[Prediction]):
-    """How an image is made of a request's one image and what was found on it."""
+    """How the prediction is drawn on the only image of a request."""
 
     annotate: Annotate[Prediction]
     fonts: Fonts
@@ -49,11 +49,11 @@ class Drawing(Generic[Prediction]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer(Generic[Prediction]):
-    """One entry an image, in their order."""
+    """One entry per image, in the order of the images."""
 
     model: ModelSource
     backend: BackendName
     precision: Precision
     images: list[ImageAnswer[Prediction] | ImageError | OutOfDeviceMemory]
     times: Times
-    drawn: bytes | None = None  # the image, encoded, where one was asked for
+    drawn: bytes | None = None  # the drawn image, encoded, if requested

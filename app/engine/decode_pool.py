@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
-from app.engine.thread_priority import stand_back
+from app.engine.thread_priority import lower_priority
 
 # Most urgent first. The network runs in this pool only where one core does everything: see app.engine.turn_taking.
 Urgency = Literal["finish", "network", "interactive", "bulk network", "bulk"]
@@ -45,7 +45,7 @@ class DecodePool:
     """Runs calls in threads. All of its methods must be called from one event loop."""
 
     def __init__(self, threads: int) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=stand_back)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=lower_priority)
         self._queues: dict[Urgency, deque[Call]] = {urgency: deque() for urgency in URGENCIES}
         self._ended: deque[Call] = deque()  # calls whose results the event loop has not read yet
         self._is_loop_woken = False  # the event loop will read `_ended` soon

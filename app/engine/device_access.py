@@ -1,4 +1,4 @@
-"""What the engine needs of a device, in this process or in another: models in memory, and a lane for views."""
+"""The interface of a device in this process or another: models in memory, and a lane for views."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ class ModelMemory(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """The device that holds the models."""
 
     @property
     def budget_bytes(self) -> int:
-        """What their weights may take together."""
+        """Limit for the weights of all models."""
 
     @property
     def size_bytes(self) -> int:
-        """What they take."""
+        """Size of the weights of all models."""
 
     @property
     def is_reachable(self) -> bool:
-        """Whether the device can be asked right now."""
+        """False while the engine process restarts."""
 
     @property
     def loading_s(self) -> float:
-        """How long the model that is being loaded has been; 0 if none is. From any thread."""
+        """Seconds since the current load began; 0 if there is none. May be read from any thread."""
 
     def all(self) -> list[LoadedModel]:
-        """The least recently used first."""
+        """All models in memory, the least recently used first."""
 
     def known(self, reference: str) -> ModelSource | None:
         """See LoadedModels."""
@@ -71,11 +71,11 @@ class ModelMemory(Protocol):
         """See LoadedModels."""
 
     async def close(self) -> None:
-        """Lets go of every model."""
+        """Releases every model."""
 
 
 class ViewLane(Protocol):
-    """A device's line of views, as `Lane` is here and `RemoteLane` leads to an engine process."""
+    """The queue of views of a device: `Lane` in this process, `RemoteLane` to an engine process."""
 
     @property
     def waiting(self) -> int:
@@ -83,10 +83,10 @@ class ViewLane(Protocol):
 
     @property
     def busy_s(self) -> float:
-        """How long the device has been at work without an answer. From any thread."""
+        """How long the current batch has been running; 0 if none is. May be read from any thread."""
 
     def place(self, view: Tensor) -> Tensor:
-        """The view, uint8 [C, h, w], where the device can take it from. In the decode pool. Raises EngineFull."""
+        """The view, uint8 [C, h, w], where the device can read it. Called in the decode pool. Raises EngineFull."""
 
     def submit(
         self, model: LoadedModel, view: Tensor, selection: Selection[Any], priority: Priority
@@ -97,10 +97,10 @@ class ViewLane(Protocol):
         """See Lane."""
 
     def close(self) -> None:
-        """Takes no more."""
+        """Refuses new views."""
 
 
 class MakeLane(Protocol):
-    """Makes an engine's lane."""
+    """Creates the lane of an engine."""
 
     def __call__(self, *, observers: Sequence[Observer], after_batch: Callable[[int], None]) -> ViewLane: ...

@@ -1,4 +1,4 @@
-"""Which device serves, and what there is to know of each."""
+"""The choice of the serving device, and descriptions of all devices."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def half_of_memory(device: torch.device) -> int:
-    """Bytes: half of what the device has, or the machine where that is not told."""
+    """Half of the memory of the device, bytes; of the machine if the device does not report it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1] // 2
     return describe_memory().total_bytes // 2
 
 
 def describe_devices() -> list[Device]:
-    """Every device of this machine that torch can use. A GPU is asked for its memory: not for the event loop.
+    """Every device of this machine that torch can use. Reading the memory of a GPU blocks.
 
-    One that this process does not use is not asked: that would take hundreds of megabytes of it.
+    A GPU that this process does not use is not read: that would allocate hundreds of megabytes on it.
     """
     memory = describe_memory()
     found = [
@@ -66,7 +66,7 @@ def describe_devices() -> list[Device]:
 
 
 def describe_memory() -> Memory:
-    """Memory of the machine and of this process, as Linux tells it; elsewhere only the total."""
+    """Memory of the machine and of this process, as Linux reports it; on other systems only the total."""
     page_bytes = os.sysconf("SC_PAGE_SIZE")
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

@@ -1,9 +1,8 @@
-"""The serving engine: images wait in bounds, are decoded beside the event loop, and go to the device batch by batch.
+"""The serving engine: images are admitted within bounds, decoded in threads, and predicted in batches.
 
-The way of a request, whatever its task: admit (or refuse), find and load the model, decode and prepare in the decode
-pool, wait in the device's lane with the images of other requests, finish. Decoded images shrink to what the network
-sees at once. Whoever stops waiting, by the deadline or because the client went, frees its places. Nothing here knows
-HTTP.
+The way of a request, for every task: admit or refuse it, find and load the model, decode and prepare in the decode
+pool, wait in the device's lane with the images of other requests, finish. A decoded image is reduced to the network's
+input at once. A request that ends early, by its deadline or a disconnect, frees its places. The engine knows no HTTP.
 """
 
 from __future__ import annotations
@@ -51,17 +50,17 @@ _ASKED_BY: Final[dict[Task, str]] = {"classification": "classify", "detection": 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Prepared:
-    """A decoded image on its way through the device."""
+    """A decoded image with its views."""
 
     width: int  # px, upright
     height: int
-    views: list[Tensor]  # uint8 [C, h, w], as the network looks at it
+    views: list[Tensor]  # uint8 [C, h, w], the network's inputs
     elapsed_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Finished(Generic[Prediction]):
-    """An image that went all the way."""
+    """An image with its prediction."""
 
     answer: ImageAnswer[Prediction]
     views: list[ViewResult]
@@ -70,7 +69,7 @@ class _Finished(Generic[Prediction]):
 
 
 class Engine:
-    """Predicts with the models of a registry and the catalogue. To be used from one event loop."""
+    """Predicts with the models of a registry and the catalogue. Used from one event loop."""
 
     def __init__(
         self,
@@ -87,8 +86,8 @@ class Engine:
     ) -> None:
         """max_pending_images: each tile of a large image counts as one.
 
-        make_lane: to where `models` are, if not in this process.
-        decode_jpeg: to images on the device of `models`, which must be in this process.
+        make_lane: creates the lane to `models` if they are in another process.
+        decode_jpeg: decodes to the device of `models`, which must be in this process.
         has_one_core: decoding and the network share one core; `decode_threads` must be 1.
         """
         self.models = models
@@ -107,17 +106,17 @@ class Engine:
 
     @property
     def pending_images(self) -> int:
-        """Accepted and not yet answered; tiles count too."""
+        """Images that are accepted and not yet answered; tiles count too."""
         return self._admission.pending
 
     @property
     def max_pending_images(self) -> int:
-        """More are refused."""
+        """Limit of pending images."""
         return self._admission.most
 
     @property
     def busy_s(self) -> float:
-        """How long the device has been at work without an answer. From any thread."""
+        """How long the current batch has been running; 0 if none is. May be read from any thread."""
         return self._lane.busy_s
 
     def check_room(self, priority: Priority, timeout_s: float) -> None:
@@ -141,8 +140,8 @@ class Engine:
     ) -> Answer[Prediction]:
         """The prediction for each image; an image that cannot be used has its error instead.
 
-        images: files as they were sent, or images that are decoded already, uint8 [3, H, W].
-        drawing: for one image; it is drawn in its place and before the deadline.
+        images: encoded images, or decoded ones, uint8 [3, H, W].
+        drawing: only for a single image; drawn before the deadline.
         Raises EngineFull, EngineRestarting, ModelLoading, DeadlineExceeded, OutOfDeviceMemory, WrongTask,
         UnknownCategory, ModelsError.
         """
@@ -153,7 +152,7 @@ class Engine:
         views = 0
         try:
             count = len(images)
-            if selection.is_tiled:  # headers only, and not in the decode pool: whoever is refused hears of it at once
+            if selection.is_tiled:  # reads headers only, and outside the decode pool, so that a refusal is fast
                 count = await asyncio.to_thread(_count_views, images, selection)
             self._admission.admit(count, priority, timeout_s)
             views = count
@@ -161,7 +160,9 @@ class Engine:
             _check(model, selection)
             with self._admission.working():
                 answer = await self._predict(model, images, selection, priority, began_at, timeout_s, drawing)
-                if precision == "float32" and answer.precision != precision:  # a faster backend came meanwhile
+                if (
+                    precision == "float32" and answer.precision != precision
+                ):  # a faster backend was adopted in the meantime
                     model = await self._model(reference, precision, began_at, timeout_s)
                     answer = await self._predict(model, images, selection, priority, began_at, timeout_s, drawing)
             outcome, backend = "ok", answer.backend
@@ -182,7 +183,7 @@ class Engine:
             self._tell_end(reference, source, outcome, len(images), time.monotonic() - began_at, backend)
 
     async def close(self) -> None:
-        """Stops taking work; what runs ends by itself."""
+        """Refuses new work. What runs ends by itself."""
         self._decoders.close()
         self._large_pictures.close()
         self._lane.close()
@@ -192,7 +193,7 @@ class Engine:
         self, reference: str, precision: PrecisionChoice, began_at: float, timeout_s: float
     ) -> LoadedModel:
         ready = self.models.ready(reference, precision)
-        if ready is not None:  # as nearly always
+        if ready is not None:  # the usual case
             return ready
         try:
             async with asyncio.timeout(began_at + timeout_s - time.monotonic()):
@@ -200,7 +201,9 @@ class Engine:
         except TimeoutError as error:
             if not self.models.is_loading(reference, precision):
                 raise _late(timeout_s) from error
-            raise ModelLoading(f"{reference} is still being loaded.", hint="Ask again: loading goes on.") from error
+            raise ModelLoading(
+                f"{reference} is still being loaded.", hint="Send the request again: loading continues."
+            ) from error
 
     async def _predict(
         self,
@@ -214,7 +217,7 @@ class Engine:
     ) -> Answer[Prediction]:
         try:
             async with asyncio.timeout(began_at + timeout_s - time.monotonic()):
-                if len(images) == 1:  # no task of its own: that is most requests
+                if len(images) == 1:  # most requests: no further task is needed
                     entries = [await self._image(model, images[0], selection, priority)]
                 else:
                     work = (self._image(model, image, selection, priority) for image in images)
@@ -258,7 +261,7 @@ class Engine:
         return _Finished(answer=answer, views=results, decode_s=prepared.elapsed_s, finish_s=elapsed_s)
 
     def _leave_lane(self, model: LoadedModel, waiting: list[asyncio.Future[ViewResult]]) -> None:
-        """The outputs are used up; what was given up before its turn is cancelled."""
+        """Tells the lane that the outputs are used, and cancels views that still wait."""
         outputs = 0
         for view in waiting:
             if not view.done():
@@ -270,13 +273,13 @@ class Engine:
     def _prepare(
         self, predictor: AnyPredictor, image: bytes | Tensor, selection: Selection[Any]
     ) -> _Prepared | ImageError:
-        """In the decode pool. Raises EngineFull."""
+        """Decodes an image and makes its views, in the decode pool. Raises EngineFull."""
         began_at = time.perf_counter()
         try:
             pixels = image if isinstance(image, Tensor) else self._decode(image, self._decode_jpeg)
             try:
                 views = predictor.prepare(pixels, selection)
-            except torch.OutOfMemoryError:  # of a GPU that decoded it
+            except torch.OutOfMemoryError:  # on a GPU that decoded the image
                 views = predictor.prepare(pixels.cpu(), selection)
             views = [self._lane.place(view) for view in views]
         except ImageError as error:
@@ -285,7 +288,7 @@ class Engine:
         return _Prepared(width=pixels.shape[2], height=pixels.shape[1], views=views, elapsed_s=elapsed_s)
 
     def _draw(self, image: bytes | Tensor, prediction: Prediction, drawing: Drawing[Prediction]) -> bytes:
-        """In the decode pool. Raises ImageError."""
+        """Draws the prediction on the image, in the decode pool. Raises ImageError."""
         pixels = image if isinstance(image, Tensor) else self._decode(image)
         return encode_image(drawing.annotate(pixels, prediction, drawing.fonts), drawing.image_format)
 
@@ -293,7 +296,7 @@ class Engine:
         if len(data) > self._max_image_bytes:
             hint = "Send a smaller or more compressed image."
             raise ImageTooLarge(
-                f"The image has {len(data)} bytes, and {self._max_image_bytes} are the most.", hint=hint
+                f"The image has {len(data)} bytes, and the limit is {self._max_image_bytes}.", hint=hint
             )
         pixels = decode_image(data, max_pixels=self._max_image_pixels, decode_jpeg=decode_jpeg)
         self._large_pictures.note(pixels.shape[1] * pixels.shape[2])
@@ -319,7 +322,7 @@ def _late(timeout_s: float) -> DeadlineExceeded:
 
 
 async def _together(work: Any) -> list[Any]:
-    """All results in their order; one that raises, or a cancellation, ends the others."""
+    """All results in order. An error or a cancellation cancels the others."""
     tasks = [asyncio.create_task(part) for part in work]
     try:
         return list(await asyncio.gather(*tasks))
@@ -329,7 +332,7 @@ async def _together(work: Any) -> list[Any]:
 
 
 def _count_views(images: Sequence[bytes | Tensor], selection: Selection[Any]) -> int:
-    """What the request will cost, by the images' headers; one that is at fault gets its error when it is decoded."""
+    """The number of views, from the images' headers. A broken image counts one and fails when it is decoded."""
     views = 0
     for image in images:
         count = 1
@@ -381,7 +384,7 @@ def _check(model: LoadedModel, selection: Selection[Any]) -> None:
         verb = _ASKED_BY[predictor.task]
         raise WrongTask(
             f"{reference} is a model for {predictor.task}, not for {selection.task}.",
-            hint=f"Ask it to {verb}: POST /v1/{verb}, or `fovea {verb}`.",
+            hint=f"Use POST /v1/{verb}, or `fovea {verb}`.",
         )
     unknown = sorted(selection.categories.difference(predictor.categories))
     if unknown:

@@ -1,23 +1,23 @@
 """Everything `app.engine` raises on purpose. It knows no HTTP.
 
 InferenceError
- ├─ EngineFull            too many images wait already
+ ├─ EngineFull            too many images are pending
  ├─ ModelLoading          the model was not in memory before the deadline
- ├─ EngineRestarting      the process that has the device died, and is not back yet
+ ├─ EngineRestarting      the engine process died and has not restarted yet
  ├─ DeadlineExceeded      the prediction was not ready in time
  ├─ OutOfDeviceMemory     the model or its images do not fit on the device
- ├─ WrongTask             a model asked for what it does not do
- ├─ UnknownCategory       a category asked for that the model does not have
+ ├─ WrongTask             the model is made for another task
+ ├─ UnknownCategory       the model has no such category
  └─ ImageUrlError
      ├─ ImageUrlRefused   a URL that may not be fetched
-     └─ ImageUrlFailed    a URL that did not give an image in time
+     └─ ImageUrlFailed    a URL that did not send an image in time
 """
 
 from __future__ import annotations
 
 
 class InferenceError(Exception):
-    """An error of this package: `str()` says what is wrong, `hint` the way out, if there is one."""
+    """An error of this package: `str()` says what is wrong, `hint` what to do, if anything."""
 
     def __init__(self, message: str, *, hint: str | None = None, retry_after_s: int | None = None) -> None:
         super().__init__(message)
@@ -26,7 +26,7 @@ class InferenceError(Exception):
 
 
 class EngineFull(InferenceError):
-    """More images wait than the engine accepts."""
+    """The limit of pending images is reached."""
 
 
 class ModelLoading(InferenceError):
@@ -34,7 +34,7 @@ class ModelLoading(InferenceError):
 
 
 class EngineRestarting(InferenceError):
-    """The process that has the device died, and is being started again."""
+    """The engine process died and is restarting."""
 
 
 class DeadlineExceeded(InferenceError):
@@ -42,11 +42,11 @@ class DeadlineExceeded(InferenceError):
 
 
 class OutOfDeviceMemory(InferenceError):
-    """The device has no memory left for it."""
+    """The device is out of memory."""
 
 
 class WrongTask(InferenceError):
-    """The model does another task than the one asked of it."""
+    """The model is made for another task."""
 
 
 class UnknownCategory(InferenceError):
@@ -54,7 +54,7 @@ class UnknownCategory(InferenceError):
 
 
 class ImageUrlError(InferenceError):
-    """An image URL that gives no image."""
+    """An image URL that does not lead to an image."""
 
 
 class ImageUrlRefused(ImageUrlError):

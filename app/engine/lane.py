@@ -23,7 +23,7 @@ from torch import Tensor
 from app.engine.batch import BatchOutcome, run_batch
 from app.engine.loaded_models import LoadedModel
 from app.engine.observer import Observer
-from app.engine.thread_priority import stand_back
+from app.engine.thread_priority import lower_priority
 from models.backends.backend import BackendName
 from models.precision import Precision
 from models.predictor import Selection
@@ -76,7 +76,7 @@ class Lane:
         """after_batch: called on the event loop after each batch, with its number of views."""
         self._observers = observers
         self._after_batch = after_batch
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="infer", initializer=stand_back)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="infer", initializer=lower_priority)
         self._queues: dict[QueueKey, deque[_Waiting]] = {}
         self._numbers = count()
         self._is_busy = False

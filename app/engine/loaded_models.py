@@ -1,7 +1,7 @@
-"""Models in memory: found by reference, loaded once however many ask, the least recently used goes.
+"""Models in memory: found by reference, loaded once for all requests, evicted least recently used first.
 
-What a reference means is looked up again and again, so a moved alias is live by itself. While the version that it moved
-to is being loaded, the one before goes on answering: no request fails or waits for a swap.
+References are looked up regularly, so a moved alias takes effect by itself. While the new version is being loaded, the
+previous one answers: no request fails or waits for the swap.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from models.predictor import AnyPredictor
 
 log = logging.getLogger(__name__)
 
-_FAILED_FOR_S = 30.0  # a host that did not answer, or a damaged file, is not tried again for every request
+_FAILED_FOR_S = 30.0  # after a failure, requests do not try to load again for this long
 _MOST_FAILED = 1000
-EXACT = " float32"  # at the end of the digest of a model that is kept in float32 beside a faster one
+EXACT = " float32"  # suffix of the digest of a model that is kept in float32 in addition
 
 
 @dataclass(eq=False, kw_only=True)
@@ -47,19 +47,19 @@ class LoadedModel:
     source: ModelSource
     predictor: AnyPredictor
     best_batch: int  # views
-    batch_s: float = 0.0  # the last one took
+    batch_s: float = 0.0  # duration of the last batch
     is_pinned: bool = False
     loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     last_used_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def batch_size(self, shape: torch.Size) -> int:
-        """Most views of that shape, [C, h, w], in a batch."""
+        """The batch size for views of that shape, [C, h, w]."""
         return min(self.best_batch, largest_batch(shape))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Failed:
-    """A load that failed; until then it is not tried again."""
+    """A failed load, and when the next try is allowed."""
 
     reference: str
     error: ModelsError
@@ -67,7 +67,7 @@ class _Failed:
 
 
 class LoadedModels:
-    """As many models as fit into `budget_bytes` on one device. To be used from one event loop."""
+    """The models on one device, within `budget_bytes`. Used from one event loop."""
 
     def __init__(
         self,
@@ -77,48 +77,50 @@ class LoadedModels:
         pinned: Sequence[str] = (),
         lookup_every_s: float = 0.0,
     ) -> None:
-        """pinned: references; what they mean never goes. lookup_every_s: see Lookups."""
-        self.on_load: Callable[[LoadedModel], None] = lambda _: None  # is told of every model that was loaded
+        """pinned: references whose models are never evicted. lookup_every_s: see Lookups."""
+        self.on_load: Callable[[LoadedModel], None] = lambda _: None  # called with every loaded model
         self._finder = finder
         self.budget_bytes = budget_bytes
-        self._pins: dict[str, str] = dict.fromkeys(pinned, "")  # the digest that each reference means
+        self._pins: dict[str, str] = dict.fromkeys(pinned, "")  # the digest of each pinned reference
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # by digest, least recently used first
         self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
         self._lookups: Lookups[str, ModelSource] = Lookups(
             self._look_up, holds_s=lookup_every_s, on_found=self._note_meaning
         )
-        self._answering: dict[str, str] = {}  # the digest that a name or an alias was last answered with
+        self._answering: dict[str, str] = {}  # the digest that last answered for a name or alias
         self._failed: dict[str, _Failed] = {}  # by digest
         self._loader = LoadingThread()
-        self._best_batches = BestBatches()  # for that thread
-        self.on_change: Callable[[], None] = lambda: None  # a model came, went, failed, or runs in another way
+        self._best_batches = BestBatches()  # used by the loading thread
+        self.on_change: Callable[[], None] = lambda: (
+            None
+        )  # called when a model was loaded, evicted, failed, or changed its backend
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """The device that holds the models."""
         return self._finder.device
 
     @property
     def is_reachable(self) -> bool:
-        """They are in this process."""
+        """True: the models are in this process."""
         return True
 
     @property
     def size_bytes(self) -> int:
-        """Memory that their weights take."""
+        """Size of the weights of all models."""
         return sum(model.predictor.size_bytes for model in self._loaded.values())
 
     @property
     def loading_s(self) -> float:
-        """How long the model that is being loaded has been; 0 if none is. From any thread."""
+        """Seconds since the current load began; 0 if there is none. May be read from any thread."""
         return self._loader.busy_s
 
     def all(self) -> list[LoadedModel]:
-        """The least recently used first."""
+        """All models in memory, the least recently used first."""
         return list(self._loaded.values())
 
     def find(self, digest: str) -> LoadedModel | None:
-        """The model with that digest if it is in memory, as used just now."""
+        """The model with that digest if it is in memory; marks it as used."""
         model = self._loaded.get(digest)
         if model is not None:
             self._loaded.move_to_end(digest)
@@ -126,11 +128,11 @@ class LoadedModels:
         return model
 
     def known(self, reference: str) -> ModelSource | None:
-        """What `reference` meant when it was last looked up; where it never was, what is in memory of that name."""
+        """The last found source of `reference`; if it was never looked up, a loaded model of that name."""
         return self._lookups.known(reference) or newest_of(reference, self._loaded.values())
 
     def is_loading(self, reference: str, precision: PrecisionChoice = "auto") -> bool:
-        """Whether what `reference` meant when it was last looked up is on its way into memory."""
+        """True while the last found source of `reference` is being loaded."""
         source = self.known(reference)
         if source is None:
             return False
@@ -138,13 +140,13 @@ class LoadedModels:
         return not wanted.isdisjoint(self._loading)
 
     def failing_s(self) -> dict[str, float]:
-        """Versions that could not be loaded lately, with the seconds until that is tried again."""
+        """Versions whose load failed, with the seconds until the next try is allowed."""
         now = time.monotonic()
         failed = (failed for digest, failed in self._failed.items() if not digest.endswith(EXACT))
         return {one.reference: one.until - now for one in failed if now < one.until}
 
     def ready(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel | None:
-        """What `get` would give, if nothing has to be waited for."""
+        """The result of `get` if it needs no waiting, else None."""
         source = self._lookups.fresh(reference)
         loaded = self._loaded.get(source.digest) if source else None
         if loaded is None or (precision == "float32" and loaded.predictor.backend.precision != precision):
@@ -153,10 +155,10 @@ class LoadedModels:
         return loaded
 
     async def get(self, reference: str, precision: PrecisionChoice = "auto") -> LoadedModel:
-        """The model that `reference` means, loaded if need be; while it is loaded again, the one it meant before.
+        """The model that `reference` means, loaded if needed; during a swap, the previous version.
 
-        precision: with `float32`, a model that runs in less is loaded a second time.
-        Whoever gives up waiting does not stop the loading. Raises ModelsError, OutOfDeviceMemory.
+        precision: `float32` loads a model that runs in a lower precision a second time.
+        A caller that stops waiting does not stop the load. Raises ModelsError, OutOfDeviceMemory.
         """
         source = await self._lookups.get(reference)
         loaded = self._loaded.get(source.digest)
@@ -171,8 +173,8 @@ class LoadedModels:
         return loaded
 
     def _note_use(self, reference: str, loaded: LoadedModel) -> None:
-        if loaded.source.digest in self._loaded:  # it may have left while it was waited for
-            if "/" not in reference:  # what a number means never moves
+        if loaded.source.digest in self._loaded:  # it may have been evicted during the wait
+            if "/" not in reference:  # a version number never changes its meaning
                 self._answering[reference] = loaded.source.digest
             self._loaded.move_to_end(loaded.source.digest)
         loaded.last_used_at = datetime.now(UTC)
@@ -188,7 +190,7 @@ class LoadedModels:
         return loaded
 
     def adopt(self, model: LoadedModel, backend: Backend) -> None:
-        """The model runs so from now on; which batches suit it then is measured beside."""
+        """Makes the model run on `backend`, and measures its best batch size in the background."""
         model.predictor.backend = backend
         self.on_change()
         measuring = self._loader.run(
@@ -214,7 +216,7 @@ class LoadedModels:
         )
 
     async def load(self, reference: str) -> LoadedModel:
-        """The model that `reference` means right now, in memory. Raises ModelsError, OutOfDeviceMemory."""
+        """Looks up `reference` and loads its model. Raises ModelsError, OutOfDeviceMemory."""
         self._lookups.forget(reference)
         source = await self._lookups.get(reference)
         loaded = self._loaded.get(source.digest)
@@ -223,16 +225,16 @@ class LoadedModels:
         return loaded
 
     async def load_beside(self, name: str, version: int) -> None:
-        """Loads the version if another of the same model is in memory. What cannot be loaded is said in the log.
+        """Loads the version if another version of the model is in memory. A failure is logged.
 
-        The other one stays, were there room or not: it answers until the alias has moved.
+        The other version stays, even beyond the budget: it answers until the alias has moved.
         """
         if any(model.source.name == name for model in self._loaded.values()):
             with contextlib.suppress(ModelsError, OutOfDeviceMemory):
                 await self.load(f"{name}/{version}")
 
     async def unload(self, reference: str) -> bool:
-        """Takes the model out of memory, pinned or not; whether it was there. Raises ModelsError."""
+        """Evicts the model, pinned or not. Returns whether it was in memory. Raises ModelsError."""
         source = await self._lookups.get(reference)
         loaded = [self._loaded.get(digest) for digest in (source.digest, f"{source.digest}{EXACT}")]
         for model in loaded:
@@ -241,11 +243,11 @@ class LoadedModels:
         return any(loaded)
 
     def forget_lookups(self) -> None:
-        """To be called when names, versions or aliases were changed here: the next request sees it."""
+        """Forgets all lookups, after names, versions or aliases were changed here."""
         self._lookups.forget()
 
     async def close(self) -> None:
-        """Lets go of every model."""
+        """Releases every model."""
         self._lookups.close()
         for task in self._loading.values():
             task.cancel()
@@ -260,13 +262,13 @@ class LoadedModels:
             self._pin(reference, source.digest)
 
     def _pin(self, reference: str, digest: str) -> None:
-        """The pin goes from what the reference meant to what it means now."""
+        """Moves the pin of a reference to the model that it means now."""
         self._pins[reference] = digest
         for model in self._loaded.values():
             model.is_pinned = model.source.digest in self._pins.values()
 
     async def _look_at_pins(self) -> None:
-        """An alias may have moved, or a version may be gone, while nobody asked for it."""
+        """Looks up the pinned references: an alias may have moved without any request for it."""
         for reference in self._pins:
             try:
                 await self._lookups.get(reference)
@@ -295,7 +297,7 @@ class LoadedModels:
             self.on_change()
 
     async def _load(self, source: ModelSource) -> LoadedModel:
-        """Others leave only when the model is there: one that cannot be loaded costs nobody his place."""
+        """Evicts other models only after this one has loaded, so a failed load evicts nothing."""
         failed = self._failed.get(source.digest)
         if failed is not None and time.monotonic() < failed.until:
             raise failed.error.with_traceback(None)
@@ -328,15 +330,15 @@ class LoadedModels:
         pinned_bytes = sum(model.predictor.size_bytes for model in pinned)
         if pinned_bytes + source.size_bytes > self.budget_bytes:
             raise OutOfDeviceMemory(
-                f"{source.reference} takes {source.size_bytes} bytes, and of FOVEA_MODEL_MEMORY, {self.budget_bytes}, "
+                f"{source.reference} needs {source.size_bytes} bytes, and of FOVEA_MODEL_MEMORY, {self.budget_bytes}, "
                 f"pinned models hold {pinned_bytes}.",
                 hint="Raise FOVEA_MODEL_MEMORY, or pin fewer models.",
             )
 
     def _make_room(self, size_bytes: int, *, beside: str) -> None:
-        """The least recently used go until there is room.
+        """Evicts the least recently used models until there is room.
 
-        beside: a model; the version of it that answers now stays, so that no request waits while versions change.
+        beside: the version of this model that answers now stays, so that no request waits during a swap.
         """
         answering = set(self._answering.values())
         for model in self.all():
@@ -346,7 +348,7 @@ class LoadedModels:
                 self._drop(model)
 
     def _drop(self, model: LoadedModel) -> None:
-        """Requests that are under way keep it until they are answered; then its memory goes back to the system."""
+        """Evicts a model. Running requests keep it until they are answered; then its memory is returned."""
         loop = asyncio.get_running_loop()
         weakref.finalize(model, _return_memory_soon, loop)
         del self._loaded[model.source.digest]
@@ -356,25 +358,25 @@ class LoadedModels:
 
 
 def newest_of(reference: str, models: Iterable[LoadedModel]) -> ModelSource | None:
-    """Of those among `models` with that name, or that name and version, the one that was loaded last."""
+    """The model of that name, or name and version, that was loaded last."""
     found = [model for model in models if reference in (model.source.name, model.source.reference)]
     return max(found, key=lambda model: model.loaded_at).source if found else None
 
 
 def _load_now(source: ModelSource, best_batches: BestBatches) -> LoadedModel:
-    """In the loading thread."""
+    """Loads a model, in the loading thread."""
     try:
         predictor = source.load()
         return LoadedModel(source=source, predictor=predictor, best_batch=best_batches.warm_up(source, predictor))
     except torch.OutOfMemoryError as error:
         raise OutOfDeviceMemory(
             f"{source.reference} does not fit into the device's memory.",
-            hint="Lower FOVEA_MODEL_MEMORY, so that other models leave, or serve on another device.",
+            hint="Lower FOVEA_MODEL_MEMORY, so that other models are evicted, or serve on another device.",
         ) from error
 
 
 def _return_memory_soon(loop: asyncio.AbstractEventLoop) -> None:
-    """The model is still being taken apart now, so a moment later."""
+    """Returns memory a moment later, because the model is still being released."""
     with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
         loop.call_soon_threadsafe(loop.run_in_executor, None, _return_memory)
 
@@ -382,4 +384,4 @@ def _return_memory_soon(loop: asyncio.AbstractEventLoop) -> None:
 def _return_memory() -> None:
     gc.collect()
     return_memory()
-    cuda_graphs.empty_cache()  # last, for it may wait
+    cuda_graphs.empty_cache()  # last, because it may wait

@@ -1,7 +1,7 @@
-"""What references mean, remembered for a moment and looked up anew before that is over.
+"""The meaning of references, cached for a moment and refreshed in the background before it expires.
 
-A lookup takes a thread or another process: as long as somebody asks, it is done beside the requests and none of them
-waits for it.
+A lookup needs a thread or another process. As long as requests come, it happens in the background and no request waits
+for it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 _MOST_KEPT = 10_000
-_RENEWED_AT = 0.7  # of the time that a lookup holds
+_RENEWED_AT = 0.7  # fraction of the lifetime of a lookup
 
 Key = TypeVar("Key", bound=Hashable)
 Found = TypeVar("Found")
@@ -22,7 +22,7 @@ Found = TypeVar("Found")
 @dataclass(frozen=True, slots=True)
 class _Kept(Generic[Found]):
     found: Found
-    began_at: float  # it was true then
+    began_at: float  # the result was true at this time
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class _UnderWay(Generic[Found]):
 
 
 class Lookups(Generic[Key, Found]):
-    """To be used from one event loop."""
+    """A cache of lookups. Used from one event loop."""
 
     def __init__(
         self,
@@ -42,9 +42,9 @@ class Lookups(Generic[Key, Found]):
         on_found: Callable[[Key, Found], None] = lambda _key, _found: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """holds_s: from the beginning of a lookup; 0 looks up anew every time.
+        """holds_s: lifetime of a lookup from its start; 0 disables the cache.
 
-        on_found: is told of what was found, before whoever waits for it, unless it was forgotten meanwhile.
+        on_found: called with every result before the waiting callers get it, unless it was forgotten in the meantime.
         """
         self._look_up = look_up
         self._holds_s = holds_s
@@ -54,12 +54,12 @@ class Lookups(Generic[Key, Found]):
         self._under_way: dict[Key, _UnderWay[Found]] = {}
 
     def known(self, key: Key) -> Found | None:
-        """What was found last, however long ago."""
+        """The last result, of any age."""
         kept = self._kept.get(key)
         return kept.found if kept else None
 
     def fresh(self, key: Key) -> Found | None:
-        """What holds right now, without waiting; towards the end of its time it is looked up anew beside."""
+        """The current result without waiting, or None. Starts a background lookup if it expires soon."""
         kept = self._kept.get(key)
         if kept is None:
             return None
@@ -71,7 +71,7 @@ class Lookups(Generic[Key, Found]):
         return kept.found
 
     async def get(self, key: Key) -> Found:
-        """What holds right now; one lookup for all who wait. Raises what it raises."""
+        """The current result, from one lookup for all waiting callers. Raises what the lookup raises."""
         found = self.fresh(key)
         if found is not None:
             return found
@@ -83,10 +83,10 @@ class Lookups(Generic[Key, Found]):
         try:
             return await asyncio.shield(task)
         finally:
-            del task  # an error's traceback has this frame: it would hold the task, and that the error
+            del task  # an error's traceback holds this frame: without `del` it holds the task, and the task the error
 
     def forget(self, key: Key | None = None) -> None:
-        """All, or one: what is being looked up may be out of date already, and is not kept either."""
+        """Forgets one result or all, also those of running lookups, which may be out of date."""
         if key is None:
             self._kept.clear()
             self._under_way.clear()
@@ -95,7 +95,7 @@ class Lookups(Generic[Key, Found]):
             self._under_way.pop(key, None)
 
     def close(self) -> None:
-        """Gives up what is under way."""
+        """Cancels running lookups."""
         for under_way in self._under_way.values():
             under_way.task.cancel()
         self.forget()
@@ -107,11 +107,11 @@ class Lookups(Generic[Key, Found]):
         return under_way
 
     def _end(self, key: Key, under_way: _UnderWay[Found], done: asyncio.Task[Found]) -> None:
-        has_failed = done.cancelled() or done.exception() is not None  # whoever waits hears of it
-        if self._under_way.get(key) is not under_way:  # forgotten, or overtaken
+        has_failed = done.cancelled() or done.exception() is not None  # the waiting callers get the error
+        if self._under_way.get(key) is not under_way:  # forgotten, or replaced by a newer lookup
             return
         del self._under_way[key]
-        if has_failed:  # whoever comes looks up anew
+        if has_failed:  # the next caller looks it up again
             self._kept.pop(key, None)
             return
         if len(self._kept) >= _MOST_KEPT:

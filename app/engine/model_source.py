@@ -1,4 +1,4 @@
-"""What a model reference means right now."""
+"""The current meaning of a model reference."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from models.store.weights import find_pretrained
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSource:
-    """What a reference means, and how to load it."""
+    """The weights that a reference means, and how to load them."""
 
     name: str
     version: int | None  # None: pretrained weights of the catalogue
     architecture: str
-    digest: str  # names the weights; should a version number ever come back, these are told apart by it
-    size_bytes: int  # of the weights' file
-    options: frozenset[tuple[str, str]] = frozenset()  # of the architecture
+    digest: str  # identifies the weights, even if a version number were used again
+    size_bytes: int  # size of the weights file
+    options: frozenset[tuple[str, str]] = frozenset()  # options of the architecture
     load: Callable[[], AnyPredictor]
 
     @property
@@ -32,7 +32,7 @@ class ModelSource:
 
 
 class ModelFinder:
-    """Finds models in a registry and in the catalogue. Reads files: to be used in a thread."""
+    """Finds models in a registry and in the catalogue. It reads files, so it is used in a thread."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class ModelFinder:
         self.device = device
 
     def find(self, reference: str) -> ModelSource:
-        """Raises ModelsError."""
+        """The source that `reference` means now. Raises ModelsError."""
         if reference.partition(".")[0] in self._architectures:
             return self._pretrained(reference)
         version = self._registry.resolve(reference)

@@ -1,4 +1,4 @@
-"""What the engine tells those who watch it: metrics, statistics. It knows neither."""
+"""The events that the engine reports to observers, such as metrics and statistics."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Outcome = Literal["ok", "rejected", "expired", "cancelled", "failed"]
 
 
 class Observer(Protocol):
-    """Is called on the event loop, in the middle of requests: it must return at once and raise nothing."""
+    """Called on the event loop during requests: methods must return at once and raise nothing."""
 
     def batch_predicted(
         self, model: ModelSource, *, backend: str, queue_s: Sequence[float], inference_s: float
     ) -> None:
-        """A batch went through the network. queue_s: how long each of its views had waited for the device."""
+        """Reports a finished batch. queue_s: seconds that each of its views waited for the device."""
 
     def image_predicted(self, model: ModelSource, *, backend: str, decode_s: float, finish_s: float) -> None:
-        """An image became its prediction. backend: what its views ran on.
+        """Reports a finished image. backend: the backend of its views.
 
-        decode_s: from its bytes to the network's views. finish_s: from the outputs to the prediction.
+        decode_s: from the bytes to the views. finish_s: from the outputs to the prediction.
         """
 
     def request_ended(
@@ -34,10 +34,9 @@ class Observer(Protocol):
         seconds: float,
         backend: str | None = None,
     ) -> None:
-        """A request was answered, refused or given up. model: None if nobody knows what the reference means.
+        """Reports the end of a request. model: None if the reference was never resolved.
 
-        backend: what it ran on, if it was answered.
-
-        ok: there was an answer, were it an image's error. rejected: full. expired: past its deadline. cancelled: the
-        client went. failed: everything else.
+        backend: the backend, if the request was answered.
+        outcome: ok for an answer, perhaps with an error of an image; rejected if the engine was full; expired past the
+        deadline; cancelled if the client disconnected; failed otherwise.
         """

@@ -1,4 +1,4 @@
-"""How the engine is put together: with the models in this process, or with those of an engine process."""
+"""Builds the engine: with models in this process, or with those of an engine process."""
 
 from __future__ import annotations
 
@@ -29,19 +29,21 @@ from models.backends.choosing import Policy
 from models.images.nvjpeg import NvJpeg, open_nvjpeg
 from models.store.registry import Registry
 
-LOOKUP_EVERY_S: Final = 0.5  # what a worker publishes or promotes is seen this much later at most
-_LEAST_ARENA_BYTES: Final = 1024**3  # a view of 8192 px squared, the largest preset there can be, takes a fifth of it
+LOOKUP_EVERY_S: Final = 0.5  # the longest delay until a published or promoted version is seen
+_LEAST_ARENA_BYTES: Final = 1024**3  # five times a view of 8192 px squared, the largest possible preset
 _LONGEST_BATCH_S: Final = (
-    120.0  # a full one of a large detector on a busy CPU takes many seconds; a GPU's, less than one
+    120.0  # a full batch of a large detector takes many seconds on a busy CPU, less than one on a GPU
 )
-_ARENA_BYTES_A_VIEW: Final = 4 * 1024**2  # a view of 800 x 1333 px, the largest preset of the catalogue; most are 0.15
+_ARENA_BYTES_PER_VIEW: Final = (
+    4 * 1024**2
+)  # a view of 800 x 1333 px, the largest preset of the catalogue; most take 0.15 MiB
 
 
 @asynccontextmanager
 async def engine_connection(settings: ApiSettings) -> AsyncIterator[EngineConnection | None]:
-    """A line to the engine process, not yet open; None if there is none.
+    """A connection to the engine process, not yet open; None without an engine process.
 
-    The process is started and stopped here unless `engine_socket` names one. Raises ChildDied if it does not start.
+    Starts and stops the process unless `engine_socket` names one. Raises ChildDied if it does not start.
     """
     if settings.engine_socket:
         yield EngineConnection(Path(settings.engine_socket), arena_bytes=arena_bytes(settings))
@@ -59,7 +61,7 @@ def make_engine(
     connection: EngineConnection | None,
     observers: Sequence[Observer],
 ) -> tuple[Engine, BackendBuilds | None]:
-    """The engine of an HTTP process, and what builds faster backends of models that are in this process."""
+    """The engine of an HTTP process, and the builder of faster backends for models in this process."""
     models: ModelMemory
     builds: BackendBuilds | None = None
     nvjpeg: NvJpeg | None = None
@@ -88,7 +90,7 @@ def make_engine(
 def open_models(
     settings: ApiSettings, registry: Registry, *, lookup_every_s: float, replicas: int
 ) -> tuple[LoadedModels, BackendBuilds]:
-    """Models in this process, and what makes them faster. replicas: processes that load models onto the device."""
+    """Models in this process, and the builder of their backends. replicas: processes that share the device."""
     device = choose_device(settings.device)
     finder = ModelFinder(
         registry,
@@ -121,10 +123,10 @@ def open_models(
 
 
 def longest_batch_s(settings: ApiSettings) -> float:
-    """A batch that runs longer is stuck: nobody has waited for it for long, and no other has its turn."""
+    """The longest time of a batch; one that runs longer is stuck and blocks all others."""
     return max(_LONGEST_BATCH_S, 2 * settings.request_timeout_s)
 
 
 def arena_bytes(settings: ApiSettings) -> int:
-    """Of the memory that a process shares with the engine process: taken page by page, as it is written."""
-    return max(_LEAST_ARENA_BYTES, settings.max_pending_images * _ARENA_BYTES_A_VIEW)
+    """Size of the memory that a process shares with the engine process. Pages are allocated when written."""
+    return max(_LEAST_ARENA_BYTES, settings.max_pending_images * _ARENA_BYTES_PER_VIEW)

@@ -1,4 +1,4 @@
-"""What each model version has done since the process started: counts and times, as Triton's users know them."""
+"""Counts and times per model version since the start of the process, as Triton reports them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from app.engine.observer import Observer, Outcome
 
 @dataclass(kw_only=True, slots=True)
 class Duration:
-    """How often something happened, and how long it took in all."""
+    """How often something happened, and its total time."""
 
     count: int = 0
     ns: int = 0
 
     def add(self, other: Duration) -> None:
-        """What happened elsewhere, too."""
+        """Adds the counts and time of `other`."""
         self.count += other.count
         self.ns += other.ns
 
@@ -30,21 +30,21 @@ class Duration:
 
 @dataclass(kw_only=True, slots=True)
 class ModelStatistics:
-    """Of one version. An image counts once for each view that the network takes of it."""
+    """The statistics of one version. An image counts once per view."""
 
-    last_inference_ms: int = 0  # since 1970; 0: never
+    last_inference_ms: int = 0  # Unix time; 0 for never
     inference_count: int = 0  # images of requests that were answered
     execution_count: int = 0  # batches
     success: Duration = field(default_factory=Duration)  # requests
     fail: Duration = field(default_factory=Duration)  # requests
     queue: Duration = field(default_factory=Duration)  # views
     compute_input: Duration = field(default_factory=Duration)  # images: decoding and the preset
-    compute_infer: Duration = field(default_factory=Duration)  # views: each of a batch takes as long as the batch
+    compute_infer: Duration = field(default_factory=Duration)  # views: each takes as long as its batch
     compute_output: Duration = field(default_factory=Duration)  # images
     by_batch_size: dict[int, Duration] = field(default_factory=dict)  # batches
 
     def add(self, other: ModelStatistics) -> None:
-        """What the version has done elsewhere, too."""
+        """Adds the statistics of another replica."""
         self.last_inference_ms = max(self.last_inference_ms, other.last_inference_ms)
         self.inference_count += other.inference_count
         self.execution_count += other.execution_count
@@ -59,9 +59,9 @@ class ModelStatistics:
 
 
 class Statistics(Observer):
-    """Counts by version. To be used from one event loop.
+    """Counts by version. Used from one event loop.
 
-    Requests whose reference nobody has resolved yet belong to no version and are not counted.
+    A request whose reference was not resolved belongs to no version and is not counted.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
@@ -69,7 +69,7 @@ class Statistics(Observer):
         self._of: defaultdict[str, ModelStatistics] = defaultdict(ModelStatistics)
 
     def all(self) -> dict[str, ModelStatistics]:
-        """Of the versions that were asked for anything, by pinned reference: `ants-bees/3`, `resnet50`."""
+        """The statistics of all used versions, by pinned reference: `ants-bees/3`, `resnet50`."""
         return dict(self._of)
 
     def batch_predicted(
@@ -80,7 +80,7 @@ class Statistics(Observer):
         queue_s: Sequence[float],
         inference_s: float,
     ) -> None:
-        """A batch went through the network."""
+        """See Observer."""
         found = self._of[model.reference]
         size = len(queue_s)
         found.execution_count += 1
@@ -96,7 +96,7 @@ class Statistics(Observer):
         decode_s: float,
         finish_s: float,
     ) -> None:
-        """An image became its prediction."""
+        """See Observer."""
         found = self._of[model.reference]
         found.compute_input.note(decode_s)
         found.compute_output.note(finish_s)
@@ -111,7 +111,7 @@ class Statistics(Observer):
         seconds: float,
         backend: str | None = None,  # noqa: ARG002
     ) -> None:
-        """A request was answered, refused or given up."""
+        """See Observer."""
         if model is None:
             return
         found = self._of[model.reference]

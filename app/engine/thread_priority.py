@@ -1,4 +1,4 @@
-"""Threads that compute stand back for the one that answers, and those that load models for those that predict."""
+"""Priorities of threads: computing threads yield to the event loop, loading threads to computing ones."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import threading
 from contextlib import suppress
 from typing import Final
 
-COMPUTES: Final = 5  # a third of the event loop's weight, where both want the same core
-LOADS: Final = 10  # a third of that
+COMPUTES: Final = 5  # a third of the event loop's share of a core
+LOADS: Final = 10  # a third of a computing thread's share
 
 
-def stand_back(nice: int = COMPUTES) -> None:
-    """For a pool's threads to begin with. On Linux, where a nice value is a thread's own; elsewhere nothing."""
+def lower_priority(nice: int = COMPUTES) -> None:
+    """Lowers the priority of the calling thread. Works on Linux, where each thread has a nice value."""
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)

@@ -1,4 +1,4 @@
-"""The first batches of a model, before anybody waits for one: they are slow, and they tell which size is best."""
+"""The first batches of a model, before its first request: they are slow, and they measure the best batch size."""
 
 from __future__ import annotations
 

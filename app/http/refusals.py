@@ -76,7 +76,7 @@ class PendingBytes:
         """Raises EngineFull if `more` bytes would exceed the limit."""
         if self.pending + more > self.most:
             raise EngineFull(
-                f"Requests of {self.pending} bytes wait already, and {self.most} bytes are the most.",
+                f"Requests of {self.pending} bytes are pending, and the limit is {self.most} bytes.",
                 hint="Send it again in a moment.",
             )
 

@@ -149,7 +149,7 @@ def test_load_that_does_not_end_is_told_of_with_the_models_name(
         getting = asyncio.create_task(engine.models.get("one"))
         await asyncio.to_thread(wait_until, lambda: caplog.messages)
         assert engine.models.loading_s > 0
-        assert caplog.messages == ["one/1 has been loading for 0.1 s; other models wait until it is there"]
+        assert caplog.messages == ["one/1 has been loading for 0.1 s; other loads wait for it"]
         loading.go_on.set()
         await getting
         assert engine.models.loading_s == 0

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.engine.thread_priority import stand_back
+from app.engine.thread_priority import lower_priority
 
 
 def _nice() -> int:
@@ -19,6 +19,6 @@ def _nice() -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="A nice value belongs to a process elsewhere")
 def test_pool_stands_back_and_the_thread_that_made_it_does_not() -> None:
     before = _nice()
-    with ThreadPoolExecutor(1, initializer=stand_back) as pool:
+    with ThreadPoolExecutor(1, initializer=lower_priority) as pool:
         assert pool.submit(_nice).result() > before
     assert _nice() == before

@@ -134,7 +134,7 @@ def test_bytes_are_given_back_by_the_request_that_took_them() -> None:
     pending = PendingBytes(100)
     one, other = HeldBytes(pending), HeldBytes(pending)
     one.take(60)
-    with pytest.raises(EngineFull, match="110 bytes wait already"):
+    with pytest.raises(EngineFull, match="110 bytes are pending"):
         other.take(50)
     other.leave()
     assert pending.pending == 60

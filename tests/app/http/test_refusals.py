@@ -65,8 +65,8 @@ def test_refusal_is_a_whole_problem(full: RunningApi, path: str) -> None:
     answer = full.http.post(path, content=PICTURE, headers={"X-Request-ID": "r-1", "Content-Type": "image/png"})
     problem = problem_of(answer)
     assert (problem.status, problem.code, problem.request_id) == (503, "engine_full", "r-1")
-    assert problem.title == "Too many images wait already"
-    assert problem.detail == "8 images wait already, and 8 are the most."
+    assert problem.title == "Too many images are pending"
+    assert problem.detail == "8 images are pending, and the limit is 8."
     assert problem.instance == path.partition("?")[0]
     assert problem.hint == f"Send them again in {answer.headers['Retry-After']} s."
     assert "total;dur=" in answer.headers["Server-Timing"]
@@ -79,12 +79,12 @@ def test_each_refusal_has_its_own_id_and_numbers(full: RunningApi) -> None:
         return problem
 
     for request_id in ("1", "two", "a" * 128):
-        assert refused(request_id).detail == "8 images wait already, and 8 are the most."
+        assert refused(request_id).detail == "8 images are pending, and the limit is 8."
     full.services.engine._admission._view_s = 1.0
     answer = full.http.post("/v1/classify?model=compass", content=PICTURE)
     assert (answer.headers["Retry-After"], problem_of(answer).hint) == ("8", "Send them again in 8 s.")
     full.services.engine._admission.pending = 9
-    assert refused("later").detail == "9 images wait already, and 8 are the most."
+    assert refused("later").detail == "9 images are pending, and the limit is 8."
     assert refused("there", "/v1/detect").instance == "/v1/detect"
     own = [full.http.post("/v1/classify?model=compass", content=PICTURE) for _ in range(2)]
     ids = [problem_of(answer).request_id for answer in own]
@@ -96,7 +96,7 @@ def test_each_refusal_has_its_own_id_and_numbers(full: RunningApi) -> None:
 def test_refusal_is_v2_s_error_there(full: RunningApi, path: str) -> None:
     answer = full.http.post(path, content=b"{}")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-    assert answer.json() == {"error": "8 images wait already, and 8 are the most. Send them again in 1 s."}
+    assert answer.json() == {"error": "8 images are pending, and the limit is 8. Send them again in 1 s."}
     assert {"X-Request-ID", "Server-Timing"} <= {name.title().replace("Id", "ID") for name in answer.headers}
 
 
@@ -105,7 +105,7 @@ def test_refusal_is_v2_s_error_there(full: RunningApi, path: str) -> None:
 def test_refusal_is_torchserve_s_error_there(full: RunningApi, method: str, path: str) -> None:
     answer = full.http.request(method, path, content=PICTURE)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-    message = "8 images wait already, and 8 are the most. Send them again in 1 s."
+    message = "8 images are pending, and the limit is 8. Send them again in 1 s."
     assert answer.json() == {"code": 503, "type": "ServiceUnavailableException", "message": message}
 
 

@@ -357,7 +357,7 @@ def test_requests_above_the_limits_are_refused(start_api: StartApi) -> None:
     assert_refused(api.http.post(INFER, content=b" " * 30_000), 413, "20000 bytes")
     assert_refused(api.http.post(INFER, content=bomb, headers={"Content-Encoding": "gzip"}), 413, "20000 bytes")
     assert_refused(ask_binary(api, large, b"\0" * 12_480), 413, "4,160 pixels")
-    assert_refused(ask(api, image(data=[base64.b64encode(heavy).decode()])), 413, "1024 are the most")
+    assert_refused(ask(api, image(data=[base64.b64encode(heavy).decode()])), 413, "the limit is 1024")
 
 
 @pytest.mark.parametrize("path", ["index", "models/compass/load", "models/compass/unload"])
@@ -409,7 +409,7 @@ def test_full_server_says_when_to_come_again(start_api: StartApi, monkeypatch: p
             by_torchserve = api.http.post("/predictions/compass", content=pictures.png())
 
         assert [best(one.result()) for one in first] == [[0], [0]]
-    assert_refused(by_v2, 503, "2 images wait already")
+    assert_refused(by_v2, 503, "2 images are pending")
     assert int(by_v2.headers["retry-after"]) >= 1
     assert (by_torchserve.status_code, by_torchserve.json()["type"]) == (503, "ServiceUnavailableException")
     assert int(by_torchserve.headers["retry-after"]) >= 1
