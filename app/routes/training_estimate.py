@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from app.schemas.jobs import Estimate, MemoryEstimate
 from models.architectures.catalog import build_empty
-from workers.configs.fine_tune import ResolvedFineTune
-from workers.configs.freezing import learning_names
+from workers.configs.fine_tune import ResolvedFineTune, steps_per_epoch
+from workers.configs.freezing import trained_parameter_names
 from workers.datasets.dataset import DatasetInfo
 
 _FLOAT32_BYTES = 4
@@ -22,10 +22,10 @@ def estimate(config: ResolvedFineTune, dataset: DatasetInfo) -> Estimate:
         options=config.options,
     )
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
-    parameters, trained = sum(sizes.values()), sum(sizes[name] for name in learning_names(sizes, config))
+    parameters, trained = sum(sizes.values()), sum(sizes[name] for name in trained_parameter_names(sizes, config))
     moments = _MOMENTS[settings.optimizer] if settings.optimizer != "sgd" or settings.momentum else 0
     train_images = dataset.splits["train"].images
-    steps = config.steps_an_epoch(train_images)
+    steps = steps_per_epoch(train_images, batch_size=config.batch_size)
     return Estimate(
         parameters=parameters,
         trained_parameters=trained,

@@ -1,4 +1,4 @@
-"""Data sets and runs for tests of the trainer."""
+"""Datasets and runs for the tests of the trainer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROJECT_DIR = Path(__file__).resolve().parents[2]
 
 
 def shapes_zip(*, images: int = 20, side_px: int = 28) -> BytesIO:
-    """An ImageFolder archive of circles and squares, so many of each, no two alike."""
+    """An ImageFolder archive with `images` circles and `images` squares, all different."""
     archive = BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         for label in ("circle", "square"):
@@ -37,7 +37,7 @@ def shapes_zip(*, images: int = 20, side_px: int = 28) -> BytesIO:
 
 
 def a_dataset(home: Path, *, name: str = "shapes", images: int = 20, side_px: int = 28) -> DatasetReference:
-    """Circles and squares, posted as anyone would."""
+    """A dataset of circles and squares, ingested from an archive."""
     store = DatasetStore(home / "datasets")
     archive = shapes_zip(images=images, side_px=side_px)
     return ingest_archive(archive, name=name, store=store, now=datetime.now(UTC)).info.reference
@@ -54,7 +54,7 @@ def a_run(home: Path, config: AnyConfig | None = None, *, job_id: str = "job-1",
 
 
 def hand_back_at(step: int, run: RunDirectory, patch: pytest.MonkeyPatch) -> None:
-    """Asks for the run back while it is at that optimizer step."""
+    """Requests that the run is handed back as soon as it has reached the optimizer step `step`."""
     real = Journal.progress
 
     def progress(self: Journal, progress: object, **options: bool) -> None:
@@ -66,7 +66,7 @@ def hand_back_at(step: int, run: RunDirectory, patch: pytest.MonkeyPatch) -> Non
 
 
 def start_trainer(run: RunDirectory, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    """The trainer as the worker starts it; its output goes to train.log."""
+    """Starts the trainer as the worker does; its output goes to train.log."""
     command = [sys.executable, "-m", "workers.training", str(run.path), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with run.log.open("ab") as log:

@@ -1,4 +1,4 @@
-"""Data sets made here: bright rectangles and ellipses on dark pictures, with boxes and masks or as label maps."""
+"""Synthetic datasets: bright rectangles and ellipses on dark images, with boxes and masks, or with label maps."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from workers.datasets.dataset import (
 from workers.datasets.store import IMAGES_DIRECTORY, DatasetStore
 
 CATEGORIES = ("ellipse", "rectangle")
-LABELS = ("background", *CATEGORIES)  # of segmentation
+LABELS = ("background", *CATEGORIES)  # the categories of the segmentation dataset
 SIDE_PX = 96
 SPLITS: tuple[SplitName, ...] = ("train", "val")
 
 
 def a_detection_dataset(home: Path, *, train: int = 8, val: int = 4, has_masks: bool = True) -> DatasetReference:
-    """Pictures of one to three shapes; the last of each split has none."""
+    """Images with one to three shapes; the last image of each split has none."""
     return _publish(home, "detection", {"train": train, "val": val}, has_masks=has_masks)
 
 
 def a_segmentation_dataset(home: Path, *, train: int = 8, val: int = 4) -> DatasetReference:
-    """The same pictures with the category of every pixel; index 0 is the background, the outermost pixels are void."""
+    """The same images with label maps: index 0 is the background, and the first and the last row are void."""
     return _publish(home, "segmentation", {"train": train, "val": val}, has_masks=False)
 
 
@@ -129,22 +129,22 @@ def _images(directory: Path, split: SplitName, count: int, *, has_masks: bool) -
     (directory / split).mkdir(parents=True)
     for number in range(count):
         shapes = 0 if number == count - 1 else 1 + number % 3
-        content, objects = _picture(random.Random(f"{split}{number}"), shapes, has_masks=has_masks)
+        content, objects = _image(random.Random(f"{split}{number}"), shapes, has_masks=has_masks)
         path = f"{split}/{number:03}.png"
         (directory / path).write_bytes(content)
         sha256 = hashlib.sha256(content).hexdigest()
         yield DatasetImage(path=path, name=path, objects=objects, width=SIDE_PX, height=SIDE_PX, sha256=sha256)
 
 
-def _picture(randomness: random.Random, shapes: int, *, has_masks: bool) -> tuple[bytes, tuple[DatasetObject, ...]]:
-    picture = Image.new("RGB", (SIDE_PX, SIDE_PX), (20, 20, 40))
+def _image(randomness: random.Random, shapes: int, *, has_masks: bool) -> tuple[bytes, tuple[DatasetObject, ...]]:
+    image = Image.new("RGB", (SIDE_PX, SIDE_PX), (20, 20, 40))
     objects = []
     for number in range(shapes):
         kind = randomness.randrange(2)
         left, top = 4 + number * 30, randomness.randrange(4, 56)
         box = (left, top, left + randomness.randrange(16, 26), top + randomness.randrange(16, 36))
-        mask = Image.new("1", picture.size)
-        for canvas, colour in ((picture, (230, 80, 60) if kind else (70, 220, 90)), (mask, 1)):
+        mask = Image.new("1", image.size)
+        for canvas, colour in ((image, (230, 80, 60) if kind else (70, 220, 90)), (mask, 1)):
             draw = ImageDraw.Draw(canvas)
             (draw.rectangle if kind else draw.ellipse)(box, fill=colour)
         counts = encode_mask(np.asarray(mask))
@@ -152,5 +152,5 @@ def _picture(randomness: random.Random, shapes: int, *, has_masks: bool) -> tupl
         assert around is not None
         objects.append(DatasetObject(category=kind, box=around, mask=counts if has_masks else None))
     encoded = BytesIO()
-    picture.save(encoded, "PNG")
+    image.save(encoded, "PNG")
     return encoded.getvalue(), tuple(objects)

@@ -1,4 +1,4 @@
-"""Views of pictures with boxes and masks: they move together and stay sane."""
+"""Views of images with boxes and masks: all of them change together and stay valid."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import torch
 from torch import Generator, Tensor
 
 from models.manifest import ScalePreset
-from workers.training.detection.augment import Sample, augment, look, mirrored
+from workers.training.detection.augment import DetectionSample, augment, mirrored, view_sample
 from workers.training.views import View, whole_view
 
 PRESET = ScalePreset(shorter_px=64, longer_px=128)
 
 
-def a_sample(*boxes: tuple[int, int, int, int], height: int = 80, width: int = 120) -> Sample:
-    """White rectangles on black, so that the pixels say where the boxes must be."""
+def a_sample(*boxes: tuple[int, int, int, int], height: int = 80, width: int = 120) -> DetectionSample:
+    """White rectangles on black, so that the pixels show where the boxes must be."""
     image, masks = torch.zeros(3, height, width, dtype=torch.uint8), []
     for x_min, y_min, x_max, y_max in boxes:
         image[:, y_min:y_max, x_min:x_max] = 255
         mask = torch.zeros(height, width, dtype=torch.uint8)
         mask[y_min:y_max, x_min:x_max] = 1
         masks.append(mask)
-    return Sample(
+    return DetectionSample(
         image=image,
         boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         labels=torch.arange(1, len(boxes) + 1),
@@ -30,14 +30,14 @@ def a_sample(*boxes: tuple[int, int, int, int], height: int = 80, width: int = 1
 
 
 def extent(pixels: Tensor) -> Tensor:
-    """xyxy of what is set in [h, w]."""
+    """The box, xyxy, around all pixels of [h, w] that are not 0."""
     rows, columns = (pixels > 0).nonzero().unbind(1)
     return torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).float()
 
 
-def test_whole_view_scales_everything_alike() -> None:
+def test_whole_view_scales_image_boxes_masks_and_proposals() -> None:
     sample = a_sample((30, 20, 60, 60))
-    seen = look(sample, whole_view(PRESET, 80, 120))
+    seen = view_sample(sample, whole_view(PRESET, 80, 120))
 
     assert seen.image.shape == (3, 64, 96)
     assert torch.allclose(seen.boxes, torch.tensor([[24.0, 16, 48, 48]]))
@@ -48,9 +48,9 @@ def test_whole_view_scales_everything_alike() -> None:
     assert torch.equal(seen.proposals, seen.boxes)
 
 
-def test_object_that_a_crop_nearly_cuts_away_is_left_out_and_its_neighbour_clipped() -> None:
+def test_barely_visible_object_is_dropped_and_its_neighbour_is_clipped() -> None:
     sample = a_sample((0, 0, 40, 40), (50, 10, 110, 50))
-    seen = look(sample, View(top=0, left=35, height=80, width=60, size=(80, 60)))
+    seen = view_sample(sample, View(top=0, left=35, height=80, width=60, size=(80, 60)))
 
     assert seen.labels.tolist() == [2]
     assert seen.boxes.tolist() == [[15.0, 10.0, 60.0, 50.0]]
@@ -70,7 +70,7 @@ def test_random_views_keep_boxes_inside_and_on_their_objects() -> None:
     for seed in range(50):
         seen = augment(PRESET, sample, Generator().manual_seed(seed))
         height, width = seen.image.shape[-2:]
-        assert len(seen.boxes) == 1  # a view is taken that shows something
+        assert len(seen.boxes) == 1  # a view without objects is not chosen
         assert bool((seen.boxes >= 0).all())
         assert bool((seen.boxes[:, 0::2] <= width).all())
         assert bool((seen.boxes[:, 1::2] <= height).all())
@@ -85,7 +85,7 @@ def test_same_seed_gives_the_same_view() -> None:
     assert torch.equal(one.boxes, other.boxes)
 
 
-def test_picture_without_objects_stays_a_negative() -> None:
+def test_image_without_objects_keeps_none() -> None:
     seen = augment(PRESET, a_sample(), Generator().manual_seed(1))
 
     assert seen.boxes.shape == (0, 4)
@@ -93,7 +93,7 @@ def test_picture_without_objects_stays_a_negative() -> None:
     assert seen.masks.shape == (0, *seen.image.shape[-2:])
 
 
-def test_stretching_preset_gives_one_size_always() -> None:
+def test_preset_without_aspect_always_gives_the_same_size() -> None:
     preset = ScalePreset(shorter_px=96, longer_px=96, keeps_aspect=False)
     sizes = {
         tuple(augment(preset, a_sample((30, 20, 60, 60)), Generator().manual_seed(seed)).image.shape)

@@ -1,4 +1,4 @@
-"""COCO metrics: pycocotools' numbers on the same detections, and the cases in which there is nothing to count."""
+"""COCO metrics: the same numbers as pycocotools, and cases without objects or without detections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def box_mask(box: tuple[float, float, float, float]) -> str:
 
 
 def some_scene(seed: int) -> tuple[list[DatasetImage], list[dict[str, Any]]]:
-    """Objects of all sizes, some crowds, some difficult; detections near them, elsewhere, and doubled."""
+    """Images with objects of all sizes, some crowds, some difficult; with correct, wrong and repeated detections."""
     random = np.random.default_rng(seed)
     images, detections = [], []
     for _ in range(12):
@@ -110,7 +110,7 @@ def test_nothing_found_scores_zero() -> None:
     assert [each.ap for each in scores.categories] == [0, None, None]
 
 
-def test_missed_difficult_object_costs_nothing() -> None:
+def test_missed_difficult_object_does_not_lower_the_score() -> None:
     image = an_image(
         DatasetObject(category=0, box=(10, 10, 60, 70)),
         DatasetObject(category=0, box=(80, 20, 120, 60), is_difficult=True),

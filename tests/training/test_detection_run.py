@@ -1,4 +1,4 @@
-"""Whole runs of detectors, from a directory to a directory."""
+"""Whole training runs of detectors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_detector_learns(tmp_path: Path) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_proposals_are_found_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proposals_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[int] = []
 
     def counted(image: Tensor) -> Tensor:
@@ -67,10 +67,10 @@ def test_proposals_are_found_once_and_kept(tmp_path: Path, monkeypatch: pytest.M
         train_run(run)
         assert run.read_result() is not None
 
-    assert len(found) == 5  # over four epochs of two runs; the pictures without shapes are one and the same
+    assert len(found) == 5  # in four epochs of two runs; both splits have the same image without shapes
 
 
-def test_loss_that_is_not_finite_names_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_non_finite_loss_names_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = a_run(tmp_path, a_detection_config(a_detection_dataset(tmp_path)))
     plain = DetectionTask.loss
 
@@ -90,10 +90,10 @@ def test_loss_that_is_not_finite_names_the_images(tmp_path: Path, monkeypatch: p
         ("fasterrcnn_fpn", {"backbone": "mobilenet_v3_small"}),
     ],
 )
-def test_interrupted_run_ends_with_the_very_same_weights(
+def test_interrupted_run_ends_with_exactly_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, options: dict[str, str]
 ) -> None:
-    """Both networks draw random numbers: dropout, and which regions are learned."""
+    """Both networks draw random numbers: for dropout, and for the choice of regions."""
     dataset = a_detection_dataset(tmp_path, train=6, val=2)
     config = a_detection_config(dataset, architecture=architecture, options=options)
     whole, interrupted = (a_run(tmp_path, config, job_id=name) for name in ("whole", "interrupted"))
@@ -110,7 +110,7 @@ def test_interrupted_run_ends_with_the_very_same_weights(
 
 
 @pytest.mark.parametrize(("old", "new"), [("yolo", "fast_rcnn"), ("maskrcnn_fpn", "yolo"), ("yolo", "maskrcnn_fpn")])
-def test_another_kind_of_detector_in_production_is_compared(tmp_path: Path, old: str, new: str) -> None:
+def test_production_with_another_architecture_is_compared(tmp_path: Path, old: str, new: str) -> None:
     dataset = a_detection_dataset(tmp_path, train=4, val=2)
     registry = Registry(tmp_path / "registry")
     for number, architecture in enumerate((old, new)):
@@ -129,7 +129,7 @@ def test_another_kind_of_detector_in_production_is_compared(tmp_path: Path, old:
 
 @pytest.mark.parametrize("architecture", ["maskrcnn_fpn", "yolo"])
 def test_detector_learns_and_is_evaluated_in_bfloat16(tmp_path: Path, architecture: str) -> None:
-    """Whose boxes torchvision's suppression does not take as they are."""
+    """Torchvision's suppression accepts no boxes in bfloat16, so they must be converted before."""
     dataset = a_detection_dataset(tmp_path, train=4, val=2)
     changes = {"epochs": 1, "precision": "bfloat16"}
     run = a_run(tmp_path, a_detection_config(dataset, architecture=architecture, hyperparameters=changes))
@@ -140,7 +140,7 @@ def test_detector_learns_and_is_evaluated_in_bfloat16(tmp_path: Path, architectu
     assert {"val/loss", "val/map50"} <= result.metrics.keys()
 
 
-def test_evaluation_gives_the_numbers_of_the_run_every_time(tmp_path: Path) -> None:
+def test_evaluation_reproduces_the_metrics_of_the_run(tmp_path: Path) -> None:
     dataset = a_detection_dataset(tmp_path, train=4, val=3)
     registry = Registry(tmp_path / "registry")
     config = a_detection_config(dataset, architecture="fasterrcnn_fpn", hyperparameters={"epochs": 1})

@@ -1,4 +1,4 @@
-"""The trainer as a process: killed, doubled, out of disk, orphaned."""
+"""The trainer as a process: killed, started twice, without disk space, without its parent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def epochs_done(run: RunDirectory) -> int:
     return sum("val/loss" in line.metrics for line in run.read_metrics())
 
 
-def test_killed_trainer_goes_on_to_the_very_same_weights(tmp_path: Path) -> None:
+def test_killed_trainer_continues_to_exactly_the_same_weights(tmp_path: Path) -> None:
     changes = {"epochs": 12, "augmentation": "basic"}
     config = a_config(dataset=a_dataset(tmp_path), hyperparameters=changes)
     whole, killed = a_run(tmp_path, config, job_id="whole"), a_run(tmp_path, config, job_id="killed")
@@ -40,10 +40,10 @@ def test_killed_trainer_goes_on_to_the_very_same_weights(tmp_path: Path) -> None
     assert start_trainer(whole).wait(timeout=120) == 0
     left, right = load_file(whole.best_weights), load_file(killed.best_weights)
     assert all(torch.equal(left[name], right[name]) for name in left)
-    assert "Going on from the checkpoint" in killed.log.read_text()
+    assert "Continuing from the checkpoint" in killed.log.read_text()
 
 
-def test_second_trainer_of_a_run_is_turned_away(tmp_path: Path) -> None:
+def test_second_trainer_of_a_run_is_refused(tmp_path: Path) -> None:
     run = a_run(tmp_path, a_config(dataset=a_dataset(tmp_path), hyperparameters=LONG))
     first = start_trainer(run)
     try:
@@ -62,7 +62,7 @@ def test_full_disk_fails_the_run_and_keeps_the_previous_checkpoint(tmp_path: Pat
     trainer.kill()
     trainer.wait()
     before = hashlib.sha256(run.last_checkpoint.read_bytes()).hexdigest()
-    too_small = run.last_checkpoint.stat().st_size // 2  # any file beyond it: EFBIG, as a quota would say
+    too_small = run.last_checkpoint.stat().st_size // 2  # larger files give EFBIG, as with a quota
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (too_small, too_small))
@@ -71,11 +71,11 @@ def test_full_disk_fails_the_run_and_keeps_the_previous_checkpoint(tmp_path: Pat
     failure = run.read_failure()
     assert failure is not None
     assert failure.code == "disk_full"
-    assert "previous checkpoint is whole" in (failure.hint or "")
+    assert "previous checkpoint is complete" in (failure.hint or "")
     assert hashlib.sha256(run.last_checkpoint.read_bytes()).hexdigest() == before
     assert [path.name for path in run.checkpoints.iterdir() if path.suffix == ".tmp"] == []
     run.failure.unlink()
-    run.stop_request.touch()  # with space again it goes on from there
+    run.stop_request.touch()  # with free space, the run continues from its checkpoint
     train_run(run)
     assert run.read_result() is not None
 

@@ -1,4 +1,4 @@
-"""Whole runs, in this process: what they leave behind, and that an interruption changes nothing."""
+"""Whole runs in this process: the files that they write, and that an interruption changes nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_complete_run_leaves_everything_a_person_looks_for(home: Path) -> None:
+def test_complete_run_writes_all_files(home: Path) -> None:
     run = a_run(home)
     train_run(run)
     result = run.read_result()
@@ -44,7 +44,7 @@ def test_complete_run_leaves_everything_a_person_looks_for(home: Path) -> None:
     names = {path.name for path in run.report.iterdir()}
     assert {"report.json", "curves.png", "confusion.png"} <= names
     report = json.loads((run.report / "report.json").read_text())
-    assert sum(map(sum, report["confusion_matrix"])) == 8  # a fifth of 40 images
+    assert sum(map(sum, report["confusion_matrix"])) == 8  # one fifth of 40 images
     assert list(run.tensorboard.rglob("events.out.tfevents.*"))
     epochs = [line for line in run.read_metrics() if "val/loss" in line.metrics]
     assert [line.epoch for line in epochs] == [1, 2]
@@ -68,7 +68,7 @@ def test_training_learns(home: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_after", [2, 4, 7])
-def test_interrupted_run_ends_with_the_very_same_weights(
+def test_interrupted_run_ends_with_exactly_the_same_weights(
     home: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = {"augmentation": "basic", "schedule": "cosine", "optimizer": "adamw", "epochs": 3}
@@ -81,13 +81,13 @@ def test_interrupted_run_ends_with_the_very_same_weights(
             train_run(broken)
     assert broken.read_result() is None
     broken.hand_back_request.unlink()
-    torch.manual_seed(12345)  # a new process has other random numbers
+    torch.manual_seed(12345)  # a new process starts with other random numbers
     train_run(broken)
     _assert_same_weights(whole, broken)
     assert [line.metrics for line in whole.read_metrics()][-1] == [line.metrics for line in broken.read_metrics()][-1]
 
 
-def test_same_seed_gives_the_same_model_and_another_does_not(home: Path) -> None:
+def test_model_depends_on_the_seed(home: Path) -> None:
     dataset = a_dataset(home)
     runs = [
         a_run(home, a_config(dataset=dataset, hyperparameters={"seed": seed}), job_id=f"job-{number}")
@@ -109,7 +109,7 @@ def test_periodic_checkpoint_within_an_epoch_changes_nothing(home: Path) -> None
     _assert_same_weights(plain, often)
 
 
-def test_stop_request_ends_early_with_weights(home: Path) -> None:
+def test_stop_request_ends_the_run_early_with_weights(home: Path) -> None:
     run = a_run(home, a_config(dataset=a_dataset(home), hyperparameters={"epochs": 500}))
     run.stop_request.touch()
     train_run(run)
@@ -119,7 +119,7 @@ def test_stop_request_ends_early_with_weights(home: Path) -> None:
     assert run.best_weights.exists()
 
 
-def test_attempt_without_the_fence_writes_no_checkpoint(home: Path) -> None:
+def test_attempt_with_an_old_token_writes_no_checkpoint(home: Path) -> None:
     run = a_run(home)
     run.write_fence(2)
     with pytest.raises(FenceLost):
@@ -128,7 +128,7 @@ def test_attempt_without_the_fence_writes_no_checkpoint(home: Path) -> None:
     assert not run.result.exists()
 
 
-def test_non_finite_loss_fails_and_keeps_the_last_good_checkpoint(home: Path) -> None:
+def test_non_finite_loss_fails_the_run_with_a_hint(home: Path) -> None:
     changes = {"epochs": 30, "learning_rate": 10.0, "momentum": 0.99, "schedule": "none"}
     run = a_run(home, a_config(dataset=a_dataset(home), hyperparameters=changes))
     with pytest.raises(NonFiniteLoss, match="step") as caught:
@@ -139,7 +139,9 @@ def test_non_finite_loss_fails_and_keeps_the_last_good_checkpoint(home: Path) ->
     assert run.read_result() is None
 
 
-def test_non_finite_validation_loss_fails_before_anything_is_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_non_finite_validation_loss_fails_before_anything_is_stored(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = a_run(home)
     evaluation = Evaluation(metrics={"val/loss": math.nan, "val/top1": 0.5})
     monkeypatch.setattr(ClassificationTask, "evaluate", lambda *_: evaluation)
@@ -149,7 +151,7 @@ def test_non_finite_validation_loss_fails_before_anything_is_kept(home: Path, mo
     assert not any("val/loss" in line.metrics for line in run.read_metrics())
 
 
-def test_image_that_vanished_fails_the_run_by_name(home: Path) -> None:
+def test_damaged_image_fails_the_run_and_is_named(home: Path) -> None:
     run = a_run(home)
     victim = next((home / "datasets").rglob("circle/000.png"))
     victim.write_bytes(b"no longer an image")
@@ -158,7 +160,7 @@ def test_image_that_vanished_fails_the_run_by_name(home: Path) -> None:
     assert explain_failure(caught.value, run).code == "bad_data"
 
 
-def test_feature_extraction_changes_nothing_but_the_head(home: Path) -> None:
+def test_feature_extraction_changes_only_the_head(home: Path) -> None:
     dataset = a_dataset(home, images=10, side_px=40)
     preset = {"channels": 3, "resize_px": 32, "crop_px": 32, "mean": (0.5,) * 3, "std": (0.5,) * 3}
     changes = {"epochs": 1, "image_size_px": 32, "learning_rate": 0.1}

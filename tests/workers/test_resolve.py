@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from models.architectures import catalog
 from models.store.registry import Registry
 from tests.training.runs import a_dataset
 from tests.training.shape_runs import a_detection_dataset, a_segmentation_dataset
-from workers.configs.fine_tune import FineTuneConfig, ResolvedFineTune
+from workers.configs.fine_tune import FineTuneConfig, Hyperparameters, ResolvedFineTune
+from workers.configs.recipes import _RECIPES
 from workers.configs.resolve_fine_tune import resolve_fine_tune
 from workers.datasets.store import DatasetStore
 from workers.errors import InvalidJob
@@ -48,6 +50,13 @@ def test_backbone_weights_resolve_to_a_torchvision_classifier(tmp_path: Path) ->
     job = resolve(tmp_path, model="yolo", backbone="resnet18", backbone_weights="DEFAULT")
 
     assert (job.base, job.backbone_base, job.strategy) == (None, "resnet18.IMAGENET1K_V1", "fine_tune")
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "optimizer"])
+def test_description_of_a_field_has_the_defaults_of_all_recipes(name: str) -> None:
+    description = str(Hyperparameters.model_fields[name].description)
+
+    assert set(re.findall(r"[a-z]+|\d+", description)) >= {str(each[name]) for each in _RECIPES.values()}
 
 
 @pytest.mark.parametrize(

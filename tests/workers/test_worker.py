@@ -130,7 +130,7 @@ def test_killed_worker_ends_its_trainer_and_the_next_worker_continues(stage: Sta
     stage.worker.start()
     ended = stage.finish(job)
     assert ended.attempt == 2
-    assert "Going on from the checkpoint" in stage.log(job)
+    assert "Continuing from the checkpoint" in stage.log(job)
 
 
 def test_killed_trainer_is_restarted_from_its_checkpoint(stage: Stage) -> None:
@@ -155,7 +155,7 @@ def test_terminated_worker_hands_its_run_back(stage: Stage) -> None:
     assert stage.store.get(job.id).status is JobStatus.QUEUED
     stage.worker.start()
     assert stage.finish(job).attempt == 1  # nothing was lost
-    assert "Going on from the checkpoint" in stage.log(job)
+    assert "Continuing from the checkpoint" in stage.log(job)
 
 
 def test_cancel_of_a_running_job_frees_the_device_within_seconds(stage: Stage) -> None:

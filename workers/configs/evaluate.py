@@ -1,4 +1,4 @@
-"""What can be said of an evaluation: a model on a data set, without training. No torch here."""
+"""The configuration of an evaluation: a model on a dataset, without training. Needs no torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.manifest import AnyPreset, DatasetReference, Task
 from models.precision import JobPrecision
+from workers.configs.fine_tune import BatchSize
 from workers.datasets.dataset import SplitName
 
 
 class EvaluateConfig(BaseModel):
-    """An evaluation as a caller asks for it."""
+    """An evaluation as a caller requests it."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -21,29 +22,35 @@ class EvaluateConfig(BaseModel):
     )
 
     type: Literal["evaluate"]
-    model: str = Field(description="A registered model, or pretrained weights as `resnet50.IMAGENET1K_V2`.")
-    dataset: str = Field(description="`name` (its newest version) or `name/version`. Its categories are the model's.")
-    split: SplitName = Field("val", description="Which images.")
-    batch_size: int = Field(8, ge=1, le=4096, description="Images going through together.")
+    model: str = Field(description="A registered model, or pretrained weights such as `resnet50.IMAGENET1K_V2`.")
+    dataset: str = Field(
+        description="`name` (its latest version) or `name/version`. The model must know all its categories."
+    )
+    split: SplitName = Field("val", description="The split to evaluate on.")
+    batch_size: BatchSize = Field(8, description="Images per batch.")
     precision: JobPrecision = Field(
         "auto", description="As in training. `float32` gives numbers that can be compared between machines."
     )
     data_workers: int | None = Field(
-        None, ge=0, le=64, description="Processes that decode images; 0 decodes in the trainer; null: by cores."
+        None,
+        ge=0,
+        le=64,
+        description="Processes that decode images; 0 decodes in the trainer. "
+        "Null: up to 8, depending on the cores, with a GPU; else 0.",
     )
 
 
 class ResolvedEvaluate(BaseModel):
-    """An evaluation as it will run: names resolved to versions. Written to `config.json`."""
+    """An evaluation as it runs: names are versions. `config.json` contains it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["evaluate"] = "evaluate"
     task: Task
-    model: str = Field(description="`ants-bees/2` (registered) or `resnet18.IMAGENET1K_V1` (torchvision's).")
+    model: str = Field(description="`ants-bees/2` (registered) or `resnet18.IMAGENET1K_V1` (torchvision).")
     architecture: str
     options: dict[str, str] = Field(default_factory=dict)
-    categories: tuple[str, ...] = Field(description="The model's.")
+    categories: tuple[str, ...] = Field(description="The categories of the model.")
     preset: AnyPreset
     dataset: DatasetReference
     split: SplitName
@@ -53,10 +60,10 @@ class ResolvedEvaluate(BaseModel):
 
     @property
     def base(self) -> str:
-        """The version that must not be deleted while the job needs it."""
+        """The version that must not be deleted before the job has ended."""
         return self.model
 
     @property
     def publish_as(self) -> str:
-        """The model whose job it is, for lists."""
+        """The name of the model, by which lists of jobs are filtered."""
         return self.model.partition("/")[0]

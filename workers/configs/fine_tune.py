@@ -1,6 +1,6 @@
-"""What can be said of a fine-tuning job: every hyperparameter with its unit, range and off-value. No torch here.
+"""The configuration of a fine-tuning job: every hyperparameter with its unit, range and off-value. Needs no torch.
 
-`FineTuneConfig` is what a caller writes; `ResolvedFineTune` is what the trainer reads: nothing left to default.
+A caller writes a `FineTuneConfig`. The trainer reads a `ResolvedFineTune`, in which every field has a value.
 """
 
 from __future__ import annotations
@@ -18,75 +18,77 @@ Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["none", "step", "multi_step", "cosine"]
 Augmentation = Literal["none", "basic"]
 
-_Finite = Field(allow_inf_nan=False)
+# The ranges of hyperparameters, for both classes below.
+Epochs = Annotated[int, Field(ge=1, le=10_000)]
+BatchSize = Annotated[int, Field(ge=1, le=4096)]
+LearningRate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+WarmupSteps = Annotated[int, Field(ge=0, le=100_000)]
+MaxGradientNorm = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+ImageSizePx = Annotated[int, Field(ge=8, le=2048)]
 
 
-def _listed(value: object) -> object:
-    """`8,11` is how a command line says it."""
+def _from_command_line(value: object) -> object:
+    """Splits `8,11`, the form of a list on the command line."""
     return tuple(value.split(",")) if isinstance(value, str) else value
 
 
 class Hyperparameters(BaseModel):
-    """The knobs of the optimization loop. Null means: chosen for you when the job is made, and shown in its config."""
+    """The settings of the training loop. Null means that Fovea chooses a value, which the config of the job shows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int | None = Field(
+    epochs: Epochs | None = Field(
         None,
-        ge=1,
-        le=10_000,
-        description="Passes over the training split. Null: 10; 40 for boxes or masks from scratch.",
+        description="Passes over the training split. Null: 10, or 40 for detection and segmentation from scratch.",
     )
-    batch_size: int | None = Field(
-        None, ge=1, le=4096, description="Images an optimizer update. Null: 32; for boxes and masks 4, from scratch 8."
+    batch_size: BatchSize | None = Field(
+        None,
+        description="Images per optimizer update. Null: 32 for classification; otherwise 4, or 8 from scratch.",
     )
     optimizer: Optimizer | None = Field(
         None,
-        description="SGD with momentum, or AdamW (Loshchilov & Hutter 2019). "
-        "Null: `sgd`; `adamw` for boxes and masks from scratch.",
+        description="`sgd` is SGD with momentum, `adamw` is AdamW (Loshchilov & Hutter 2019). "
+        "Null: `adamw` for segmentation and for detection from scratch, else `sgd`.",
     )
-    learning_rate: Annotated[float, _Finite] | None = Field(
+    learning_rate: LearningRate | None = Field(
         None,
-        gt=0,
-        le=10,
-        description="Null: 0.01 for SGD, 0.001 for AdamW; a tenth of it to `fine_tune` a classifier, or with AdamW.",
+        description="Factor of the optimizer updates. Null: 0.01 for `sgd`, 0.001 for `adamw`; a tenth of that for the "
+        "strategy `fine_tune`, except for detection and segmentation with `sgd`.",
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD; 0 is off. AdamW ignores it.")
-    weight_decay: Annotated[float, _Finite] = Field(0.0001, ge=0, le=1, description="0 is off.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; 0 is off. AdamW ignores it.")
+    weight_decay: float = Field(0.0001, ge=0, le=1, allow_inf_nan=False, description="Weight decay; 0 is off.")
     schedule: Schedule = Field(
         "cosine",
-        description="Learning rate: constant, times `gamma` every `step_epochs` or after each of `milestones`, "
-        "or cosine to 0.",
+        description="Learning rate over time. `none`: constant; `step`: times `gamma` after every `step_epochs`; "
+        "`multi_step`: times `gamma` after each of `milestones`; `cosine`: falls to 0.",
     )
-    step_epochs: int = Field(7, ge=1, le=10_000, description="Epochs between two falls of the `step` schedule.")
-    milestones: Annotated[tuple[Annotated[int, Field(ge=1, le=10_000)], ...], BeforeValidator(_listed)] = Field(
-        (), max_length=100, description="Finished epochs at which the `multi_step` schedule falls."
+    step_epochs: Epochs = Field(7, description="Epochs after which the `step` schedule applies `gamma`.")
+    milestones: Annotated[tuple[Epochs, ...], BeforeValidator(_from_command_line)] = Field(
+        (), max_length=100, description="Finished epochs after which the `multi_step` schedule applies `gamma`."
     )
     gamma: float = Field(0.1, gt=0, le=1, description="Factor of the `step` and `multi_step` schedules; 1 is off.")
-    warmup_steps: int | None = Field(
+    warmup_steps: WarmupSteps | None = Field(
         None,
-        ge=0,
-        le=100_000,
         description="Optimizer updates in which the learning rate rises to its full value; 0 is off. "
-        "Null: off for classification, an epoch but at most 500 for the others.",
+        "Null: 0 for classification, else one epoch but at most 500.",
     )
-    max_gradient_norm: Annotated[float, _Finite] | None = Field(
+    max_gradient_norm: MaxGradientNorm | None = Field(
         None,
-        ge=0,
-        le=1e6,
-        description="Longer gradients are shortened to this; 0 is off. Null: off for classification, else 10.",
+        description="Gradients with a larger norm are scaled down to this norm; 0 is off. "
+        "Null: 0 for classification, else 10.",
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Of CrossEntropyLoss; 0 is off.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Label smoothing of the cross entropy, for classification; 0 is off."
+    )
     augmentation: Augmentation = Field(
         "basic",
-        description="Training images: `basic` is a random crop at a random scale, a mirror image half the time and, "
-        "for boxes and masks, a change of colours.",
+        description="Random changes to training images. `basic`: a crop at a random scale, mirrored half the time, and "
+        "other colours for detection and segmentation; `none`: no changes.",
     )
-    image_size_px: int | None = Field(
+    image_size_px: ImageSizePx | None = Field(
         None,
-        ge=8,
-        le=2048,
-        description="Side of what the network sees, for boxes and masks the shorter one; null: the preset's own.",
+        description="Side of the network's input in pixels; the shorter side for detection and segmentation. "
+        "Null: that of the preset.",
     )
     precision: JobPrecision = Field(
         "auto",
@@ -97,20 +99,23 @@ class Hyperparameters(BaseModel):
         None,
         ge=0,
         le=64,
-        description="Processes that decode training images; 0 decodes in the trainer; null: by cores.",
+        description="Processes that decode training images; 0 decodes in the trainer. "
+        "Null: up to 8, depending on the cores, with a GPU; else 0.",
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Of weights, order and augmentation.")
+    seed: int = Field(
+        0, ge=0, le=2**31 - 1, description="Seed of the initial weights, the order of the images and the augmentation."
+    )
 
     @model_validator(mode="after")
     def _has_milestones(self) -> Hyperparameters:
         if self.schedule == "multi_step" and not self.milestones:
-            msg = "the schedule `multi_step` needs `milestones`, for instance [8, 11]"
+            msg = "the schedule `multi_step` needs `milestones`, for example [8, 11]"
             raise ValueError(msg)
         return self
 
 
 class FineTuneConfig(BaseModel):
-    """A fine-tuning job as a caller asks for it."""
+    """A fine-tuning job as a caller requests it."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -132,65 +137,73 @@ class FineTuneConfig(BaseModel):
 
     type: Literal["fine_tune"] = "fine_tune"
     model: str = Field(
-        description="Catalogue architecture, or a registered model to go on from: `ants-bees@production`."
+        description="An architecture of the catalogue, or a registered model to start from: `ants-bees@production`."
     )
     weights: str | None = Field(
         None,
-        description="`DEFAULT`, a named entry as `IMAGENET1K_V1`, a registered model, or `none`. "
-        "Null: `DEFAULT` where the architecture has any and the strategy is not `from_scratch`.",
+        description="Weights to start from: `DEFAULT`, the name of pretrained weights such as `IMAGENET1K_V1`, a "
+        "registered model, or `none`. Null: `DEFAULT` if the architecture has pretrained weights and the strategy is "
+        "not `from_scratch`.",
     )
-    variant: str | None = Field(None, description="Of architectures that have several: `modern` or `v1` of `yolo`.")
+    variant: str | None = Field(
+        None, description="Variant of an architecture that has several: `modern` or `v1` for `yolo`."
+    )
     backbone: str | None = Field(
         None,
-        description="Of architectures that let it be chosen: `resnet18`. Null: the first of theirs, or a small one for "
-        "few images from random weights.",
+        description="Backbone of an architecture that has a choice: `resnet18`. Null: the default of the architecture, "
+        "or a small one for a small dataset and random weights.",
     )
-    width: str | None = Field(None, description="Of `segnet`: `full`, or a `quarter` of its channels for CPUs.")
+    width: str | None = Field(None, description="Width of `segnet`: `full`, or `quarter` of the channels for CPUs.")
     backbone_weights: str | None = Field(
         None,
-        description="Of the feature extractor alone, when `weights` are none: `DEFAULT` or a named entry of its "
-        "classification network, or a registered classifier of that architecture; null or `none`: random.",
+        description="Weights of the backbone alone, if `weights` is `none`: `DEFAULT`, the name of pretrained weights "
+        "of its classification network, or a registered classifier of that architecture. Null or `none`: random.",
     )
-    dataset: str = Field(description="`name` (its newest version) or `name/version`.")
+    dataset: str = Field(description="`name` (its latest version) or `name/version`.")
     strategy: Strategy | None = Field(
         None,
-        description="`feature_extraction`: only the head learns; `fine_tune`: everything; `from_scratch`: everything, "
-        "from random weights. Null: `fine_tune`, or `from_scratch` without weights.",
+        description="`feature_extraction` trains only the head; `fine_tune` trains everything; `from_scratch` trains "
+        "everything from random weights. Null: `fine_tune`, or `from_scratch` without weights.",
     )
-    publish_as: str | None = Field(None, description="Name of the model to publish a version of; null: the data set's.")
+    publish_as: str | None = Field(
+        None, description="Name of the model to publish a version of. Null: the name of the dataset."
+    )
     promote: Promotion = Field(
         "if_better",
-        description="Whether the new version becomes `production`: `if_better` when it beats the present one "
-        "on this run's validation split, or there is none.",
+        description="Decides whether the new version becomes `production`. `if_better`: if there is none, or if it is "
+        "better than the current one on the validation split of this run.",
     )
     hyperparameters: Hyperparameters = Hyperparameters()
 
 
 class ResolvedHyperparameters(Hyperparameters):
-    """The knobs with nothing left to choose."""
+    """The settings of the training loop, with a value for every field."""
 
-    epochs: int = Field(ge=1, le=10_000)
-    batch_size: int = Field(ge=1, le=4096)
+    epochs: Epochs
+    batch_size: BatchSize
     optimizer: Optimizer
-    learning_rate: Annotated[float, _Finite] = Field(gt=0, le=10)
-    warmup_steps: int = Field(0, ge=0, le=100_000)
-    max_gradient_norm: Annotated[float, _Finite] = Field(0.0, ge=0, le=1e6)
-    image_size_px: int = Field(ge=8, le=2048)
+    learning_rate: LearningRate
+    warmup_steps: WarmupSteps = 0
+    max_gradient_norm: MaxGradientNorm = 0.0
+    image_size_px: ImageSizePx
 
 
 class ResolvedFineTune(BaseModel):
-    """A fine-tuning job as it will run: names resolved to versions, defaults filled in. Written to `config.json`."""
+    """A fine-tuning job as it runs: names are versions, and all fields have values. `config.json` contains it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["fine_tune"] = "fine_tune"
     task: Task = "classification"
     architecture: str
-    options: dict[str, str] = Field(default_factory=dict, description="Of the architecture, where it has any.")
-    base: str | None = Field(
-        description="`resnet18.IMAGENET1K_V1` (torchvision's), `ants-bees/2` (registered), or null."
+    options: dict[str, str] = Field(
+        default_factory=dict, description="Options of the architecture: `variant`, `backbone`, `width`."
     )
-    backbone_base: str | None = Field(None, description="The same for the feature extractor alone.")
+    base: str | None = Field(
+        description="The weights to start from: `resnet18.IMAGENET1K_V1` (torchvision), `ants-bees/2` (registered), or "
+        "null for random weights."
+    )
+    backbone_base: str | None = Field(None, description="The same for the backbone alone.")
     strategy: Strategy
     dataset: DatasetReference
     categories: tuple[str, ...]
@@ -201,7 +214,7 @@ class ResolvedFineTune(BaseModel):
 
     @property
     def batch_size(self) -> int:
-        """Images an optimizer update."""
+        """Images per optimizer update."""
         return self.hyperparameters.batch_size
 
     @property
@@ -211,14 +224,15 @@ class ResolvedFineTune(BaseModel):
 
     @property
     def data_workers(self) -> int | None:
-        """Processes that decode images; None: by cores."""
+        """Processes that decode images; None means that Fovea chooses the number."""
         return self.hyperparameters.data_workers
 
-    def steps_an_epoch(self, images: int) -> int:
-        """How many batches an epoch of so many training images has.
 
-        A last batch of a single image is left out: batch normalization has no statistics of one (Ioffe & Szegedy 2015).
-        """
-        full, rest = divmod(images, self.hyperparameters.batch_size)
-        is_dropped = rest == 1 and full > 0
-        return full if rest == 0 or is_dropped else full + 1
+def steps_per_epoch(images: int, *, batch_size: int) -> int:
+    """Returns the number of batches in an epoch of `images` training images.
+
+    A last batch of a single image is dropped: batch normalization has no statistics of one (Ioffe & Szegedy 2015).
+    """
+    full, rest = divmod(images, batch_size)
+    is_dropped = rest == 1 and full > 0
+    return full if rest == 0 or is_dropped else full + 1

@@ -8,7 +8,7 @@ from models.architectures.catalog import get_architecture, head_parameter_names
 from workers.configs.fine_tune import ResolvedFineTune
 
 
-def learning_names(names: Iterable[str], config: ResolvedFineTune) -> frozenset[str]:
+def trained_parameter_names(names: Iterable[str], config: ResolvedFineTune) -> frozenset[str]:
     """Returns the parameters, of `names`, that the job trains.
 
     For `feature_extraction` it is the head, or, if only the backbone has pretrained weights, all except the backbone.

@@ -1,1 +1,1 @@
-"""The trainer: one run, from a directory to a directory. Knows no Redis, no Celery and no HTTP."""
+"""The trainer: one run, from a directory to a directory. It uses no Redis, no Celery and no HTTP."""

@@ -1,6 +1,6 @@
-"""`python -m workers.training RUN_DIR`: trains the run in that directory, or goes on where it stopped.
+"""`python -m workers.training RUN_DIR` trains the run in a directory, or continues it from its last checkpoint.
 
-By hand: kill it, start it again, look at its files. Exit codes are in `workers.supervision.exit_codes`.
+A person can start, kill and restart it by hand, and read its files. Its exit codes are in `supervision/exit_codes.py`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ log = logging.getLogger("workers.training")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code."""
+    """Runs the trainer. Returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m workers.training", description=__doc__.splitlines()[0])
-    parser.add_argument("run_dir", type=Path, help="directory with config.json; its home is two levels up")
-    parser.add_argument("--token", type=int, help="fencing token: write only while lease.json holds this number")
-    parser.add_argument("--parent", type=int, help="process id to die with")
+    parser.add_argument("run_dir", type=Path, help="directory with config.json; the home directory is two levels up")
+    parser.add_argument("--token", type=int, help="fencing token: write only while lease.json contains this number")
+    parser.add_argument("--parent", type=int, help="process id of the supervisor; the trainer ends when it ends")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.captureWarnings(capture=True)
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _train(run: RunDirectory, token: int | None) -> int:
-    # torch is imported after the lock is held and the parent is known: seconds later
+    # These import torch, which takes seconds, so the lock and the parent process are settled before.
     from workers.training.evaluate import evaluate_run
     from workers.training.failures import explain_failure
     from workers.training.fence import FenceLost
@@ -49,15 +49,15 @@ def _train(run: RunDirectory, token: int | None) -> int:
     from workers.training.run import train_run
 
     try:
-        do = evaluate_run if run.read_config().job.type == "evaluate" else train_run
-        do(run, token=token)
+        execute = evaluate_run if run.read_config().job.type == "evaluate" else train_run
+        execute(run, token=token)
     except RunHandedBack:
-        log.info("handed back at a checkpoint")
+        log.info("the run is handed back at a checkpoint")
         return EXIT_HANDED_BACK
     except FenceLost as error:
         log.error("%s", error)
         return EXIT_BUSY
-    except Exception as error:  # the process boundary: whatever it was, the run says why
+    except Exception as error:  # the process boundary: failure.json states the reason of every error
         log.exception("the run failed")
         failure = explain_failure(error, run)
         replace_file(run.failure, failure.model_dump_json(indent=1).encode())

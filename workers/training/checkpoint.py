@@ -1,6 +1,8 @@
-"""Checkpoints: everything needed to go on, whole or absent, readable without running anybody's code.
+"""Saves and loads checkpoints: everything that a run needs to continue.
 
-Source: "Saving and loading a general checkpoint", PyTorch tutorials; temporary name, sync and rename are ours.
+A checkpoint is written under a temporary name and renamed, so it is either complete or missing. It contains only
+tensors and primitives, so reading it runs no foreign code.
+Source: "Saving and loading a general checkpoint", PyTorch tutorials.
 """
 
 from __future__ import annotations
@@ -30,20 +32,20 @@ FORMAT_VERSION = 1
 
 @dataclass(kw_only=True, slots=True)
 class TrainState:
-    """What training changes: the parameters, and where it stands."""
+    """Everything that training changes: the parameters, and how far the run has come."""
 
     module: nn.Module
     optimizer: Optimizer
     scheduler: LRScheduler
-    epoch: int = 0  # finished
+    epoch: int = 0  # finished epochs
     step: int = 0  # optimizer updates, over all epochs
-    step_in_epoch: int = 0  # optimizer updates in the epoch that is not finished
-    loss_sum: float = 0.0  # over the images of the epoch that is not finished
-    images: int = 0  # seen in the epoch that is not finished
+    step_in_epoch: int = 0  # optimizer updates in the current epoch
+    loss_sum: float = 0.0  # sum of the losses of `images`
+    images: int = 0  # images of the current epoch whose losses were read
     best: BestEpoch | None = None
 
     def state_dict(self, config: ResolvedFineTune) -> dict[str, Any]:
-        """Tensors and primitives only."""
+        """The content of a checkpoint: tensors and primitives."""
         return {
             "format_version": FORMAT_VERSION,
             "config_hash": config_hash(config),
@@ -61,6 +63,7 @@ class TrainState:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Restores the content of a checkpoint, including the random number generators."""
         self.module.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])
@@ -73,7 +76,7 @@ class TrainState:
 
 
 def save_checkpoint(state: TrainState, config: ResolvedFineTune, path: Path) -> None:
-    """Replaces `path`; when that fails the previous checkpoint is whole. Raises DiskFull, OSError."""
+    """Replaces `path`. After a failure, the previous checkpoint is still complete. Raises DiskFull, OSError."""
     temporary = path.with_suffix(".tmp")
     try:
         try:
@@ -81,7 +84,7 @@ def save_checkpoint(state: TrainState, config: ResolvedFineTune, path: Path) -> 
                 torch.save(state.state_dict(config), file)
                 file.flush()
                 os.fsync(file.fileno())
-        except RuntimeError as error:  # torch's zip writer says no more than that a write came up short
+        except RuntimeError as error:  # torch's zip writer raises this for an incomplete write, without the cause
             raise DiskFull(f"{path.name} could not be written: {error}") from error
         temporary.replace(path)
     finally:
@@ -90,7 +93,7 @@ def save_checkpoint(state: TrainState, config: ResolvedFineTune, path: Path) -> 
 
 
 def load_checkpoint(state: TrainState, config: ResolvedFineTune, path: Path) -> bool:
-    """Restores `state` from `path`; False if there is no checkpoint, or none of this configuration."""
+    """Restores `state` from `path`. Returns False if there is no checkpoint, or if it has another configuration."""
     if not path.exists():
         return False
     saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -101,12 +104,12 @@ def load_checkpoint(state: TrainState, config: ResolvedFineTune, path: Path) -> 
 
 
 def save_weights(module: nn.Module, architecture: Architecture, path: Path) -> None:
-    """Replaces `path` with the weights that a version would keep, as safetensors. Raises DiskFull, OSError."""
+    """Replaces `path` by the weights that a version would contain, as safetensors. Raises DiskFull, OSError."""
     temporary = path.with_suffix(".tmp")
     try:
         try:
             save_state_dict(for_publishing(architecture, module.state_dict()), temporary)
-        except SafetensorError as error:  # what it makes of the system's errors
+        except SafetensorError as error:  # safetensors raises this for errors of the operating system
             raise DiskFull(f"{path.name} could not be written: {error}") from error
         temporary.replace(path)
     finally:
@@ -115,7 +118,7 @@ def save_weights(module: nn.Module, architecture: Architecture, path: Path) -> N
 
 
 def config_hash(config: ResolvedFineTune) -> str:
-    """Hash of everything that training depends on, in the spelling of format 1, so that older checkpoints are found."""
+    """Hashes everything that training depends on, in the spelling of format 1, so that older checkpoints match."""
     relevant = config.model_dump_json(exclude={"publish_as", "promote"})
     for older, today in OLDER_SPELLINGS.items():
         relevant = relevant.replace(f'"precision":"{today}"', f'"precision":"{older}"')

@@ -11,7 +11,7 @@ from models.precision import FloatPrecision, JobPrecision
 
 
 def pick_device(wanted: str) -> torch.device:
-    """`auto` is the GPU if there is one. Raises RuntimeError from torch for a device that is not there."""
+    """Returns the device `wanted`; `auto` is the GPU if there is one. Raises RuntimeError for a missing device."""
     if wanted != "auto":
         return torch.device(wanted)
     if torch.cuda.is_available():
@@ -20,7 +20,7 @@ def pick_device(wanted: str) -> torch.device:
 
 
 def pick_precision(wanted: JobPrecision, device: torch.device) -> FloatPrecision:
-    """The precision to compute in; `auto` is bfloat16 if the device has it in hardware, else float32."""
+    """Returns the precision to compute in; `auto` is bfloat16 if the device has it in hardware, else float32."""
     return best_precision(device) if wanted == "auto" else wanted
 
 
@@ -32,7 +32,7 @@ def autocast(device: torch.device, precision: FloatPrecision) -> AbstractContext
 
 
 def describe_device(device: torch.device) -> str:
-    """For the manifest: `cuda (NVIDIA H200)`, `cpu`."""
+    """Describes the device for the manifest: `cuda (NVIDIA H200)`, `cpu`."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     return device.type

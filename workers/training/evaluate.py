@@ -1,4 +1,4 @@
-"""A run that trains nothing: a model on a data set, its metrics and its report."""
+"""A run that trains nothing: evaluates a model on a dataset and writes the report."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from workers.training.tasks import make_task
 
 
 def evaluate_run(run: RunDirectory, *, token: int | None = None) -> None:
-    """Evaluates and writes the report and `result.json`. The home directory is two levels up.
+    """Evaluates the model, and writes the report and `result.json`.
 
-    token: the fencing token of this attempt; None when it is driven by hand.
-    Raises FenceLost, and whatever makes the run fail.
+    token: the fencing token of this attempt; None if a person runs it by hand.
+    Raises FenceLost, and the errors that `failures.explain_failure` explains.
     """
     config, home = run.read_config(), run.path.parent.parent
     job = config.job
     assert isinstance(job, ResolvedEvaluate)
-    inputs = _with_labels_of_the_model(make_run_inputs(config, home), DatasetStore(home / "datasets"), job)
+    inputs = _with_model_categories(make_run_inputs(config, home), DatasetStore(home / "datasets"), job)
     task = make_task(inputs)
-    module = _load(config, job, run).to(inputs.device)
-    module = module.to(memory_format=torch.channels_last)  # as in training: the same numbers
+    module = _load_module(config, job, run).to(inputs.device)
+    module = module.to(memory_format=torch.channels_last)  # as in training, so the metrics are exactly the same
     with Journal(run, first_step=0) as journal:
         where = f"{describe_device(inputs.device)} in {inputs.precision}"
         journal.message(f"Evaluating {job.model} on {len(inputs.val_images)} images; {where}.")
@@ -60,7 +60,7 @@ def evaluate_run(run: RunDirectory, *, token: int | None = None) -> None:
     replace_file(run.result, result.model_dump_json(indent=1).encode())
 
 
-def _load(config: RunConfig, job: ResolvedEvaluate, run: RunDirectory) -> nn.Module:
+def _load_module(config: RunConfig, job: ResolvedEvaluate, run: RunDirectory) -> nn.Module:
     home = run.path.parent.parent
     registry = Registry(home / "registry")
     if is_registered(job.model):
@@ -71,18 +71,18 @@ def _load(config: RunConfig, job: ResolvedEvaluate, run: RunDirectory) -> nn.Mod
     return pretrained(architecture, entry, weights_dir=home / "weights", allow_download=config.allow_download)
 
 
-def _with_labels_of_the_model(inputs: RunInputs, store: DatasetStore, job: ResolvedEvaluate) -> RunInputs:
-    """`inputs` with the images of the wanted split, their categories numbered as the model numbers them."""
+def _with_model_categories(inputs: RunInputs, store: DatasetStore, job: ResolvedEvaluate) -> RunInputs:
+    """Returns `inputs` with only the images of the split, and with the category indices of the model."""
     labels = store.get(job.dataset.name, job.dataset.version).info.categories
     unknown = [label for label in labels if label not in job.categories]
     if unknown:
         raise RegistryError(f"{job.model} does not know {', '.join(unknown[:10])}.")
-    numbers = [job.categories.index(label) for label in labels]
+    indices = [job.categories.index(label) for label in labels]  # index in the dataset -> index in the model
     images = inputs.train_images if job.split == "train" else inputs.val_images
-    return replace(inputs, train_images=(), val_images=[_renumbered(image, numbers) for image in images])
+    return replace(inputs, train_images=(), val_images=[_with_indices(image, indices) for image in images])
 
 
-def _renumbered(image: DatasetImage, numbers: Sequence[int]) -> DatasetImage:
-    objects = tuple(each.model_copy(update={"category": numbers[each.category]}) for each in image.objects)
-    category = None if image.category is None else numbers[image.category]
+def _with_indices(image: DatasetImage, indices: Sequence[int]) -> DatasetImage:
+    objects = tuple(each.model_copy(update={"category": indices[each.category]}) for each in image.objects)
+    category = None if image.category is None else indices[image.category]
     return image.model_copy(update={"objects": objects, "category": category})

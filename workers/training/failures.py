@@ -1,4 +1,4 @@
-"""Why a run failed, in words a person can act on: one function a kind of error."""
+"""Explains why a run failed and what to do: one function per kind of error."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _SEE_LOG = "GET /v1/jobs/{id}/log shows the whole log."
 
 
 class NonFiniteLoss(Exception):
-    """A loss or another metric became infinite or not a number."""
+    """A loss or another metric is infinite or not a number."""
 
     def __init__(
         self, *, step: int, epoch: int, loss: float, name: str = "train/loss", images: Sequence[str] = ()
     ) -> None:
         shown = ", ".join(images[:_IMAGES_SHOWN]) + (", …" if len(images) > _IMAGES_SHOWN else "")
-        on = f", on {shown}" if images else ""
-        super().__init__(f"{name} became {loss} at step {step}, in epoch {epoch}{on}.")
+        where = f", on {shown}" if images else ""
+        super().__init__(f"{name} became {loss} at step {step}, in epoch {epoch}{where}.")
 
 
 class UnusableImage(Exception):
-    """An image of the data set that could be read when it was posted cannot be read now."""
+    """An image of the dataset cannot be read any more; validation could read it."""
 
     def __init__(self, path: str, error: ImageError | OSError) -> None:
         super().__init__(f"The image {path} cannot be read: {error}")
@@ -35,7 +35,7 @@ class UnusableImage(Exception):
 
 @singledispatch
 def explain_failure(error: BaseException, run: RunDirectory) -> RunFailure:
-    """What is told to whoever made the job."""
+    """Returns the explanation for the caller who created the job."""
     return RunFailure(code="internal_error", message=f"{type(error).__name__}: {error}", hint=_SEE_LOG)
 
 
@@ -47,17 +47,17 @@ def _(error: torch.OutOfMemoryError | MemoryError, run: RunDirectory) -> RunFail
     return RunFailure(
         code="out_of_memory",
         message=f"The device ran out of memory: {first_line}",
-        hint=f"Try {smaller}, a smaller image_size_px, or a smaller model.",
+        hint=f"Try {smaller}, a smaller image_size_px or a smaller model.",
     )
 
 
 @explain_failure.register
 def _(error: RuntimeError | ValueError, run: RunDirectory) -> RunFailure:
     message = str(error)
-    if "can't allocate memory" in message:  # what torch raises on a CPU
+    if "can't allocate memory" in message:  # torch raises RuntimeError for this on a CPU
         return explain_failure(MemoryError(message), run)
     if "Expected more than 1 value per channel" in message:
-        hint = "Batch normalization needs two images a batch: set batch_size to 2 or more."
+        hint = "Batch normalization needs at least two images per batch. Set batch_size to 2 or more."
         return RunFailure(code="bad_configuration", message=message, hint=hint)
     return RunFailure(code="internal_error", message=f"{type(error).__name__}: {message}", hint=_SEE_LOG)
 
@@ -71,11 +71,11 @@ def _(error: NonFiniteLoss, run: RunDirectory) -> RunFailure:
 
 @explain_failure.register
 def _(error: DiskFull, run: RunDirectory) -> RunFailure:
-    kept = "The previous checkpoint is whole. " if run.last_checkpoint.exists() else ""
+    kept = "The previous checkpoint is complete. " if run.last_checkpoint.exists() else ""
     return RunFailure(
         code="disk_full",
-        message=f"No space is left on the disk of the run: {error}",
-        hint=f"{kept}Free disk space (delete old jobs, data sets or versions), then retry the job.",
+        message=f"The disk of the run is full: {error}",
+        hint=f"{kept}Free disk space (delete old jobs, datasets or versions), then retry the job.",
     )
 
 
@@ -88,7 +88,7 @@ def _(error: OSError, run: RunDirectory) -> RunFailure:
 
 @explain_failure.register
 def _(error: UnusableImage, run: RunDirectory) -> RunFailure:
-    hint = "Its file was changed or its disk is failing: post the data set again."
+    hint = "The file was changed, or the disk is failing. Post the dataset again."
     return RunFailure(code="bad_data", message=str(error), hint=hint)
 
 

@@ -12,4 +12,4 @@ class FenceLost(Exception):
 def check_fence(run: RunDirectory, token: int | None) -> None:
     """Raises FenceLost if a newer attempt owns the run. token: None when a person runs the trainer by hand."""
     if token is not None and run.read_fence() != token:
-        raise FenceLost(f"Attempt with token {token} is no longer the one that may write to {run.path}.")
+        raise FenceLost(f"The attempt with token {token} may no longer write to {run.path}: a newer one owns the run.")

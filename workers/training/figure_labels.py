@@ -1,4 +1,4 @@
-"""Labels of any script on matplotlib's figures."""
+"""Shows labels of any script on the figures of matplotlib."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from models.drawing.fonts import Fonts
 
 @contextmanager
 def figure_labels(labels: Sequence[str], fonts: Fonts) -> Iterator[list[str]]:
-    """Sets the fonts of what is written on figures meanwhile, and yields `labels` as they can be written.
+    """Sets the fonts of figures inside the `with` block, and yields `labels` in the form in which they can be drawn.
 
-    Without it matplotlib draws boxes for letters that its own font lacks, and reads `$` as the beginning of a formula.
+    Otherwise matplotlib draws boxes for letters that its own font lacks, and takes `$` for the beginning of a formula.
     """
     families = [_family(file) for file in fonts.files(labels)]
     with rc_context({"font.family": [*families, "DejaVu Sans"], "text.parse_math": False}):

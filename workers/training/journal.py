@@ -1,4 +1,4 @@
-"""What a run says of itself while it runs: metrics.jsonl, events.jsonl and TensorBoard's event files."""
+"""Writes the metrics and events of a running run: metrics.jsonl, events.jsonl and the event files of TensorBoard."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PROGRESS_INTERVAL_S = 0.5
 
 
 class Journal:
-    """Appends; every line is whole when it is seen, and lost at worst."""
+    """Appends lines to the files. Readers see only complete lines; a crash can lose the last one."""
 
     def __init__(self, run: RunDirectory, *, first_step: int) -> None:
         self._run = run
-        # what a crashed attempt wrote beyond the checkpoint is hidden in TensorBoard
+        # TensorBoard hides what a crashed attempt wrote after the checkpoint.
         self._board = SummaryWriter(str(run.tensorboard), purge_step=first_step, flush_secs=10)
         self._next_progress = 0.0
 
@@ -39,19 +39,19 @@ class Journal:
         self._board.close()
 
     def progress(self, progress: JobProgress, *, is_due: bool = False) -> None:
-        """Says how far the run is, at most twice a second unless `is_due`."""
+        """Writes the progress: always if `is_due`, otherwise at most twice per second."""
         if is_due or time.monotonic() >= self._next_progress:
             self._next_progress = time.monotonic() + PROGRESS_INTERVAL_S
             self._event("progress", progress.model_dump())
 
     def step(self, *, epoch: int, step: int, loss: float, learning_rate: float) -> None:
-        """The training loss within an epoch, as the mean of the latest steps."""
+        """Writes the training loss within an epoch. loss: the mean over the images of the latest steps."""
         self._append_metrics(epoch, step, {"train/step_loss": loss, "train/learning_rate": learning_rate})
         self._board.add_scalar("Loss/train", loss, step)
         self._board.add_scalar("Learning rate", learning_rate, step)
 
     def epoch(self, *, epoch: int, step: int, metrics: Mapping[str, float], best: BestEpoch) -> None:
-        """The metrics of a finished epoch, and the best one so far."""
+        """Writes the metrics of a finished epoch, and the best epoch so far."""
         self._append_metrics(epoch, step, dict(metrics))
         losses = {"Training": metrics["train/loss"], "Validation": metrics["val/loss"]}
         self._board.add_scalars("Training vs. Validation Loss", losses, epoch)
@@ -62,7 +62,7 @@ class Journal:
         log.info("epoch %d: %s", epoch, "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
     def message(self, text: str) -> None:
-        """Something a person who watches wants to know."""
+        """Writes a message for people who watch the run."""
         log.info("%s", text)
         self._event("message", {"message": text})
 

@@ -1,4 +1,4 @@
-"""Batches from files, whatever the task: whole batches at a time, decoded on threads or in data workers."""
+"""Loads batches from image files, for all tasks. Threads or data worker processes decode the images."""
 
 from __future__ import annotations
 
@@ -26,54 +26,55 @@ BatchT = TypeVar("BatchT")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpochOptions:
-    """How the training batches of an epoch, or of the rest of one, are made: the same for every task."""
+    """Options for the training batches of one epoch, for all tasks."""
 
     batch_size: int
     augmentation: Augmentation = "none"
     seed: int = 0
     epoch: int = 0
-    first_step: int = 0  # batches before it were seen already
-    data_workers: int = 0
-    is_pinned: bool = False
+    first_step: int = 0  # the batches before it are skipped: an earlier attempt has trained on them
+    data_workers: int = 0  # processes; 0 decodes in this process
+    is_pinned: bool = False  # True: batches are in page-locked memory, from which copies to a GPU are faster
 
     def shuffled(self, count: int, *, groups: Sequence[int] | None = None) -> list[list[int]]:
-        """Indices of `count` images in batches, from `first_step` on. groups: see `shuffled_batches`."""
+        """Returns the batches of indices of `count` images, from `first_step` on. groups: see `shuffled_batches`."""
         batches = shuffled_batches(count, batch_size=self.batch_size, seed=self.seed, epoch=self.epoch, groups=groups)
         return batches[self.first_step :]
 
 
 class ImageBatches(Dataset[BatchT], Generic[SampleT, BatchT]):
-    """Batches of one split: `sample` makes what is learned of an image, `collate` a batch of those."""
+    """A dataset of whole batches: `load_sample` reads one image with its target, `collate` forms a batch of samples."""
 
-    def __init__(self, sample: Callable[[int], SampleT], collate: Callable[[list[int], list[SampleT]], BatchT]) -> None:
-        self._sample = sample
+    def __init__(
+        self, load_sample: Callable[[int], SampleT], collate: Callable[[list[int], list[SampleT]], BatchT]
+    ) -> None:
+        self._load_sample = load_sample
         self._collate = collate
-        self._pool: ThreadPoolExecutor | None = None  # made where the images are fetched
+        self._pool: ThreadPoolExecutor | None = None  # created in the process that loads the batches
 
     def __getitems__(self, indices: list[int]) -> BatchT:
         if self._pool is None:
-            # a data worker process is one of many already
+            # A data worker gets one thread, because there is one such process per core already.
             self._pool = ThreadPoolExecutor(1 if get_worker_info() else os.cpu_count() or 1)
-        return self._collate(indices, list(self._pool.map(self._sample, indices)))
+        return self._collate(indices, list(self._pool.map(self._load_sample, indices)))
 
 
 def load_batches(
     dataset: ImageBatches[SampleT, BatchT], batches: Sequence[list[int]], workers: int, *, is_pinned: bool = False
 ) -> DataLoader[BatchT]:
-    """`dataset` in those batches. workers: processes that decode; 0 decodes here, threaded."""
-    # `__getitems__` makes whole batches, so there is nothing to collate
+    """Returns a loader of the given batches. workers: processes that decode; 0 decodes on threads of this process."""
     return DataLoader(
         dataset,
         batch_sampler=list(batches),
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=_identity,  # `__getitems__` returns whole batches
         pin_memory=is_pinned,
-        generator=torch.Generator(),  # a loader draws from it; from the one networks draw from, resuming would differ
+        generator=torch.Generator(),  # a loader draws a number: from the global generator it would change resumed runs
     )
 
 
 def read_image(root: Path, image: DatasetImage) -> Tensor:
-    """uint8 [3, H, W] by the one decoder. Raises UnusableImage."""
+    """Reads an image as uint8 [3, H, W], with the same decoder as serving. Raises UnusableImage."""
     try:
         return decode_image((root / image.path).read_bytes())
     except (ImageError, OSError) as error:
@@ -81,9 +82,9 @@ def read_image(root: Path, image: DatasetImage) -> Tensor:
 
 
 def default_data_workers(device: torch.device) -> int:
-    """Beside a GPU all cores but one decode; beside a CPU none: training needs them all, and decoding is threaded."""
+    """With a GPU, all cores but one decode, at most 8. Without, none: training uses all cores, and threads decode."""
     return min(8, (os.cpu_count() or 1) - 1) if device.type == "cuda" else 0
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch

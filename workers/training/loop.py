@@ -1,4 +1,8 @@
-"""The optimization loop, top to bottom.
+"""The training loop, top to bottom: epochs, steps, and what happens between them.
+
+A step is one optimizer update on one batch. An epoch is one pass over the training split, followed by an evaluation on
+the validation split. A network that computes on a GPU works in the background: Python waits for it only where it reads
+a number from the device. So losses stay on the device, and `record_losses` reads several of them at once.
 
 Source: "Optimizing model parameters" and "Training with PyTorch", PyTorch tutorials.
 """
@@ -23,62 +27,68 @@ from workers.training.network import set_train_mode
 from workers.training.task import TrainingTask
 
 AnyTask = TrainingTask[Any, Any]
-STEPS_A_REPORT = 10  # the loss is read from the device, and the journal written, that often
+STEPS_PER_REPORT = 10  # losses are read and written to the journal every 10 steps: each read waits for the device
 
 
-class Requests(Protocol):
-    """What others want of the run, asked before every step."""
+class RunRequests(Protocol):
+    """Requests to a running trainer. The loop asks after every step."""
 
-    def is_stop_requested(self) -> bool: ...
-    def is_hand_back_requested(self) -> bool: ...
+    def is_stop_requested(self) -> bool:
+        """True: finish early, and publish the best weights so far."""
+
+    def is_hand_back_requested(self) -> bool:
+        """True: save a checkpoint and exit, so that another trainer continues the run."""
 
 
 class RunHandedBack(Exception):
-    """The run stopped at a checkpoint, as asked, for another trainer to go on."""
+    """The run has stopped at a checkpoint, as requested, and another trainer can continue it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Step:
-    """What one optimizer update left behind, unread: reading the loss waits for the device."""
+class StepLoss:
+    """The loss of one step, not yet read from the device."""
 
-    loss: Tensor  # scalar
-    images: list[int]  # indices into the training images
+    loss: Tensor  # scalar; mean over the images of the batch
+    images: list[int]  # indices of these images in the training split
 
 
 def train(
     state: TrainState,
     task: AnyTask,
     journal: Journal,
-    requests: Requests,
+    requests: RunRequests,
     *,
     keep_best: Callable[[], None],
     checkpoint: Callable[[], None],
     checkpoint_interval_s: float = math.inf,
 ) -> bool:
-    """Trains from where `state` stands to the last epoch; whether it was stopped before that.
+    """Trains from `state` to the last epoch. Returns True if a stop request ended the run earlier.
 
-    `keep_best` stores the weights of a new best epoch; `checkpoint` stores everything, after every epoch, and within
-    one after `checkpoint_interval_s` or when the run is handed back. Raises NonFiniteLoss, RunHandedBack and what the
-    two raise.
+    keep_best: stores the weights; called after each epoch that is the best so far.
+    checkpoint: stores the whole state; called after each epoch, within an epoch every `checkpoint_interval_s`, and
+    before the run is handed back.
+    Raises NonFiniteLoss, RunHandedBack, and the errors of `keep_best` and `checkpoint`.
     """
-    pace, settings = Pace(state, task), task.inputs.fine_tune.hyperparameters
+    progress, settings = ProgressMeter(state, task), task.inputs.fine_tune.hyperparameters
     while state.epoch < settings.epochs:
-        is_stopped = train_one_epoch(state, task, journal, requests, pace, checkpoint, checkpoint_interval_s)
-        train_loss = state.loss_sum / max(1, state.images)
+        is_stopped = train_one_epoch(state, task, journal, requests, progress, checkpoint, checkpoint_interval_s)
+        train_loss = state.loss_sum / max(1, state.images)  # mean over the images of the epoch
         evaluation = task.evaluate(state.module)
         finish_epoch(state)
+
         metrics = {"train/loss": train_loss, **evaluation.metrics}
         for name, value in metrics.items():
-            if not math.isfinite(value):
+            if not math.isfinite(value):  # checked before anything is stored, so the last checkpoint stays good
                 raise NonFiniteLoss(step=state.step, epoch=state.epoch, loss=value, name=name)
         value, loss = evaluation.metrics[task.decisive_metric], evaluation.metrics["val/loss"]
-        if state.best is None or (value, -loss) > (state.best.value, -state.best.loss):
+        if state.best is None or (value, -loss) > (state.best.value, -state.best.loss):  # a tie: the smaller loss wins
             state.best = BestEpoch(metric=task.decisive_metric, value=value, epoch=state.epoch, loss=loss)
             keep_best()
         checkpoint()
         assert state.best is not None
         journal.epoch(epoch=state.epoch, step=state.step, metrics=metrics, best=state.best)
-        journal.progress(pace.progress(), is_due=True)
+        journal.progress(progress.read(), is_due=True)
+
         if is_stopped and state.epoch < settings.epochs:
             return True
         if requests.is_hand_back_requested():
@@ -90,43 +100,33 @@ def train_one_epoch(
     state: TrainState,
     task: AnyTask,
     journal: Journal,
-    requests: Requests,
-    pace: Pace,
+    requests: RunRequests,
+    progress: ProgressMeter,
     checkpoint: Callable[[], None],
     checkpoint_interval_s: float,
 ) -> bool:
-    """One pass over the training split, from where `state` stands in it; whether it was stopped within."""
-    settings = task.inputs.fine_tune.hyperparameters
+    """Trains from `state` to the end of its epoch. Returns True if a stop request ended the epoch earlier."""
     set_train_mode(state.module, task.inputs.fine_tune)
-    recent: list[_Step] = []
+    unread: list[StepLoss] = []
     saved_at = time.monotonic()
-    batches = task.batches(epoch=state.epoch, first_step=state.step_in_epoch)
+    batches = task.batches(epoch=state.epoch, first_step=state.step_in_epoch)  # a resumed epoch has only its rest
     steps = state.step_in_epoch + len(batches)
-    for batch in batches:
-        state.optimizer.zero_grad(set_to_none=True)
-        loss = task.loss(state.module, batch)  # scalar
-        loss.backward()  # type: ignore[no-untyped-call]
-        if settings.max_gradient_norm:
-            clip_grad_norm_(state.module.parameters(), settings.max_gradient_norm)
-        state.optimizer.step()
-        state.scheduler.step()
-
-        state.step += 1
-        state.step_in_epoch += 1
-        recent.append(_Step(loss=loss.detach(), images=task.indices(batch)))
-        if len(recent) >= STEPS_A_REPORT or state.step_in_epoch == steps or state.step == 1:
-            note_losses(state, recent, task, journal)
-        pace.saw(len(task.indices(batch)))
-        journal.progress(pace.progress())
+    for batch in batches:  # waits here if images are decoded more slowly than the network learns
+        step = train_step(state, task, batch)
+        unread.append(step)
+        if len(unread) >= STEPS_PER_REPORT or state.step_in_epoch == steps or state.step == 1:
+            record_losses(state, unread, task, journal)
+        progress.add_images(len(step.images))
+        journal.progress(progress.read())
 
         if requests.is_stop_requested():
-            note_losses(state, recent, task, journal)
+            record_losses(state, unread, task, journal)
             return True
         if state.step_in_epoch == steps:
-            return False  # the checkpoint of the whole epoch is next
+            return False  # `train` evaluates next, and then saves the checkpoint of the whole epoch
         is_handed_back = requests.is_hand_back_requested()
         if is_handed_back or time.monotonic() - saved_at > checkpoint_interval_s:
-            note_losses(state, recent, task, journal)
+            record_losses(state, unread, task, journal)  # a checkpoint contains the losses up to its step
             checkpoint()
             saved_at = time.monotonic()
         if is_handed_back:
@@ -134,50 +134,68 @@ def train_one_epoch(
     return False
 
 
-def note_losses(state: TrainState, recent: list[_Step], task: AnyTask, journal: Journal) -> None:
-    """Adds the latest steps to the epoch's loss and empties the list; waits for the device here.
+def train_step(state: TrainState, task: AnyTask, batch: Any) -> StepLoss:
+    """Makes one optimizer update. It does not wait for the device."""
+    settings = task.inputs.fine_tune.hyperparameters
+    state.optimizer.zero_grad(set_to_none=True)  # dropping gradients is cheaper than filling them with zeros
+    loss = task.loss(state.module, batch)  # scalar
+    loss.backward()  # type: ignore[no-untyped-call]
+    if settings.max_gradient_norm:  # 0 is off
+        clip_grad_norm_(state.module.parameters(), settings.max_gradient_norm)
+    state.optimizer.step()
+    state.scheduler.step()  # the learning rate changes with every step, not only with every epoch
 
-    Raises NonFiniteLoss, which names the images of the first step whose loss was not finite.
+    state.step += 1
+    state.step_in_epoch += 1
+    return StepLoss(loss=loss.detach(), images=task.indices(batch))  # without the graph, whose memory is freed
+
+
+def record_losses(state: TrainState, unread: list[StepLoss], task: AnyTask, journal: Journal) -> None:
+    """Adds the unread losses to the loss of the epoch and to the journal, and empties the list.
+
+    Raises NonFiniteLoss, which names the images of the first step whose loss is not finite.
     """
-    if not recent:
+    if not unread:
         return
-    losses: list[float] = torch.stack([step.loss for step in recent]).tolist()
-    for number, (loss, step) in enumerate(zip(losses, recent, strict=True), start=1):
+    losses: list[float] = torch.stack([step.loss for step in unread]).tolist()  # waits for the device here
+    for number, (loss, step) in enumerate(zip(losses, unread, strict=True), start=1):
         if not math.isfinite(loss):
             names = [task.inputs.train_images[index].name for index in step.images]
-            at = state.step - len(recent) + number
+            at = state.step - len(unread) + number
             raise NonFiniteLoss(step=at, epoch=state.epoch + 1, loss=loss, images=names)
-    images = sum(len(step.images) for step in recent)
-    total = sum(loss * len(step.images) for loss, step in zip(losses, recent, strict=True))
+    images = sum(len(step.images) for step in unread)
+    total = sum(loss * len(step.images) for loss, step in zip(losses, unread, strict=True))
     state.loss_sum += total
     state.images += images
     learning_rate = state.optimizer.param_groups[0]["lr"]
     journal.step(epoch=state.epoch + 1, step=state.step, loss=total / images, learning_rate=learning_rate)
-    recent.clear()
+    unread.clear()
 
 
 def finish_epoch(state: TrainState) -> None:
-    """Counts the epoch and begins a new one."""
+    """Counts the epoch, and resets the sums for the next one."""
     state.epoch += 1
     state.step_in_epoch, state.images, state.loss_sum = 0, 0, 0.0
 
 
-class Pace:
-    """How far the run is and how long it will take, by what this attempt has done so far."""
+class ProgressMeter:
+    """Measures how far the run has come, and estimates the time left from the speed of this attempt."""
 
     def __init__(self, state: TrainState, task: AnyTask) -> None:
         settings = task.inputs.fine_tune.hyperparameters
         self._state = state
         self._epochs = settings.epochs
-        self._steps = settings.epochs * task.steps_an_epoch()
-        self._first_step = state.step
+        self._steps = settings.epochs * task.steps_per_epoch()  # of the whole run
+        self._first_step = state.step  # of this attempt: above 0 for a resumed run
         self._began = time.monotonic()
-        self._images = 0
+        self._images = 0  # trained by this attempt
 
-    def saw(self, images: int) -> None:
+    def add_images(self, images: int) -> None:
+        """Counts the images of one step."""
         self._images += images
 
-    def progress(self) -> JobProgress:
+    def read(self) -> JobProgress:
+        """Returns the current progress."""
         done = self._state.step - self._first_step
         elapsed_s = time.monotonic() - self._began
         left = max(0, self._steps - self._state.step)

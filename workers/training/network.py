@@ -1,7 +1,6 @@
-"""From a job's configuration to the network that learns: built, base weights loaded, frozen where it must not learn.
+"""Creates the network of a job: builds it, loads the base weights, and freezes parameters.
 
-Sources: "Transfer learning for computer vision", PyTorch tutorials; for what frozen batch normalization means, Ioffe &
-Szegedy 2015.
+Sources: "Transfer learning for computer vision", PyTorch tutorials; batch normalization: Ioffe & Szegedy 2015.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from models.architectures.catalog import build, get_architecture
 from models.store.registry import Registry
 from models.store.weights import find_pretrained, load_backbone, load_base_state_dict, load_base_weights, pretrained
 from workers.configs.fine_tune import ResolvedFineTune
-from workers.configs.freezing import backbone_prefix, learning_names
+from workers.configs.freezing import backbone_prefix, trained_parameter_names
 
 
 def make_network(config: ResolvedFineTune, registry: Registry, weights_dir: Path, *, allow_download: bool) -> nn.Module:
-    """The architecture with a new head, base weights loaded, and what must not learn frozen.
+    """Returns the architecture with a new head, with the base weights, and with frozen parameters.
 
-    Raises what `load_base_weights`, `load_backbone` and the registry raise.
+    Raises the errors of `load_base_weights`, `load_backbone` and the registry.
     """
     settings, architecture, options = config.hyperparameters, get_architecture(config.architecture), config.options
     torch.manual_seed(settings.seed)
@@ -34,8 +33,7 @@ def make_network(config: ResolvedFineTune, registry: Registry, weights_dir: Path
     )
     if config.base is not None and is_registered(config.base):
         version = registry.resolve(config.base)
-        # with the same categories the head goes on learning too
-        keep_head = version.manifest.categories == config.categories
+        keep_head = version.manifest.categories == config.categories  # else the head has other outputs
         state_dict = registry.state_dict(version)
         load_base_state_dict(module, architecture, state_dict, keep_head=keep_head, options=options)
     elif config.base is not None:
@@ -44,17 +42,17 @@ def make_network(config: ResolvedFineTune, registry: Registry, weights_dir: Path
     if config.backbone_base is not None:
         weights = _backbone_weights(config.backbone_base, registry, weights_dir, allow_download=allow_download)
         load_backbone(module, architecture, options, weights)
-    learning = learning_names([name for name, _ in module.named_parameters()], config)
+    trained = trained_parameter_names([name for name, _ in module.named_parameters()], config)
     for name, parameter in module.named_parameters():
-        parameter.requires_grad_(name in learning)
+        parameter.requires_grad_(name in trained)
     return module
 
 
 def set_train_mode(module: nn.Module, config: ResolvedFineTune) -> None:
-    """Train mode, in which batch normalization keeps the statistics that its layers came with where it should.
+    """Sets training mode, except for batch normalization layers that keep the statistics of the base weights.
 
-    With only the head learning: those of all frozen layers. For boxes and masks, whose batches are small, also those of
-    any layer that came with weights (He et al. 2017, sec. 3.1, after Ren et al. 2015).
+    For `feature_extraction`, these are all frozen layers. For detection and segmentation, whose batches are small, they
+    are all layers with base weights, too (He et al. 2017, sec. 3.1, after Ren et al. 2015).
     """
     module.train()
     keeps_all = config.task != "classification" and config.base is not None
@@ -79,5 +77,5 @@ def _backbone_weights(
 
 
 def is_registered(reference: str) -> bool:
-    """Whether a resolved reference is a registered version, `ants-bees/2`, and not `resnet18.IMAGENET1K_V1`."""
+    """Returns True for a registered version, `ants-bees/2`, and False for `resnet18.IMAGENET1K_V1`."""
     return "/" in reference

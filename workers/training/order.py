@@ -1,4 +1,7 @@
-"""Which images go together and in which order: it depends on seed and epoch alone, so a resumed run goes on alike."""
+"""Chooses which images form a batch, and in which order.
+
+The choice depends only on the seed and the epoch, so a resumed run gets the same batches as one without interruption.
+"""
 
 from __future__ import annotations
 
@@ -7,56 +10,56 @@ from collections.abc import Sequence
 import torch
 from torch import Generator
 
-_SEED_STEP = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: seeds of neighbours lie far apart
+from workers.configs.fine_tune import steps_per_epoch
+
+_MULTIPLIER = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio: neighbouring seeds become very different
 
 
-def mixed_seed(*numbers: int) -> int:
-    """One seed of several numbers."""
+def mix_seed(*numbers: int) -> int:
+    """Combines several numbers into one seed."""
     seed = 0
     for number in numbers:
-        seed = (seed ^ (number & 0xFFFFFFFF)) * _SEED_STEP % 2**64
+        seed = (seed ^ (number & 0xFFFFFFFF)) * _MULTIPLIER % 2**64
         seed ^= seed >> 29
     return seed % 2**63
 
 
 def image_generator(seed: int, epoch: int, index: int) -> Generator:
-    """The random numbers of one image in one epoch, whoever decodes it."""
-    return Generator().manual_seed(mixed_seed(seed, epoch, index))
+    """Returns the random numbers for one image in one epoch; they are the same in every thread and process."""
+    return Generator().manual_seed(mix_seed(seed, epoch, index))
 
 
 def shuffled_batches(
     count: int, *, batch_size: int, seed: int, epoch: int, groups: Sequence[int] | None = None
 ) -> list[list[int]]:
-    """Indices of `count` images in shuffled batches of an epoch.
+    """Returns the indices of `count` images in the shuffled batches of one epoch, without a last batch of one image.
 
-    groups: a number an image; images with the same number come together, so that upright and lying pictures do not pad
-    one another (Girshick 2015, sec. 2.3, in torchvision's form). At most one batch a group is mixed.
-    A last batch of a single image is left out: batch normalization has no statistics of one (Ioffe & Szegedy 2015).
+    groups: the group of each image. A batch takes images of one group if possible, so that portrait and landscape
+    images need no padding (Girshick 2015, sec. 2.3, as in torchvision). At most one batch per group is mixed.
     """
-    generator = Generator().manual_seed(mixed_seed(seed, epoch, -1))
+    generator = Generator().manual_seed(mix_seed(seed, epoch, -1))
     order: list[int] = torch.randperm(count, generator=generator).tolist()
     if groups is not None:
         order.sort(key=lambda index: groups[index])
     batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
-    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
-        batches.pop()
+    batches = batches[: steps_per_epoch(count, batch_size=batch_size)]
     if groups is None:
         return batches
     return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def alike_in_order(sizes: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
-    """Indices of images of those sizes in batches, each once; only images of one size share one, so none is padded."""
-    of_size: dict[tuple[int, int], list[int]] = {}
+def batches_of_equal_size(sizes: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
+    """Returns every index of `sizes` once, in batches of images of equal size, which need no padding."""
+    by_size: dict[tuple[int, int], list[int]] = {}
     for index, size in enumerate(sizes):
-        of_size.setdefault(size, []).append(index)
+        by_size.setdefault(size, []).append(index)
     return [
         indices[start : start + batch_size]
-        for indices in of_size.values()
+        for indices in by_size.values()
         for start in range(0, len(indices), batch_size)
     ]
 
 
-def in_order(count: int, batch_size: int) -> list[list[int]]:
-    """Indices of `count` images in batches, each once."""
+def sequential_batches(count: int, batch_size: int) -> list[list[int]]:
+    """Returns the indices from 0 to `count` - 1 in order, in batches."""
     return [list(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)]

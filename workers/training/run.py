@@ -1,4 +1,4 @@
-"""One run from its directory to its result: the composition root of the trainer."""
+"""One training run, from its directory to its result: creates and connects all objects of the trainer."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 
 def train_run(run: RunDirectory, *, token: int | None = None) -> None:
-    """Trains to the end, or goes on from the last checkpoint, and writes `result.json`.
+    """Trains from the last checkpoint, if there is one, to the end, and writes `result.json`.
 
-    token: the fencing token of this attempt; None when it is driven by hand. The home directory is two levels up.
-    Raises RunHandedBack, FenceLost, and whatever makes the run fail (`failures.explain_failure` has the words).
+    token: the fencing token of this attempt; None if a person runs it by hand.
+    Raises RunHandedBack, FenceLost, and the errors that `failures.explain_failure` explains.
     """
     config, home = run.read_config(), run.path.parent.parent
     job = config.fine_tune
@@ -42,9 +42,9 @@ def train_run(run: RunDirectory, *, token: int | None = None) -> None:
     run.checkpoints.mkdir(exist_ok=True)
 
     module = make_network(job, registry, home / "weights", allow_download=config.allow_download)
-    module = module.to(inputs.device).to(memory_format=torch.channels_last)  # the faster order for convolutions
+    module = module.to(inputs.device).to(memory_format=torch.channels_last)  # the faster layout for convolutions
     optimizer = make_optimizer(module, job.hyperparameters)
-    scheduler = make_scheduler(optimizer, job.hyperparameters, steps_an_epoch=task.steps_an_epoch())
+    scheduler = make_scheduler(optimizer, job.hyperparameters, steps_per_epoch=task.steps_per_epoch())
     state = TrainState(module=module, optimizer=optimizer, scheduler=scheduler)
     is_resumed = load_checkpoint(state, job, run.last_checkpoint)
 
@@ -57,24 +57,24 @@ def train_run(run: RunDirectory, *, token: int | None = None) -> None:
         save_checkpoint(state, job, run.last_checkpoint)
 
     with Journal(run, first_step=state.step) as journal:
-        journal.message(_opening_words(state, inputs, is_resumed=is_resumed))
+        journal.message(_opening_message(state, inputs, is_resumed=is_resumed))
         is_stopped = train(
             state,
             task,
             journal,
-            _Requests(run),
+            _RequestFiles(run),
             keep_best=keep_best,
             checkpoint=checkpoint,
             checkpoint_interval_s=config.checkpoint_interval_s,
         )
         journal.message("Evaluating the best weights and writing the report.")
-    result = _conclude(run, config, task, state, registry, is_stopped=is_stopped)
+    result = _finish_run(run, config, task, state, registry, is_stopped=is_stopped)
     check_fence(run, token)
     replace_file(run.result, result.model_dump_json(indent=1).encode())
 
 
-class _Requests:
-    """Files that the supervisor, or a person, puts into the run directory."""
+class _RequestFiles:
+    """Requests as files that the supervisor, or a person, puts into the run directory."""
 
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
@@ -86,20 +86,20 @@ class _Requests:
         return self._run.hand_back_request.exists()
 
 
-def _opening_words(state: TrainState, inputs: RunInputs, *, is_resumed: bool) -> str:
+def _opening_message(state: TrainState, inputs: RunInputs, *, is_resumed: bool) -> str:
     job, epochs = inputs.fine_tune, inputs.fine_tune.hyperparameters.epochs
     where = f"{describe_device(inputs.device)} in {inputs.precision}"
     if is_resumed:
-        return f"Going on from the checkpoint at epoch {state.epoch} of {epochs}, step {state.step}, on {where}."
+        return f"Continuing from the checkpoint at epoch {state.epoch} of {epochs}, step {state.step}, on {where}."
     base = f"from {job.base}" if job.base else "from random weights"
-    images = f"{len(inputs.train_images)} images, validating on {len(inputs.val_images)}"
+    images = f"{len(inputs.train_images)} images, with {len(inputs.val_images)} for validation"
     return f"Training {job.architecture} {base} ({job.strategy}) for {epochs} epochs on {images}; {where}."
 
 
-def _conclude(
+def _finish_run(
     run: RunDirectory, config: RunConfig, task: AnyTask, state: TrainState, registry: Registry, *, is_stopped: bool
 ) -> RunResult:
-    """Evaluates what will be published, compares it with production, writes the report."""
+    """Evaluates the best weights, compares them with the version in production, and writes the report."""
     assert state.best is not None
     inputs, best = task.inputs, read_state_dict(run.best_weights)
     load_base_state_dict(state.module, inputs.architecture, best, keep_head=True, options=inputs.fine_tune.options)
@@ -120,14 +120,14 @@ def _conclude(
 
 
 def _compare(config: RunConfig, task: AnyTask, registry: Registry) -> Comparison | None:
-    """The version in production on the validation split of this run; None if there is none."""
+    """Evaluates the version in production on the validation split of this run. Returns None if there is none."""
     name = config.fine_tune.publish_as
-    present = production_version(registry, name)
-    if present is None:
+    current = production_version(registry, name)
+    if current is None:
         return None
-    reference = f"{name}/{present}"
+    reference = f"{name}/{current}"
     try:
         return Comparison(reference=reference, metrics=task.compare(registry.resolve(reference), registry))
-    except (ModelsError, ValueError, RuntimeError) as error:  # a comparison that fails must not lose the run
-        log.warning("%s could not be compared: %s", reference, error, exc_info=True)
+    except (ModelsError, ValueError, RuntimeError) as error:  # a failed comparison must not fail the run
+        log.warning("cannot compare with %s: %s", reference, error, exc_info=True)
         return Comparison(reference=reference, metrics={}, reason=str(error).rstrip("."))

@@ -1,4 +1,4 @@
-"""What a run trains on, with which settings, and where: read from its configuration before the work begins."""
+"""The inputs of a run: its configuration, images and device. They are read before the work begins."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class RunInputs:
 
 
 def make_run_inputs(config: RunConfig, home: Path) -> RunInputs:
-    """Finds the images and picks the device and precision. Raises what the dataset store raises."""
+    """Reads the images and chooses the device and the precision. Raises the errors of the dataset store."""
     job = config.job
     device = pick_device(config.device)
     if device.type == "cuda":
-        torch.backends.cudnn.deterministic = True  # the same seed gives the same model; costs a few per cent
+        torch.backends.cudnn.deterministic = True  # the same seed gives the same model, at a cost of a few percent
     store = DatasetStore(home / "datasets")
     dataset = store.get(job.dataset.name, job.dataset.version)
     workers = job.data_workers

@@ -1,4 +1,4 @@
-"""What a task (classification, detection, segmentation) brings to the one training loop."""
+"""The interface between the training loop and a task: classification, detection or segmentation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.errors import RegistryError
 from models.store.registry import ModelVersion, Registry
+from workers.configs.fine_tune import steps_per_epoch
 from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.loading import EpochOptions
@@ -22,7 +23,7 @@ BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """How a network does on one split; each task adds what its report needs."""
+    """The metrics of a network on one split. Each task adds what its report needs."""
 
     metrics: dict[str, float]
 
@@ -31,7 +32,7 @@ EvaluationT = TypeVar("EvaluationT", bound=Evaluation)
 
 
 class Batches(Protocol[BatchT_co]):
-    """The batches of an epoch, or of the rest of one."""
+    """The batches of an epoch, or of its rest."""
 
     def __iter__(self) -> Iterator[BatchT_co]: ...
     def __len__(self) -> int: ...
@@ -45,12 +46,12 @@ class TrainingTask(ABC, Generic[BatchT, EvaluationT]):
     def __init__(self, inputs: RunInputs) -> None:
         self.inputs = inputs
 
-    def steps_an_epoch(self) -> int:
-        """How many batches an epoch has."""
-        return self.inputs.fine_tune.steps_an_epoch(len(self.inputs.train_images))
+    def steps_per_epoch(self) -> int:
+        """Number of batches in an epoch."""
+        return steps_per_epoch(len(self.inputs.train_images), batch_size=self.inputs.config.batch_size)
 
     def epoch_options(self, epoch: int, first_step: int) -> EpochOptions:
-        """How the batches of an epoch are made, from its step `first_step` on."""
+        """The options for the batches of an epoch, from its step `first_step` on."""
         settings = self.inputs.fine_tune.hyperparameters
         return EpochOptions(
             batch_size=settings.batch_size,
@@ -68,30 +69,30 @@ class TrainingTask(ABC, Generic[BatchT, EvaluationT]):
 
     @abstractmethod
     def indices(self, batch: BatchT) -> list[int]:
-        """Which training images are in it."""
+        """The indices of the training images in `batch`."""
 
     @abstractmethod
     def loss(self, module: nn.Module, batch: BatchT) -> Tensor:
-        """The training loss, a scalar, with its graph. `module` is in training mode."""
+        """The training loss of `batch`: a scalar tensor with its graph. `module` is in training mode."""
 
     @abstractmethod
     def evaluate(self, module: nn.Module) -> EvaluationT:
-        """How `module`, put into evaluation mode, does on the validation split. The metrics have `val/loss`."""
+        """Evaluates `module`, in evaluation mode, on the validation split. The metrics contain `val/loss`."""
 
     @abstractmethod
     def compare(self, other: ModelVersion, registry: Registry) -> dict[str, float]:
-        """The metrics of another version on this run's validation split.
+        """The metrics of another version on the validation split of this run.
 
-        Raises RegistryError where that makes no sense, and what loading it raises.
+        Raises RegistryError if the versions cannot be compared, and the errors of loading the version.
         """
 
     @abstractmethod
     def write_report(self, run: RunDirectory, evaluation: EvaluationT, best: BestEpoch | None) -> None:
-        """Writes report.json and pictures into the run's report directory. best: None when nothing was trained."""
+        """Writes report.json and drawings into the report directory of `run`. best: None if nothing was trained."""
 
 
 def check_comparable(other: ModelVersion, inputs: RunInputs) -> None:
-    """Raises RegistryError unless `other` answers the run's question in the run's words."""
+    """Raises RegistryError unless `other` has the task and the categories of the run."""
     manifest, categories = other.manifest, inputs.config.categories
     if manifest.task != inputs.config.task:
         raise RegistryError(f"it is for {manifest.task}, not for {inputs.config.task}")

@@ -1,4 +1,4 @@
-"""Which task a run is."""
+"""Creates the task of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from workers.training.task import TrainingTask
 
 
 def make_task(inputs: RunInputs) -> TrainingTask[Any, Any]:
-    """The task of the run's configuration. What one task needs is not loaded for another."""
+    """Creates the task that the configuration names. Only the modules of this task are imported."""
     if inputs.config.task == "detection":
         from workers.training.detection.task import DetectionTask
 

@@ -1,1 +1,1 @@
-"""Image classification: which loss, which metrics, which pictures tell how it went."""
+"""Training for image classification: batches, loss, metrics and report."""

@@ -1,7 +1,7 @@
-"""Random changes to training images. Every random number comes from the generator that is passed in.
+"""Random changes to training images. Every random number comes from the given generator.
 
-So an image looks the same in a given epoch of a given seed, whoever decodes it and in whatever order: a run that was
-interrupted goes on exactly as if it had not been.
+So the augmentation of an image depends only on the seed and the epoch, and not on the thread, the process or the order.
+A resumed run continues exactly as if nothing had interrupted it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torchvision.transforms.v2 import functional as transforms
 from models.images.presets import convert_channels
 from models.manifest import Preset
 
-MIN_AREA = 0.25  # share of the picture; torchvision's 0.08 loses small objects of small data sets
+MIN_AREA = 0.25  # fraction of the image; the 0.08 of torchvision often misses the object, which harms small datasets
 MIN_ASPECT, MAX_ASPECT = 3 / 4, 4 / 3
 CROP_TRIES = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Crop:
-    """A part of a picture, px."""
+    """A part of an image, in pixels."""
 
     top: int
     left: int
@@ -33,7 +33,7 @@ class Crop:
 
 
 def augment(preset: Preset, image: Tensor, generator: Generator) -> Tensor:
-    """A random part of `image`, uint8 [3, H, W], half the time mirrored: uint8 [C, crop, crop]."""
+    """Returns a random crop of `image`, uint8 [3, H, W], mirrored half the time: uint8 [C, crop, crop]."""
     pixels = convert_channels(image, preset.channels)
     crop = random_crop(pixels.shape[-2], pixels.shape[-1], generator)
     size = [preset.crop_px, preset.crop_px]
@@ -46,9 +46,9 @@ def augment(preset: Preset, image: Tensor, generator: Generator) -> Tensor:
 
 
 def random_crop(height: int, width: int, generator: Generator) -> Crop:
-    """A crop of random area and aspect ratio within height x width; the middle where ten tries do not fit.
+    """Returns a crop of random area and aspect ratio inside height x width; the centre if ten tries do not fit.
 
-    Source: Szegedy et al. 2015, "Going Deeper with Convolutions", sec. 6, in torchvision's form.
+    Source: Szegedy et al. 2015, "Going Deeper with Convolutions", sec. 6, as in torchvision.
     """
     for _ in range(CROP_TRIES):
         area = height * width * _uniform(MIN_AREA, 1, generator)

@@ -1,4 +1,4 @@
-"""How a classifier does on one split: what its metrics and its report are made of."""
+"""The evaluation of a classifier on one split, for its metrics and its report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workers.training.task import Evaluation
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassificationEvaluation(Evaluation):
-    """How a network does on one split, image by image."""
+    """The predictions of a network for the N images of one split, with K categories."""
 
     targets: Tensor  # int64 [N]
     scores: Tensor  # float32 [N, K], probabilities

@@ -1,4 +1,4 @@
-"""The report of a run: what a person looks at before trusting a model, as JSON and as pictures."""
+"""Writes the report of a classification run, as JSON and as drawings, so that a person can judge the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workers.training.classification.evaluation import ClassificationEvaluation
 from workers.training.confusion import confusion_matrix, draw_confusion
 from workers.training.curves import draw_curves
 
-MISTAKES = 24  # shown
+MAX_MISTAKES = 24  # in the report
 
 
 def write_report(
@@ -33,8 +33,9 @@ def write_report(
     fonts: Fonts,
     best: BestEpoch | None,
 ) -> None:
-    """Writes report.json, confusion.png, mistakes.png if there are any, and after a training, which has a best epoch,
-    curves.png.
+    """Writes report.json, confusion.png, mistakes.png if there are mistakes, and curves.png unless `best` is None.
+
+    best: None if nothing was trained.
     """
     run.report.mkdir(exist_ok=True)
     predicted = evaluation.scores.argmax(dim=1)
@@ -68,28 +69,28 @@ def write_report(
 
 
 def category_metrics(matrix: Tensor, categories: Sequence[str]) -> list[dict[str, float | int | str | None]]:
-    """Precision, recall and F1 a category; null where nothing was predicted or there is nothing to find."""
+    """Returns precision, recall and F1 per category; None if the category has no predictions or no images."""
     rows: list[dict[str, float | int | str | None]] = []
     for index, label in enumerate(categories):
-        hits, support, claimed = int(matrix[index, index]), int(matrix[index].sum()), int(matrix[:, index].sum())
+        hits, support, predicted = int(matrix[index, index]), int(matrix[index].sum()), int(matrix[:, index].sum())
         rows.append(
             {
                 "label": label,
                 "images": support,
-                "precision": round(hits / claimed, 4) if claimed else None,
+                "precision": round(hits / predicted, 4) if predicted else None,
                 "recall": round(hits / support, 4) if support else None,
-                "f1": round(2 * hits / (support + claimed), 4) if support + claimed else None,
+                "f1": round(2 * hits / (support + predicted), 4) if support + predicted else None,
             }
         )
     return rows
 
 
 def worst_mistakes(evaluation: ClassificationEvaluation, predicted: Tensor) -> list[int]:
-    """Indices of wrong predictions, the surest first."""
-    sureness = evaluation.scores.gather(1, predicted.unsqueeze(1))[:, 0]  # [N]
-    order = sureness.argsort(descending=True, stable=True).tolist()
+    """Returns the indices of the images with wrong predictions, those with the highest scores first."""
+    scores = evaluation.scores.gather(1, predicted.unsqueeze(1))[:, 0]  # [N]
+    order = scores.argsort(descending=True, stable=True).tolist()
     wrong = [index for index in order if predicted[index] != evaluation.targets[index]]
-    return wrong[:MISTAKES]
+    return wrong[:MAX_MISTAKES]
 
 
 def _mistakes_sheet(
@@ -103,8 +104,8 @@ def _mistakes_sheet(
 ) -> bytes:
     tiles = []
     for index in mistakes:
-        truth, claim = categories[int(evaluation.targets[index])], categories[int(predicted[index])]
-        caption = f"{truth}, not {claim} ({float(evaluation.scores[index, predicted[index]]):.2f})"
+        truth, prediction = categories[int(evaluation.targets[index])], categories[int(predicted[index])]
+        caption = f"{truth}, not {prediction} ({float(evaluation.scores[index, predicted[index]]):.2f})"
         tiles.append(Tile(image=decode_image((root / images[index].path).read_bytes()), caption=caption, good=False))
     return contact_sheet(tiles, fonts)
 

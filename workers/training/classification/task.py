@@ -1,5 +1,6 @@
-"""Image classification as a task: which loss, which metrics.
+"""Image classification as a task of the training loop: its loss and its metrics.
 
+Shapes: B images per batch, N images per split, K categories, C channels, h x w pixels of the network's input.
 Sources: "Training a classifier" and "Transfer learning for computer vision", PyTorch tutorials.
 """
 
@@ -30,7 +31,7 @@ from workers.training.task import Batches, TrainingTask
 
 
 class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
-    """One category an image."""
+    """Each image has one category."""
 
     decisive_metric = "val/top1"
 
@@ -50,7 +51,7 @@ class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         pixels, targets = to_network(batch, self._preset, self.inputs.device)  # [B, C, h, w], [B]
         with autocast(self.inputs.device, self.inputs.precision):
-            outputs = module(pixels)  # [B, K], or one such a classifier
+            outputs = module(pixels)  # [B, K], or a tuple of those with auxiliary classifiers
             return training_loss(
                 outputs,
                 targets,
@@ -70,12 +71,12 @@ class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
             raise RegistryError(msg)
         predictor = loading.load_version(registry, other, self.inputs.device)
         assert isinstance(predictor.preset, Preset)
-        theirs = self._evaluate(predictor.module, predictor.preset)
-        order = [manifest.categories.index(label) for label in categories]
-        return score(theirs.scores[:, order].log(), theirs.targets).metrics
+        evaluation = self._evaluate(predictor.module, predictor.preset)
+        order = [manifest.categories.index(label) for label in categories]  # the order of this run
+        return evaluate_logits(evaluation.scores[:, order].log(), evaluation.targets).metrics
 
     def write_report(self, run: RunDirectory, evaluation: ClassificationEvaluation, best: BestEpoch | None) -> None:
-        # matplotlib: a second that the first step need not wait for
+        # Imports matplotlib, which takes a second, so it is not imported before the first step.
         from workers.training.classification.report import write_report
 
         write_report(
@@ -104,7 +105,10 @@ class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
 def training_loss(
     outputs: Tensor | tuple[Tensor | None, ...], targets: Tensor, *, label_smoothing: float, auxiliary_weight: float
 ) -> Tensor:
-    """Cross entropy of logits [B, K] and int64 [B]; each auxiliary head's logits count `auxiliary_weight`."""
+    """Returns the mean cross entropy of logits [B, K] and targets, int64 [B].
+
+    auxiliary_weight: the weight of the cross entropy of each auxiliary head.
+    """
     logits, auxiliary = split_outputs(outputs)
     loss = functional.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
     for head in auxiliary:
@@ -131,22 +135,22 @@ def evaluate(
     precision: FloatPrecision,
     data_workers: int = 0,
 ) -> ClassificationEvaluation:
-    """Loss, top-1 and top-5 accuracy of logits [B, K] on a split, in eval mode, each image once."""
+    """Evaluates `module` on each image of a split once, in evaluation mode: loss, top-1 and top-5 accuracy."""
     module.eval()
     loader = evaluation_batches(images, root, preset, batch_size=batch_size, data_workers=data_workers)
     logits, targets = [], []
     for batch in loader:
         pixels, batch_targets = to_network(batch, preset, device)
         with autocast(device, precision):
-            logits.append(module(pixels).float().cpu())  # [B, K]; waits for the device
+            logits.append(module(pixels).float().cpu())  # [B, K]; waits for the device here
         targets.append(batch_targets.cpu())
-    return score(torch.cat(logits), torch.cat(targets))
+    return evaluate_logits(torch.cat(logits), torch.cat(targets))
 
 
-def score(logits: Tensor, targets: Tensor) -> ClassificationEvaluation:
-    """Metrics of logits [N, K] and int64 targets [N]; `val/top5` where there are more than five categories."""
+def evaluate_logits(logits: Tensor, targets: Tensor) -> ClassificationEvaluation:
+    """Computes the metrics of logits [N, K] and int64 targets [N]; `val/top5` only with more than five categories."""
     ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices  # [N, <=5]
-    hits = ranked == targets.unsqueeze(1)
+    hits = ranked == targets.unsqueeze(1)  # [N, <=5]
     metrics = {
         "val/loss": float(functional.cross_entropy(logits, targets)),
         "val/top1": float(hits[:, 0].float().mean()),

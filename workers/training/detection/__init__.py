@@ -1,1 +1,1 @@
-"""Object detection, with masks where the data has them."""
+"""Training for object detection, with or without masks: batches, losses, metrics and report."""

@@ -1,4 +1,4 @@
-"""How a detector does on one split: what its metrics and its report are made of."""
+"""The evaluation of a detector on one split, for its metrics and its report."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from workers.training.task import Evaluation
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectionEvaluation(Evaluation):
-    """How a network does on one split, image by image."""
+    """The detections of a network for one split, and their scores."""
 
-    # per image: boxes (float32 [N, 4], px of the original), labels, scores, and masks as run lengths
+    # per image: boxes (float32 [N, 4], pixels of the original), labels, scores, and masks as run lengths
     detections: tuple[dict[str, Any], ...]
     boxes: CocoScores
     masks: CocoScores | None

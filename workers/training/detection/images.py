@@ -1,4 +1,7 @@
-"""From files to batches of pictures and targets in torchvision's form."""
+"""Loads batches of images and targets, in the form of torchvision's detectors, from files.
+
+Shapes: N objects and P proposals per image, h x w pixels of the network's input.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +17,25 @@ from torch.utils.data import DataLoader
 from models.images.presets import scaled_size
 from models.manifest import ScalePreset
 from workers.datasets.dataset import DatasetImage
-from workers.training.detection.augment import EncodedMasks, Sample, augment, look
+from workers.training.detection.augment import DetectionSample, EncodedMasks, augment, view_sample
 from workers.training.detection.proposals import ProposalCache
 from workers.training.loading import EpochOptions, ImageBatches, load_batches, read_image
-from workers.training.order import alike_in_order, image_generator
+from workers.training.order import batches_of_equal_size, image_generator
 from workers.training.views import whole_view
 
 
 class DetectionBatch(NamedTuple):
-    """Pictures that go through together, each of its own size."""
+    """The images of one batch, which may differ in size, with their targets."""
 
     images: list[Tensor]  # uint8 [3, h, w]
-    targets: list[dict[str, Tensor]]  # boxes float32 [N, 4] xyxy, labels int64 [N], perhaps masks uint8 [N, h, w]
-    indices: list[int]
-    proposals: list[Tensor] | None  # float32 [P, 4] xyxy of each image, for networks that start from them
+    targets: list[dict[str, Tensor]]  # boxes float32 [N, 4] xyxy, labels int64 [N], optionally masks uint8 [N, h, w]
+    indices: list[int]  # of the images in their split
+    proposals: list[Tensor] | None  # float32 [P, 4] xyxy per image, for networks that need proposals
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectionImages:
-    """One split of a data set, as a network with that preset sees it."""
+    """One split of a dataset, for a network with a given preset."""
 
     images: Sequence[DatasetImage]
     root: Path
@@ -41,19 +44,20 @@ class DetectionImages:
     proposals: ProposalCache | None = None
 
     def training_batches(self, options: EpochOptions) -> DataLoader[DetectionBatch]:
-        """Shuffled batches of an epoch; lying and upright pictures come apart."""
+        """Returns the shuffled batches of an epoch; landscape and portrait images form separate batches."""
         groups = [int(image.width < image.height) for image in self.images] if self.preset.keeps_aspect else None
         batches = options.shuffled(len(self.images), groups=groups)
-        sampler = _Augmented(self, options.seed, options.epoch) if options.augmentation != "none" else self.plain
-        return load_batches(ImageBatches(sampler, collate), batches, options.data_workers, is_pinned=options.is_pinned)
+        load_sample = _Augmented(self, options.seed, options.epoch) if options.augmentation != "none" else self.plain
+        dataset = ImageBatches(load_sample, collate)
+        return load_batches(dataset, batches, options.data_workers, is_pinned=options.is_pinned)
 
     def evaluation_batches(self, *, batch_size: int, data_workers: int = 0) -> DataLoader[DetectionBatch]:
-        """Every image once, as serving sees it: beside images of its own size only."""
+        """Returns batches with every image once, with the same preprocessing as serving and without padding."""
         sizes = [scaled_size(self.preset, image.height, image.width) for image in self.images]
-        return load_batches(ImageBatches(self.plain, collate), alike_in_order(sizes, batch_size), data_workers)
+        return load_batches(ImageBatches(self.plain, collate), batches_of_equal_size(sizes, batch_size), data_workers)
 
-    def read(self, index: int) -> Sample:
-        """An image in its own pixels. Crowds are not learned: where their parts are nobody said."""
+    def read(self, index: int) -> DetectionSample:
+        """Reads an image and its objects in the original size, without crowds, whose single objects are unknown."""
         image = self.images[index]
         objects = [each for each in image.objects if not each.is_crowd]
         masks = None
@@ -61,7 +65,7 @@ class DetectionImages:
             counts = tuple(each.mask or "" for each in objects)
             masks = EncodedMasks(counts=counts, height=image.height, width=image.width)
         pixels = read_image(self.root, image)
-        return Sample(
+        return DetectionSample(
             image=pixels,
             boxes=torch.tensor([each.box for each in objects], dtype=torch.float32).reshape(-1, 4),
             labels=torch.tensor([each.category + 1 for each in objects], dtype=torch.int64),
@@ -69,36 +73,36 @@ class DetectionImages:
             proposals=None if self.proposals is None else self.proposals.of(image, pixels, self.preset),
         )
 
-    def plain(self, index: int) -> Sample:
-        """An image at the preset's scale."""
+    def plain(self, index: int) -> DetectionSample:
+        """Reads an image and its objects at the scale of the preset."""
         sample = self.read(index)
-        return look(sample, whole_view(self.preset, sample.image.shape[-2], sample.image.shape[-1]))
+        return view_sample(sample, whole_view(self.preset, sample.image.shape[-2], sample.image.shape[-1]))
 
 
 @dataclass(frozen=True, slots=True)
 class _Augmented:
-    """Can go to a data worker process, as a closure cannot."""
+    """Reads and augments samples. It is a class because a data worker process cannot receive a closure."""
 
-    of: DetectionImages
+    images: DetectionImages
     seed: int
     epoch: int
 
-    def __call__(self, index: int) -> Sample:
-        return augment(self.of.preset, self.of.read(index), image_generator(self.seed, self.epoch, index))
+    def __call__(self, index: int) -> DetectionSample:
+        return augment(self.images.preset, self.images.read(index), image_generator(self.seed, self.epoch, index))
 
 
-def collate(indices: list[int], samples: list[Sample]) -> DetectionBatch:
-    """A batch, unpadded: detectors pad by themselves."""
+def collate(indices: list[int], samples: list[DetectionSample]) -> DetectionBatch:
+    """Forms a batch without padding: detectors pad by themselves."""
     proposals = [sample.proposals for sample in samples if sample.proposals is not None]
     return DetectionBatch(
         images=[sample.image for sample in samples],
-        targets=[target_of(sample) for sample in samples],
+        targets=[torchvision_target(sample) for sample in samples],
         indices=indices,
         proposals=proposals or None,
     )
 
 
-def target_of(sample: Sample) -> dict[str, Tensor]:
-    """What torchvision's detectors learn from."""
+def torchvision_target(sample: DetectionSample) -> dict[str, Tensor]:
+    """Returns the target of an image in the form of torchvision's detectors."""
     target = {"boxes": sample.boxes, "labels": sample.labels}
     return target | {"masks": sample.masks} if isinstance(sample.masks, Tensor) else target

@@ -1,6 +1,7 @@
-"""COCO's metrics: average precision over overlaps, sizes and categories.
+"""COCO's metrics: average precision by overlap (IoU), object size and category.
 
-Source: Lin et al. 2014 and cocodataset.org/#detection-eval. faster-coco-eval computes them: pycocotools' numbers.
+faster-coco-eval computes them, with the same results as pycocotools.
+Source: Lin et al. 2014 and cocodataset.org/#detection-eval.
 """
 
 from __future__ import annotations
@@ -15,36 +16,36 @@ from faster_coco_eval import COCO, COCOeval_faster
 from models.masks.coco_masks import area_of_mask
 from workers.datasets.dataset import DatasetImage
 
-MAX_DETECTIONS = 100  # an image: what COCO counts
-_SUMMARY = {
+_SUMMARY = {  # metric -> its position in COCO's statistics
     "map": 0,
     "map50": 1,
     "map75": 2,
     "map_small": 3,  # objects below 32 x 32 px
     "map_medium": 4,
-    "map_large": 5,  # above 96 x 96 px
-    "mar100": 8,  # recall of the hundred best detections of each image
+    "map_large": 5,  # objects above 96 x 96 px
+    "mar100": 8,  # recall of the 100 best detections per image
 }
 
-ImageDetections = Mapping[str, Any]  # boxes float [N, 4] xyxy px of the original, labels int [N] from 1, scores [N]
+# The detections of one image: boxes float [N, 4] xyxy in pixels of the original, labels int [N] from 1, scores [N].
+ImageDetections = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CategoryScore:
-    """How well one category is found."""
+    """The average precision (AP) of one category."""
 
     label: str
-    objects: int  # that count
-    ap: float | None  # mean over overlaps 0.50 to 0.95; None: no object to find
-    ap50: float | None
-    precision_at_50: tuple[float, ...]  # at the recalls 0, 0.01, ... 1; empty: no object to find
+    objects: int  # without crowds and difficult objects
+    ap: float | None  # mean over the IoU thresholds 0.50 to 0.95; None: the split has no objects of the category
+    ap50: float | None  # at the IoU threshold 0.50
+    precision_at_50: tuple[float, ...]  # at the recalls 0, 0.01, …, 1; empty: the split has no objects of the category
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CocoScores:
-    """All that is known of a set of detections."""
+    """The metrics of the detections on one split."""
 
-    summary: dict[str, float]  # in [0, 1]; what there is nothing to measure on is left out
+    summary: dict[str, float]  # values in [0, 1]; a metric without objects to measure on is missing
     categories: tuple[CategoryScore, ...]
 
 
@@ -55,21 +56,21 @@ def coco_scores(
     *,
     of: Literal["bbox", "segm"] = "bbox",
 ) -> CocoScores:
-    """Scores of `detections`, one mapping an image; for "segm" they have `masks`, run lengths a detection.
+    """Computes the metrics of `detections`, one mapping per image; for "segm" each has `masks`, a list of run lengths.
 
-    Crowds and difficult objects count neither for nor against: any number of detections that lie mostly on one, as
-    COCO asks of crowds, are ignored. (Pascal VOC's own rule for difficult objects is one detection at an IoU of 0.5.)
+    Crowds and difficult objects are ignored, and so are all detections that lie mostly on one of them, as COCO demands
+    for crowds. (Pascal VOC ignores only one detection per difficult object, at an IoU of 0.5.)
     """
     truth = COCO(_ground_truth(images, categories, with_masks=of == "segm"))
     found = [row for number, each in enumerate(detections) for row in _rows(number, each, images[number], of)]
     if not found:
         return _nothing_found(images, categories)
-    evaluation = COCOeval_faster(truth, truth.loadRes(found), of, print_function=_say_nothing)
+    evaluation = COCOeval_faster(truth, truth.loadRes(found), of, print_function=_print_nothing)
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
     stats = evaluation.stats
-    precision = np.asarray(evaluation.eval["precision"])  # [overlap, recall, category, size, most detections]
+    precision = np.asarray(evaluation.eval["precision"])  # [IoU, recall, category, object size, maximum of detections]
     return CocoScores(
         summary={name: float(stats[at]) for name, at in _SUMMARY.items() if stats[at] > -1},
         categories=tuple(
@@ -80,7 +81,7 @@ def coco_scores(
 
 
 def _category_score(label: str, number: int, precision: Any, images: Sequence[DatasetImage]) -> CategoryScore:
-    objects = _count(images, number)
+    objects = _count_objects(images, number)
     has_any = bool((precision > -1).any())
     return CategoryScore(
         label=label,
@@ -92,8 +93,8 @@ def _category_score(label: str, number: int, precision: Any, images: Sequence[Da
 
 
 def _nothing_found(images: Sequence[DatasetImage], categories: Sequence[str]) -> CocoScores:
-    """Zero wherever there was something to find."""
-    counts = [_count(images, number) for number in range(len(categories))]
+    """The metrics if there are no detections: 0 for everything that has objects."""
+    counts = [_count_objects(images, number) for number in range(len(categories))]
     names = (
         {"map", "map50", "map75", "mar100"} | {_size_name(area) for area in _areas(images)} if any(counts) else set()
     )
@@ -113,7 +114,7 @@ def _nothing_found(images: Sequence[DatasetImage], categories: Sequence[str]) ->
 
 
 def _areas(images: Sequence[DatasetImage]) -> list[float]:
-    """Of the boxes that count, px^2."""
+    """The areas, in px^2, of all boxes except crowds and difficult objects."""
     boxes = [each.box for image in images for each in image.objects if not (each.is_crowd or each.is_difficult)]
     return [(x_max - x_min) * (y_max - y_min) for x_min, y_min, x_max, y_max in boxes]
 
@@ -124,7 +125,7 @@ def _size_name(area: float) -> str:
     return "map_medium" if area < 96**2 else "map_large"
 
 
-def _count(images: Sequence[DatasetImage], category: int) -> int:
+def _count_objects(images: Sequence[DatasetImage], category: int) -> int:
     return sum(
         each.category == category and not (each.is_crowd or each.is_difficult)
         for image in images
@@ -176,5 +177,5 @@ def _rows(number: int, found: ImageDetections, image: DatasetImage, of: str) -> 
     return rows
 
 
-def _say_nothing(*words: object) -> None:
-    """Stands in for the library's printing."""
+def _print_nothing(*words: object) -> None:
+    """Replaces the print function of the library."""

@@ -1,4 +1,4 @@
-"""Proposals of a data set's images, found once and kept: selective search takes longer than the networks."""
+"""Caches the proposals for the images of a dataset, because selective search takes longer than the networks."""
 
 from __future__ import annotations
 
@@ -21,20 +21,24 @@ _DIRECTORY = "proposals"
 
 @dataclass(frozen=True, slots=True)
 class ProposalCache:
-    """One file an image and size, named by its content. May be deleted at any time, and used by many processes."""
+    """A directory with one file per image and size, named by the content of the image.
 
-    root: Path  # the data set version's cache
+    Many processes may use it at once, and it may be deleted at any time.
+    """
+
+    root: Path  # the cache of the dataset version
 
     def of(self, image: DatasetImage, pixels: Tensor, preset: ScalePreset) -> Tensor:
-        """Boxes that may hold an object, float32 [P, 4] xyxy px of `pixels`, uint8 [3, H, W]: those of `image`.
+        """Returns boxes that may contain an object: float32 [P, 4], xyxy in pixels of `pixels`.
 
-        They are looked for at the preset's scale, where serving looks for them. Raises ProposalsUnavailable.
+        pixels: the decoded `image`, uint8 [3, H, W]. The search uses the scale of the preset, as serving does.
+        Raises ProposalsUnavailable.
         """
         height, width = scaled_size(preset, pixels.shape[-2], pixels.shape[-1])
         path = self.root / _DIRECTORY / f"{image.sha256}-{height}x{width}.npy"
         try:
             return torch.from_numpy(np.load(path))
-        except (FileNotFoundError, ValueError, EOFError):  # not there, or not whole
+        except (FileNotFoundError, ValueError, EOFError):  # missing or incomplete
             boxes = compute_proposals(scale(preset, pixels))
         boxes *= boxes.new_tensor([pixels.shape[-1] / width, pixels.shape[-2] / height]).repeat(2)
         content = BytesIO()

@@ -1,4 +1,4 @@
-"""The report of a detection run: average precision by category, curves, and the worst images with truth drawn."""
+"""Writes the report of a detection run: average precision by category, curves, and the images with most mistakes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from workers.training.detection.evaluation import DetectionEvaluation
 from workers.training.detection.metrics import CategoryScore, CocoScores
 from workers.training.figure_labels import figure_labels
 
-GALLERY = 12  # images
-_SHOWN_SCORE = 0.5  # detections below are no mistakes: nobody is shown them
-_MATCHES = 0.5  # IoU
+MAX_GALLERY_IMAGES = 12
+_MIN_SCORE = 0.5  # detections with lower scores are not shown to users, so they are not counted as mistakes
+_MIN_IOU = 0.5  # of a detection and the object that it finds
 _TILE_PX = 320
 _MISSED, _FOUND, _FALSE, _MASK = "#cf222e", "#1a7f37", "#f0883e", "#ffffff"
 _CURVES_SHOWN = 10
@@ -44,13 +44,13 @@ def write_report(
     fonts: Fonts,
     best: BestEpoch | None,
 ) -> None:
-    """Writes report.json, precision_recall.png, mistakes.png if there are any, and curves.png after a training.
+    """Writes report.json, precision_recall.png, mistakes.png if there are mistakes, and curves.png unless best is None.
 
-    best: None when nothing was trained.
+    best: None if nothing was trained.
     """
     run.report.mkdir(exist_ok=True)
-    errors = [mistakes_of(detections, image) for detections, image in zip(evaluation.detections, images, strict=True)]
-    worst = sorted(range(len(images)), key=lambda index: (-errors[index].count, index))[:GALLERY]
+    errors = [find_mistakes(detections, image) for detections, image in zip(evaluation.detections, images, strict=True)]
+    worst = sorted(range(len(images)), key=lambda index: (-errors[index].count, index))[:MAX_GALLERY_IMAGES]
     worst = [index for index in worst if errors[index].count]
     content = {
         "format_version": 1,
@@ -67,19 +67,19 @@ def write_report(
     replace_file(run.report / "report.json", json.dumps(content, indent=1).encode())
     draw_precision_recall(evaluation.boxes, fonts).savefig(run.report / "precision_recall.png", dpi=100)
     if best is not None:
-        words = {"val/map": "mAP 0.50:0.95", "val/map50": "mAP 0.50"}
-        curves = draw_curves(run.read_metrics(), best, title="Validation average precision", metrics=words)
+        labels = {"val/map": "mAP 0.50:0.95", "val/map50": "mAP 0.50"}
+        curves = draw_curves(run.read_metrics(), best, title="Validation average precision", metrics=labels)
         curves.savefig(run.report / "curves.png", dpi=100)
     if worst:
         tiles = [
             _tile(errors[index], images[index], root, _shown_masks(evaluation.detections[index])) for index in worst
         ]
-        title = "Red: missed. Orange: false. Green: found. White: masks as predicted."
+        title = "Red: missed. Orange: false. Green: found. White: predicted masks."
         replace_file(run.report / "mistakes.png", contact_sheet(tiles, fonts, columns=4, tile_px=_TILE_PX, title=title))
 
 
-class Mistakes:
-    """What was missed and what was false on one image, boxes float32 [N, 4]."""
+class ImageMistakes:
+    """The found and the missed objects and the false detections of one image: boxes, float32 [N, 4]."""
 
     def __init__(self, *, found: Tensor, missed: Tensor, false: Tensor) -> None:
         self.found = found
@@ -91,26 +91,29 @@ class Mistakes:
         return len(self.missed) + len(self.false)
 
 
-def mistakes_of(detections: Mapping[str, Any], image: DatasetImage) -> Mistakes:
-    """Truth against detections that would be shown, the surest first; each meets the free object it overlaps most."""
+def find_mistakes(detections: Mapping[str, Any], image: DatasetImage) -> ImageMistakes:
+    """Matches the detections, from the highest score to the lowest, with the objects of an image.
+
+    Each detection finds the object of its category that it overlaps most, unless another detection has found it.
+    """
     objects = [each for each in image.objects if not each.is_crowd]
     truth = torch.tensor([each.box for each in objects], dtype=torch.float32).reshape(-1, 4)
     labels = torch.tensor([each.category + 1 for each in objects], dtype=torch.int64)
-    shown = (detections["scores"] >= _SHOWN_SCORE).nonzero().flatten()
-    boxes, claims = detections["boxes"][shown], detections["labels"][shown]
-    overlaps = box_iou(boxes, truth) * (claims[:, None] == labels)  # [detections, objects]
-    is_met, is_true = torch.zeros(len(truth), dtype=torch.bool), torch.zeros(len(boxes), dtype=torch.bool)
+    shown = (detections["scores"] >= _MIN_SCORE).nonzero().flatten()
+    boxes, predicted = detections["boxes"][shown], detections["labels"][shown]
+    overlaps = box_iou(boxes, truth) * (predicted[:, None] == labels)  # [detections, objects]
+    is_found, is_true = torch.zeros(len(truth), dtype=torch.bool), torch.zeros(len(boxes), dtype=torch.bool)
     for row in range(len(boxes)):
-        free = overlaps[row].masked_fill(is_met, 0.0)
-        if len(truth) and float(free.max()) >= _MATCHES:
-            is_met[free.argmax()] = True
+        free = overlaps[row].masked_fill(is_found, 0.0)
+        if len(truth) and float(free.max()) >= _MIN_IOU:
+            is_found[free.argmax()] = True
             is_true[row] = True
-    needed = torch.tensor([not each.is_difficult for each in objects], dtype=torch.bool)
-    return Mistakes(found=boxes[is_true], missed=truth[~is_met & needed], false=boxes[~is_true])
+    required = torch.tensor([not each.is_difficult for each in objects], dtype=torch.bool)
+    return ImageMistakes(found=boxes[is_true], missed=truth[~is_found & required], false=boxes[~is_true])
 
 
 def draw_precision_recall(scores: CocoScores, fonts: Fonts) -> Figure:
-    """Precision at every recall, at an overlap of 0.5, for the categories with the most objects."""
+    """Draws precision by recall, at an IoU of 0.5, for the categories with the most objects."""
     known = sorted((each for each in scores.categories if each.precision_at_50), key=lambda each: -each.objects)
     shown = known[:_CURVES_SHOWN]
     with figure_labels([_legend(each) for each in shown], fonts) as labels:
@@ -138,21 +141,20 @@ def _rows(scores: CocoScores) -> list[dict[str, object]]:
 
 
 def _shown_masks(detections: Mapping[str, Any]) -> list[str]:
-    """Run lengths of the predicted masks that people are shown."""
+    """The run lengths of the predicted masks with a score that users see."""
     return [
         counts
         for counts, score in zip(detections.get("masks", ()), detections["scores"].tolist(), strict=False)
-        if score >= _SHOWN_SCORE
+        if score >= _MIN_SCORE
     ]
 
 
-def _tile(mistakes: Mistakes, image: DatasetImage, root: Path, masks: Sequence[str]) -> Tile:
-    picture = to_picture(decode_image((root / image.path).read_bytes())).convert("RGB")
-    factor = _TILE_PX / max(picture.size)
-    picture = picture.resize(
-        (max(1, round(picture.width * factor)), max(1, round(picture.height * factor))), Image.Resampling.LANCZOS
-    )
-    draw = ImageDraw.Draw(picture)
+def _tile(mistakes: ImageMistakes, image: DatasetImage, root: Path, masks: Sequence[str]) -> Tile:
+    decoded = to_picture(decode_image((root / image.path).read_bytes())).convert("RGB")
+    factor = _TILE_PX / max(decoded.size)
+    size = (max(1, round(decoded.width * factor)), max(1, round(decoded.height * factor)))
+    drawn = decoded.resize(size, Image.Resampling.LANCZOS)
+    draw = ImageDraw.Draw(drawn)
     for counts in masks:
         for outline in polygons_of_mask(decode_mask(counts, image.height, image.width)):
             draw.polygon([value * factor for value in outline], outline=_MASK)
@@ -160,4 +162,4 @@ def _tile(mistakes: Mistakes, image: DatasetImage, root: Path, masks: Sequence[s
         for box in (boxes * factor).tolist():
             draw.rectangle(box, outline=colour, width=2)
     name = image.name.rpartition("/")[2]
-    return Tile(image=picture, caption=f"{name}\n{len(mistakes.missed)} missed, {len(mistakes.false)} false")
+    return Tile(image=drawn, caption=f"{name}\n{len(mistakes.missed)} missed, {len(mistakes.false)} false")

@@ -1,4 +1,4 @@
-"""Object detection as a task: the losses are the network's own, the metrics are COCO's.
+"""Object detection as a task of the training loop: the network computes its own losses, and the metrics are COCO's.
 
 Source: "TorchVision object detection fine-tuning", PyTorch tutorials.
 """
@@ -34,7 +34,7 @@ _MASK_THRESHOLD = 0.5
 
 
 class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
-    """Boxes, and masks where both the network and the data have them."""
+    """Each object has a box, and a mask if both the network and the dataset have masks."""
 
     decisive_metric = "val/map"
 
@@ -54,8 +54,8 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
     def loss(self, module: nn.Module, batch: DetectionBatch) -> Tensor:
         images, targets = to_network(batch, self.inputs.device)
         with autocast(self.inputs.device, self.inputs.precision):
-            losses: Mapping[str, Tensor] = module(images, targets, **_proposals(batch, self.inputs.device))
-        return torch.stack([loss.float() for loss in losses.values()]).sum()
+            losses: Mapping[str, Tensor] = module(images, targets, **_proposal_arguments(batch, self.inputs.device))
+        return torch.stack([loss.float() for loss in losses.values()]).sum()  # each loss has the weight 1
 
     def evaluate(self, module: nn.Module) -> DetectionEvaluation:
         return self._evaluate(module, self._val)
@@ -69,11 +69,11 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
         return theirs.evaluate_with(module, other.manifest.preset).metrics
 
     def evaluate_with(self, module: nn.Module, preset: ScalePreset) -> DetectionEvaluation:
-        """As `evaluate`, for a network with a preset of its own."""
+        """Evaluates a network that has another preset than this run."""
         return self._evaluate(module, self._images(self.inputs.val_images, preset))
 
     def write_report(self, run: RunDirectory, evaluation: DetectionEvaluation, best: BestEpoch | None) -> None:
-        # matplotlib: a second that the first step need not wait for
+        # Imports matplotlib, which takes a second, so it is not imported before the first step.
         from workers.training.detection.report import write_report
 
         inputs = self.inputs
@@ -88,7 +88,7 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
         )
 
     def _has_loss(self, split: DetectionImages) -> bool:
-        """Whether the data have all that the network learns from."""
+        """Returns True if the dataset has everything that the network learns from."""
         architecture = self.inputs.architecture
         return architecture.is_trainable and split.with_masks == architecture.makes_masks
 
@@ -106,7 +106,7 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
         masks = coco_scores(detections, split.images, inputs.config.categories, of="segm") if split.with_masks else None
         metrics = {"val/loss": loss_sum / max(1, len(split.images))} if has_loss else {}
         metrics |= {f"val/{name}": value for name, value in boxes.summary.items()}
-        metrics.setdefault(self.decisive_metric, 0.0)  # where there is nothing to find
+        metrics.setdefault(self.decisive_metric, 0.0)  # it is missing if the split has no objects
         metrics |= {f"val/map/{each.label}": each.ap for each in boxes.categories if each.ap is not None}
         if masks is not None:
             metrics |= {f"val/mask_{name}": value for name, value in masks.summary.items()}
@@ -114,20 +114,23 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
 
 
 def to_network(batch: DetectionBatch, device: torch.device) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Images as float32 [3, h, w] in [0, 1], and their targets, on the device."""
+    """Moves a batch to the device: images as float32 [3, h, w] in [0, 1], and their targets."""
     images = [image.to(device, non_blocking=True).float() / 255 for image in batch.images]
     targets = [{name: tensor.to(device, non_blocking=True) for name, tensor in each.items()} for each in batch.targets]
     return images, targets
 
 
-def _proposals(batch: DetectionBatch, device: torch.device) -> dict[str, list[Tensor]]:
-    """What networks that start from proposals are given of them."""
+def _proposal_arguments(batch: DetectionBatch, device: torch.device) -> dict[str, list[Tensor]]:
+    """The keyword argument of networks that need proposals; empty for other networks."""
     return {} if batch.proposals is None else {"proposals": [boxes.to(device) for boxes in batch.proposals]}
 
 
 @torch.no_grad()
 def validation_loss(module: nn.Module, batch: DetectionBatch, task: DetectionTask) -> float:
-    """The training loss of a batch, with batch normalization as it is in serving; which regions are drawn is fixed."""
+    """Computes the training loss of a batch in the state of serving: batch normalization and dropout do not train.
+
+    A fixed seed makes the random choice of regions the same in every evaluation.
+    """
     module.train()
     for child in module.modules():
         if isinstance(child, _BatchNorm | nn.Dropout):
@@ -142,11 +145,11 @@ def validation_loss(module: nn.Module, batch: DetectionBatch, task: DetectionTas
 def detect(
     module: nn.Module, batch: DetectionBatch, images: Sequence[DatasetImage], inputs: RunInputs
 ) -> list[dict[str, Any]]:
-    """What the network finds on each image of the batch, as it would be served, in pixels of the original."""
+    """Returns the detections on each image of the batch, in pixels of the original, with the same rules as serving."""
     module.eval()
     pixels, _ = to_network(batch, inputs.device)
     with autocast(inputs.device, inputs.precision):
-        outputs: list[dict[str, Tensor]] = module(pixels, None, **_proposals(batch, inputs.device))
+        outputs: list[dict[str, Tensor]] = module(pixels, None, **_proposal_arguments(batch, inputs.device))
     found = []
     for index, image, output in zip(batch.indices, batch.images, outputs, strict=True):
         exact = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in output.items()}
@@ -165,7 +168,7 @@ def detect(
 
 
 def _run_lengths(mask: Tensor, original: DatasetImage) -> str:
-    """Of float32 [1, h, w], in pixels of the original."""
+    """Encodes a predicted mask, float32 [1, h, w], in pixels of the original."""
     size = (original.height, original.width)
     full = nn.functional.interpolate(mask[None], size=size, mode="bilinear", align_corners=False)[0, 0]
     return encode_mask((full > _MASK_THRESHOLD).numpy())

@@ -1,1 +1,1 @@
-"""Semantic segmentation: a category for every pixel."""
+"""Training for semantic segmentation, which predicts a category for every pixel: batches, loss, metrics and report."""

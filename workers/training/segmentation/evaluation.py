@@ -1,4 +1,4 @@
-"""How a segmentation network does on one split: what its metrics and its report are made of."""
+"""The evaluation of a segmentation network on one split, for its metrics and its report."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from workers.training.task import Evaluation
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentationEvaluation(Evaluation):
-    """How a network does on one split."""
+    """The predictions of a network for one split, with K categories."""
 
-    matrix: Tensor  # int64 [K, K], pixels; row: truth, column: prediction
-    accuracies: tuple[float, ...]  # of each image: its share of right pixels
-    worst: dict[int, Tensor]  # predicted maps, uint8 [H, W], of the images with the least of them
+    matrix: Tensor  # int64 [K, K], number of pixels; row: truth, column: prediction
+    accuracies: tuple[float, ...]  # the fraction of correct pixels of each image
+    worst: dict[int, Tensor]  # index of an image with a low accuracy -> predicted label map, uint8 [H, W]

@@ -1,4 +1,4 @@
-"""The report of a segmentation run: overlap by category, which are taken for which, the worst images by name."""
+"""Writes the report of a segmentation run: IoU by category, the confusion matrix, and the worst images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workers.training.run_inputs import RunInputs
 from workers.training.segmentation.evaluation import SegmentationEvaluation
 from workers.training.segmentation.images import read_label_map
 
-_WORST = 24  # images, by name
+_MAX_WORST = 24  # images listed in report.json
 _TILE_PX = 320
 
 
@@ -27,13 +27,13 @@ def write_report(
     inputs: RunInputs,
     best: BestEpoch | None,
 ) -> None:
-    """Writes report.json, confusion.png, mistakes.png and, after a training, curves.png.
+    """Writes report.json, confusion.png, mistakes.png, and curves.png unless `best` is None.
 
-    best: None when nothing was trained.
+    best: None if nothing was trained.
     """
     categories, images = inputs.config.categories, inputs.val_images
     run.report.mkdir(exist_ok=True)
-    order = sorted(range(len(images)), key=lambda index: (evaluation.accuracies[index], index))[:_WORST]
+    order = sorted(range(len(images)), key=lambda index: (evaluation.accuracies[index], index))[:_MAX_WORST]
     content = {
         "format_version": 1,
         "task": "segmentation",
@@ -56,21 +56,21 @@ def write_report(
     draw_confusion(evaluation.matrix, categories, inputs.fonts).savefig(run.report / "confusion.png", dpi=100)
     replace_file(run.report / "mistakes.png", _gallery(evaluation, inputs))
     if best is not None:
-        words = {"val/miou": "mean IoU", "val/pixel_accuracy": "pixel accuracy"}
-        curves = draw_curves(run.read_metrics(), best, title="Validation", metrics=words)
+        labels = {"val/miou": "mean IoU", "val/pixel_accuracy": "pixel accuracy"}
+        curves = draw_curves(run.read_metrics(), best, title="Validation", metrics=labels)
         curves.savefig(run.report / "curves.png", dpi=100)
 
 
 def _gallery(evaluation: SegmentationEvaluation, inputs: RunInputs) -> bytes:
-    """The worst images: truth on the left, prediction on the right."""
+    """Draws the images with the lowest accuracy: truth on the left, prediction on the right."""
     tiles = []
     for index in sorted(evaluation.worst, key=lambda number: (evaluation.accuracies[number], number)):
         image = inputs.val_images[index]
-        picture = resize_longer_side(to_picture(read_image(inputs.root, image)), _TILE_PX)
+        small = resize_longer_side(to_picture(read_image(inputs.root, image)), _TILE_PX)
         truth = read_label_map(inputs.root, image).numpy()
-        accuracy = f"{evaluation.accuracies[index]:.1%} of the pixels right"
-        for labels, words in ((truth, "truth"), (evaluation.worst[index].numpy(), "prediction")):
-            drawn = draw_label_map(picture, labels, inputs.config.categories)
-            tiles.append(Tile(image=drawn, caption=f"{image.name.rpartition('/')[2]}\n{words}, {accuracy}"))
-    tiles.append(Tile(image=legend(inputs.config.categories, _TILE_PX, inputs.fonts, first=0), caption="The colours"))
+        accuracy = f"{evaluation.accuracies[index]:.1%} of the pixels correct"
+        for label_map, title in ((truth, "truth"), (evaluation.worst[index].numpy(), "prediction")):
+            drawn = draw_label_map(small, label_map, inputs.config.categories)
+            tiles.append(Tile(image=drawn, caption=f"{image.name.rpartition('/')[2]}\n{title}, {accuracy}"))
+    tiles.append(Tile(image=legend(inputs.config.categories, _TILE_PX, inputs.fonts, first=0), caption="Colours"))
     return contact_sheet(tiles, inputs.fonts, columns=4, tile_px=_TILE_PX)

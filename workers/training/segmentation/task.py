@@ -1,5 +1,6 @@
-"""Semantic segmentation as a task: cross entropy at every pixel, intersection over union.
+"""Semantic segmentation as a task of the training loop: cross entropy at every pixel, intersection over union (IoU).
 
+Shapes: B images per batch, K categories, H x W pixels of the original image, h x w pixels of the network's input.
 Source: Long et al. 2015, sec. 5 (metrics); torchvision's segmentation reference (the auxiliary loss counts half).
 """
 
@@ -27,11 +28,11 @@ from workers.training.segmentation.images import SegmentationBatch, Segmentation
 from workers.training.task import Batches, TrainingTask, check_comparable
 
 AUXILIARY_WEIGHT = 0.5
-WORST_IMAGES = 8  # drawn in the report
+WORST_IMAGES = 8  # images drawn in the report
 
 
 class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
-    """A category for every pixel."""
+    """Each pixel has one category, or none (VOID)."""
 
     decisive_metric = "val/miou"
 
@@ -68,7 +69,7 @@ class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
         return self._evaluate(predictor.module, split).metrics
 
     def write_report(self, run: RunDirectory, evaluation: SegmentationEvaluation, best: BestEpoch | None) -> None:
-        # matplotlib: a second that the first step need not wait for
+        # Imports matplotlib, which takes a second, so it is not imported before the first step.
         from workers.training.segmentation.report import write_report
 
         write_report(run, evaluation, inputs=self.inputs, best=best)
@@ -87,17 +88,20 @@ class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
             with autocast(inputs.device, inputs.precision):
                 logits = module(pixels)["out"].float()  # [B, K, h, w]
             loss_sum += float(pixel_loss(logits, targets)) * len(batch.indices)
-            for index, of_image, size in zip(batch.indices, logits, _sizes(batch, split), strict=True):
+            for index, padded, size in zip(batch.indices, logits, _unpadded_sizes(batch, split), strict=True):
                 image = split.images[index]
-                logits_of_picture = of_image[:, : size[0], : size[1]].cpu()
-                predicted = torch.from_numpy(label_map(logits_of_picture, width=image.width, height=image.height))
-                of_one = _counts(read_label_map(split.root, image), predicted, count)
-                matrix += of_one
-                accuracies[index] = float(of_one.trace() / of_one.sum().clamp(min=1))
+                image_logits = padded[:, : size[0], : size[1]].cpu()  # [K, h, w]; waits for the device here
+                predicted = torch.from_numpy(label_map(image_logits, width=image.width, height=image.height))  # [H, W]
+                counts = _confusion_counts(read_label_map(split.root, image), predicted, count)
+                matrix += counts
+                accuracies[index] = float(counts.trace() / counts.sum().clamp(min=1))
                 worst[index] = predicted
                 if len(worst) > WORST_IMAGES:
                     del worst[max(worst, key=lambda number: (accuracies[number], -number))]
-        metrics = {"val/loss": loss_sum / max(1, len(split.images)), **scores_of(matrix, inputs.config.categories)}
+        metrics = {
+            "val/loss": loss_sum / max(1, len(split.images)),
+            **segmentation_metrics(matrix, inputs.config.categories),
+        }
         return SegmentationEvaluation(
             metrics=metrics,
             matrix=matrix,
@@ -107,37 +111,38 @@ class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
 
 
 def to_network(batch: SegmentationBatch, preset: ScalePreset, device: torch.device) -> tuple[Tensor, Tensor]:
-    """float32 [B, 3, h, w] in channels-last order and int64 [B, h, w], on the device."""
+    """Moves a batch to the device: pixels, float32 [B, 3, h, w] in channels-last order; targets, int64 [B, h, w]."""
     pixels, targets = (tensor.to(device, non_blocking=True) for tensor in (batch.pixels, batch.targets))
     return normalise(preset, pixels).contiguous(memory_format=torch.channels_last), targets.long()
 
 
 def pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross entropy of logits [B, K, h, w] and int64 [B, h, w] over the pixels that have a category."""
+    """Returns the mean cross entropy of logits [B, K, h, w] and targets, int64 [B, h, w], without VOID pixels."""
     total = functional.cross_entropy(logits.float(), targets, ignore_index=VOID, reduction="sum")
     return total / (targets != VOID).sum().clamp(min=1)
 
 
-def scores_of(matrix: Tensor, categories: Sequence[str]) -> dict[str, float]:
-    """Mean intersection over union, share of right pixels, and both by category where it occurs."""
-    hits = matrix.diagonal().double()
-    union = matrix.sum(dim=0) + matrix.sum(dim=1) - matrix.diagonal()
+def segmentation_metrics(matrix: Tensor, categories: Sequence[str]) -> dict[str, float]:
+    """Computes mean IoU, pixel accuracy and the IoU of each category that occurs, from a confusion matrix [K, K]."""
+    hits = matrix.diagonal().double()  # [K]
+    union = matrix.sum(dim=0) + matrix.sum(dim=1) - matrix.diagonal()  # [K]
     occurs = union > 0
-    overlaps = hits / union.clamp(min=1)
+    ious = hits / union.clamp(min=1)
     metrics = {
-        "val/miou": float(overlaps[occurs].mean()) if bool(occurs.any()) else 0.0,
+        "val/miou": float(ious[occurs].mean()) if bool(occurs.any()) else 0.0,
         "val/pixel_accuracy": float(hits.sum() / matrix.sum().clamp(min=1)),
     }
     return metrics | {
-        f"val/iou/{label}": float(overlaps[index]) for index, label in enumerate(categories) if bool(occurs[index])
+        f"val/iou/{label}": float(ious[index]) for index, label in enumerate(categories) if bool(occurs[index])
     }
 
 
-def _counts(truth: Tensor, predicted: Tensor, categories: int) -> Tensor:
+def _confusion_counts(truth: Tensor, predicted: Tensor, categories: int) -> Tensor:
+    """The confusion matrix of one image, [K, K], without VOID pixels."""
     known = truth != VOID
     return confusion_matrix(truth[known].long(), predicted[known].long(), categories)
 
 
-def _sizes(batch: SegmentationBatch, split: SegmentationImages) -> list[tuple[int, int]]:
-    """What of each padded picture is picture: height, width."""
+def _unpadded_sizes(batch: SegmentationBatch, split: SegmentationImages) -> list[tuple[int, int]]:
+    """The height and width of each image without its padding."""
     return [scaled_size(split.preset, split.images[index].height, split.images[index].width) for index in batch.indices]
