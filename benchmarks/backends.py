@@ -22,14 +22,14 @@ from torch import Tensor
 
 from models.architectures.catalog import build, get_architecture
 from models.backends.backend import Backend
-from models.backends.compiler import Compiler
+from models.backends.compiler import BuildRequest, Compiler
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph
 from models.backends.machine import best_precision
 from models.backends.openvino import OpenVino
 from models.backends.openvino_int8 import OpenVinoInt8
 from models.backends.verification import BATCHES, compare
-from models.backends.views import ViewSize, natural_views
+from models.backends.views import natural_views
 from models.precision import Precision
 
 _CPU = torch.device("cpu")
@@ -92,12 +92,11 @@ def _measure(name: str, directory: Path, rounds: int, precision: Precision) -> N
 def _built(compiler: Compiler, eager: EagerBackend, directory: Path, precision: Precision) -> Backend:
     directory.mkdir()
     began = time.monotonic()
-    assert isinstance(eager.graph, ClassificationGraph)
-    size = ViewSize.of(eager.graph.preset)
     examples = natural_views(eager.graph.preset, _EXAMPLES, seed=1)
-    compiler.build(eager, size, directory, precision=precision, examples=examples)
+    request = BuildRequest(eager=eager, directory=directory, precision=precision, examples=examples)
+    compiler.build(request)
     print(f"built with {compiler.name} in {precision} in {time.monotonic() - began:.0f} s", flush=True)
-    return compiler.load(eager, size, directory, precision=precision)
+    return compiler.load(request)
 
 
 def _times(runs: dict[str, Run], batch: Tensor, rounds: int) -> dict[str, tuple[float, float]]:

@@ -36,9 +36,9 @@ from benchmarks.serving.tables import print_table
 from models.architectures.catalog import get_architecture
 from models.backends.backend import Backend
 from models.backends.choosing import COMPILERS
+from models.backends.compiler import BuildRequest
 from models.backends.eager import EagerBackend
 from models.backends.machine import best_precision
-from models.backends.views import ViewSize
 from models.errors import BackendError
 from models.images.decode import DecodeJpeg, decode_image, encode_image
 from models.images.nvjpeg import open_nvjpeg
@@ -142,7 +142,7 @@ def print_networks(eager: Backend, preset: Preset, directory: Path, *, seconds: 
     assert isinstance(eager, EagerBackend)
     rows = []
     best = 0.0
-    for backend in backends(eager, ViewSize.of(preset), directory):
+    for backend in backends(eager, directory):
         rates = [network_rate(backend, preset, eager.device, batch=size, seconds=seconds) for size in BATCHES]
         best = max(best, *rates)
         rows.append([f"{backend.name}, {backend.precision}", *(f"{rate:.0f}" for rate in rates)])
@@ -158,7 +158,7 @@ def network_rate(backend: Backend, preset: Preset, device: torch.device, *, batc
     return batch * images_a_second(lambda _: backend.run(views), device, threads=1, seconds=seconds)
 
 
-def backends(eager: EagerBackend, size: ViewSize, directory: Path) -> Iterator[Backend]:
+def backends(eager: EagerBackend, directory: Path) -> Iterator[Backend]:
     """All that there are on the device, one after the other."""
     yield eager
     precision: Precision = best_precision(eager.device)
@@ -168,8 +168,9 @@ def backends(eager: EagerBackend, size: ViewSize, directory: Path) -> Iterator[B
         built.mkdir()
         try:
             if reason is None:
-                compiler.build(eager, size, built, precision=precision)
-                yield compiler.load(eager, size, built, precision=precision)
+                request = BuildRequest(eager=eager, directory=built, precision=precision)
+                compiler.build(request)
+                yield compiler.load(request)
         except (BackendError, RuntimeError) as error:
             reason = f"{type(error).__name__}: {error}"
         if reason is not None:

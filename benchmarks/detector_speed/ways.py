@@ -20,14 +20,14 @@ from torch import Tensor
 
 from models.architectures.architecture import Architecture
 from models.architectures.catalog import build, get_architecture
-from models.backends.compiler import CompiledBackend, Compiler
+from models.backends.compiler import BuildRequest, CompiledBackend, Compiler
 from models.backends.detection.parts import Network
 from models.backends.eager import EagerBackend
 from models.backends.graphs import DetectionGraph
 from models.backends.machine import best_precision
 from models.backends.openvino import OpenVino
 from models.backends.openvino_int8 import OpenVinoInt8
-from models.backends.views import ViewSize, natural_views
+from models.backends.views import natural_views
 from models.images.presets import scaled_size
 from models.manifest import AnyPreset
 from models.precision import Precision
@@ -99,14 +99,14 @@ def _compiled(
     eager: EagerBackend, preset: AnyPreset, compilers: list[str], precision: Precision
 ) -> Iterator[tuple[str, Mapping[str, Network]]]:
     """Built as servers build them, by the compiler's name."""
-    size = ViewSize.of(preset)
     for name in compilers:
         compiler = _COMPILERS[name]
         own = precision if precision in compiler.precisions else "int8"
         with tempfile.TemporaryDirectory(prefix="fovea-speed-") as directory:
             examples = natural_views(preset, _EXAMPLES)
-            compiler.build(eager, size, Path(directory), precision=own, examples=examples)
-            backend = compiler.load(eager, size, Path(directory), precision=own)
+            request = BuildRequest(eager=eager, directory=Path(directory), precision=own, examples=examples)
+            compiler.build(request)
+            backend = compiler.load(request)
         assert isinstance(backend, CompiledBackend)
         yield name, backend.networks
 

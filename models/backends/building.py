@@ -13,14 +13,14 @@ from torch import Tensor
 
 from models.backends.backend import Backend
 from models.backends.choosing import Candidate
+from models.backends.compiler import BuildRequest
 from models.backends.detection.agreement import DetectorBackend, check_detectors, compare_detectors
 from models.backends.eager import EagerBackend
 from models.backends.exports import Exports
 from models.backends.report import Agreement, Calibration, ExportReport, ExportStatus, Speed
 from models.backends.verification import check, compare, measure
-from models.backends.views import ViewSize
 from models.errors import BackendError, BackendRefused, NothingToCalibrateOn
-from models.manifest import AnyPreset, Task
+from models.manifest import Task
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,6 @@ def build(
     eager: EagerBackend,
     *,
     task: Task,
-    preset: AnyPreset,
     pictures: Pictures,
     now: Callable[[], datetime],
 ) -> ExportReport:
@@ -74,7 +73,6 @@ def build(
     identity, compiler = candidate.identity, candidate.compiler
     if identity.precision == "int8":
         pictures.check_calibration()
-    size = ViewSize.of(preset)
     status: ExportStatus = "verified"
     reason: str | None = None
     agreement: Agreement | None = None
@@ -83,9 +81,15 @@ def build(
     with exports.new_directory() as directory:
         try:
             began = time.monotonic()
-            compiler.build(eager, size, directory, precision=identity.precision, examples=pictures.to_calibrate_on)
+            request = BuildRequest(
+                eager=eager,
+                directory=directory,
+                precision=identity.precision,
+                examples=pictures.to_calibrate_on,
+            )
+            compiler.build(request)
             build_s = time.monotonic() - began
-            built = compiler.load(eager, size, directory, precision=identity.precision)
+            built = compiler.load(request)
             agreement = _compare(task, eager, built, pictures)
             speeds = measure(eager, built, pictures.to_verify_on, device=eager.device)
             (check_detectors if task == "detection" else check)(agreement, identity.precision)

@@ -10,7 +10,7 @@ from typing import Final, Literal
 import torch
 
 from models.backends.backend import Backend, BackendName
-from models.backends.compiler import Compiler
+from models.backends.compiler import BuildRequest, Compiler
 from models.backends.cuda_graphs import CudaGraphs
 from models.backends.eager import EagerBackend
 from models.backends.eager_bfloat16 import EagerBfloat16
@@ -20,9 +20,8 @@ from models.backends.machine import best_precision, describe_libraries, describe
 from models.backends.openvino import OpenVino
 from models.backends.openvino_int8 import OpenVinoInt8
 from models.backends.report import ExportIdentity, ExportReport
-from models.backends.views import ViewSize, natural_views
+from models.backends.views import natural_views
 from models.errors import BackendUnavailable
-from models.manifest import AnyPreset
 from models.precision import Precision, PrecisionPolicy
 
 log = logging.getLogger(__name__)
@@ -110,7 +109,6 @@ class Chosen:
 def choose(
     exports: Exports,
     eager: EagerBackend,
-    preset: AnyPreset,
     policy: Policy,
     *,
     weights: str,
@@ -135,8 +133,9 @@ def choose(
             return None
         try:
             directory = exports.check_files(report)
-            backend = each.compiler.load(eager, ViewSize.of(preset), directory, precision=each.identity.precision)
-            backend.run(natural_views(preset, 1)[0][None])  # the first one is slow, and fails if any
+            request = BuildRequest(eager=eager, directory=directory, precision=each.identity.precision)
+            backend = each.compiler.load(request)
+            backend.run(natural_views(eager.graph.preset, 1)[0][None])  # the first run is slow, and fails if any does
         except (BackendUnavailable, RuntimeError) as error:
             log.warning("%s is left out: %s %s", each.identity.key, error, getattr(error, "hint", None) or "")
         else:

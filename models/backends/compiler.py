@@ -1,9 +1,10 @@
-"""What makes backends that are built once and stored."""
+"""Compilers: they build a backend once, store it, and load it when a model is served."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,11 +17,21 @@ from models.backends.detection.parts import Network, SplitDetector, without_weig
 from models.backends.eager import EagerBackend
 from models.backends.graphs import DetectionGraph
 from models.backends.part import Part
-from models.backends.views import LARGEST_BATCH, SMALLEST_PX, ViewSize
+from models.backends.views import LARGEST_BATCH, SMALLEST_PX
 from models.errors import BackendUnavailable
 from models.precision import Precision
 
 _EXAMPLE_BATCH = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildRequest:
+    """A network to compile or to load, and where the compiled network is stored."""
+
+    eager: EagerBackend  # the network in float32
+    directory: Path  # empty before `build`; holds what `build` wrote before `load`
+    precision: Precision  # what the compiled network computes in
+    examples: Sequence[Tensor] = ()  # views, uint8 [C, h, w], that int8 takes the ranges of values from
 
 
 class Compiler(Protocol):
@@ -28,48 +39,39 @@ class Compiler(Protocol):
 
     @property
     def name(self) -> BackendName:
-        """What its backends are called."""
+        """The name of its backends."""
 
     @property
     def precisions(self) -> frozenset[Precision]:
-        """What its networks can compute in."""
+        """The precisions that its networks can compute in."""
 
     @property
     def libraries(self) -> tuple[str, ...]:
-        """Distributions, besides torch, whose version matters to what it makes."""
+        """The distributions, besides torch, whose versions change what it builds."""
 
     def why_not(self, device: torch.device) -> str | None:
-        """Why it cannot build or run here, found without trying; None: it can."""
+        """The reason why it cannot build or run on this machine, found without trying; None if it can."""
 
-    def build(
-        self,
-        eager: EagerBackend,
-        size: ViewSize,
-        directory: Path,
-        *,
-        precision: Precision,
-        examples: Sequence[Tensor] = (),
-    ) -> None:
-        """Writes what `load` needs into `directory`, which is empty. eager: float32.
+    def build(self, request: BuildRequest) -> None:
+        """Writes what `load` needs into the directory. This may take minutes.
 
-        examples: images as the network will see them, uint8 [C, h, w], from which its ranges are taken. Takes a
-        while. The number of threads that PyTorch is set to is built in. Raises BackendError, or whatever the compiler
-        breaks with.
+        The result is for processes with as many PyTorch threads as this one. Raises BackendError, and whatever the
+        compiler raises.
         """
 
-    def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> Backend:
-        """The network that was built into `directory`, for a process with as many threads. Raises BackendError."""
+    def load(self, request: BuildRequest) -> Backend:
+        """The network that was built into the directory, for a process with as many threads. Raises BackendError."""
 
 
 class CompiledNetwork(Protocol):
-    """A part that was compiled. May be called by several threads at once."""
+    """A part that was compiled. Several threads may call it at once."""
 
     @property
     def size_bytes(self) -> int:
         """Memory that its weights take."""
 
     def __call__(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """As the part's module. What it does with a batch of another size is not said."""
+        """The outputs of the part's module. The result is undefined for a batch of another size."""
 
 
 class CompiledBackend:
@@ -78,16 +80,15 @@ class CompiledBackend:
     def __init__(
         self,
         eager: EagerBackend,
-        size: ViewSize,
         networks: Mapping[str, CompiledNetwork],
         *,
         name: BackendName,
         precision: Precision,
     ) -> None:
-        """eager: is not kept, but for what of a detector is no network. networks: by the names of `parts_of`."""
+        """networks: by the names of `parts_of`. Of `eager`, only a detector's code around its networks is kept."""
         self.name: BackendName = name
         self.precision: Precision = precision
-        self._size = size
+        self._size = eager.view_size
         self._device = eager.device
         self._networks = networks
         graph = eager.graph
@@ -95,7 +96,7 @@ class CompiledBackend:
 
     @property
     def networks(self) -> Mapping[str, Network]:
-        """By name."""
+        """The compiled networks by name."""
         return self._networks
 
     @property
@@ -106,7 +107,7 @@ class CompiledBackend:
     @torch.inference_mode()
     def run(self, batch: Tensor) -> Any:
         """See Backend.run."""
-        if not self._size.takes(batch):  # compiled code does not look: it would read what is not there
+        if not self._size.takes(batch):  # compiled code does not check, and would read outside of the batch
             msg = f"the network takes {self._size}, not {batch.dtype} {list(batch.shape)}"
             raise ValueError(msg)
         moved = batch.to(self._device)
@@ -116,11 +117,11 @@ class CompiledBackend:
         return output.cpu()
 
 
-def parts_of(eager: EagerBackend, size: ViewSize) -> tuple[Part, ...]:
-    """The networks of a graph, each to be compiled for itself. Raises BackendUnavailable."""
-    graph = eager.graph
+def parts_of(eager: EagerBackend) -> tuple[Part, ...]:
+    """The networks of a graph; each is compiled separately. Raises BackendUnavailable."""
+    graph, size = eager.graph, eager.view_size
     if isinstance(graph, DetectionGraph):
-        return _split(graph).parts(size)
+        return _split(graph).parts()
     sides = [size.height or 7 * SMALLEST_PX, size.width or 9 * SMALLEST_PX]
     varies = tuple(at for at, side in ((2, size.height), (3, size.width)) if side is None)
     example = torch.zeros(_EXAMPLE_BATCH, size.channels, *sides, dtype=torch.uint8)
@@ -128,9 +129,9 @@ def parts_of(eager: EagerBackend, size: ViewSize) -> tuple[Part, ...]:
 
 
 def export(part: Part, precision: Precision, device: torch.device) -> ExportedProgram:
-    """The part as operators alone.
+    """The part as a program of PyTorch operators.
 
-    Raises what torch.export raises: a network that looks at values in Python cannot be exported.
+    Raises what torch.export raises: a network whose Python code depends on values cannot be exported.
     """
     module = part.module
     if precision != "float32":
@@ -142,5 +143,5 @@ def export(part: Part, precision: Precision, device: torch.device) -> ExportedPr
 
 def _split(graph: DetectionGraph) -> SplitDetector:
     if graph.split is None:
-        raise BackendUnavailable("This detector runs whole: there is no network in it that can be compiled.")
+        raise BackendUnavailable("This detector cannot be taken apart: it has no network that can be compiled.")
     return graph.split

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from models.backends.backend import BackendName
+from models.backends.compiler import BuildRequest
 from models.backends.eager import EagerBackend
 from models.backends.graphs import DetectionGraph
 from models.backends.views import ViewSize, largest_batch
@@ -42,25 +42,18 @@ class CudaGraphs:
         """See Compiler.why_not."""
         return None if device.type == "cuda" else f"CUDA graphs are for NVIDIA GPUs, not for {device.type}"
 
-    def build(
-        self,
-        eager: EagerBackend,
-        size: ViewSize,
-        directory: Path,  # noqa: ARG002
-        *,
-        precision: Precision,  # noqa: ARG002
-        examples: Sequence[Tensor] = (),  # noqa: ARG002
-    ) -> None:
-        """There is nothing to write. Raises BackendUnavailable for what cannot be recorded."""
-        if isinstance(eager.graph, DetectionGraph):  # the CPU decides which boxes they go on with
-            raise BackendUnavailable("A detector does not do the same for every picture, as a CUDA graph would.")
-        _sides(size)
+    def build(self, request: BuildRequest) -> None:
+        """Writes nothing. Raises BackendUnavailable for a network that cannot be recorded."""
+        if isinstance(request.eager.graph, DetectionGraph):  # the CPU chooses the boxes that the network continues with
+            raise BackendUnavailable("A detector does not do the same for every image, as a CUDA graph would.")
+        _sides(request.eager.view_size)
 
-    def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> CudaGraphsBackend:  # noqa: ARG002
-        """See Compiler.load. Records: a second or so, and memory for the largest batch."""
-        network = eager
-        if precision != "float32":
-            network = EagerBackend(copy.deepcopy(eager.graph), eager.device, precision)
+    def load(self, request: BuildRequest) -> CudaGraphsBackend:
+        """See Compiler.load. Recording takes about a second, and memory for the largest batch."""
+        network = eager = request.eager
+        size = eager.view_size
+        if request.precision != "float32":
+            network = EagerBackend(copy.deepcopy(eager.graph), eager.device, request.precision)
         before_bytes = torch.cuda.memory_reserved(eager.device)
         recordings = record(network, size)
         taken_bytes = torch.cuda.memory_reserved(eager.device) - before_bytes  # others may take some meanwhile

@@ -11,6 +11,7 @@ from torch import Tensor
 from models.backends.backend import BackendName
 from models.backends.detection.parts import Network
 from models.backends.graphs import DetectionGraph, Graph
+from models.backends.views import ViewSize
 from models.precision import Precision
 
 
@@ -24,6 +25,11 @@ class EagerBackend:
         self.precision: Precision = precision
         moved = graph.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.graph: Graph = moved.to(getattr(torch, precision)).eval().requires_grad_(False)
+
+    @property
+    def view_size(self) -> ViewSize:
+        """The size of the views that the network takes."""
+        return ViewSize.of(self.graph.preset)
 
     @property
     def size_bytes(self) -> int:

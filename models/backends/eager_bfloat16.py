@@ -1,18 +1,15 @@
-"""PyTorch's own operators in bfloat16: nothing is compiled, but it is checked like everything that is not float32."""
+"""PyTorch's own operators in bfloat16. Nothing is compiled, but the result is verified like that of a compiler."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from models.backends.backend import BackendName
+from models.backends.compiler import BuildRequest
 from models.backends.eager import EagerBackend
 from models.backends.machine import has_bfloat16
-from models.backends.views import ViewSize
 from models.precision import Precision
 
 
@@ -27,17 +24,9 @@ class EagerBfloat16:
         """See Compiler.why_not."""
         return None if has_bfloat16(device) else f"{device} has no bfloat16 in hardware"
 
-    def build(
-        self,
-        eager: EagerBackend,
-        size: ViewSize,
-        directory: Path,
-        *,
-        precision: Precision,
-        examples: Sequence[Tensor] = (),
-    ) -> None:
-        """There is nothing to write."""
+    def build(self, request: BuildRequest) -> None:
+        """Writes nothing: the weights are converted when they are loaded."""
 
-    def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> EagerBackend:  # noqa: ARG002
+    def load(self, request: BuildRequest) -> EagerBackend:
         """See Compiler.load."""
-        return EagerBackend(copy.deepcopy(eager.graph), eager.device, precision)
+        return EagerBackend(copy.deepcopy(request.eager.graph), request.eager.device, request.precision)

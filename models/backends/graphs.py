@@ -45,13 +45,14 @@ class SegmentationGraph(nn.Module):
 
 
 class DetectionGraph(nn.Module):
-    """Gives torchvision's dict for every image; these networks normalise by themselves.
+    """Gives torchvision's dict for every image; these networks normalise images themselves.
 
-    What can be taken apart runs so, see models.backends.detection: `split` says how, None that the module runs whole.
+    `split` is the detector taken apart, see models.backends.detection; None if the module runs as a whole.
     """
 
-    def __init__(self, module: nn.Module, preset: AnyPreset) -> None:  # noqa: ARG002 - all graphs are made alike
+    def __init__(self, module: nn.Module, preset: AnyPreset) -> None:
         super().__init__()
+        self.preset = preset
         self.split = split(module)
         self.module = module if self.split is None else self.split.module
 

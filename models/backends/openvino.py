@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import queue
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,10 +19,10 @@ import torch
 from torch import Tensor
 
 from models.backends.backend import BackendName
-from models.backends.compiler import CompiledBackend, export, parts_of
+from models.backends.compiler import BuildRequest, CompiledBackend, export, parts_of
 from models.backends.eager import EagerBackend
 from models.backends.part import Part
-from models.backends.views import LARGEST_BATCH, ViewSize
+from models.backends.views import LARGEST_BATCH
 from models.errors import BackendUnavailable
 from models.precision import Precision
 
@@ -45,23 +44,15 @@ class OpenVino:
             return "OpenVINO is not installed: pip install openvino"
         return None
 
-    def build(
-        self,
-        eager: EagerBackend,
-        size: ViewSize,
-        directory: Path,
-        *,
-        precision: Precision,  # noqa: ARG002
-        examples: Sequence[Tensor] = (),  # noqa: ARG002
-    ) -> None:
-        """See Compiler.build. Weights are stored in float32 whatever the network will compute in."""
-        for part in parts_of(eager, size):
-            store(convert(part, eager.device), directory, part)
+    def build(self, request: BuildRequest) -> None:
+        """See Compiler.build. Weights are stored in float32, whatever the network computes in."""
+        for part in parts_of(request.eager):
+            store(convert(part, request.eager.device), request.directory, part)
 
-    def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> CompiledBackend:
+    def load(self, request: BuildRequest) -> CompiledBackend:
         """See Compiler.load."""
-        networks = load_networks(eager, size, directory, hint=precision)
-        return CompiledBackend(eager, size, networks, name=self.name, precision=precision)
+        networks = load_networks(request.eager, request.directory, hint=request.precision)
+        return CompiledBackend(request.eager, networks, name=self.name, precision=request.precision)
 
 
 class OpenVinoNetwork:
@@ -116,9 +107,7 @@ def store(model: Any, directory: Path, part: Part) -> None:
     import_openvino().save_model(model, _file(directory, part), compress_to_fp16=False)
 
 
-def load_networks(
-    eager: EagerBackend, size: ViewSize, directory: Path, *, hint: Precision
-) -> dict[str, OpenVinoNetwork]:
+def load_networks(eager: EagerBackend, directory: Path, *, hint: Precision) -> dict[str, OpenVinoNetwork]:
     """The networks that were stored in `directory`, by the names of `parts_of`. Raises BackendError."""
     return {
         part.name: OpenVinoNetwork(
@@ -127,7 +116,7 @@ def load_networks(
             threads=torch.get_num_threads(),
             has_few_shapes=not part.varies and part.most_rows <= LARGEST_BATCH,
         )
-        for part in parts_of(eager, size)
+        for part in parts_of(eager)
     }
 
 

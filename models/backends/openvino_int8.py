@@ -13,7 +13,6 @@ import importlib.util
 import io
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -22,12 +21,10 @@ from torch import Tensor, nn
 
 from models.backends.backend import BackendName
 from models.backends.calibration import inputs_of_parts
-from models.backends.compiler import CompiledBackend, parts_of
-from models.backends.eager import EagerBackend
+from models.backends.compiler import BuildRequest, CompiledBackend, parts_of
 from models.backends.machine import best_precision, has_int8
 from models.backends.openvino import OpenVino, convert, import_openvino, load_networks, store
 from models.backends.part import Part
-from models.backends.views import ViewSize
 from models.precision import Precision
 
 _LAYERS = frozenset({"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"})
@@ -52,27 +49,19 @@ class OpenVinoInt8:
             return "NNCF is not installed: pip install 'fovea[int8]'"
         return None
 
-    def build(
-        self,
-        eager: EagerBackend,
-        size: ViewSize,
-        directory: Path,
-        *,
-        precision: Precision,  # noqa: ARG002
-        examples: Sequence[Tensor] = (),
-    ) -> None:
+    def build(self, request: BuildRequest) -> None:
         """See Compiler.build."""
-        assert examples
-        inputs = inputs_of_parts(eager, examples)
-        for part in parts_of(eager, size):
-            model = convert(part, eager.device)
+        assert request.examples
+        inputs = inputs_of_parts(request.eager, request.examples)
+        for part in parts_of(request.eager):
+            model = convert(part, request.eager.device)
             seen = inputs.get(part.name)
-            store(quantised(model, part, seen) if seen else model, directory, part)
+            store(quantised(model, part, seen) if seen else model, request.directory, part)
 
-    def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> CompiledBackend:
+    def load(self, request: BuildRequest) -> CompiledBackend:
         """See Compiler.load."""
-        networks = load_networks(eager, size, directory, hint=best_precision(eager.device))
-        return CompiledBackend(eager, size, networks, name=self.name, precision=precision)
+        networks = load_networks(request.eager, request.directory, hint=best_precision(request.eager.device))
+        return CompiledBackend(request.eager, networks, name=self.name, precision=request.precision)
 
 
 def quantised(model: Any, part: Part, inputs: Sequence[Tensor]) -> Any:

@@ -21,15 +21,15 @@ if how in ("crash", "hang", "refuse"):
     sys.exit(3)
 
 from models.backends import choosing, machine  # noqa: E402 -- torch, seconds
-from models.backends.compiler import Compiler  # noqa: E402
+from models.backends.compiler import BuildRequest, Compiler  # noqa: E402
 from models.backends.openvino_int8 import OpenVinoInt8  # noqa: E402
 from tests.models.small_networks import StandIn, StandInOfIntegers  # noqa: E402
 
 
 class Greedy(StandIn):
-    """Wants more memory than there is."""
+    """Needs more memory than there is."""
 
-    def build(self, *_: object, **__: object) -> None:
+    def build(self, request: BuildRequest) -> None:
         bytearray(2**36)
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.backends.backend import Backend, BackendName
+from models.backends.compiler import BuildRequest
 from models.backends.eager import EagerBackend
 from models.backends.graphs import ClassificationGraph, SegmentationGraph
-from models.backends.views import ViewSize
 from models.manifest import IMAGENET_MEAN, IMAGENET_STD, Preset, ScalePreset
 from models.precision import Precision
 
@@ -71,19 +69,11 @@ class StandIn:
     def why_not(self, device: torch.device) -> str | None:
         return None
 
-    def build(
-        self,
-        eager: EagerBackend,
-        size: ViewSize,
-        directory: Path,
-        *,
-        precision: Precision,
-        examples: Sequence[Tensor] = (),
-    ) -> None:
-        (directory / "gain.json").write_text(json.dumps(self.gain))
+    def build(self, request: BuildRequest) -> None:
+        (request.directory / "gain.json").write_text(json.dumps(self.gain))
 
-    def load(self, eager: EagerBackend, size: ViewSize, directory: Path, *, precision: Precision) -> Backend:
-        return Scaled(eager, gain=json.loads((directory / "gain.json").read_text()))
+    def load(self, request: BuildRequest) -> Backend:
+        return Scaled(request.eager, gain=json.loads((request.directory / "gain.json").read_text()))
 
 
 class StandInOfIntegers(StandIn):

@@ -27,7 +27,7 @@ from models.backends.report import Agreement, ExportIdentity, ExportReport, Spee
 from models.backends.verification import check, compare, told_apart
 from models.backends.views import natural_views
 from models.errors import BackendRefused
-from models.manifest import AnyPreset, Preset, Task
+from models.manifest import Preset, Task
 from models.precision import Precision
 from tests.models.small_networks import PRESET, SCALE_PRESET, Scaled, StandIn, small_classifier, small_segmenter
 
@@ -63,9 +63,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return put
 
 
-def built(
-    exports: Exports, eager: EagerBackend, policy: Policy, *, task: Task = "classification", preset: AnyPreset = PRESET
-) -> ExportReport:
+def built(exports: Exports, eager: EagerBackend, policy: Policy, *, task: Task = "classification") -> ExportReport:
     """Builds the one candidate there is."""
     (candidate,) = candidates(CPU, policy, weights="w")
     return build(
@@ -73,8 +71,7 @@ def built(
         exports,
         eager,
         task=task,
-        preset=preset,
-        pictures=Pictures(to_verify_on=natural_views(preset, 7), source="generated"),
+        pictures=Pictures(to_verify_on=natural_views(eager.graph.preset, 7), source="generated"),
         now=lambda: NOW,
     )
 
@@ -98,7 +95,7 @@ def test_openvino_computes_the_same_from_several_threads_while_others_go_on(expo
     assert report.agreement.largest_score_difference is not None
     assert report.agreement.largest_score_difference < 1e-4
     assert [speed.batch for speed in report.speeds] == [1, 4, 8]
-    chosen = choose(exports, eager, PRESET, policy, weights="w")
+    chosen = choose(exports, eager, policy, weights="w")
     assert chosen is not None
     assert_same_from_threads(chosen.backend, eager)
     assert_refuses_what_it_was_not_built_for(chosen.backend)
@@ -107,9 +104,9 @@ def test_openvino_computes_the_same_from_several_threads_while_others_go_on(expo
 
 def test_openvino_segments_pictures_of_any_size(exports: Exports) -> None:
     eager, policy = small_segmenter(), Policy(backend="openvino")
-    report = built(exports, eager, policy, task="segmentation", preset=SCALE_PRESET)
+    report = built(exports, eager, policy, task="segmentation")
     assert (report.status, report.reason) == ("verified", None)
-    chosen = choose(exports, eager, SCALE_PRESET, policy, weights="w")
+    chosen = choose(exports, eager, policy, weights="w")
     assert chosen is not None
     for height, width in ((48, 96), (80, 48), (33, 47)):
         batch = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
@@ -124,12 +121,12 @@ def watch(event, arguments):
         raise SystemExit(f"{{event}} {{arguments}}")
 sys.addaudithook(watch)
 from pathlib import Path
+from models.backends.compiler import BuildRequest
 from models.backends.openvino import OpenVino
-from models.backends.views import ViewSize
-from tests.models.small_networks import PRESET, small_classifier
-eager, size = small_classifier(), ViewSize.of(PRESET)
-OpenVino().build(eager, size, Path({str(tmp_path)!r}), precision="float32")
-OpenVino().load(eager, size, Path({str(tmp_path)!r}), precision="float32")
+from tests.models.small_networks import small_classifier
+request = BuildRequest(eager=small_classifier(), directory=Path({str(tmp_path)!r}), precision="float32")
+OpenVino().build(request)
+OpenVino().load(request)
 assert sys.modules["openvino_telemetry"] is None
 assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
 """
@@ -200,7 +197,7 @@ def test_what_computes_something_else_is_refused_and_not_tried_again(
     assert report.reason is not None
     assert "differs from eager float32" in report.reason
     assert report.files == {}
-    assert choose(exports, eager, PRESET, policy, weights="w") is None
+    assert choose(exports, eager, policy, weights="w") is None
     (candidate,) = candidates(CPU, policy, weights="w")
     assert exports.find(candidate.identity) == report
 
@@ -241,9 +238,9 @@ def test_damaged_file_is_not_loaded(
 ) -> None:
     eager, policy = small_classifier(), Policy(backend="openvino")
     report = built(exports, eager, policy)
-    assert choose(exports, eager, PRESET, policy, weights="w") is not None
+    assert choose(exports, eager, policy, weights="w") is not None
     (exports.directory(report.identity) / "gain.json").write_text("1.5")
-    assert choose(exports, eager, PRESET, policy, weights="w") is None
+    assert choose(exports, eager, policy, weights="w") is None
     assert "is not what was verified" in caplog.text
 
 
@@ -260,11 +257,11 @@ def test_file_that_cannot_be_read_is_not_called_changed(
         raise OSError(24, "Too many open files")
 
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr("models.backends.exports._sha256", fail)
-        assert choose(exports, eager, PRESET, policy, weights="w") is None
+        meanwhile.setattr("models.backends.exports.sha256_of", fail)
+        assert choose(exports, eager, policy, weights="w") is None
     assert "gain.json cannot be read: Too many open files." in caplog.text
     assert "Delete" not in caplog.text
-    assert choose(exports, eager, PRESET, policy, weights="w") is not None
+    assert choose(exports, eager, policy, weights="w") is not None
 
 
 def test_report_of_a_backend_that_this_version_does_not_know_is_left_out_without_a_warning(
@@ -325,11 +322,11 @@ def test_fastest_is_chosen_and_a_slower_one_than_eager_only_by_name(
     eager = small_classifier()
     (candidate,) = candidates(CPU, Policy(), weights="w")
     store(exports, report_of(candidate, images_per_s=9.0))
-    assert choose(exports, eager, PRESET, Policy(), weights="w") is None
-    assert choose(exports, eager, PRESET, Policy(backend="openvino"), weights="w") is not None
-    assert choose(exports, eager, PRESET, Policy(backend="eager"), weights="w") is None
+    assert choose(exports, eager, Policy(), weights="w") is None
+    assert choose(exports, eager, Policy(backend="openvino"), weights="w") is not None
+    assert choose(exports, eager, Policy(backend="eager"), weights="w") is None
     store(exports, report_of(candidate, images_per_s=11.0))
-    chosen = choose(exports, eager, PRESET, Policy(), weights="w")
+    chosen = choose(exports, eager, Policy(), weights="w")
     assert chosen is not None
     assert chosen.report.seconds_an_image == pytest.approx(1 / 11)
 
@@ -349,7 +346,7 @@ def test_eager_bfloat16_leaves_the_float32_network_as_it_is(exports: Exports, mo
     eager = small_classifier()
     report = built(exports, eager, Policy())
     assert (report.status, report.reason) == ("verified", None)
-    chosen = choose(exports, eager, PRESET, Policy(backend="eager"), weights="w")
+    chosen = choose(exports, eager, Policy(backend="eager"), weights="w")
     assert chosen is not None
     assert chosen.backend.precision == "bfloat16"
     assert chosen.backend.size_bytes * 2 == eager.size_bytes
@@ -366,7 +363,7 @@ def test_what_is_missing_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -> 
 def test_detectors_that_run_whole_stay_eager(exports: Exports) -> None:
     eager = EagerBackend(DetectionGraph(torch.nn.Identity(), SCALE_PRESET), "cpu")
     assert not choosing.can_be_built(eager)
-    assert choose(exports, eager, SCALE_PRESET, Policy(), weights="w") is None
+    assert choose(exports, eager, Policy(), weights="w") is None
 
 
 @needs_bfloat16
@@ -374,7 +371,7 @@ def test_openvino_computes_in_bfloat16_within_its_tolerance(exports: Exports) ->
     eager, policy = small_classifier(), Policy(backend="openvino")
     report = built(exports, eager, policy)
     assert (report.status, report.reason, report.identity.precision) == ("verified", None, "bfloat16")
-    chosen = choose(exports, eager, PRESET, policy, weights="w")
+    chosen = choose(exports, eager, policy, weights="w")
     assert chosen is not None
     (view,) = natural_views(PRESET, 1)
     difference = (chosen.backend.run(view[None]) - eager.run(view[None])).abs().max()

@@ -148,7 +148,6 @@ def test_networks_without_fixed_work_are_written_down_as_failed(tmp_path: Path, 
         Exports(tmp_path / "exports"),
         eager,
         task="segmentation",
-        preset=SCALE_PRESET,
         pictures=Pictures(to_verify_on=natural_views(SCALE_PRESET, 2), source="generated"),
         now=lambda: datetime.now(UTC),
     )
@@ -203,12 +202,11 @@ def test_best_precision_is_verified_stored_and_taken(tmp_path: Path, monkeypatch
         exports,
         eager,
         task="classification",
-        preset=PRESET,
         pictures=Pictures(to_verify_on=natural_views(PRESET, 7), source="generated"),
         now=lambda: datetime.now(UTC),
     )
     assert (report.status, report.reason, report.files) == ("verified", None, {})
-    chosen = choose(exports, eager, PRESET, Policy(backend="cuda_graphs"), weights="w")
+    chosen = choose(exports, eager, Policy(backend="cuda_graphs"), weights="w")
     assert chosen is not None
     assert (chosen.backend.name, chosen.backend.precision) == ("cuda_graphs", best_precision(GPU))
     batch, most = pictures(3), TOLERANCES[best_precision(GPU)][0]

@@ -21,7 +21,7 @@ from torch import Tensor
 from models.architectures.catalog import build as build_architecture
 from models.backends.building import Pictures, build
 from models.backends.choosing import Candidate, Policy, choose, identify
-from models.backends.compiler import CompiledBackend, Compiler
+from models.backends.compiler import BuildRequest, CompiledBackend, Compiler
 from models.backends.detection.agreement import (
     average_precision,
     check_detectors,
@@ -35,7 +35,6 @@ from models.backends.exports import Exports
 from models.backends.graphs import DetectionGraph
 from models.backends.openvino import OpenVino
 from models.backends.report import Agreement, ExportReport
-from models.backends.views import ViewSize
 from models.errors import BackendRefused
 from models.manifest import ScalePreset
 from tests.models.detecting import assert_same_detections, smooth_pictures, that_detects
@@ -62,17 +61,17 @@ def detector(name: str, *, preset: ScalePreset = PRESET) -> EagerBackend:
     return EagerBackend(DetectionGraph(module, preset), "cpu")
 
 
-def compiled(compiler: Compiler, eager: EagerBackend, preset: ScalePreset, directory: Path) -> CompiledBackend:
-    size = ViewSize.of(preset)
-    compiler.build(eager, size, directory, precision="float32")
-    backend = compiler.load(eager, size, directory, precision="float32")
+def compiled(compiler: Compiler, eager: EagerBackend, directory: Path) -> CompiledBackend:
+    request = BuildRequest(eager=eager, directory=directory, precision="float32")
+    compiler.build(request)
+    backend = compiler.load(request)
     assert isinstance(backend, CompiledBackend)
     return backend
 
 
 def loaded(eager: EagerBackend, directory: Path) -> CompiledBackend:
     """What was built into the directory, around what the detector does now."""
-    backend = OpenVino().load(eager, ViewSize.of(PRESET), directory, precision="float32")
+    backend = OpenVino().load(BuildRequest(eager=eager, directory=directory, precision="float32"))
     assert isinstance(backend, CompiledBackend)
     return backend
 
@@ -81,7 +80,7 @@ def loaded(eager: EagerBackend, directory: Path) -> CompiledBackend:
 def mask_networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Those of a mask R-CNN."""
     directory = tmp_path_factory.mktemp("networks")
-    OpenVino().build(detector("maskrcnn_fpn"), ViewSize.of(PRESET), directory, precision="float32")
+    OpenVino().build(BuildRequest(eager=detector("maskrcnn_fpn"), directory=directory, precision="float32"))
     return directory
 
 
@@ -123,7 +122,7 @@ def resident_bytes() -> int:
 
 def test_one_stage_detector_is_compiled_once_for_pictures_of_any_size(tmp_path: Path) -> None:
     eager = detector("yolo")
-    assert_finds_the_same_on_pictures_of_several_sizes(compiled(OpenVino(), eager, PRESET, tmp_path), eager)
+    assert_finds_the_same_on_pictures_of_several_sizes(compiled(OpenVino(), eager, tmp_path), eager)
 
 
 def test_picture_without_a_region_goes_through_compiled_networks(mask_networks: Path) -> None:
@@ -147,7 +146,7 @@ def test_networks_that_were_compiled_are_not_kept_eagerly_too(mask_networks: Pat
 def test_detector_of_one_size_is_compiled_with_its_pixels(tmp_path: Path) -> None:
     preset = ScalePreset(shorter_px=320, longer_px=320, keeps_aspect=False)
     eager = detector("ssdlite320_mobilenet_v3_large", preset=preset)
-    backend = compiled(OpenVino(), eager, preset, tmp_path)
+    backend = compiled(OpenVino(), eager, tmp_path)
     agreement = compare_detectors(eager, backend, list(smooth_pictures(3, 320, 320)), source="generated")
     assert agreement.ap is not None
     assert agreement.ap > 0.98  # hundreds of boxes, of which some score the same
@@ -168,7 +167,6 @@ def test_detector_is_built_verified_on_its_objects_and_chosen(tmp_path: Path) ->
         exports,
         eager,
         task="detection",
-        preset=PRESET,
         pictures=Pictures(to_verify_on=views, source="dataset"),
         now=lambda: datetime(2026, 11, 28, tzinfo=UTC),
     )
@@ -179,7 +177,7 @@ def test_detector_is_built_verified_on_its_objects_and_chosen(tmp_path: Path) ->
     assert report.agreement.ap == 1.0
     assert report.agreement.top1 is None
     assert ExportReport.model_validate_json(report.model_dump_json()) == report
-    chosen = choose(exports, eager, PRESET, policy, weights="w")
+    chosen = choose(exports, eager, policy, weights="w")
     assert chosen is not None
     assert_same_detections(chosen.backend.run(torch.stack(views)), eager.run(torch.stack(views)), **SUMMED_OTHERWISE)
 
@@ -274,8 +272,9 @@ def test_copy_of_a_detector_does_not_keep_the_original() -> None:
     eager = detector("fasterrcnn_fpn")
     eager.run(smooth_pictures(1, 96, 128))
     weights = weakref.ref(next(eager.graph.parameters()))
-    other = EagerBfloat16().load(eager, ViewSize.of(PRESET), Path(), precision="bfloat16")
-    del eager
+    request = BuildRequest(eager=eager, directory=Path(), precision="bfloat16")
+    other = EagerBfloat16().load(request)
+    del eager, request
     gc.collect()
     assert weights() is None
     assert len(other.run(smooth_pictures(1, 96, 128))) == 1

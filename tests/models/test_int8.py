@@ -17,7 +17,7 @@ from models.backends import choosing, machine
 from models.backends.building import Pictures, build
 from models.backends.calibration import inputs_of_parts
 from models.backends.choosing import COMPILERS, Candidate, Policy, candidates, choose, identify, why_not
-from models.backends.compiler import parts_of
+from models.backends.compiler import BuildRequest, parts_of
 from models.backends.eager import EagerBackend
 from models.backends.eager_bfloat16 import EagerBfloat16
 from models.backends.exports import Exports
@@ -26,11 +26,10 @@ from models.backends.openvino import OpenVino, convert
 from models.backends.openvino_int8 import OpenVinoInt8, quantised
 from models.backends.part import Part
 from models.backends.report import ExportReport
-from models.backends.views import ViewSize, natural_views
+from models.backends.views import natural_views
 from models.errors import NothingToCalibrateOn
 from tests.models.detecting import smooth_pictures
 from tests.models.small_networks import PRESET, StandIn, StandInOfIntegers, small_classifier
-from tests.models.test_detector_backends import PRESET as DETECTOR_PRESET
 from tests.models.test_detector_backends import detector, trained_detector
 from tests.models.test_yolo import rectangles
 
@@ -73,7 +72,6 @@ def built(exports: Exports, eager: EagerBackend, *, views: list[Tensor], example
         exports,
         eager,
         task="classification",
-        preset=PRESET,
         pictures=Pictures(to_verify_on=views, source="dataset", to_calibrate_on=examples, dataset="photos/2"),
         now=lambda: datetime.now(UTC),
     )
@@ -92,7 +90,7 @@ def test_classifier_answers_nearly_the_same_with_a_quarter_of_the_weights(export
     assert 0 < report.agreement.largest_score_difference < 0.05
 
     policy = Policy(backend="openvino", precision="int8")
-    chosen = choose(exports, eager, PRESET, policy, weights="w")
+    chosen = choose(exports, eager, policy, weights="w")
     assert chosen is not None
     assert (chosen.backend.name, chosen.backend.precision) == ("openvino", "int8")
     assert chosen.backend.size_bytes < eager.size_bytes / 3
@@ -141,7 +139,6 @@ def test_detector_is_verified_on_its_objects(exports: Exports) -> None:
         exports,
         trained_detector(),
         task="detection",
-        preset=DETECTOR_PRESET,
         pictures=Pictures(to_verify_on=verified_on, source="dataset", to_calibrate_on=calibrated_on),
         now=lambda: datetime.now(UTC),
     )
@@ -162,7 +159,7 @@ def test_networks_of_a_detector_are_quantised_each_but_what_nothing_reaches(tmp_
     module.roi_heads.score_thresh = 2.0
     examples = list(smooth_pictures(2, 96, 128))
     assert set(inputs_of_parts(eager, examples)) == {"network", "box_head"}
-    OpenVinoInt8().build(eager, ViewSize.of(DETECTOR_PRESET), tmp_path, precision="int8", examples=examples)
+    OpenVinoInt8().build(BuildRequest(eager=eager, directory=tmp_path, precision="int8", examples=examples))
     is_quantised = {
         path.stem: "FakeQuantize" in path.read_text(encoding="utf-8") for path in sorted(tmp_path.glob("*.xml"))
     }
@@ -208,7 +205,7 @@ def test_what_networks_see_is_noted_for_each(tmp_path: Path) -> None:
     eager = detector("maskrcnn_fpn")
     pictures = [*smooth_pictures(1, 96, 128), *smooth_pictures(1, 128, 96)]
     seen = inputs_of_parts(eager, pictures)
-    assert set(seen) == {part.name for part in parts_of(eager, ViewSize.of(DETECTOR_PRESET))}
+    assert set(seen) == {part.name for part in parts_of(eager)}
     assert [each.shape[0] for each in seen["network"]] == [1, 1]
     assert [each.dtype for each in seen["network"]] == [torch.float32] * 2
     assert all(1 <= len(each) <= 64 for name in ("box_head", "mask_head") for each in seen[name])
@@ -224,12 +221,13 @@ def watch(event, arguments):
         raise SystemExit(f"{{event}} {{arguments}}")
 sys.addaudithook(watch)
 from pathlib import Path
+from models.backends.compiler import BuildRequest, BuildRequest
 from models.backends.openvino_int8 import OpenVinoInt8
-from models.backends.views import ViewSize, natural_views
+from models.backends.views import natural_views
 from tests.models.small_networks import PRESET, small_classifier
-directory = Path({str(tmp_path)!r})
+directory, examples = Path({str(tmp_path)!r}), natural_views(PRESET, 4)
 OpenVinoInt8().build(
-    small_classifier(), ViewSize.of(PRESET), directory, precision="int8", examples=natural_views(PRESET, 4)
+    BuildRequest(eager=small_classifier(), directory=directory, precision="int8", examples=examples)
 )
 assert "nncf" in sys.modules
 assert sys.modules["openvino_telemetry"] is None

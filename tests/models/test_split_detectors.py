@@ -24,7 +24,6 @@ from models.backends.detection.split import split
 from models.backends.eager import EagerBackend
 from models.backends.graphs import DetectionGraph
 from models.backends.part import Part
-from models.backends.views import ViewSize
 from models.manifest import ScalePreset
 from tests.models.detecting import assert_same_detections, smooth_pictures, that_detects
 from tests.models.test_yolo import rectangles
@@ -166,7 +165,7 @@ def test_folded_network_has_no_normalization_left_and_computes_the_same() -> Non
 def test_parts_are_exported_with_any_number_of_rows(name: str) -> None:
     detector = _apart(_built(name))
 
-    for part in detector.parts(ViewSize(channels=3, height=None, width=None)):
+    for part in detector.parts():
         exported = export(part, "float32", torch.device("cpu"))
         rows = torch.rand(3, *_other_sides(part))
         with torch.inference_mode():

@@ -19,10 +19,9 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
-from models.backends.compiler import Compiler
+from models.backends.compiler import BuildRequest, Compiler
 from models.backends.eager import EagerBackend
 from models.backends.openvino import OpenVino
-from models.backends.views import ViewSize
 from models.manifest import ScalePreset
 from models.predictors.detection import DetectionSelection, Detector
 from tests.models.detecting import assert_same_detections, smooth_pictures, that_detects
@@ -39,11 +38,12 @@ def test_openvino_finds_the_same_as_eager_on_thin_and_small_pictures(network: st
 
 def assert_finds_the_same(compiler: Compiler, network: str, directory: Path) -> None:
     predictor = detector(network)
-    eager, size = predictor.backend, ViewSize.of(PRESET)
+    eager = predictor.backend
     assert isinstance(eager, EagerBackend)
-    compiler.build(eager, size, directory, precision="float32")
+    request = BuildRequest(eager=eager, directory=directory, precision="float32")
+    compiler.build(request)
     expected = [found(predictor, height, width) for height, width in SIZES]
-    predictor.backend = compiler.load(eager, size, directory, precision="float32")
+    predictor.backend = compiler.load(request)
     assert min(len(one["boxes"]) for one in expected) > 20
     for (height, width), one in zip(SIZES, expected, strict=True):
         assert_same_detections([found(predictor, height, width)], [one], px=0.05, score=2e-4)

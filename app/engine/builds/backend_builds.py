@@ -181,12 +181,10 @@ class BackendBuilds:
         loaded = model()
         if loaded is None:
             return current
-        preset = loaded.predictor.preset
         best = await asyncio.to_thread(
             choose,
             found.exports,
             eager[loaded],
-            preset,
             self._policy,
             weights=found.weights,
             calibration=plan.stand_in,

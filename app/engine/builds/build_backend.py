@@ -107,7 +107,6 @@ def _build(options: argparse.Namespace) -> int:
             found.exports,
             predictor.backend,
             task=predictor.task,
-            preset=predictor.preset,
             pictures=pictures,
             now=lambda: datetime.now(UTC),
         )

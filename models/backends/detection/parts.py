@@ -9,7 +9,6 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from models.backends.part import Part
-from models.backends.views import ViewSize
 
 Network = Callable[[Tensor], tuple[Tensor, ...]]  # the module of a part, or what a compiler made of it
 Detections = list[dict[str, Tensor]]  # of each image, in torchvision's form
@@ -24,8 +23,8 @@ class SplitDetector(Protocol):
     def module(self) -> nn.Module:
         """The whole, which can still be called as it was."""
 
-    def parts(self, size: ViewSize) -> tuple[Part, ...]:
-        """The networks for views of that size, each to be compiled for itself."""
+    def parts(self) -> tuple[Part, ...]:
+        """The networks; each is compiled separately."""
 
     def detect(self, batch: Tensor, networks: Mapping[str, Network]) -> Detections:
         """What torchvision's forward gives for a batch, uint8 [B, 3, h, w], with these networks for `networks`."""

@@ -17,7 +17,6 @@ from models.backends.detection.grids import Grids
 from models.backends.detection.parts import Detections, Network
 from models.backends.detection.pixels import Pixels
 from models.backends.part import Part
-from models.backends.views import ViewSize
 
 _MARGIN = 1 - 1e-4  # a logit's threshold is lower by this, for scores are compared once more
 
@@ -51,7 +50,7 @@ class SplitSigmoid:
         self._grids = Grids(module.backbone, module.anchor_generator)
         self.networks: Mapping[str, nn.Module] = {"network": SigmoidNetwork(module)}
 
-    def parts(self, size: ViewSize) -> tuple[Part, ...]:  # noqa: ARG002 - any size does
+    def parts(self) -> tuple[Part, ...]:
         """See SplitDetector."""
         return (self._pixels.part(self.networks["network"]),)
 

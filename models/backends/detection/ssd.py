@@ -17,7 +17,7 @@ from models.backends.detection.grids import Grids
 from models.backends.detection.parts import Detections, Network
 from models.backends.detection.pixels import Pixels
 from models.backends.part import Part
-from models.backends.views import LARGEST_BATCH, ViewSize
+from models.backends.views import LARGEST_BATCH
 
 
 class SSDNetwork(nn.Module):
@@ -43,11 +43,10 @@ class SplitSSD:
         self._grids = Grids(module.backbone, module.anchor_generator)
         self.networks: Mapping[str, nn.Module] = {"network": SSDNetwork(module)}
 
-    def parts(self, size: ViewSize) -> tuple[Part, ...]:
+    def parts(self) -> tuple[Part, ...]:
         """See SplitDetector."""
-        assert size.height is not None, "its default boxes are those of one size"
-        assert size.width is not None
-        example = torch.zeros(2, 3, size.height, size.width, dtype=torch.uint8)
+        width, height = self.module.transform.fixed_size  # its default boxes are for images of one size
+        example = torch.zeros(2, 3, height, width, dtype=torch.uint8)
         return (Part(name="network", module=self.networks["network"], example=example, most_rows=LARGEST_BATCH),)
 
     def detect(self, batch: Tensor, networks: Mapping[str, Network]) -> Detections:

@@ -24,7 +24,7 @@ from models.backends.detection.pixels import Pixels
 from models.backends.detection.proposals import propose
 from models.backends.detection.region_pooling import Pooling
 from models.backends.part import Part
-from models.backends.views import LARGEST_BATCH, ViewSize
+from models.backends.views import LARGEST_BATCH
 
 _SMALLEST_SIDE_PX = 1e-2  # torchvision's
 
@@ -117,7 +117,7 @@ class SplitTwoStage:
             networks["keypoint_head"] = PointNetwork(heads.keypoint_head, heads.keypoint_predictor)
         self.networks: Mapping[str, nn.Module] = networks
 
-    def parts(self, size: ViewSize) -> tuple[Part, ...]:  # noqa: ARG002 - any size does
+    def parts(self) -> tuple[Part, ...]:
         """See SplitDetector."""
         rows = dict.fromkeys(self.networks, self.module.roi_heads.detections_per_img)
         rows["box_head"] = self.module.rpn.post_nms_top_n()

@@ -19,7 +19,6 @@ from models.backends.detection.parts import Detections, Network
 from models.backends.detection.pixels import Pixels
 from models.backends.detection.sigmoid_heads import candidates
 from models.backends.part import Part
-from models.backends.views import ViewSize
 from models.manifest import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -44,7 +43,7 @@ class SplitYolo:
         self._cells = lru_cache(maxsize=SIZES_KEPT)(cells)
         self.networks: Mapping[str, nn.Module] = {"network": YoloNetwork(module)}
 
-    def parts(self, size: ViewSize) -> tuple[Part, ...]:  # noqa: ARG002 - any size does
+    def parts(self) -> tuple[Part, ...]:
         """See SplitDetector."""
         return (self._pixels.part(self.networks["network"]),)
 
