@@ -1,4 +1,4 @@
-"""Servers start without PyTorch's compiler, which is there all the same for whoever wants it."""
+"""Servers start without PyTorch's compiler. It is imported when something needs it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import pytest
 
 from models.architectures.catalog import build, get_architecture
 from models.manifest import ManifestDraft
@@ -20,7 +21,7 @@ from tests.app.served_api import PROJECT_DIR, ServedApi
 from tests.redis_server import free_port
 from tests.waiting import wait_until
 
-# `fovea serve`, which says at its end what it has of the compiler
+# `fovea serve`, which prints at its end what it has imported of the compiler
 SERVES = """
 import atexit, sys
 from app.cli import main
@@ -30,7 +31,7 @@ atexit.register(tell)
 sys.argv[1:1] = ["serve"]
 main()
 """
-# loading weights begins with it; every architecture but those that try themselves on an empty image
+# Loading weights builds empty networks first. The two that are left out run on an empty image while they are built.
 BUILDS = """
 import sys
 from app.processes.light_imports import import_torchvision
@@ -42,7 +43,7 @@ for name in set(names()) - {"ssd300_vgg16", "ssdlite320_mobilenet_v3_large"}:
     build_empty(name, num_categories=2)
     assert "torch._dynamo" not in sys.modules, name
 """
-# what the stand-in is asked, and what others import afterwards
+# The stand-in answers its one question, and others import the real modules afterwards.
 COMPILES = """
 import sys
 import torch
@@ -62,7 +63,7 @@ assert torch.compile(lambda value: value + 1, backend="eager")(torch.ones(2)).to
 assert torch.equal(before, roi_align(torch.ones(1, 1, 8, 8), regions, 2))
 assert torch._dynamo.utils.counters is counters
 """
-# another version of torchvision may ask for something else
+# Another version of torchvision may import something else.
 ASKS_MORE = """
 import sys
 from app.processes import light_imports
@@ -72,21 +73,59 @@ from torch._dynamo.utils import counters, is_compile_supported
 import torch._dynamo.utils
 assert torch._dynamo.utils is not stand_in and torch._dynamo.utils.counters is counters
 assert is_compile_supported("cpu") == torch._dynamo.utils.is_compile_supported("cpu")
-stand_in.step_back()
+stand_in.remove()
 assert sys.modules["torch._dynamo.utils"] is torch._dynamo.utils
 """
 
 
-def run(program: str, *arguments: str) -> None:
+# Another version of torch or torchvision may not work with the stand-ins at all.
+FALLS_BACK = """
+import logging, sys, torch
+from app.processes import light_imports
+disable = torch.compiler.disable
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+def fails(*arguments, **options):
+    raise AttributeError("not in this version")
+{breaks}
+light_imports.import_torchvision()
+assert "torch._dynamo" in sys.modules and torch.compiler.disable is disable
+from torch._dynamo.utils import is_compile_supported
+import torchvision
+assert sys.modules["torchvision.ops.roi_align"].is_compile_supported("cpu") == is_compile_supported("cpu")
+boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 3.9]])
+assert torchvision.ops.nms(boxes, torch.tensor([0.5, 0.6]), 0.5).tolist() == [1]
+from torchvision.transforms.v2 import functional
+image = torchvision.tv_tensors.Image(torch.zeros(3, 8, 8, dtype=torch.uint8))
+assert functional.resize(image, [4, 4]).shape == (3, 4, 4)
+from models.architectures.catalog import build
+build("fasterrcnn_fpn", num_categories=2)
+"""
+MISFITS = {
+    "another name in the module": "del light_imports._Utilities.is_compile_supported\n"
+    "light_imports._Utilities.__getattr__ = fails",
+    "another use of the decorator": "light_imports._unchanged = fails",
+}
+# A torchvision that checks what it decorates with.
+STRICT_TORCHVISION = """
+import torch
+if torch.compiler.disable.__module__ != "torch.compiler":
+    raise TypeError("this is not torch.compiler.disable")
+"""
+
+
+def run(program: str, *, first_on_path: Path | None = None) -> str:
+    """What the program prints."""
+    path = os.pathsep.join(str(folder) for folder in (first_on_path, PROJECT_DIR) if folder)
     ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, *arguments],
-        env={**os.environ, "PYTHONPATH": str(PROJECT_DIR)},
+        [sys.executable, "-W", "error", "-c", program],
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
+    return ended.stdout
 
 
 def publish(registry: Registry, name: str, architecture_name: str) -> None:
@@ -133,9 +172,38 @@ def test_networks_are_built_empty_without_the_compiler() -> None:
     run(BUILDS)
 
 
-def test_compiler_is_there_for_who_wants_it() -> None:
+def test_compiler_is_imported_when_it_is_needed() -> None:
     run(COMPILES)
 
 
-def test_who_asks_for_more_gets_the_real_thing() -> None:
+def test_other_names_come_from_the_real_module() -> None:
     run(ASKS_MORE)
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_versions_that_do_not_fit_are_imported_the_ordinary_way(misfit: str) -> None:
+    printed = run(FALLS_BACK.format(breaks=MISFITS[misfit]))
+
+    assert printed.startswith("torchvision is imported with PyTorch's compiler, because without it: ")
+
+
+def test_torchvision_that_wants_the_real_decorator_gets_it(tmp_path: Path) -> None:
+    package = tmp_path / "torchvision" / "transforms" / "v2"
+    package.mkdir(parents=True)
+    (tmp_path / "torchvision" / "__init__.py").touch()
+    (tmp_path / "torchvision" / "transforms" / "__init__.py").touch()
+    (package / "__init__.py").write_text(STRICT_TORCHVISION)
+    program = "from app.processes.light_imports import import_torchvision as it; it(); import torchvision.transforms.v2"
+
+    printed = run(f"{program}; print(torchvision.transforms.v2.__file__)", first_on_path=tmp_path)
+    assert printed == f"{package / '__init__.py'}\n"
+
+
+def test_broken_torchvision_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text("raise OSError('libcuda is missing')")
+    program = (
+        "from app.processes.light_imports import import_torchvision as it\ntry: it()\nexcept OSError as e: print(e)"
+    )
+
+    assert run(program, first_on_path=tmp_path) == "libcuda is missing\n"
