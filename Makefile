@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 SOURCES := app workers models tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types format bench bench-detectors bench-serve openapi lock clean
+.PHONY: help setup demo up test lint types format bench bench-detectors bench-serve openapi settings lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ bench-serve: $(READY) ## Compare Fovea with other servers: make bench-serve ARCH
 
 openapi: $(READY) ## Write the API's contract anew, after a change on purpose
 	$(BIN)/python -m tests.contracts.update_openapi
+
+settings: $(READY) ## Write .env.example and the defaults that documents quote
+	$(BIN)/python -m tests.contracts.update_settings
 
 lock: $(READY) ## Write constraints.txt anew with the newest versions that fit
 	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
