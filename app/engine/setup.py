@@ -28,6 +28,7 @@ from models.architectures import catalog
 from models.backends.choosing import Policy
 from models.images.nvjpeg import NvJpeg, open_nvjpeg
 from models.store.registry import Registry
+from workers.datasets.store import DatasetStore
 
 LOOKUP_EVERY_S: Final = 0.5  # the longest delay until a published or promoted version is seen
 _LEAST_ARENA_BYTES: Final = 1024**3  # five times a view of 8192 px squared, the largest possible preset
@@ -107,8 +108,7 @@ def open_models(
     )
     builds = BackendBuilds(
         registry,
-        registry_dir=settings.registry_dir,
-        datasets_dir=settings.datasets_dir,
+        DatasetStore(settings.datasets_dir),
         weights_dir=settings.weights_dir,
         device=device,
         policy=Policy(

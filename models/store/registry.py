@@ -99,7 +99,7 @@ class Registry(VersionedStore[ModelVersion]):
         return self._aliases(name)
 
     def _aliases(self, name: str) -> dict[str, int]:
-        directory = self._root / name / "aliases"
+        directory = self.root / name / "aliases"
         found: dict[str, int] = {}
         for path in sorted(directory.iterdir()) if directory.is_dir() else ():
             if path.name.startswith("."):
@@ -171,7 +171,7 @@ class Registry(VersionedStore[ModelVersion]):
         with self._locked(name):
             self.get(name, version)
             previous = self.aliases(name).get(alias)
-            directory = self._root / name / "aliases"
+            directory = self.root / name / "aliases"
             directory.mkdir(exist_ok=True)
             replace_file(directory / alias, str(version).encode())
         return previous
@@ -184,7 +184,7 @@ class Registry(VersionedStore[ModelVersion]):
         self.versions(name)
         with self._locked(name):
             _pick(self.aliases(name), checked_name(alias, kind="alias"), name)
-            path = self._root / name / "aliases" / alias
+            path = self.root / name / "aliases" / alias
             path.unlink()
             sync_directory(path.parent)
 

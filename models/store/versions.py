@@ -47,14 +47,14 @@ class VersionedStore(ABC, Generic[VersionT]):
     """The versions under `root`. Any number of processes may use it at once."""
 
     def __init__(self, root: Path, kind: StoredKind) -> None:
-        self._root = root
+        self.root = root
         self._kind = kind
 
     def names(self) -> list[str]:
         """Names with at least one version, sorted."""
-        if not self._root.is_dir():
+        if not self.root.is_dir():
             return []
-        found = (entry.name for entry in self._root.iterdir() if not entry.name.startswith("."))
+        found = (entry.name for entry in self.root.iterdir() if not entry.name.startswith("."))
         return sorted(name for name in found if self._numbers(name))
 
     def versions(self, name: str) -> list[int]:
@@ -91,27 +91,27 @@ class VersionedStore(ABC, Generic[VersionT]):
         Raises what `get` raises, and what forbids it.
         """
         self.versions(name)
-        with temporary_directory(self._root) as trash, self._locked(name) as lock:
+        with temporary_directory(self.root) as trash, self._locked(name) as lock:
             numbers = self.versions(name)
             if version is not None:
                 self._check_known(name, version, numbers)
             doomed = numbers if version is None else [version]
             self._check_unused(name, doomed)
             lock.note_deleted(max(doomed))
-            parent = self._root / name
+            parent = self.root / name
             is_all = doomed == numbers
             (parent if is_all else parent / str(version)).rename(trash / "deleted")  # readers see it go at once
-            sync_directory(self._root if is_all else parent)
+            sync_directory(self.root if is_all else parent)
 
     @contextmanager
     def temporary(self) -> Iterator[Path]:
         """A new directory on the store's file system, removed at the end with what is left in it."""
-        with temporary_directory(self._root) as path:
+        with temporary_directory(self.root) as path:
             yield path
 
     def remove_leftovers(self) -> int:
         """Removes what processes that died left behind, and nothing that is in use; returns how many directories."""
-        return remove_abandoned_directories(self._root)
+        return remove_abandoned_directories(self.root)
 
     @abstractmethod
     def _read(self, name: str, version: int, path: Path) -> VersionT:
@@ -127,9 +127,9 @@ class VersionedStore(ABC, Generic[VersionT]):
             text = describe(version).model_dump_json(indent=2) + "\n"
             (directory / self._kind.description_file).write_text(text, encoding="utf-8")
 
-        parent = self._root / lock.name
+        parent = self.root / lock.name
         parent.mkdir(exist_ok=True)
-        sync_directory(self._root)
+        sync_directory(self.root)
         try:
             version = publish_directory(directory, parent, above=lock.highest_deleted, prepare=write_description)
         except BaseException:
@@ -141,7 +141,7 @@ class VersionedStore(ABC, Generic[VersionT]):
     def _get(self, name: str, version: int, numbers: Sequence[int]) -> VersionT:
         self._check_known(name, version, numbers)
         try:
-            return self._read(name, version, self._root / name / str(version))
+            return self._read(name, version, self.root / name / str(version))
         except FileNotFoundError as error:
             raise self._kind.unknown_version(f"{name} no longer has a version {version}.") from error
 
@@ -152,13 +152,13 @@ class VersionedStore(ABC, Generic[VersionT]):
             raise self._kind.unknown_version(f"{name} has no version {version}.", hint=f"It has {listed}.")
 
     def _numbers(self, name: str) -> list[int]:
-        parent, described_by = self._root / name, self._kind.description_file
+        parent, described_by = self.root / name, self._kind.description_file
         return [number for number in version_numbers(parent) if (parent / str(number) / described_by).is_file()]
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[HeldName]:
         """Keeps other writers of the name, which must be a checked one, out. The lock's file is never removed."""
-        path = self._root / ".locks" / name
+        path = self.root / ".locks" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:

@@ -83,9 +83,8 @@ class BackendBuilds:
     def __init__(
         self,
         registry: Registry,
+        datasets: DatasetStore,
         *,
-        registry_dir: Path,
-        datasets_dir: Path,
         weights_dir: Path,
         device: torch.device,
         policy: Policy,
@@ -94,8 +93,8 @@ class BackendBuilds:
         builder: Sequence[str] = BUILDER,
     ) -> None:
         self._registry = registry
-        self._directories = {"registry": registry_dir, "datasets": datasets_dir, "weights": weights_dir}
-        self._datasets = DatasetStore(datasets_dir)
+        self._datasets = datasets
+        self._weights_dir = weights_dir
         self._device = device
         self._policy = policy
         self._on_ready = on_ready
@@ -197,7 +196,7 @@ class BackendBuilds:
         return best.report.identity
 
     def _exports_of(self, source: ModelSource) -> ModelExports:
-        return exports_of(self._registry, self._directories["weights"], name=source.name, version=source.version)
+        return exports_of(self._registry, self._weights_dir, name=source.name, version=source.version)
 
     async def _build(self, source: ModelSource, found: ModelExports, plan: _Plan, candidate: Candidate) -> None:
         """Unless this process tried already, for the model as it was in memory before, or another process did."""
@@ -258,7 +257,9 @@ class BackendBuilds:
 
     def _arguments(self, source: ModelSource, plan: _Plan, candidate: Candidate) -> list[str]:
         values: dict[str, object] = {
-            **self._directories,
+            "registry": self._registry.root,
+            "datasets": self._datasets.root,
+            "weights": self._weights_dir,
             "name": source.name,
             "key": candidate.identity.key,
             "precision": self._policy.precision,

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from fastapi import APIRouter
-
-MOST_REPOSITORY_BYTES: Final = 64 * 1024  # of a body there: parsed on the event loop, and a client has little to say
 
 
 def routers() -> list[APIRouter]:

@@ -14,7 +14,6 @@ from app.dependencies import ServicesDep
 from app.engine.model_control import ModelStates
 from app.errors import MalformedBody
 from app.http.refusals import BodyRule, takes_body
-from app.protocols.open_inference import MOST_REPOSITORY_BYTES
 from app.protocols.open_inference.messages import IndexRequest, LoadRequest
 from app.protocols.open_inference.request_body import parse_message
 from app.protocols.served_models import PRETRAINED_VERSION, find_served
@@ -23,10 +22,12 @@ from models.store.registry import Registry
 
 log = logging.getLogger(__name__)
 
+_MAX_BODY_BYTES: Final = 64 * 1024  # the event loop parses a body, and a client has little to say here
+
 router = APIRouter(prefix="/v2/repository", include_in_schema=False)
 
 _CONTROL: Final = BodyRule(  # parsed on the event loop, and a client has little to say
-    limit_bytes=lambda settings: min(MOST_REPOSITORY_BYTES, settings.max_body_bytes), is_in_memory=True
+    limit_bytes=lambda settings: min(_MAX_BODY_BYTES, settings.max_body_bytes), is_in_memory=True
 )
 
 

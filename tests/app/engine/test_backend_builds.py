@@ -42,6 +42,7 @@ from tests.app.running_api import RunningApi
 from tests.builders import gradient_tensor
 from tests.models.small_networks import StandIn, StandInOfIntegers
 from tests.waiting import wait_until
+from workers.datasets.store import DatasetStore
 
 # taken although it be slower: these networks take no time at all; float32 is the same on every processor
 NAMED = Policy(backend="openvino", precision="float32")
@@ -65,8 +66,7 @@ class Server:
         stand_in = {} if how is None else {"builder": (sys.executable, "-m", "tests.app.stand_in_builder", how)}
         self.builds = BackendBuilds(
             self.registry,
-            registry_dir=home / "registry",
-            datasets_dir=home / "datasets",
+            DatasetStore(home / "datasets"),
             weights_dir=home / "weights",
             device=torch.device("cpu"),
             policy=policy,
