@@ -13,24 +13,24 @@ from models.manifest import Preset
 from models.predictor import AnyPredictor
 
 _BUDGET_S = 1.0  # for finding the best size, beyond the one batch that every model gets
-_ROUNDS = 3  # by turns, since a machine's speed changes
-_BESIDE_S = 0.001  # what a batch costs around the network: the way to its thread and back
-_AS_GOOD = 1.05  # times what the best size takes a view; within less, chance decided between 4 and 8
-_BRIEF_S = 0.1  # somebody urgent may come while a batch runs
+_ROUNDS = 3  # sizes alternate, because a machine's speed changes
+_BESIDE_S = 0.001  # overhead per batch: the way to the thread and back
+_AS_GOOD = 1.05  # tolerance relative to the best time per view; below it, noise decided between 4 and 8
+_BRIEF_S = 0.1  # a longer batch delays urgent requests
 _PICTURE = (480, 640)  # px, height and width: what cameras and datasets have
 
 
 class BestBatches:
-    """Which batches suit the models of a device: measured once for all that have the same network.
+    """The best batch size per network, measured once for all models with the same network.
 
-    Measuring is most of what loading a model takes. To be used from one thread.
+    Measuring is most of the time of a load. Used from one thread.
     """
 
     def __init__(self) -> None:
         self._known: dict[object, int] = {}
 
     def warm_up(self, source: ModelSource, predictor: AnyPredictor) -> int:
-        """As the function, where the model's weights are the first of their network; else its first batches only."""
+        """Like the function `warm_up` for the first model of a network; for others it only runs the first batches."""
         view, backend = _view_of(predictor), predictor.backend
         network = (source.architecture, source.options, view.shape, backend.name, backend.precision)
         known = self._known.get(network)
@@ -40,7 +40,7 @@ class BestBatches:
         try:
             for size in sorted({1, known}):
                 _seconds(predictor, view, size)
-        except torch.OutOfMemoryError:  # there was more room before
+        except torch.OutOfMemoryError:  # there was more memory before
             return warm_up(predictor)
         return known
 
@@ -48,19 +48,18 @@ class BestBatches:
 def warm_up(predictor: AnyPredictor) -> int:
     """Runs batches of growing size, as far as time allows. Returns the best size, 1 to BATCH_IMAGES.
 
-    Of sizes that are as good it is the largest that runs briefly: it makes up for what a batch costs beside the
-    network.
-    Raises what the network raises: a model that cannot predict is not to be served.
+    Among equally good sizes it returns the largest that runs briefly, because that has the least overhead.
+    Raises what the network raises, so that a model that cannot predict is not served.
     """
     view = _view_of(predictor)
     most = min(BATCH_IMAGES, largest_batch(view.shape))
-    _seconds(predictor, view, 1)  # the slow one
+    _seconds(predictor, view, 1)  # the first batch is slow
     ends_at = time.perf_counter() + _BUDGET_S
     fastest = {1: _seconds(predictor, view, 1)}
     size = 2
     while size <= most and time.perf_counter() + _ROUNDS * 2 * size * _a_view(fastest) < ends_at:
         try:
-            _seconds(predictor, view, size)  # slow for its size
+            _seconds(predictor, view, size)  # the first batch of a size is slow
             fastest[size] = _seconds(predictor, view, size)
         except torch.OutOfMemoryError:
             break
@@ -81,7 +80,7 @@ def _view_of(predictor: AnyPredictor) -> torch.Tensor:
 
 
 def _a_view(fastest: dict[int, float]) -> float:
-    """Seconds a view in the best size so far. fastest: seconds of a batch by its size."""
+    """Seconds per view of the best size so far. fastest: seconds per batch, by size."""
     return min((seconds + _BESIDE_S) / size for size, seconds in fastest.items())
 
 

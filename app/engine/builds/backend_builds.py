@@ -1,8 +1,8 @@
-"""Faster ways to run loaded models: taken from disk at once, built beside the server where they are missing.
+"""Finds faster backends of loaded models on disk, and builds missing ones in the background.
 
-A model serves eagerly until its faster backend is ready. Each is built by a child process, one at a time; one that
-crashes, hangs or computes something else leaves the model as it is, and is written down so that it is not tried again.
-A model that leaves memory meanwhile is not held back, and not built if its turn has not come.
+A model serves eagerly until its faster backend is ready. A child process builds one backend at a time. A build that
+crashes, hangs or computes something else leaves the model as it is, and is recorded so that it is not tried again.
+A waiting build does not keep its model in memory, and is dropped if the model is evicted.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ _LAST_WORDS_BYTES = 2000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildLimits:
-    """What one build may take."""
+    """Limits of one build."""
 
-    time_s: float = 7200.0  # a large network on a busy machine; waiting for another build is not counted
+    time_s: float = 7200.0  # a large network on a busy machine; the wait for another build does not count
     memory_bytes: int = 8 * 1024**3  # on a CPU; 0 is no limit
 
 
 class _BuildFailed(Exception):
-    """The builder ended without a report. `is_remembered`: it would end so again."""
+    """The builder ended without a report. is_remembered: another try would end in the same way."""
 
     def __init__(self, reason: str, *, is_remembered: bool) -> None:
         super().__init__(reason)
@@ -67,16 +67,16 @@ class _BuildFailed(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Plan:
-    """What is to be built for a model."""
+    """The backends to build for a model."""
 
-    stand_in: str | None  # dataset version in place of the model's own
+    stand_in: str | None  # dataset version to use instead of the model's own
     missing: list[Candidate]
 
 
 class BackendBuilds:
-    """Finds and builds backends for models on one device. To be used from one event loop.
+    """Finds and builds backends for models on one device. Used from one event loop.
 
-    on_ready: is called on the event loop with a model and what it can run on from now; it must return at once.
+    on_ready: called on the event loop with a model and its new backend; it must return at once.
     builder: the command of the process that builds.
     """
 
@@ -101,14 +101,16 @@ class BackendBuilds:
         self._limits = limits or BuildLimits()
         self._builder = tuple(builder)
         self._running: dict[weakref.ref[LoadedModel], asyncio.Task[None]] = {}
-        self._tried: set[tuple[str, str]] = set()  # digests of models, keys of what this process asked for
+        self._tried: set[tuple[str, str]] = (
+            set()
+        )  # (digest of a model, key of a backend) that this process has requested
         self._one_at_a_time = asyncio.Lock()
         self._has_said_why_not = False
-        self._said: set[str] = set()  # of models that have nothing to be calibrated on
+        self._said: set[str] = set()  # digests of models without calibration images, whose warning was logged
 
     def start(self, loaded: LoadedModel) -> None:
-        """Looks for faster backends of a model that was loaded just now and runs eagerly. Returns at once."""
-        model = weakref.ref(loaded)  # it may leave memory, and be loaded again, while others are built
+        """Starts the search for faster backends of a newly loaded model. Returns at once."""
+        model = weakref.ref(loaded)  # the model may be evicted and loaded again during other builds
         if model in self._running:
             return
         work = self._make_ready(loaded.source, model)
@@ -117,12 +119,12 @@ class BackendBuilds:
         task.add_done_callback(lambda _: self._running.pop(model, None))
 
     async def idle(self) -> None:
-        """Waits until nothing is looked for or built."""
+        """Waits until no search and no build runs."""
         while self._running:
             await asyncio.wait(list(self._running.values()))
 
     async def close(self) -> None:
-        """Ends what is being built; it begins anew at the next start."""
+        """Stops the running build, which starts again at the next start of the server."""
         for task in list(self._running.values()):
             task.cancel()
         await self.idle()
@@ -132,8 +134,8 @@ class BackendBuilds:
             await self._find_and_build(source, model)
         except (ModelsError, OSError) as error:
             log.warning("%s stays eager: %s", source.reference, error)
-        except Exception:  # the boundary of a background task: the model serves on
-            log.exception("%s stays eager: looking for a faster backend broke", source.reference)
+        except Exception:  # a background task: the model continues to serve
+            log.exception("%s stays eager: the search for a faster backend failed", source.reference)
 
     async def _find_and_build(self, source: ModelSource, model: weakref.ref[LoadedModel]) -> None:
         eager = _eager_networks(model)
@@ -145,17 +147,17 @@ class BackendBuilds:
         current = await self._take_best(model, eager, found, plan, current=None)
         for candidate in plan.missing:
             async with self._one_at_a_time:
-                if model() is None:  # it left while others were built
+                if model() is None:  # it was evicted during other builds
                     return
                 await self._build(source, found, plan, candidate)
             current = await self._take_best(model, eager, found, plan, current=current)
 
     def _plan(self, source: ModelSource, found: ModelExports) -> _Plan:
-        """What int8 is calibrated on, and what is missing; says what has no images. Reads the disk: in a thread."""
+        """The calibration dataset and the missing backends; logs if images are missing. Reads the disk, in a thread."""
         own = candidates(self._device, self._policy, weights=found.weights)
         integers = [each for each in own if each.identity.precision == "int8"]
         named = self._policy.calibration_dataset
-        # what was calibrated on the model's own dataset stays in use when that has gone
+        # a backend that was calibrated on the model's own dataset stays in use after the dataset was deleted
         if all(_is_verified(found, each) for each in integers) if integers else named is None:
             return _Plan(stand_in=None, missing=_missing(found, own, source))
         try:
@@ -176,7 +178,7 @@ class BackendBuilds:
         *,
         current: ExportIdentity | None,
     ) -> ExportIdentity | None:
-        """Tells of the fastest stored backend if it is another than `current`, and returns which it is."""
+        """Adopts the fastest stored backend if it differs from `current`, and returns it."""
         loaded = model()
         if loaded is None:
             return current
@@ -191,7 +193,7 @@ class BackendBuilds:
         )
         if best is None:
             return current
-        log.info("%s runs on %s in %s now", loaded.source.reference, best.backend.name, best.backend.precision)
+        log.info("%s now runs on %s in %s", loaded.source.reference, best.backend.name, best.backend.precision)
         self._on_ready(loaded, best.backend)
         return best.report.identity
 
@@ -199,7 +201,7 @@ class BackendBuilds:
         return exports_of(self._registry, self._weights_dir, name=source.name, version=source.version)
 
     async def _build(self, source: ModelSource, found: ModelExports, plan: _Plan, candidate: Candidate) -> None:
-        """Unless this process tried already, for the model as it was in memory before, or another process did."""
+        """Builds one backend, unless this process or another has already tried."""
         key = candidate.identity.key
         if (source.digest, key) in self._tried:
             return
@@ -230,7 +232,7 @@ class BackendBuilds:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env=code_environment(),
-            start_new_session=True,  # a process group of its own; uvloop knows no other word for it
+            start_new_session=True,  # its own process group; uvloop has no other option for it
         )
         assert process.stdout is not None
         words = _LastWords()
@@ -245,7 +247,7 @@ class BackendBuilds:
             raise _BuildFailed(msg, is_remembered=True) from error
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # and the C++ compilers that it started
+                os.killpg(process.pid, signal.SIGKILL)  # with all its children
             await process.wait()
             if reading is not None:
                 await asyncio.wait([reading])
@@ -288,17 +290,17 @@ class BackendBuilds:
 
 
 class _LastWords:
-    """What a process said last."""
+    """The last output of a process."""
 
     def __init__(self) -> None:
         self._tail = b""
 
     def __str__(self) -> str:
         text = self._tail.decode(errors="replace").replace(STARTED, "").strip()
-        return f"Its last words: {text}" if text else "It said nothing."
+        return f"Its last output: {text}" if text else "It printed nothing."
 
     async def read(self, stream: asyncio.StreamReader, on_start: Callable[[], None]) -> None:
-        """Reads to the end; tells when the line STARTED has come."""
+        """Reads to the end. on_start: called at the line STARTED."""
         has_started = False
         while chunk := await stream.read(_LAST_WORDS_BYTES):
             seen = self._tail + chunk
@@ -309,7 +311,7 @@ class _LastWords:
 
 
 def _eager_networks(model: weakref.ref[LoadedModel]) -> weakref.WeakKeyDictionary[LoadedModel, EagerBackend]:
-    """That of the model, if there are other ways to run it. A swap does not end it; it leaves memory with the model."""
+    """The eager network of the model, if other backends can run it. It lives as long as the model."""
     loaded = model()
     networks: weakref.WeakKeyDictionary[LoadedModel, EagerBackend] = weakref.WeakKeyDictionary()
     if loaded is not None:
@@ -325,7 +327,7 @@ def _is_verified(found: ModelExports, candidate: Candidate) -> bool:
 
 
 def _missing(found: ModelExports, wanted: Sequence[Candidate], source: ModelSource) -> list[Candidate]:
-    """What nobody tried to build. Reads the disk: in a thread."""
+    """The backends that were never tried. Reads the disk, in a thread."""
     missing = []
     for candidate in wanted:
         report = found.exports.find(candidate.identity)
@@ -338,12 +340,12 @@ def _missing(found: ModelExports, wanted: Sequence[Candidate], source: ModelSour
 
 
 def _end_in(limit: asyncio.Timeout, seconds: float) -> None:
-    with suppress(RuntimeError):  # the process has ended already
+    with suppress(RuntimeError):  # the process has already ended
         limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 def _remember(found: ModelExports, candidate: Candidate, reason: str) -> None:
-    """Writes down that building failed; a version that was deleted meanwhile needs no note."""
+    """Records a failed build, unless the version was deleted in the meantime."""
     report = ExportReport(identity=candidate.identity, status="failed", reason=reason, created_at=datetime.now(UTC))
     with suppress(FileNotFoundError):
         found.exports.note_failure(report)

@@ -1,7 +1,7 @@
 """`python -m app.engine.builds.build_backend`: builds one network with a faster backend and stores it with its figures.
 
-A process of its own, of low priority: a compiler takes a minute, a gigabyte, and may crash. One builds at a time,
-however many processes serve from the same home; who had to wait may find it done.
+It is a separate process of low priority, because a compiler takes a minute and a gigabyte, and may crash. One process
+per home builds at a time; a process that waited may find the work done.
 """
 
 from __future__ import annotations
@@ -20,32 +20,30 @@ from models.precision import PrecisionPolicy
 from models.store.locks import hold_lock
 from workers.supervision.child_process import die_with
 
-STARTED: Final = "building starts"  # the line after which time is taken
-EXIT_NOTHING_BUILT: Final = 3  # the model is gone, or the disk full: no fault of what was to be built
+STARTED: Final = "building starts"  # the time of the build counts from this line
+EXIT_NOTHING_BUILT: Final = 3  # the model was deleted, or the disk is full: not a fault of the backend
 
-_NICENESS = 10  # a tenth of what others get; with 19 a busy server would stop it altogether
+_NICENESS = 10  # a tenth of the share of others; with 19 a busy server would stop it completely
 
 log = logging.getLogger("app.engine.builds.build_backend")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0 if there is a report, whatever it says."""
+    """Builds, and returns the exit code: 0 if there is a report, of success or failure."""
     parser = argparse.ArgumentParser(
         prog="python -m app.engine.builds.build_backend", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--registry", type=Path, required=True)
     parser.add_argument("--datasets", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True, help="laid out like TORCH_HOME")
+    parser.add_argument("--weights", type=Path, required=True, help="directory in the layout of TORCH_HOME")
     parser.add_argument("--name", required=True, help="a registered model, or pretrained weights of the catalogue")
     parser.add_argument("--version", type=int, help="of a registered model")
-    parser.add_argument("--key", required=True, help="what to build, of all that the policy allows")
+    parser.add_argument("--key", required=True, help="the backend to build, one that the policy allows")
     parser.add_argument("--precision", choices=get_args(PrecisionPolicy), required=True, help="policy")
-    parser.add_argument("--stand-in", help="dataset version in place of that which the model learned from: photos/2")
+    parser.add_argument("--stand-in", help="dataset version to use instead of the model's own: photos/2")
     parser.add_argument("--device", required=True)
     parser.add_argument("--threads", type=int, required=True, help="threads of the process that will serve")
-    parser.add_argument(
-        "--memory-bytes", type=int, required=True, help="most that this process may take; 0 is no limit"
-    )
+    parser.add_argument("--memory-bytes", type=int, required=True, help="memory limit of this process; 0 is no limit")
     parser.add_argument("--parent", type=int, required=True, help="process id to die with")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -80,7 +78,7 @@ def _build(options: argparse.Namespace) -> int:
         allowed = candidates(device, policy, weights=found.weights, calibration=options.stand_in)
         candidate = next((each for each in allowed if each.identity.key == options.key), None)
         if candidate is None:
-            print(f"{options.key} cannot be built here any more")
+            print(f"{options.key} can no longer be built here")
             return EXIT_NOTHING_BUILT
         if found.exports.find(candidate.identity) is not None:
             return 0
@@ -117,14 +115,16 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _be_modest(memory_bytes: int) -> None:
-    """Lets all others go first, keeps to that much memory, and is the first to go when the machine has none left."""
+    """Lowers the priority, limits the memory, and makes this process the first to be killed when memory runs out."""
     import resource
 
     os.nice(_NICENESS)
-    with suppress(OSError):  # Linux may weigh sessions instead of processes (sched(7)): this one is a session
+    with suppress(OSError):  # Linux may schedule by session (autogroup, sched(7)): this process is a session
         Path("/proc/self/autogroup").write_text(str(_NICENESS), encoding="ascii")
     if memory_bytes:
-        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))  # what it allocates, not what it maps
+        resource.setrlimit(
+            resource.RLIMIT_DATA, (memory_bytes, memory_bytes)
+        )  # counts allocated memory, not mapped files
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 

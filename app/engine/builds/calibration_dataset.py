@@ -1,4 +1,4 @@
-"""Which dataset a model is calibrated and verified on: what it learned from, else what an operator names."""
+"""The dataset on which a model is calibrated and verified: its training data, or one that the operator names."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from models.manifest import DatasetReference
 from workers.datasets.store import DatasetStore, DatasetVersion
 from workers.errors import WorkersError
 
-_LEAST: Final = LEAST_TO_CALIBRATE_ON + LEAST_TO_VERIFY_ON  # no image does for both
+_LEAST: Final = LEAST_TO_CALIBRATE_ON + LEAST_TO_VERIFY_ON  # no image is used for both
 
 
 def stand_in_for(own: DatasetReference | None, named: str | None, datasets: DatasetStore) -> str | None:
-    """The dataset version, `photos/2`, that stands in for a model's own; None: its own is here and large enough.
+    """The dataset version, `photos/2`, that replaces a model's own; None if the own one exists and is large enough.
 
-    named: by the operator, `photos` or `photos/2`; it is not looked for where nobody needs it.
-    Raises NothingToCalibrateOn if neither does for int8.
+    named: the operator's choice, `photos` or `photos/2`, which is looked up only if needed.
+    Raises NothingToCalibrateOn if neither is suitable for int8.
     """
     version = own_version(own, datasets)
     if version is not None and _pictures(version) >= _LEAST:
         return None
     if named is None:
         raise NothingToCalibrateOn(
-            f"Models whose own dataset is not here, or of fewer than {_LEAST} pictures, are not built in int8: they "
-            "have nothing to be calibrated on.",
-            hint="FOVEA_CALIBRATION_DATASET names a dataset for them.",
+            f"Models whose own dataset is not here, or has fewer than {_LEAST} images, are not built in int8: they "
+            "cannot be calibrated.",
+            hint="Set FOVEA_CALIBRATION_DATASET to a dataset for them.",
         )
     try:
         version = datasets.resolve(named)
@@ -35,12 +35,12 @@ def stand_in_for(own: DatasetReference | None, named: str | None, datasets: Data
         raise NothingToCalibrateOn(f"FOVEA_CALIBRATION_DATASET: {error}", hint=error.hint) from error
     reference, count = version.reference, _pictures(version)
     if count < _LEAST:
-        raise NothingToCalibrateOn(f"FOVEA_CALIBRATION_DATASET: {reference} has {count} pictures; int8 needs {_LEAST}.")
+        raise NothingToCalibrateOn(f"FOVEA_CALIBRATION_DATASET: {reference} has {count} images; int8 needs {_LEAST}.")
     return reference
 
 
 def own_version(own: DatasetReference | None, datasets: DatasetStore) -> DatasetVersion | None:
-    """If it is still what the model learned from."""
+    """The model's own dataset version, if it still exists unchanged."""
     if own is None:
         return None
     with suppress(ModelsError, WorkersError):

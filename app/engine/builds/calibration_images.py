@@ -1,4 +1,4 @@
-"""The images that a network is calibrated and verified on: those of a dataset, else made-up ones."""
+"""The images on which a network is calibrated and verified: from a dataset, or generated."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 # a minute or two of eager float32 on a slow core
 _VERIFIED_ON: Final = {"classification": 64, "segmentation": 12, "detection": 16}
 _CALIBRATED_ON: Final = {"classification": 128, "segmentation": 24, "detection": 32}
-_TRIES: Final = 4  # an image that is wanted
+_TRIES: Final = 4  # per wanted image
 _SELECTIONS: Final = {
     "classification": ClassSelection(),
     "detection": DetectionSelection(),
@@ -45,14 +45,15 @@ def pictures_of(
     *,
     with_calibration: bool,
 ) -> Pictures:
-    """own: what the model learned from. stand_in: the dataset version to take instead, `photos/2`.
+    """Chooses the images for a build.
 
-    Verified is on validation images, calibrated on training images. Where one split lacks what int8 needs the other
-    gives of its own, but no image is for both. Without any that can be read, made-up ones do to verify on, if nothing
-    is calibrated.
+    own: the model's training data. stand_in: the dataset version to use instead, `photos/2`.
+
+    Verifies on validation images and calibrates on training images; if one split is too small it borrows from the
+    other. No image is used for both. Without readable images, a build without calibration verifies on generated ones.
     """
     most_verified, most_calibrated = _VERIFIED_ON[predictor.task], _CALIBRATED_ON[predictor.task]
-    with suppress(ModelsError, WorkersError):  # it was deleted meanwhile
+    with suppress(ModelsError, WorkersError):  # it was deleted in the meantime
         version = datasets.resolve(stand_in) if stand_in else own_version(own, datasets)
         if version is not None:
             val, train = (_images(datasets, version, split) for split in ("val", "train"))
@@ -82,7 +83,7 @@ def _images(datasets: DatasetStore, version: DatasetVersion, split: SplitName) -
 def _shared_out(
     val: list[Tensor], train: list[Tensor], most_verified: int, most_calibrated: int
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """What to verify and what to calibrate on: of `val` and `train`, the one filled up from the other."""
+    """The images to verify on, from `val`, and to calibrate on, from `train`; each filled up from the other."""
     lacking = LEAST_TO_VERIFY_ON - len(val)
     given = min(most_verified - len(val), max(len(train) - most_calibrated, lacking))
     given = min(given, len(train) - LEAST_TO_CALIBRATE_ON)
@@ -97,7 +98,7 @@ def _shared_out(
 
 
 def _parted(views: list[Tensor], count: int) -> tuple[list[Tensor], list[Tensor]]:
-    """That many of the views, from all over, and the rest."""
+    """`count` evenly spaced views, and the rest."""
     chosen = {number * len(views) // count for number in range(count)}
     return [views[number] for number in sorted(chosen)], [
         view for number, view in enumerate(views) if number not in chosen
@@ -107,7 +108,7 @@ def _parted(views: list[Tensor], count: int) -> tuple[list[Tensor], list[Tensor]
 def _views(
     predictor: AnyPredictor, version: DatasetVersion, images: Sequence[DatasetImage], count: int
 ) -> list[Tensor]:
-    """Of up to that many of `images`, from all over; for one that cannot be read another is taken."""
+    """Views of up to that many evenly spaced `images`; an unreadable image is replaced by another."""
     step = max(1, -(-len(images) // count))
     in_turn = chain.from_iterable(images[first::step] for first in range(step))
     views: list[Tensor] = []

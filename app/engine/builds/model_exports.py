@@ -1,4 +1,4 @@
-"""Where the built networks of a model lie, and which weights they were built from."""
+"""The location of a model's built backends, and the weights that they were built from."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from models.store.storage import sha256_of
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelExports:
-    """The built networks of one set of weights."""
+    """The built backends of one set of weights."""
 
     exports: Exports
     weights: str  # digest
-    dataset: DatasetReference | None = None  # that the model learned from
+    dataset: DatasetReference | None = None  # the model's training data
 
 
 def exports_of(registry: Registry, weights_dir: Path, *, name: str, version: int | None) -> ModelExports:
-    """Of a registered version, or with None of pretrained weights of the catalogue. Reads the disk: in a thread.
+    """The exports of a registered version; version None selects pretrained weights. Reads the disk, in a thread.
 
     Raises ModelsError; OSError if the pretrained weights are gone.
     """
@@ -29,7 +29,10 @@ def exports_of(registry: Registry, weights_dir: Path, *, name: str, version: int
         found = registry.get(name, version)
         manifest = found.manifest
         return ModelExports(exports=Exports(found.exports_dir), weights=manifest.sha256, dataset=manifest.dataset)
-    from models.store.weights import find_pretrained, weights_path  # torch, which who waits for the lock does without
+    from models.store.weights import (  # imports torch, which a process that waits for the lock does not need
+        find_pretrained,
+        weights_path,
+    )
 
     pretrained = find_pretrained(name)
     assert pretrained is not None
@@ -40,5 +43,5 @@ def exports_of(registry: Registry, weights_dir: Path, *, name: str, version: int
 
 
 def exports_dir(weights_dir: Path) -> Path:
-    """Where those of pretrained weights lie, a directory each, and the lock of whoever builds."""
+    """The directory for exports of pretrained weights, and for the lock of the builder."""
     return weights_dir / "exports"

@@ -49,7 +49,7 @@ def images_of(body: Body, served: ServedModel, limits: InputLimits) -> list[Imag
         raise InvalidTensor(f"The shape {list(tensor.shape)} holds no image.", hint=f"It is {_listed(served)}.")
     if tensor.shape[0] > limits.max_images:
         raise TooManyImages(
-            f"The request has {tensor.shape[0]} images, and {limits.max_images} are the most.",
+            f"The request has {tensor.shape[0]} images, and the limit is {limits.max_images}.",
             hint="Send them in several requests.",
         )
     match tensor.datatype:
@@ -114,7 +114,7 @@ def _views(tensor: InputTensor, binary: memoryview | None, served: ServedModel) 
     shape = input_shapes(served).get("FP32")
     if shape is None:
         raise InvalidTensor(
-            f"The model {served.name} takes no FP32: it makes its own view of a picture.",
+            f"The model {served.name} does not accept FP32: it makes its own views of an image.",
             hint=f"It is {_listed(served)}.",
         )
     if list(tensor.shape[1:]) != shape[1:]:
@@ -123,10 +123,10 @@ def _views(tensor: InputTensor, binary: memoryview | None, served: ServedModel) 
     assert isinstance(preset, Preset)
     normalised = torch.from_numpy(np.array(_array(tensor, binary, np.dtype("<f4")), np.float32))  # [B, C, crop, crop]
     levels = levels_of(preset, normalised)
-    if not bool((levels.sub(127.5).abs() <= 127.5 + _OVERSHOOT_LEVELS).all()):  # NaN is not either
+    if not bool((levels.sub(127.5).abs() <= 127.5 + _OVERSHOOT_LEVELS).all()):  # also refuses NaN
         low, high = (_normalised(preset, value) for value in (0.0, 1.0))
         raise InvalidTensor(
-            f"The values are not those of a picture normalised for {served.name}: these lie from {low} to {high}.",
+            f"The values are not those of an image normalised for {served.name}: these lie from {low} to {high}.",
             hint=f"mean is {list(preset.mean)} and std {list(preset.std)}, of values from 0 to 1. Or send UINT8.",
         )
     views = levels.round_().clamp_(0, 255).to(torch.uint8)
@@ -134,7 +134,7 @@ def _views(tensor: InputTensor, binary: memoryview | None, served: ServedModel) 
 
 
 def _normalised(preset: Preset, value: float) -> list[float]:
-    """What black, 0, or white, 1, is to the network, a channel."""
+    """The network's input for black, 0, or white, 1, per channel."""
     return [round((value - mean) / std, 3) for mean, std in zip(preset.mean, preset.std, strict=True)]
 
 
@@ -189,9 +189,9 @@ def _decoded(tensor: InputTensor) -> list[bytes]:
     entries = [entry for row in tensor.data or () for entry in (row if isinstance(row, list) else [row])]
     try:
         return [bytes_of_base64(entry) for entry in entries]
-    except (AttributeError, ValueError) as error:  # no text; no base64
+    except (AttributeError, ValueError) as error:  # not text, or not valid base64
         raise InvalidTensor(
-            "`data` of a BYTES tensor are texts of base64: JSON has no bytes.",
+            "`data` of a BYTES tensor must be base64 text, because JSON has no bytes.",
             hint="Or send encoded images as binary data.",
         ) from error
 

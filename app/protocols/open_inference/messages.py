@@ -1,4 +1,4 @@
-"""The JSON of the protocol, as far as a client writes it. What is not known is ignored, as the protocol asks.
+"""The JSON that clients send. Unknown fields are ignored, as the protocol requires.
 
 Source: KServe's Open Inference Protocol; Triton's binary data, classification, parameters and repository extensions.
 """
@@ -28,16 +28,16 @@ class Message(BaseModel):
 
 
 class InputParameters(Message):
-    """Of an input tensor."""
+    """Parameters of an input tensor."""
 
     binary_data_size: int | None = Field(
-        None, ge=0, le=MOST_BINARY_BYTES, description="Its bytes behind the JSON; null: it is in `data`."
+        None, ge=0, le=MOST_BINARY_BYTES, description="Number of its bytes after the JSON; null if it is in `data`."
     )
     shared_memory_region: Text | None = None
 
 
 class InputTensor(Message):
-    """A tensor to predict on."""
+    """An input tensor."""
 
     name: Text
     datatype: Text
@@ -47,36 +47,34 @@ class InputTensor(Message):
 
 
 class OutputParameters(Message):
-    """Of a requested output."""
+    """Parameters of a requested output."""
 
-    binary_data: bool | None = Field(None, description="Behind the JSON; null: as `binary_data_output` says.")
+    binary_data: bool | None = Field(None, description="After the JSON; null: as `binary_data_output` says.")
     classification: int = Field(
-        0, ge=0, le=MOST_UNSIGNED, description="So many of the best, as `score:index:label`; 0: the tensor."
+        0, ge=0, le=MOST_UNSIGNED, description="Number of best categories, as `score:index:label`; 0 for the tensor."
     )
     shared_memory_region: Text | None = None
 
 
 class RequestedOutput(Message):
-    """A tensor to answer with."""
+    """A requested output tensor."""
 
     name: Text
     parameters: OutputParameters = OutputParameters()
 
 
 class RequestParameters(Message):
-    """Of the whole request; `precision`, and the last three for detectors, are Fovea's."""
+    """Parameters of the request; `precision` and the last three, for detectors, are Fovea's own."""
 
     binary_data_output: bool = False
     priority: int = Field(
         0,
         ge=0,
         le=MOST_UNSIGNED,
-        description="1 is interactive, larger ones are bulk; 0, the default, is as the headers say.",
+        description="1 is interactive, higher is bulk; 0, the default, is as the headers say.",
     )
-    timeout: int = Field(
-        0, ge=0, le=MOST_UNSIGNED, description="Microseconds that the answer may take; 0: as the headers say."
-    )
-    precision: PrecisionChoice = Field("auto", description="`float32` insists on it where the model runs in less.")
+    timeout: int = Field(0, ge=0, le=MOST_UNSIGNED, description="Timeout in microseconds; 0: as the headers say.")
+    precision: PrecisionChoice = Field("auto", description="`float32` overrides a lower precision.")
     score_threshold: float = Field(SCORE_THRESHOLD, ge=0, le=1)
     iou_threshold: float = Field(IOU_THRESHOLD, ge=0, le=1)
     max_detections: int = Field(MAX_DETECTIONS, ge=1, le=10_000)
@@ -94,7 +92,7 @@ class InferRequest(Message):
 class IndexRequest(Message):
     """The JSON of `/repository/index`."""
 
-    ready: bool = Field(False, description="Only models that answer now.")
+    ready: bool = Field(False, description="Only models that are ready.")
 
 
 class LoadRequest(Message):

@@ -1,4 +1,4 @@
-"""`/v2`: the server and its models, described; whether they are ready."""
+"""`/v2`: descriptions and readiness of the server and its models."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _EXTENSIONS: list[JsonValue] = [
 
 @router.get("")
 async def server() -> Response:
-    """Which server this is, and the extensions that it has."""
+    """Describes the server and its extensions."""
     return JSONResponse({"name": "fovea", "version": fovea_version(), "extensions": _EXTENSIONS})
 
 
 @router.get("/health/live")
 async def live() -> Response:
-    """200 as long as the process answers."""
+    """Answers 200 as long as the process runs."""
     return JSONResponse({"live": True})
 
 
 @router.get("/health/ready")
 async def ready(services: ServicesDep) -> Response:
-    """200 once everything in FOVEA_PRELOAD is in memory; 400, as the protocol has it, until then."""
+    """Answers 200 once everything in FOVEA_PRELOAD is loaded, and until then 400, as the protocol says."""
     is_ready = not services.preloading
     return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 400)
 
@@ -49,14 +49,14 @@ async def ready(services: ServicesDep) -> Response:
 @router.get("/models/{model}")
 @router.get("/models/{model}/versions/{version}")
 async def metadata(services: ServicesDep, model: str, version: str | None = None) -> Response:
-    """Names, datatypes and shapes of what the model takes and gives."""
+    """Describes names, datatypes and shapes of the model's inputs and outputs."""
     return JSONResponse(metadata_of(await _find(services, model, version)))
 
 
 @router.get("/models/{model}/config")
 @router.get("/models/{model}/versions/{version}/config")
 async def config(services: ServicesDep, model: str, version: str | None = None) -> Response:
-    """The same and more in the words of Triton's model configuration."""
+    """Describes the model as Triton's model configuration."""
     served = await _find(services, model, version)
     most = services.settings.max_images_per_request
     return JSONResponse(config_of(served, max_batch_size=most, device=services.engine.models.device))
@@ -65,7 +65,7 @@ async def config(services: ServicesDep, model: str, version: str | None = None) 
 @router.get("/models/{model}/ready")
 @router.get("/models/{model}/versions/{version}/ready")
 async def model_ready(services: ServicesDep, model: str, version: str | None = None) -> Response:
-    """200 if a request would be answered, were the model loaded for it first; 400 after it was unloaded on purpose."""
+    """Answers 200 if a request would be answered, perhaps after a load; 400 if a client unloaded the model."""
     served = await _find(services, model, version)
     is_ready = (await services.model_control.states()).answers(served.reference)
     return JSONResponse({"name": model, "ready": is_ready}, status_code=200 if is_ready else 400)

@@ -1,7 +1,7 @@
 """The tensors that a model answers with, and which of them a request wants.
 
-A tensor has one shape for all images of a request. So what is of another number or size for each is padded to the
-largest, and another output says how much of it counts: `num_detections` of boxes, `sizes` of label maps.
+A tensor has one shape for all images of a request. Outputs whose number or size varies are padded to the largest, and
+another output says how much is valid: `num_detections` for boxes, `sizes` for label maps.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class WantedOutput:
 
     output: Output
     is_binary: bool
-    classes: int  # so many of the best as texts; 0: the tensor
+    classes: int  # number of best categories as text; 0 for the tensor
 
 
 def outputs_of(served: ServedModel) -> tuple[Output, ...]:
@@ -51,7 +51,7 @@ def outputs_of(served: ServedModel) -> tuple[Output, ...]:
 
 
 def wanted_outputs(message: InferRequest, served: ServedModel) -> list[WantedOutput]:
-    """Those that the request names, or all. Raises InvalidTensor."""
+    """The outputs that the request names, or all. Raises InvalidTensor."""
     known = {output.name: output for output in outputs_of(served)}
     asked = message.outputs or tuple(RequestedOutput(name=name) for name in known)
     names = [one.name for one in asked]
@@ -64,7 +64,9 @@ def wanted_outputs(message: InferRequest, served: ServedModel) -> list[WantedOut
         if one.parameters.shared_memory_region is not None:
             raise InvalidTensor("Shared memory is not served.", hint="Take the outputs from the answer.")
         if one.parameters.classification and served.task != "classification":
-            raise InvalidTensor(f"{one.name} cannot be had as classifications.", hint="Only `scores` of a classifier.")
+            raise InvalidTensor(
+                f"{one.name} is not available as classifications.", hint="Only `scores` of a classifier."
+            )
     default = message.parameters.binary_data_output
     return [
         WantedOutput(
@@ -77,7 +79,7 @@ def wanted_outputs(message: InferRequest, served: ServedModel) -> list[WantedOut
 
 
 def selection_of(served: ServedModel, message: InferRequest, wanted: Sequence[WantedOutput]) -> Selection[Any]:
-    """What the engine is asked for."""
+    """The selection for the engine."""
     match served.task:
         case "classification":
             return ClassSelection(top_k=wanted[0].classes or None)
@@ -94,7 +96,7 @@ def selection_of(served: ServedModel, message: InferRequest, wanted: Sequence[Wa
 
 
 _DETECTION: Final = (
-    Output(name="num_detections", datatype="INT32", shape=(-1, 1), meaning="How many of the image's entries count."),
+    Output(name="num_detections", datatype="INT32", shape=(-1, 1), meaning="Number of valid entries of the image."),
     Output(
         name="boxes",
         datatype="FP32",

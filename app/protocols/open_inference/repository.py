@@ -1,4 +1,4 @@
-"""`/v2/repository`: which models there are, and which of them are in memory."""
+"""`/v2/repository`: the index of models, and loading and unloading."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from models.store.registry import Registry
 
 log = logging.getLogger(__name__)
 
-_MAX_BODY_BYTES: Final = 64 * 1024  # the event loop parses a body, and a client has little to say here
+_MAX_BODY_BYTES: Final = 64 * 1024
 
 router = APIRouter(prefix="/v2/repository", include_in_schema=False)
 
-_CONTROL: Final = BodyRule(  # parsed on the event loop, and a client has little to say
+_CONTROL: Final = BodyRule(  # small, because the event loop parses it
     limit_bytes=lambda settings: min(_MAX_BODY_BYTES, settings.max_body_bytes), is_in_memory=True
 )
 
@@ -34,7 +34,7 @@ _CONTROL: Final = BodyRule(  # parsed on the event loop, and a client has little
 @router.post("/index")
 @takes_body(_CONTROL)
 async def index(request: Request, services: ServicesDep) -> Response:
-    """Every version in the registry, and what of the catalogue is in memory."""
+    """Lists every version of the registry, and loaded pretrained weights."""
     body = await request.body()
     wanted = parse_message(body, IndexRequest)
     entries = await asyncio.to_thread(_entries, services.registry, await services.model_control.states())
@@ -48,7 +48,8 @@ async def load(request: Request, services: ServicesDep, model: str) -> Response:
     body = await request.body()
     if parse_message(body, LoadRequest).parameters:
         raise MalformedBody(
-            "A model's configuration and files cannot be sent along.", hint="Publish a version of it: /v1/models."
+            "A model's configuration and files cannot be sent with the request.",
+            hint="Publish a version of it: /v1/models.",
         )
     served = await asyncio.to_thread(find_served, services.registry, model)
     await services.model_control.load(served.reference)
@@ -58,7 +59,7 @@ async def load(request: Request, services: ServicesDep, model: str) -> Response:
 @router.post("/models/{model}/unload")
 @takes_body(_CONTROL)
 async def unload(request: Request, services: ServicesDep, model: str) -> Response:
-    """Takes every version of the model out of memory; of an alias, or of pretrained weights, the one that it means."""
+    """Unloads every version of the model; for an alias or pretrained weights, the one that it means."""
     body = await request.body()
     parse_message(body, LoadRequest)
     served = await asyncio.to_thread(find_served, services.registry, model)
@@ -70,12 +71,12 @@ async def unload(request: Request, services: ServicesDep, model: str) -> Respons
 
 
 def _entries(registry: Registry, states: ModelStates) -> list[dict[str, JsonValue]]:
-    """In a thread: it reads the registry."""
+    """The entries of the index. Reads the registry, in a thread."""
     found = []
     for name in registry.names():
         try:
             versions = registry.versions(name)
-        except UnknownModel as error:  # deleted meanwhile
+        except UnknownModel as error:  # deleted in the meantime
             log.info("%s is left out of the index: %s", name, error)
             continue
         found += [_entry(states, name, version, f"{name}/{version}") for version in versions]

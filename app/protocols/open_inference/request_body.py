@@ -13,27 +13,27 @@ from app.http.json_size import has_more_marks
 from app.protocols.open_inference.messages import MOST_DIMENSIONS, InferRequest, InputTensor, Message
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
-IMAGE: Final = "image"  # the one input that every model has
-MOST_JSON_VALUES: Final = 2**22  # numbers take up to ten times their text in memory: more of them go as bytes
-_MOST_JSON_PARTS: Final = 2**16  # objects, lists and keys, once rows of numbers are one: they take most to make
+IMAGE: Final = "image"  # the only input of every model
+MOST_JSON_VALUES: Final = 2**22  # a number takes up to ten times its text in memory: larger tensors are sent as bytes
+_MOST_JSON_PARTS: Final = 2**16  # objects, lists and keys, after rows of numbers are joined: they take the most time
 _NUMBERS: Final = re.compile(rb'("data"\s*:\s*)(\[[-+.0-9eE,\s\[\]]*\])')
 _NO_MARKS: Final = b"-+.0123456789eE \t\r\n\v\f"
 _WITHOUT_BRACKETS: Final = bytes.maketrans(b"[]", b"  ")
-_MOST_DIGITS: Final = 18  # of a count of bytes; Python refuses to read a number of thousands
+_MOST_DIGITS: Final = 18  # of a byte count; Python refuses to parse thousands of digits
 
 MessageT = TypeVar("MessageT", bound=Message)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Body:
-    """A parsed request, and what of each input came as bytes: None for one whose elements are in the JSON."""
+    """A parsed request with the bytes of each input; None for an input whose elements are in the JSON."""
 
     message: InferRequest
     binary: tuple[memoryview | None, ...]
 
 
 def parse_message(body: bytes, kind: type[MessageT]) -> MessageT:
-    """The body as that kind of message; an empty one is an empty object. Raises MalformedBody."""
+    """Parses the body as that kind of message; an empty body is an empty object. Raises MalformedBody."""
     try:
         return kind.model_validate_json(body or b"{}")
     except ValidationError as error:
@@ -44,10 +44,10 @@ def parse_message(body: bytes, kind: type[MessageT]) -> MessageT:
 
 
 def parse_infer(body: bytes, header_length: str | None) -> Body:
-    """The parts of an inference request.
+    """Parses an inference request.
 
-    header_length: the header of that name. 0 says that the body is one encoded image and there is no JSON: Triton's
-    raw binary request. Raises MalformedBody, InvalidTensor.
+    header_length: the header Inference-Header-Content-Length. 0 means Triton's raw binary request: the body is one
+    encoded image without JSON. Raises MalformedBody, InvalidTensor.
     """
     if header_length is None:
         return _split(body, len(body))
@@ -55,7 +55,7 @@ def parse_infer(body: bytes, header_length: str | None) -> Body:
     if not is_number or int(header_length) > len(body):
         raise InvalidTensor(
             f"{HEADER_LENGTH} is {header_length[:100]!r}, and the body has {len(body)} bytes.",
-            hint="It says how many of them are JSON.",
+            hint="The header is the number of bytes that are JSON.",
         )
     if int(header_length) == 0:
         element = len(body).to_bytes(4, "little") + body
@@ -93,7 +93,7 @@ def _split(body: bytes, json_bytes: int) -> Body:
 
 
 def _in_one_row(data: re.Match[bytes]) -> bytes:
-    """Numbers nested evenly as flat ones: a list for every pixel takes seconds. Others stay, to be refused for it."""
+    """Flattens evenly nested numbers, because a list per pixel takes seconds. Uneven ones stay and are refused."""
     name, numbers = data.groups()
     if not _is_even(numbers.translate(None, _NO_MARKS)):
         return data[0]
@@ -101,7 +101,7 @@ def _in_one_row(data: re.Match[bytes]) -> bytes:
 
 
 def _is_even(marks: bytes) -> bool:
-    """Whether all lists of a level are alike, by the brackets and commas of all: the first of each level tells."""
+    """True if all lists of each level are equal, judged by brackets and commas."""
     depth = len(marks) - len(marks.lstrip(b"["))
     if depth > MOST_DIMENSIONS:
         return False

@@ -1,4 +1,4 @@
-"""`/v2/models/stats`: what each version has done, in the shape of Triton's statistics extension."""
+"""`/v2/models/stats`: statistics per version, as in Triton's statistics extension."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NEVER = Duration()
 
 @router.get("/models/stats")
 async def all_statistics(services: ServicesDep) -> Response:
-    """Of every version that was asked for anything since the server started."""
+    """The statistics of every version that was used since the server started."""
     entries = []
     for reference, found in (await services.model_control.statistics()).items():
         name, _, version = reference.partition("/")
@@ -30,7 +30,7 @@ async def all_statistics(services: ServicesDep) -> Response:
 @router.get("/models/{model}/stats")
 @router.get("/models/{model}/versions/{version}/stats")
 async def model_statistics(services: ServicesDep, model: str, version: str | None = None) -> Response:
-    """Of that version; without one, of all that the name has."""
+    """The statistics of a version; without a version, of all versions of the name."""
     served = await asyncio.to_thread(find_served, services.registry, model, version)
     if version is not None or len(served.versions) == 1:
         references = {served.version: served.reference}
@@ -63,7 +63,7 @@ def _entry(name: str, version: int, found: ModelStatistics) -> JsonValue:
         "batch_stats": [
             {
                 "batch_size": size,
-                "compute_input": _duration(_NEVER),  # images are prepared one by one, before they share a batch
+                "compute_input": _duration(_NEVER),  # images are prepared one by one, before the batch
                 "compute_infer": _duration(duration),
                 "compute_output": _duration(_NEVER),
             }

@@ -1,4 +1,4 @@
-"""TorchServe's inference API, and what of its management API only looks."""
+"""TorchServe's inference API, and the reading part of its management API."""
 
 from __future__ import annotations
 

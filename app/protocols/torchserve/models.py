@@ -1,4 +1,4 @@
-"""`GET /models`: what TorchServe's management API says of models. Changing them is Fovea's own API's work.
+"""`GET /models`: descriptions of models, as in TorchServe's management API. Fovea's own API changes models.
 
 Source: TorchServe 0.12's management API.
 """
@@ -28,7 +28,7 @@ async def list_models(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
     next_page_token: Annotated[int, Query(ge=0)] = 0,
 ) -> Response:
-    """Names, those of the registry first, then of the catalogue what is in memory."""
+    """Lists the names of the registry, then loaded pretrained weights."""
     registered = await asyncio.to_thread(services.registry.names)
     states = await services.model_control.states()
     names = [*registered, *states.pretrained]
@@ -44,13 +44,13 @@ async def list_models(
 @router.get("/{model}")
 @router.get("/{model}/{version}")
 async def show_model(services: ServicesDep, model: str, version: str | None = None) -> Response:
-    """One version, or with `all` every one."""
+    """Describes one version, or with `all` every version."""
     states = await services.model_control.states()
     return JSONResponse(await asyncio.to_thread(_described, services, states, model, version))
 
 
 def _described(services: Services, states: ModelStates, model: str, version: str | None) -> JsonValue:
-    """In a thread: it reads the registry."""
+    """The description. Reads the registry, in a thread."""
     if version != "all":
         return [_entry(services, states, find_served(services.registry, model, version))]
     versions = find_served(services.registry, model).versions
@@ -58,7 +58,7 @@ def _described(services: Services, states: ModelStates, model: str, version: str
 
 
 def _entry(services: Services, states: ModelStates, served: ServedModel) -> JsonValue:
-    """One worker: the engine, which serves the version, and loads it first if need be."""
+    """The entry of a version. Its one worker is the engine, which loads the version if needed."""
     engine = services.engine
     loaded = next((model for model in engine.models.all() if model.source.reference == served.reference), None)
     since = services.started_at if loaded is None else loaded.loaded_at

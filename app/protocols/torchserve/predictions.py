@@ -35,7 +35,7 @@ _TOP_K = 5
 
 @router.get("/ping")
 async def ping(services: ServicesDep) -> Response:
-    """Healthy once everything in FOVEA_PRELOAD is in memory; until then TorchServe's 500."""
+    """Answers Healthy once everything in FOVEA_PRELOAD is loaded, and until then TorchServe's 500."""
     is_ready = not services.preloading
     return JSONResponse({"status": "Healthy" if is_ready else "Unhealthy"}, status_code=200 if is_ready else 500)
 
@@ -46,7 +46,7 @@ async def ping(services: ServicesDep) -> Response:
 async def predict(
     request: Request, services: ServicesDep, urgency: UrgencyDep, model: str, version: str | None = None
 ) -> Response:
-    """What is on the image; a list of answers where the form has several images."""
+    """The prediction for the image; a list of predictions if the form has several images."""
     images = await _read_images(request, services.settings.max_images_per_request)
     served = await asyncio.to_thread(find_served, services.registry, model, version)
     answer = await cancel_on_disconnect(
@@ -64,7 +64,7 @@ async def predict(
 
 
 async def _read_images(request: Request, limit: int) -> list[bytes]:
-    """Files of the form's fields `data` and `body`, or the body, whatever its type."""
+    """The files of the form's fields `data` and `body`, or the body of any other type."""
     content_type = request.headers.get("content-type", "")
     if not content_type.lower().startswith("multipart/form-data"):
         return [await request.body()]
@@ -79,7 +79,7 @@ async def _read_images(request: Request, limit: int) -> list[bytes]:
     files = [file.data for field in _FIELDS for file in form.files.get(field, [])]
     if not files:
         sent = ", ".join(sorted({*form.fields, *form.files})) or "nothing"
-        raise MalformedBody("The form has no file in the field 'data' or 'body'.", hint=f"It has: {sent}.")
+        raise MalformedBody("The form has no file in the field 'data' or 'body'.", hint=f"The form has: {sent}.")
     return files
 
 
@@ -91,7 +91,7 @@ def _selection(served: ServedModel) -> Selection[Any]:
             return DetectionSelection(masks="none")
         case "segmentation":
             raise WrongTask(
-                f"{served.name} segments, and TorchServe's answer to that, a probability a pixel, is not made here.",
+                f"{served.name} segments; TorchServe's answer, a probability per pixel, is not supported.",
                 hint=f"Use /v1/segment?model={served.name}, or /v2/models/{served.name}/infer.",
             )
 
@@ -101,7 +101,7 @@ def _answer(task: Task, prediction: Any) -> JsonValue:
 
 
 def _classes(classes: list[ClassScore]) -> JsonValue:
-    """Probability by label, best first; of a label that two categories share, the better one's."""
+    """Probability by label, best first. If two categories share a label, the higher one."""
     scores: dict[str, JsonValue] = {}
     for one in classes:
         scores.setdefault(one.label, one.score)
@@ -109,7 +109,7 @@ def _classes(classes: list[ClassScore]) -> JsonValue:
 
 
 def _objects(found: list[Detection]) -> JsonValue:
-    """Box, x_min, y_min, x_max, y_max in pixels, by label; and its score."""
+    """The box by label, as x_min, y_min, x_max, y_max in pixels, and the score."""
     return [
         {one.label: [one.box.x_min, one.box.y_min, one.box.x_max, one.box.y_max], "score": one.score} for one in found
     ]

@@ -193,7 +193,7 @@ def test_wrong_network_is_refused_and_not_built_again(home: Path, caplog: pytest
 @pytest.mark.parametrize(
     ("how", "limits", "reason"),
     [
-        ("crash", {}, "it was killed by SIGSEGV. Its last words: the compiler says something"),
+        ("crash", {}, "it was killed by SIGSEGV. Its last output: the compiler says something"),
         ("hang", {"time_s": 0.5}, "it took longer than 0.5 s and was killed"),
     ],
 )

@@ -42,7 +42,7 @@ def test_too_few_pictures_do_for_nobody(shades: RunningApi) -> None:
     own = datasets.resolve("few").info.reference
     with pytest.raises(NothingToCalibrateOn, match="of fewer than 24 pictures"):
         stand_in_for(own, None, datasets)
-    with pytest.raises(NothingToCalibrateOn, match="few/1 has 22 pictures; int8 needs 24"):
+    with pytest.raises(NothingToCalibrateOn, match="few/1 has 22 images; int8 needs 24"):
         stand_in_for(None, "few", datasets)
     post(shades, "photos", LEAST)
     assert stand_in_for(own, "photos", datasets) == "photos/1"

@@ -187,8 +187,8 @@ def test_metadata_says_what_comes_out(finders: RunningApi, model: str) -> None:
         ({"shape": [2**31]}, "inputs.0.shape.0: Input should be less than or equal to 2147483647"),
         ({"datatype": "UINT8", "shape": [1, LONG, LONG, 3]}, "inputs.0.shape.1: Input should be less than"),
         ({"shape": "x"}, "inputs.0.shape"),
-        ({"data": ["§"]}, "texts of base64"),
-        ({"data": [7]}, "texts of base64"),
+        ({"data": ["§"]}, "must be base64 text"),
+        ({"data": [7]}, "must be base64 text"),
         ({"data": None}, "needs its elements"),
         ({"parameters": {"binary_data_size": 0}}, "and not both"),
         ({"parameters": {"binary_data_size": 5}}, "have 5 bytes of binary data, and 0 follow"),
@@ -297,7 +297,7 @@ def test_detector_takes_no_floats_and_gives_no_classifications(finders: RunningA
     floats = image(datatype="FP32", shape=[1, 3, 8, 8], data=[0.0] * 192)
     wanted = [{"name": "scores", "parameters": {"classification": 1}}]
 
-    assert_refused(ask(finders, floats, path="/v2/models/boxes/infer"), 400, "takes no FP32")
+    assert_refused(ask(finders, floats, path="/v2/models/boxes/infer"), 400, "does not accept FP32")
     assert_refused(ask(finders, image(), path="/v2/models/boxes/infer", outputs=wanted), 400, "Only `scores`")
 
 
@@ -353,7 +353,7 @@ def test_requests_above_the_limits_are_refused(start_api: StartApi) -> None:
     heavy = pictures.png() + b"\0" * 2000
     bomb = gzip.compress(b" " * 30_000)
 
-    assert_refused(ask(api, many), 413, "2 are the most")
+    assert_refused(ask(api, many), 413, "the limit is 2")
     assert_refused(api.http.post(INFER, content=b" " * 30_000), 413, "20000 bytes")
     assert_refused(api.http.post(INFER, content=bomb, headers={"Content-Encoding": "gzip"}), 413, "20000 bytes")
     assert_refused(ask_binary(api, large, b"\0" * 12_480), 413, "4,160 pixels")

@@ -200,7 +200,7 @@ def test_models_are_unloaded_and_loaded(start_api: StartApi) -> None:
         client.infer("compass", [files_input(pictures.png())])
         assert client.is_model_ready("compass")
         assert not client.is_model_ready("compass", "1")
-        with pytest.raises(InferenceServerException, match="cannot be sent along"):
+        with pytest.raises(InferenceServerException, match="cannot be sent with the request"):
             client.load_model("compass", config="{}")
     ready = api.http.post("/v2/repository/index", json={"ready": True}).json()
     assert [(entry["version"], entry["state"], entry["reason"]) for entry in ready] == [("2", "READY", "")]
