@@ -1,24 +1,24 @@
 """Everything `models` raises on purpose.
 
 ModelsError
- ├─ InvalidName               a model, dataset or alias name that cannot be one
+ ├─ InvalidName               a name that no model, dataset or alias can have
  ├─ ImageError
- │   ├─ NotAnImage            the bytes are no image in a format Fovea reads
+ │   ├─ NotAnImage            the bytes are not an image in a format that Fovea reads
  │   ├─ BrokenImage           an image that ends early or does not decode
  │   ├─ ImageTooLarge         more pixels than the limit
- │   └─ TooManyTiles          an image so large that its tiles are too many
- ├─ NoMasks                   masks asked of a network that makes none
+ │   └─ TooManyTiles          the image would be cut into more tiles than the limit
+ ├─ NoMasks                   the request asks for masks, but the network makes none
  ├─ UnknownArchitecture
- ├─ UnsupportedPreset         an image size or channels the architecture does not take
- ├─ UnsupportedOption         an option the architecture does not have, or a value it cannot have
+ ├─ UnsupportedPreset         an image size or number of channels that the architecture does not take
+ ├─ UnsupportedOption         the architecture does not have the option, or does not allow the value
  ├─ UnknownWeights            a weights entry the architecture does not have
- ├─ WeightsUnavailable        pretrained weights neither cached nor reachable
+ ├─ WeightsUnavailable        pretrained weights are not cached and cannot be downloaded
  ├─ IncompatibleWeights       keys or shapes that do not fit the architecture
- ├─ UnsafeWeights             a file that weights-only loading refuses
+ ├─ UnsafeWeights             the file contains more than tensors, so it is not loaded
  ├─ ProposalsUnavailable      selective search is not installed
  ├─ BackendError
- │   ├─ BackendUnavailable    what it takes to build or run it is not here
- │   └─ BackendRefused        it does not compute what PyTorch's own operators do
+ │   ├─ BackendUnavailable    the machine or the network lacks something that the backend needs
+ │   └─ BackendRefused        its results differ too much from those of PyTorch's own operators
  └─ RegistryError
      ├─ UnknownModel, UnknownVersion, UnknownAlias
      ├─ VersionInUse          an alias points at the version to delete
@@ -31,7 +31,7 @@ from collections.abc import Sequence
 
 
 class ModelsError(Exception):
-    """An error of this package: `str()` says what is wrong, `hint` the way out, if there is one."""
+    """The base of all errors here. `str()` says what is wrong; `hint`, if there is one, says what to do."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ class ImageError(ModelsError):
 
 
 class NotAnImage(ImageError):
-    """The bytes are no image in a format Fovea reads."""
+    """The bytes are not an image in a format that Fovea reads."""
 
 
 class BrokenImage(ImageError):
@@ -71,7 +71,7 @@ class UnknownArchitecture(ModelsError):
 
 
 class UnsupportedOption(ModelsError):
-    """The architecture has no such option, or not such a value of it."""
+    """The architecture does not have the option, or does not allow the value."""
 
 
 class UnsupportedPreset(ModelsError):
@@ -83,11 +83,11 @@ class UnknownWeights(ModelsError):
 
 
 class WeightsUnavailable(ModelsError):
-    """Pretrained weights are neither in the cache nor reachable."""
+    """Pretrained weights are not in the cache and cannot be downloaded."""
 
 
 class IncompatibleWeights(ModelsError):
-    """A state_dict does not fit its architecture: which keys are missing, unexpected or of another shape."""
+    """A state_dict does not fit its architecture. Lists the keys that are missing, unexpected or of another shape."""
 
     def __init__(
         self,
@@ -105,15 +105,15 @@ class IncompatibleWeights(ModelsError):
 
 
 class UnsafeWeights(ModelsError):
-    """The file holds more than tensors and primitives, or is no state_dict at all."""
+    """The file contains more than tensors and primitives, or is not a state_dict."""
 
 
 class ProposalsUnavailable(ModelsError):
-    """What finds region proposals is not installed."""
+    """The library that finds region proposals is not installed."""
 
 
 class BackendError(ModelsError):
-    """A network cannot run in another way than eagerly."""
+    """A network can only run eagerly."""
 
 
 class BackendUnavailable(BackendError):
@@ -121,11 +121,11 @@ class BackendUnavailable(BackendError):
 
 
 class NothingToCalibrateOn(BackendError):
-    """A backend takes its ranges from real images, and none or too few are here."""
+    """The backend needs real images for calibration, and there are too few."""
 
 
 class BackendRefused(BackendError):
-    """What was built differs from eager float32 beyond tolerance."""
+    """The results of the built network differ from eager float32 by more than the tolerance."""
 
 
 class RegistryError(ModelsError):
@@ -149,4 +149,4 @@ class VersionInUse(RegistryError):
 
 
 class CorruptVersion(RegistryError):
-    """What is on disk is not what the manifest says."""
+    """The files on disk do not match the manifest."""

@@ -1,4 +1,4 @@
-"""What a model version is and where it comes from. No torch here: clients read manifests too."""
+"""The manifest of a model version: what it is and where it comes from. Has no torch, because clients read it too."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Preset(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    channels: Literal[1, 3] = Field(3, description="3 is RGB; 1 is luma (ITU-R 601-2), for models of grey images.")
+    channels: Literal[1, 3] = Field(3, description="3 is RGB; 1 is luma (ITU-R 601-2), for grey images.")
     resize_px: Annotated[int, Field(ge=1, le=4096, description="Length of the shorter side before the crop.")]
-    crop_px: Annotated[int, Field(ge=1, le=4096, description="Side of the centre crop: what the network sees.")]
+    crop_px: Annotated[int, Field(ge=1, le=4096, description="Side of the centre crop, which is the network's input.")]
     interpolation: Literal["nearest-exact", "bilinear", "bicubic"] = "bilinear"
-    mean: tuple[FiniteFloat, ...] = Field(description="Mean a channel, of values in [0, 1].")
-    std: tuple[FiniteFloat, ...] = Field(description="Standard deviation a channel, of values in [0, 1].")
+    mean: tuple[FiniteFloat, ...] = Field(description="Mean per channel, of values in [0, 1].")
+    std: tuple[FiniteFloat, ...] = Field(description="Standard deviation per channel, of values in [0, 1].")
 
     @property
     def image_size_px(self) -> int:
-        """The side that the network sees."""
+        """The side of the network's input."""
         return self.crop_px
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ class Preset(BaseModel):
     @model_validator(mode="after")
     def _one_number_a_channel(self) -> Preset:
         if len(self.mean) != self.channels or len(self.std) != self.channels:
-            msg = f"mean and std need {self.channels} number(s), one a channel"
+            msg = f"mean and std need {self.channels} number(s), one per channel"
             raise ValueError(msg)
         if any(value <= 0 for value in self.std):
             msg = "every std must be above 0"
@@ -48,24 +48,26 @@ class Preset(BaseModel):
 
 
 class ScalePreset(BaseModel):
-    """Preprocessing of detectors and segmentation networks: the whole image at another scale, then normalised.
+    """Preprocessing of detectors and segmentation networks: the whole image is resized, then normalised.
 
     The shorter side becomes `shorter_px` unless the longer one would exceed `longer_px`: torchvision's rule, after
-    Ren et al. 2015, sec. 3.3. Equal sides mean: fitted into a square.
+    Ren et al. 2015, sec. 3.3. If both limits are equal, the image is fitted into a square.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     channels: Literal[3] = Field(3, description="RGB.")
     shorter_px: Annotated[int, Field(ge=8, le=8192, description="Length of the shorter side.")]
-    longer_px: Annotated[int, Field(ge=8, le=8192, description="Most that the longer side may have.")]
-    keeps_aspect: bool = Field(True, description="False: stretched to longer_px x longer_px, for fixed grids.")
+    longer_px: Annotated[int, Field(ge=8, le=8192, description="Largest length of the longer side.")]
+    keeps_aspect: bool = Field(
+        True, description="If false, the image is stretched to longer_px x longer_px, for fixed grids."
+    )
     mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = IMAGENET_MEAN
     std: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = IMAGENET_STD
 
     @property
     def image_size_px(self) -> int:
-        """The side that the network sees: the shorter one."""
+        """The shorter side of the network's input."""
         return self.shorter_px
 
     def __str__(self) -> str:
@@ -88,7 +90,7 @@ AnyPreset = Preset | ScalePreset
 
 
 class DatasetReference(BaseModel):
-    """Which data a model learned from."""
+    """The dataset that a model was trained on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -105,25 +107,28 @@ class ManifestDraft(BaseModel):
     task: Task = "classification"
     architecture: str = Field(description="Catalogue name.")
     options: dict[str, str] = Field(
-        default_factory=dict, description="Of the architecture, where it has any: `variant`, `backbone`."
+        default_factory=dict, description="The architecture's options, if it has any: `variant`, `backbone`."
     )
     categories: tuple[str, ...] = Field(
         min_length=1,
-        description="Label of every index the network answers with; in detection, where 0 is the background, from 1.",
+        description="Label of every index that the network predicts. In detection, the first label has index 1.",
     )
     preset: AnyPreset
-    metrics: dict[str, FiniteFloat] = Field(default_factory=dict, description="For instance `val/top1`, in [0, 1].")
+    metrics: dict[str, FiniteFloat] = Field(
+        default_factory=dict, description="Metrics in [0, 1], for instance `val/top1`."
+    )
     dataset: DatasetReference | None = None
     base: str | None = Field(
-        None, description="Weights it started from: `resnet18.IMAGENET1K_V1`, `ants-bees/2`; null for none."
+        None,
+        description="Weights that training started from, `resnet18.IMAGENET1K_V1` or `ants-bees/2`; null for none.",
     )
     strategy: str | None = Field(None, description="`feature_extraction`, `fine_tune` or `from_scratch`.")
     config: dict[str, JsonValue] = Field(default_factory=dict, description="The job's full resolved configuration.")
     seed: int | None = None
     job_id: str | None = None
     origin: Literal["trained", "uploaded"] = "trained"
-    device: str | None = Field(None, description="What it was trained on.")
-    libraries: dict[str, str] = Field(default_factory=dict, description="Version of each library that made it.")
+    device: str | None = Field(None, description="Device that it was trained on.")
+    libraries: dict[str, str] = Field(default_factory=dict, description="Version of each library that trained it.")
     description: str | None = Field(None, max_length=2000)
 
 
@@ -134,7 +139,7 @@ class Manifest(ManifestDraft):
     name: str
     version: int = Field(ge=1)
     created_at: datetime
-    parameters: int = Field(description="Number of learnable numbers.")
+    parameters: int = Field(description="Number of learnable parameters.")
     size_bytes: int = Field(description="Size of state_dict.safetensors.")
     sha256: str = Field(description="Digest of state_dict.safetensors; checked on load.")
 

@@ -1,4 +1,4 @@
-"""What models say of an image, in plain Python values."""
+"""Predictions for an image, in plain Python values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassScore:
-    """One category and how probable the model holds it to be."""
+    """One category and its probability."""
 
     label: str
     index: int
@@ -16,7 +16,7 @@ class ClassScore:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Box:
-    """Edges of a rectangle, in pixels of the original image after its EXIF orientation."""
+    """A rectangle, in pixels of the original image after its EXIF orientation was applied."""
 
     x_min: float
     y_min: float
@@ -26,12 +26,12 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keypoint:
-    """A point of an object, in pixels of the original image."""
+    """A named point on an object, in pixels of the original image."""
 
     label: str
     x: float
     y: float
-    score: float  # the larger the surer; torchvision's, not a probability
+    score: float  # a logit from torchvision, not a probability: a larger score is more certain
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +43,7 @@ class Detection:
     score: float  # probability in [0, 1]
     box: Box
     mask: RunLengths | None = None
-    polygons: tuple[tuple[float, ...], ...] = ()  # of the mask where they were asked for: x, y, x, y, …
+    polygons: tuple[tuple[float, ...], ...] = ()  # outlines of the mask as x, y, x, y, …, if the request asks for them
     keypoints: tuple[Keypoint, ...] = ()
 
 
@@ -58,7 +58,7 @@ class RunLengths:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
-    """All of an image that belongs to one category."""
+    """All pixels of an image that belong to one category."""
 
     label: str
     index: int
@@ -68,7 +68,7 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segmentation:
-    """Which category every pixel of an image belongs to."""
+    """The category of every pixel of an image."""
 
     segments: tuple[Segment, ...]  # the largest first
-    map_png: bytes | None = None  # where it was asked for: an indexed PNG of the image's size, 255 for none
+    map_png: bytes | None = None  # an indexed PNG of the image's size, 255 for none, if the request asks for it

@@ -1,8 +1,8 @@
-"""A network on a device that answers for images: synchronous, and the same for an image in any company.
+"""A network on a device that predicts for images. It is synchronous, and the other images of a batch change nothing.
 
-A prediction has three parts, so that a server can run each where it belongs: `prepare` (decoding threads) makes views
-of an image, `predict_prepared` (the device) looks at a batch of views, `finish` (any thread) makes of the outputs of a
-image's views what was asked for. `predict` does all three.
+A prediction has three parts, so that a server can run each where it belongs. `prepare` (decoding threads) cuts an image
+into views. `predict_prepared` (the device) runs the network on a batch of views. `finish` (any thread) turns the
+outputs of an image's views into a prediction. `predict` does all three.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Output = TypeVar("Output")
 
 
 class Selection(Generic[Prediction]):
-    """What a caller wants of an image. Its subclasses are frozen dataclasses, one a task."""
+    """What a caller asks for. Its subclasses are frozen dataclasses, one per task."""
 
     task: ClassVar[Task]
-    categories: frozenset[str]  # only these; empty: all
+    categories: frozenset[str]  # only these categories; empty: all of them
 
     @property
     def is_tiled(self) -> bool:
@@ -37,7 +37,7 @@ class Selection(Generic[Prediction]):
         return False
 
     def count_views(self, width: int, height: int) -> int:  # noqa: ARG002
-        """How many views of an image of that size, px, the network will look at. Raises ImageError."""
+        """How many views an image of that size, px, is cut into. Raises ImageError."""
         return 1
 
 
@@ -45,24 +45,24 @@ Wanted = TypeVar("Wanted", bound=Selection[Any])
 
 
 class Predictor(ABC, Generic[Wanted, Output, Prediction]):
-    """A network in evaluation mode with its preset and categories. May be used by several threads at once."""
+    """A network in evaluation mode with its preset and categories. Thread-safe."""
 
     task: ClassVar[Task]
     graph_type: ClassVar[type[Graph]]
-    finishes_quickly: ClassVar[bool] = False  # in microseconds: `finish` needs no thread
-    has_large_outputs: ClassVar[bool] = False  # megabytes: not many should wait to be finished
+    finishes_quickly: ClassVar[bool] = False  # `finish` takes microseconds and needs no thread
+    has_large_outputs: ClassVar[bool] = False  # outputs take megabytes, so only a few may wait for `finish`
 
     def __init__(
         self, module: nn.Module, *, categories: Sequence[str], preset: AnyPreset, device: torch.device | str
     ) -> None:
-        """The network runs eagerly, in float32, until `backend` is replaced by another that computes the same."""
+        """The network runs eagerly in float32, until another backend with the same results replaces `backend`."""
         self.categories = tuple(categories)
         self.preset = preset
         self.backend: Backend = EagerBackend(self.graph_type(module, preset), device)
 
     @property
     def module(self) -> nn.Module:
-        """The network itself, while it runs eagerly."""
+        """The network itself. Only available while it runs eagerly."""
         assert isinstance(self.backend, EagerBackend)
         return self.backend.graph.module
 
@@ -76,21 +76,21 @@ class Predictor(ABC, Generic[Wanted, Output, Prediction]):
 
     @abstractmethod
     def prepare(self, image: Tensor, selection: Wanted) -> list[Tensor]:
-        """`image`, uint8 [3, H, W] of any size, as the network looks at it: views, uint8 [C, h, w], on the CPU.
+        """The views of `image`, uint8 [3, H, W] of any size: uint8 [C, h, w] each, on the CPU.
 
         Raises ImageError.
         """
 
     @abstractmethod
     def predict_prepared(self, batch: Tensor, selections: Sequence[Wanted]) -> list[Output]:
-        """What the network says of each of a batch of views, uint8 [B, C, h, w]: on the CPU, in small.
+        """The network's output for each view of a batch, uint8 [B, C, h, w]: compact, on the CPU.
 
-        selections: one a view; views of several requests may share a batch.
+        selections: one per view; views of several requests may share a batch.
         """
 
     @abstractmethod
     def finish(self, outputs: Sequence[Output], *, width: int, height: int, selection: Wanted) -> Prediction:
-        """The prediction for an image of that size, px, from the outputs of all its views in their order."""
+        """The prediction for an image of that size, px, from the outputs of all its views, in order."""
 
     def predict(self, images: Sequence[Tensor], selection: Wanted) -> list[Prediction]:
         """The prediction for each of `images`, uint8 [3, H, W] of any size. Raises ImageError."""
@@ -119,9 +119,9 @@ AnyPredictor = Predictor[Any, Any, Any]
 
 
 def batches(views: Sequence[Tensor]) -> Iterator[list[int]]:
-    """Positions of the views, [C, h, w], that go through the network together, in batches of bounded size.
+    """Groups the views, [C, h, w], into batches of bounded size, and gives the positions of each batch.
 
-    Only views of one size share a batch: padding one to another's size would change what the network says of it.
+    Only views of one size share a batch, because padding a view would change its prediction.
     """
     by_shape: defaultdict[torch.Size, list[int]] = defaultdict(list)
     for number, view in enumerate(views):

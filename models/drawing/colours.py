@@ -1,4 +1,4 @@
-"""A colour a category, the same wherever it is shown: boxes, masks, maps, legends."""
+"""One colour per category, the same in boxes, masks, maps and legends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ Colour = tuple[int, int, int]  # RGB
 
 BACKGROUND = frozenset({"background", "_background_", "__background__"})
 
-# Far apart from each other and from most photographs; after Sasha Trubetskoy's list of 20 distinct colours (2017).
+# Colours that differ clearly from each other and from most photos; after Sasha Trubetskoy's list of 20 distinct colours
+# (2017).
 _FIRST: tuple[Colour, ...] = (
     (230, 25, 75),
     (0, 130, 200),
@@ -27,7 +28,7 @@ _FIRST: tuple[Colour, ...] = (
     (250, 190, 212),
     (128, 128, 0),
 )
-_GOLDEN = 0.618033988749895  # turns of this share never come close to each other
+_GOLDEN = 0.618033988749895  # multiples of this share of a turn never come close to each other
 
 
 def colour_of(index: int, label: str = "") -> Colour:

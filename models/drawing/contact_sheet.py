@@ -1,4 +1,4 @@
-"""Pictures for people: predictions written on an image, and contact sheets of many."""
+"""Writes class predictions on an image, and makes contact sheets of many images."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _INK, _PAPER = "#1f2328", "#ffffff"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tile:
-    """One picture of a contact sheet."""
+    """One image of a contact sheet."""
 
     image: Tensor | Image.Image  # uint8 [3, H, W] or [1, H, W]
-    caption: str  # a line of its own for each line
-    good: bool | None = None  # framed green or red; None: grey
+    caption: str  # may have several lines
+    good: bool | None = None  # the frame is green if true, red if false, grey if None
 
 
 def contact_sheet(
     tiles: Sequence[Tile], fonts: Fonts, *, columns: int = 8, tile_px: int = 160, title: str | None = None
 ) -> bytes:
-    """A PNG of `tiles` in rows of `columns`, each fitted whole into a square of `tile_px` above its caption."""
+    """A PNG of `tiles` in rows of `columns`. Each image is fitted into a square of `tile_px`, above its caption."""
     letters = fonts.letters(max(11, tile_px // 12))
     line_px = letters.line_px
     margin = max(4, tile_px // 20)
@@ -53,9 +53,9 @@ def contact_sheet(
 
 
 def annotate_classes(image: Tensor, scores: Sequence[ClassScore], fonts: Fonts) -> Tensor:
-    """`image`, uint8 [3, H, W], with a panel of labels and scores across its bottom; readable at any size.
+    """`image`, uint8 [3, H, W], with a panel of labels and scores at its bottom, readable at any size.
 
-    Pictures under 160 px a side are enlarged first. Returns uint8 [3, H', W'].
+    Images with a side under 160 px are enlarged first. Returns uint8 [3, H', W'].
     """
     picture = enlarged(to_picture(image).convert("RGB"), shortest_px=160)
     letters = fonts.letters(max(12, min(picture.size) // 24))
@@ -67,7 +67,7 @@ def annotate_classes(image: Tensor, scores: Sequence[ClassScore], fonts: Fonts) 
 
 
 def to_picture(image: Tensor | Image.Image) -> Image.Image:
-    """`image`, uint8 [3, H, W] or [1, H, W] if it is a tensor, as Pillow's."""
+    """`image` as a Pillow image. A tensor is uint8 [3, H, W] or [1, H, W]."""
     if isinstance(image, Image.Image):
         return image
     pixels = image.detach().cpu().permute(1, 2, 0).numpy()
@@ -89,7 +89,7 @@ def _draw_tile(
 
 
 def _draw_scores(picture: Image.Image, scores: Sequence[ClassScore], letters: Letters, *, pad: int) -> None:
-    """A translucent panel at the bottom: a bar as long as the score behind each label."""
+    """Draws a translucent panel at the bottom. Behind each label, a bar shows the score."""
     line_px = letters.line_px
     panel_height = len(scores) * line_px + 2 * pad
     panel = Image.new("RGBA", (picture.width, panel_height), (0, 0, 0, 170))
@@ -107,14 +107,14 @@ def _draw_scores(picture: Image.Image, scores: Sequence[ClassScore], letters: Le
 
 
 def _fitted(picture: Image.Image, side_px: int) -> Image.Image:
-    """`picture` scaled so that its longer side is `side_px`; small ones keep their hard pixels."""
+    """`picture` scaled so that its longer side is `side_px`. Small images are enlarged without smoothing."""
     scale = side_px / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture.resize(size, Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS)
 
 
 def enlarged(picture: Image.Image, *, shortest_px: int) -> Image.Image:
-    """A small `picture` whole times larger, so that letters fit on it; a very long one stays as it is."""
+    """A small `picture` enlarged by a whole factor, so that letters fit on it. A very long one stays unchanged."""
     factor = -(-shortest_px // max(1, min(picture.size)))
     if factor <= 1 or max(picture.size) * factor > 8 * shortest_px:
         return picture

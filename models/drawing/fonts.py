@@ -1,4 +1,4 @@
-"""Letters of any script: which font has them, and what to write where no font does.
+"""Draws text in any script: finds a font for each character, and romanises characters that no font has.
 
 A text is drawn with the first font that has all of it: the chosen one, then DejaVu Sans, which comes with matplotlib
 (Latin, Greek, Cyrillic, Arabic, Hebrew), then the system's. If no font has all of it, each part is drawn with the first
@@ -35,7 +35,7 @@ SYSTEM_DIRECTORIES = tuple(
 _SUFFIXES = frozenset({".ttf", ".otf", ".ttc"})
 _UNPLAIN = ("bold", "black", "heavy", "italic", "oblique", "light", "thin", "condensed", "mono", "serif", "lastresort")
 _PROBE_PX = 16
-_JOINERS = "\u200c\u200d"  # shape the letters around them, and have no glyph of their own
+_JOINERS = "\u200c\u200d"  # they shape the letters around them and have no glyph
 _LONGEST_TEXT = 300  # characters
 _ELLIPSIS = "…"
 
@@ -53,7 +53,7 @@ class Face:
         self._known: dict[str, bool] = {}
 
     def has(self, character: str) -> bool:
-        """Whether the font draws something other than its sign for a missing glyph."""
+        """Whether the font has a glyph for the character."""
         known = self._known.get(character)
         if known is None:
             glyph = self._probe.getmask(character)
@@ -66,7 +66,7 @@ class Face:
 
     @cached_property
     def _missing(self) -> bytes:
-        return bytes(self._probe.getmask("\uffff"))  # no font has this one: Unicode keeps it free
+        return bytes(self._probe.getmask("\uffff"))  # no font has this character: Unicode reserves it
 
 
 class Fonts:
@@ -124,7 +124,7 @@ class Fonts:
 
     def _faces(self) -> Iterator[Face]:
         yield from self._own
-        yield from self._of_system  # opened for the first character that needs them: there may be hundreds
+        yield from self._of_system  # opened only when a character needs them: there may be hundreds
 
     @cached_property
     def _own(self) -> list[Face]:
@@ -169,7 +169,7 @@ class Letters:
         return readable[:fitting].rstrip() + _ELLIPSIS if fitting else ""
 
     def write(self, draw: ImageDraw.ImageDraw, corner: tuple[float, float], text: str, ink: Ink) -> None:
-        """Draws `text` from `corner`, its upper left one, on one line."""
+        """Draws `text` on one line; `corner` is its upper left corner."""
         left, top = corner
         for font, part in self._parts(text):
             draw.text((left, top + self._ascent_px), part, font=font, fill=ink, anchor="ls")
@@ -189,7 +189,7 @@ def _opened(files: Iterable[Path]) -> Iterator[Face]:
     for file in files:
         try:
             yield Face(file)
-        except OSError:  # bitmaps, a broken file, one that may not be read
+        except OSError:  # the file has bitmaps, is broken, or may not be read
             continue
 
 

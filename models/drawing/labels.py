@@ -1,4 +1,4 @@
-"""Labels on pictures: beside their boxes, never on each other, never outside the picture, always readable."""
+"""Places labels on a picture: beside their boxes, inside the picture, without overlaps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; px
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tag:
-    """What is written at a box."""
+    """A label for a box."""
 
     text: str
     colour: Colour
@@ -30,7 +30,7 @@ def letters_px(width: int, height: int) -> int:
 
 
 def place_tags(picture: Image.Image, tags: Sequence[Tag], fonts: Fonts, *, line_px: int) -> None:
-    """Writes the tags on `picture`, the most important first; one that finds no free place is left out."""
+    """Writes the tags on `picture`, the most important first. Leaves out a tag that has no free place."""
     letters = fonts.letters(letters_px(picture.width, picture.height))
     draw = ImageDraw.Draw(picture)
     taken: list[_Rectangle] = []
@@ -50,7 +50,7 @@ def place_tags(picture: Image.Image, tags: Sequence[Tag], fonts: Fonts, *, line_
 
 
 def draw_legend(picture: Image.Image, entries: Sequence[tuple[str, Colour]], fonts: Fonts) -> None:
-    """A translucent panel in the lower left corner with a swatch for each entry; as many as a third of it holds."""
+    """Draws a translucent panel in the lower left corner, with a swatch per entry. It takes at most a third."""
     letters = fonts.letters(letters_px(picture.width, picture.height))
     row_px = letters.line_px
     pad = max(2, row_px // 4)
@@ -69,7 +69,7 @@ def draw_legend(picture: Image.Image, entries: Sequence[tuple[str, Colour]], fon
 
 
 def _places(box: _Rectangle, width: int, height: int, picture: tuple[int, int]) -> Iterator[_Rectangle]:
-    """Where a tag may stand, the best place first: above its box, in its upper corners if it is large, below it."""
+    """The possible places of a tag, best first: above its box, in the upper corners of a large box, below it."""
     left, top, right, bottom = box
     if width > picture[0] or height > picture[1]:
         return

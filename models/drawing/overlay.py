@@ -1,4 +1,4 @@
-"""Predictions drawn over their picture, in lines and letters that grow with it."""
+"""Draws predictions on an image, with lines and letters that grow with its size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from models.predictions import Box, Detection, Keypoint, Segmentation
 Pixels = npt.NDArray[np.uint8]
 
 _SMALLEST_PX = 160
-_TINT = 0.45  # how much of a mask's colour covers the picture
+_TINT = 0.45  # opacity of a mask's colour
 _SURE_POINT = 0.0  # keypoint scores are logits
 # COCO's skeleton: cocodataset.org/#keypoints-2017
 _BONES = (
@@ -47,10 +47,10 @@ _BONES = (
 
 
 def annotate_detections(image: Tensor, detections: Sequence[Detection], fonts: Fonts) -> Tensor:
-    """`image`, uint8 [3, H, W], with its objects: boxes, tinted masks, skeletons, labels with scores.
+    """Draws objects on `image`, uint8 [3, H, W]: boxes, tinted masks, skeletons, labels with scores.
 
-    The best are drawn last, so they are in front. Pictures under 160 px a side are enlarged first. Returns uint8
-    [3, H', W'].
+    The best detections are drawn last, so they are in front. Images with a side under 160 px are enlarged first.
+    Returns uint8 [3, H', W'].
     """
     picture, factor = _canvas(image)
     back_to_front = sorted(detections, key=lambda detection: detection.score)
@@ -78,9 +78,9 @@ def annotate_detections(image: Tensor, detections: Sequence[Detection], fonts: F
 
 
 def annotate_segmentation(image: Tensor, segmentation: Segmentation, fonts: Fonts) -> Tensor:
-    """`image`, uint8 [3, H, W], tinted by category, with a legend. The background stays as it is.
+    """Tints `image`, uint8 [3, H, W], by category and adds a legend. The background stays unchanged.
 
-    Segments without masks are only listed. Returns uint8 [3, H', W'].
+    Segments without masks appear only in the legend. Returns uint8 [3, H', W'].
     """
     picture, factor = _canvas(image)
     shown = [segment for segment in segmentation.segments if segment.label not in BACKGROUND]
@@ -96,12 +96,12 @@ def annotate_segmentation(image: Tensor, segmentation: Segmentation, fonts: Font
 
 
 def line_width(width: int, height: int) -> int:
-    """Thickness of lines on a picture of that size, px: 2 at 300 x 300, 4 at 1000, 24 at 6000."""
+    """Thickness of lines on an image of that size, px: 2 at 300 x 300, 4 at 1000, 24 at 6000."""
     return max(2, round(math.sqrt(width * height) / 250))
 
 
 def _canvas(image: Tensor) -> tuple[Image.Image, int]:
-    """The picture to draw on, and how many times it was enlarged."""
+    """The picture to draw on, and the factor by which it was enlarged."""
     original = to_picture(image).convert("RGB")
     picture = enlarged(original, shortest_px=_SMALLEST_PX)
     return picture, picture.width // original.width
@@ -125,7 +125,7 @@ def _paint(pixels: Pixels, mask: npt.NDArray[np.bool_], colour: Colour, factor: 
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, box: Box, colour: Colour, factor: int, line_px: int) -> None:
-    """The line lies inside the box, with a thin dark edge that keeps it visible on its own colour."""
+    """Draws the line inside the box, with a thin dark edge that keeps it visible on its own colour."""
     left, top, right, bottom = _pixels(box, factor)
     right, bottom = max(left, right - 1), max(top, bottom - 1)
     width = max(1, min(line_px, (right - left) // 4, (bottom - top) // 4))
@@ -139,7 +139,7 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Box, colour: Colour, factor: int, 
 def _draw_skeleton(
     draw: ImageDraw.ImageDraw, points: Sequence[Keypoint], colour: Colour, factor: int, line_px: int
 ) -> None:
-    """Lines between the points the network is sure of, where they are people's, and a dot on each."""
+    """Draws a dot on each certain keypoint, and lines between the keypoints of people."""
     places = {point.label: (point.x * factor, point.y * factor) for point in points if point.score > _SURE_POINT}
     for one, other in _BONES:
         if one in places and other in places:

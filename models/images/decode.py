@@ -1,7 +1,7 @@
-"""Bytes to pixels: the only decoder, so that training and serving see the same image.
+"""Decodes images. Training and serving use this one decoder, so both see the same pixels.
 
-JPEGs are decoded by libjpeg-turbo through simplejpeg, everything else by Pillow with a fixed list of formats. A server
-on a GPU decodes plain JPEGs there (`models.images.nvjpeg`); limits and orientation are handled here either way.
+libjpeg-turbo (through simplejpeg) decodes JPEGs. Pillow decodes everything else, with a fixed list of formats. A server
+with a GPU decodes plain JPEGs there (`models.images.nvjpeg`). Limits and orientation are always handled here.
 The size is read from the header and checked before a pixel is decoded. ICC profiles are ignored, as torchvision and
 Pillow do.
 """
@@ -32,12 +32,12 @@ from models.errors import BrokenImage, ImageTooLarge, NotAnImage
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 0.5 GB as RGB
 
-_MOST_PLAIN_PIXELS = 2**24  # 50 MB on a GPU, and four times that as floats, in each decode thread
+_MOST_PLAIN_PIXELS = 2**24  # takes 50 MB on a GPU, and four times that as floats, per decode thread
 _ORIENTATION = 0x0112  # EXIF tag
-_FLIPS = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}  # dimensions, after the transposition of 5 to 8
+_FLIPS = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}  # dimensions to flip; 5 to 8 are transposed first
 _FORMATS_HINT = "Send a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or PPM image."
 
-# The plugins' classes and not Image.open: that warns by itself from half of its limit on, and tries formats by turns.
+# The plugin classes replace Image.open, which warns from half of its pixel limit on and tries every format in turn.
 _MAGIC: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
     (b"\xff\xd8\xff", JpegImageFile),
     (b"\x89PNG\r\n\x1a\n", PngImageFile),
@@ -52,17 +52,19 @@ _MAGIC: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
 )
 
 
-DecodeJpeg = Callable[[bytes], Tensor | None]  # as stored, uint8 [3, H, W] on any device; None: it cannot
+DecodeJpeg = Callable[
+    [bytes], Tensor | None
+]  # uint8 [3, H, W] on any device, without EXIF rotation; None if it cannot decode
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, decode_jpeg: DecodeJpeg | None = None) -> Tensor:
-    """The image as RGB, uint8 [3, H, W], upright by its EXIF orientation.
+    """Decodes an image to RGB, uint8 [3, H, W], rotated by its EXIF orientation.
 
-    decode_jpeg: is asked first for JPEGs that all decoders read alike; the image is on its device then.
+    decode_jpeg: tried first for JPEGs that all decoders read alike. Its result stays on its device.
 
-    On the CPU, the channels of a pixel lie side by side.
-    Grey and palette become RGB, transparency is laid on white, CMYK is converted, 16 bits are scaled to 8, of an
-    animation there is the first frame.
+    On the CPU, the channels of a pixel are adjacent in memory.
+    Grey, palette and CMYK images become RGB. Transparent pixels become white. 16 bits are scaled to 8. Only the first
+    frame of an animation is decoded.
     Raises NotAnImage, BrokenImage, ImageTooLarge.
     """
     header = _open(data)
@@ -76,18 +78,18 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, decode_jpeg: Deco
         pixels = torch.from_numpy(_decode(header, data)).permute(2, 0, 1)
     except MemoryError:
         raise
-    except Image.DecompressionBombError as error:  # a frame or tile larger than the header says
+    except Image.DecompressionBombError as error:  # a frame or tile is larger than the header says
         raise ImageTooLarge(str(error), hint="Scale it down first.") from error
-    except Exception as error:  # decoders raise anything on hostile bytes
+    except Exception as error:  # decoders may raise anything on hostile bytes
         raise BrokenImage(
             f"The image is damaged: {error}".rstrip("."), hint="Open it in a viewer and save it again."
         ) from error
     turned = _upright(pixels, orientation).permute(1, 2, 0).contiguous()
-    return turned.permute(2, 0, 1)  # with the channels of a pixel side by side it is resized in half the time
+    return turned.permute(2, 0, 1)  # adjacent channels halve the time of resizing
 
 
 def read_image_size(data: bytes) -> tuple[int, int]:
-    """Width and height in pixels, after EXIF orientation. Reads the header only.
+    """Width and height in pixels, after EXIF rotation. Reads only the header.
 
     Raises NotAnImage, BrokenImage; ImageTooLarge for a WebP above MAX_PIXELS.
     """
@@ -97,7 +99,7 @@ def read_image_size(data: bytes) -> tuple[int, int]:
 
 
 def read_orientation(data: bytes) -> int:
-    """EXIF orientation, 1 (upright) to 8; 1 where there is none or it is damaged. Reads the header only.
+    """EXIF orientation, 1 (upright) to 8; 1 if it is missing or damaged. Reads only the header.
 
     Raises NotAnImage, BrokenImage; ImageTooLarge for a WebP above MAX_PIXELS.
     """
@@ -105,9 +107,9 @@ def read_orientation(data: bytes) -> int:
 
 
 def encode_image(image: Tensor, format: Literal["png", "jpeg"]) -> bytes:  # noqa: A002 - the word callers expect
-    """`image`, uint8 [3, H, W] or [1, H, W], as a file. JPEG quality is 90.
+    """Encodes `image`, uint8 [3, H, W] or [1, H, W]. JPEG quality is 90.
 
-    PNGs are packed with level 3: a third of the time of Pillow's 6 for a tenth more bytes.
+    PNGs use compression level 3, which takes a third of the time of Pillow's level 6 for a tenth more bytes.
     """
     pixels = image.cpu().permute(1, 2, 0).numpy()  # [H, W, C]
     encoded = BytesIO()
@@ -118,22 +120,22 @@ def encode_image(image: Tensor, format: Literal["png", "jpeg"]) -> bytes:  # noq
 
 
 def _is_plain_jpeg(header: ImageFile.ImageFile, data: bytes) -> bool:
-    """Whether it is whole, in one scan, and has a brightness and two colours for every pixel, none interpolated."""
+    """Whether the JPEG is complete, in one scan, and stores luma and both chroma values for every pixel."""
     return (
         isinstance(header, JpegImageFile)
         and header.mode == "RGB"
         and header.width * header.height <= _MOST_PLAIN_PIXELS
         and "progressive" not in header.info
-        and header.info.get("adobe_transform", 1) == 1  # 0: it stores red, green and blue
+        and header.info.get("adobe_transform", 1) == 1  # 0 means RGB
         and [layer[:3] for layer in header.layer] == [(1, 1, 1), (2, 1, 1), (3, 1, 1)]
         and data.endswith(b"\xff\xd9")
     )
 
 
 def _decode(header: ImageFile.ImageFile, data: bytes) -> npt.NDArray[np.uint8]:
-    """RGB, uint8 [H, W, 3], not yet upright. Releases the interpreter's lock."""
+    """Decodes to RGB, uint8 [H, W, 3], without EXIF rotation. Releases the interpreter's lock."""
     if isinstance(header, JpegImageFile) and header.mode in ("L", "RGB"):
-        with contextlib.suppress(ValueError):  # it is strict; Pillow forgives what cameras and editors get wrong
+        with contextlib.suppress(ValueError):  # simplejpeg is strict; Pillow also reads files with small mistakes
             return np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
     header.load()
     return np.array(_rgb(header))
@@ -143,15 +145,16 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     plugin = _plugin(data)
     if plugin is None:
         raise NotAnImage(
-            "The data is empty." if not data else "The data is no image in a format Fovea reads.", hint=_FORMATS_HINT
+            "The data is empty." if not data else "The data is not an image in a format that Fovea reads.",
+            hint=_FORMATS_HINT,
         )
     if plugin is WebPImageFile:
-        _check_pixels(_webp_canvas(data), MAX_PIXELS)  # older Pillows allocate the canvas as they open
+        _check_pixels(_webp_canvas(data), MAX_PIXELS)  # older versions of Pillow allocate the canvas on opening
     try:
         return plugin(BytesIO(data))
     except MemoryError:
         raise
-    except Exception as error:  # decoders raise anything on hostile bytes
+    except Exception as error:  # decoders may raise anything on hostile bytes
         raise BrokenImage(
             "The image's header is damaged or ends early.", hint="Open it in a viewer and save it again."
         ) from error
@@ -166,7 +169,7 @@ def _plugin(data: bytes) -> type[ImageFile.ImageFile] | None:
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int]:
-    """Width and height by the first chunk; (0, 0) if there is none. Source: RFC 9649, sections 2.5 to 2.7."""
+    """Width and height in the first chunk; (0, 0) if it is missing. Source: RFC 9649, sections 2.5 to 2.7."""
     kind = data[12:16]
     if kind == b"VP8X" and len(data) >= 30:
         return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
@@ -182,17 +185,17 @@ def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise ImageTooLarge(
-            f"The image has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are taken.",
+            f"The image has {width} x {height} = {width * height:,} pixels; the limit is {max_pixels:,}.",
             hint="Scale it down first.",
         )
 
 
 def _orientation(header: ImageFile.ImageFile, data: bytes) -> int:
-    """EXIF orientation, 1 (upright) to 8; 1 where there is none or it is damaged."""
+    """EXIF orientation, 1 (upright) to 8; 1 if it is missing or damaged."""
     if isinstance(header, TiffImageFile):
-        return 1  # Pillow turns these by itself
+        return 1  # Pillow rotates these itself
     if isinstance(header, PngImageFile) and b"eXIf" not in data and b"Raw profile type exif" not in data:
-        return 1  # else Pillow would decode the whole image to look behind it
+        return 1  # to look for EXIF data after the pixels, Pillow would decode the whole image
     value: object = None
     with contextlib.suppress(Exception):  # an image with damaged EXIF data is still an image
         value = header.getexif().get(_ORIENTATION)
@@ -200,7 +203,7 @@ def _orientation(header: ImageFile.ImageFile, data: bytes) -> int:
 
 
 def _upright(pixels: Tensor, orientation: int) -> Tensor:
-    """`pixels` [C, H, W] turned as EXIF orientation says. Source: EXIF 2.32, tag 0x0112."""
+    """`pixels` [C, H, W], rotated by EXIF orientation. Source: EXIF 2.32, tag 0x0112."""
     turned = pixels.transpose(1, 2) if orientation >= 5 else pixels
     return turned.flip(_FLIPS[orientation]) if orientation in _FLIPS else turned
 
@@ -216,9 +219,9 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A grey image of deep pixels in 8 bits; Pillow's own conversion would clip at 255.
+    """Converts a grey image with deep pixels to 8 bits. Pillow's own conversion would clip at 255.
 
-    Integers count as 0 to 65535, floats as 0 to 1, and what exceeds that is spread over its own range.
+    Integers range from 0 to 65535, floats from 0 to 1. An image that exceeds this is scaled by its own range.
     """
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
     low, high = (0.0, 1.0) if image.mode == "F" else (0.0, 65535.0)

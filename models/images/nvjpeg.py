@@ -1,7 +1,7 @@
-"""JPEGs decoded by an NVIDIA GPU with torchvision's nvJPEG, in batches, so that bytes cross the bus and not pixels.
+"""Decodes JPEGs in batches on an NVIDIA GPU, with torchvision's nvJPEG. Only compressed bytes cross the bus.
 
-nvJPEG repeats chroma samples where libjpeg interpolates them, so `models.images.decode` offers only JPEGs without
-chroma subsampling, and compares its output for those before anything is served.
+nvJPEG repeats chroma samples where libjpeg interpolates them. So `models.images.decode` passes only JPEGs without
+chroma subsampling, and `open_nvjpeg` compares its output for such files before anything is served.
 Source: torchvision's decode_jpegs_cuda.cpp, 0.26 to 0.29.
 """
 
@@ -26,30 +26,32 @@ log = logging.getLogger(__name__)
 
 _TRIED_ON = ScalePreset(shorter_px=240, longer_px=320)
 _TRIED_PICTURES = 3
-_MOST_LEVELS = 4  # that a value may differ from libjpeg's: each of both transformations may round another way
+_MOST_LEVELS = 4  # largest difference from libjpeg; the two transformations may each round differently
 
-DecodeFiles = Callable[[list[Tensor]], Sequence[Tensor]]  # files, uint8 [n] on the CPU: images, uint8 [3, H, W]
+DecodeFiles = Callable[
+    [list[Tensor]], Sequence[Tensor]
+]  # takes files, uint8 [n] on the CPU; returns images, uint8 [3, H, W]
 
 
 def open_nvjpeg(device: torch.device) -> NvJpeg | None:
-    """A decoder on that GPU; None, and a line in the log, if there is none here or it decodes something else."""
+    """Opens a decoder on that GPU. Logs why and returns None if there is none or its output differs from libjpeg's."""
     try:
         decoder = NvJpeg(on_gpu(device))
         largest = largest_difference(decoder)
     except RuntimeError as error:
-        log.warning("JPEGs are decoded by the processor: nvJPEG does not work on %s: %s", device, error)
+        log.warning("JPEGs are decoded on the CPU: nvJPEG does not work on %s: %s", device, error)
         return None
     if largest > _MOST_LEVELS:
         log.warning(
-            "JPEGs are decoded by the processor: nvJPEG differs by %d levels; %d are the most", largest, _MOST_LEVELS
+            "JPEGs are decoded on the CPU: nvJPEG differs by %d levels, and the limit is %d", largest, _MOST_LEVELS
         )
         return None
-    log.info("JPEGs whose colours are whole are decoded on %s", device)
+    log.info("JPEGs without chroma subsampling are decoded on %s", device)
     return decoder
 
 
 class NvJpeg:
-    """Decodes files for several threads: those that come while it is busy are its next batch, and none waits longer."""
+    """Decodes files for several threads. Files that arrive while it is busy form the next batch."""
 
     def __init__(self, decode: DecodeFiles) -> None:
         """decode: raises RuntimeError if one of the files cannot be decoded."""
@@ -58,23 +60,23 @@ class NvJpeg:
         self._waiting: deque[_Waiting] = deque()
 
     def __call__(self, data: bytes) -> Tensor | None:
-        """The image as RGB, uint8 [3, H, W] on the GPU, not yet upright; None if nvJPEG cannot decode it."""
+        """The image as RGB, uint8 [3, H, W] on the GPU, without EXIF rotation; None if nvJPEG cannot decode it."""
         waiting = _Waiting(data)
         self._waiting.append(waiting)
         with self._lock:
-            if not waiting.is_done:  # else another thread took it along
+            if not waiting.is_done:  # another thread may have decoded it in its batch
                 self._decode_batch([self._waiting.popleft() for _ in range(len(self._waiting))])
         return waiting.pixels
 
     def _decode_batch(self, batch: Sequence[_Waiting]) -> None:
-        pictures: Sequence[Tensor | None] = [None] * len(batch)
+        images: Sequence[Tensor | None] = [None] * len(batch)
         try:
-            pictures = self._decode([waiting.file for waiting in batch])
-        except RuntimeError:  # all fail with one: alone each gets what it would have got in any company
-            pictures = [self._alone(waiting) for waiting in batch]
-        finally:  # whatever else is raised is for who called; the others go to the processor
-            for waiting, picture in zip(batch, pictures, strict=True):
-                waiting.pixels, waiting.is_done = picture, True
+            images = self._decode([waiting.file for waiting in batch])
+        except RuntimeError:  # one bad file fails the whole batch, so each is decoded alone
+            images = [self._alone(waiting) for waiting in batch]
+        finally:  # any other error reaches this caller; the other threads decode on the CPU
+            for waiting, image in zip(batch, images, strict=True):
+                waiting.pixels, waiting.is_done = image, True
 
     def _alone(self, waiting: _Waiting) -> Tensor | None:
         try:
@@ -93,25 +95,25 @@ class _Waiting:
 
 
 def on_gpu(device: torch.device) -> DecodeFiles:
-    """torchvision's decoder. One of its batches is under way at a time in a process."""
+    """torchvision's decoder. A process runs one batch at a time."""
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def decode(files: list[Tensor]) -> Sequence[Tensor]:
-        # nvJPEG writes on a stream of its own and does not wait for what still reads the memory that it is given: here
-        # that is memory which only images get, and get again when all that was asked of the last one is done
+        # nvJPEG writes on its own stream and does not wait for earlier readers of its output memory. On this stream the
+        # memory is only used for images, and is reused only after all work on the last image is done.
         with torch.cuda.device(device), torch.cuda.stream(stream):
-            pictures: list[Tensor] = decode_jpeg(files, ImageReadMode.RGB, device=device)
+            images: list[Tensor] = decode_jpeg(files, ImageReadMode.RGB, device=device)
         current = torch.cuda.current_stream(device)
         current.wait_stream(stream)
-        for picture in pictures:
-            picture.record_stream(current)
-        return pictures
+        for image in images:
+            image.record_stream(current)
+        return images
 
     return decode
 
 
 def largest_difference(decoder: NvJpeg) -> int:
-    """Levels by which values differ from the processor's on made-up photos. Raises RuntimeError if it decodes none."""
+    """Largest difference from the CPU's pixels, on generated photos. Raises RuntimeError if it cannot decode one."""
     largest = 0
     for view in natural_views(_TRIED_ON, _TRIED_PICTURES):
         file = BytesIO()

@@ -1,6 +1,6 @@
-"""Bilinear enlargement of a window only, so that memory does not grow with the whole.
+"""Bilinear enlargement of one window of an image, so that memory does not grow with the whole image.
 
-In NumPy: on the CPU that takes a tenth of the time of torch's index_select and lerp.
+It uses NumPy, which takes a tenth of the time of torch's index_select and lerp on the CPU.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ def enlarge(
 ) -> Values:
     """Pixels `rows` x `columns` of the enlarged `values`, float32 [..., h, w]: float32 [..., len(rows), len(columns)].
 
-    scale: height and width of the enlarged image over those of the image that `values` are of, or are a part of
-    from `offset` (top, left) on; beyond its edges the nearest value counts.
-    The same as torch.nn.functional.interpolate(mode="bilinear", align_corners=False) on everything at once.
+    scale: height and width of the enlarged image, divided by those of the original. `values` are the original or the
+    part of it that begins at `offset` (top, left). Outside of `values`, the nearest value counts.
+    The result equals that part of torch.nn.functional.interpolate(mode="bilinear", align_corners=False).
     """
     return _along(enlarge_rows(values, rows, scale=scale[0], offset=offset[0]), -1, columns, scale[1], offset[1])
 
 
 def enlarge_rows(values: Values, rows: range, *, scale: float, offset: int = 0) -> Values:
-    """As `enlarge`, with columns as they are."""
+    """Like `enlarge`, but only for rows: columns stay unchanged."""
     return _along(values, -2, rows, scale, offset)
 
 

@@ -1,4 +1,4 @@
-"""Large images in tiles, so that small objects keep their pixels; and one answer of what is seen on all of them.
+"""Cuts large images into tiles, so that small objects keep their pixels, and merges the detections of all tiles.
 
 After Akyon et al. 2022, "Slicing Aided Hyper Inference and Fine-tuning for Small Object Detection" (SAHI).
 """
@@ -13,11 +13,13 @@ from torchvision.ops import batched_nms
 
 from models.errors import TooManyTiles
 
-MAX_VIEWS = 256  # of one image
+MAX_VIEWS = 256  # per image
 MIN_TILE_PX, MAX_TILE_PX = 64, 8192
 OVERLAP, MAX_OVERLAP = 0.2, 0.8
-_INSIDE = 0.7  # of a cut box's area, in a whole one: then both are the same object
-_EDGE_PX = 2.0  # a box this near to a tile's edge may go on behind it
+_INSIDE = (
+    0.7  # a cut box and a whole box are the same object if this share of the cut one's area is inside the whole one
+)
+_EDGE_PX = 2.0  # a box this close to a tile's edge may continue behind it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,8 +35,8 @@ class Window:
 def windows(width: int, height: int, *, tile_px: int | None, overlap: float) -> list[Window]:
     """The whole image and, if it is larger than a tile, tiles of equal size that cover it with even overlaps.
 
-    tile_px: side of a tile, px of the image; None: no tiles. overlap: least share of a tile that its neighbour sees
-    too. Raises TooManyTiles.
+    tile_px: side of a tile, px of the image; None: no tiles. overlap: smallest share of a tile that its neighbour also
+    covers. Raises TooManyTiles.
     """
     whole = Window(left=0, top=0, width=width, height=height)
     if tile_px is None or max(width, height) <= tile_px:
@@ -42,9 +44,9 @@ def windows(width: int, height: int, *, tile_px: int | None, overlap: float) -> 
     columns, rows = (_starts(side, tile_px, overlap) for side in (width, height))
     if len(columns) * len(rows) >= MAX_VIEWS:
         raise TooManyTiles(
-            f"A picture of {width} x {height} px has {len(columns) * len(rows)} tiles of {tile_px} px with that "
-            f"overlap, and {MAX_VIEWS - 1} are the most.",
-            hint="Ask for larger tiles or less overlap, or cut the picture yourself.",
+            f"An image of {width} x {height} px has {len(columns) * len(rows)} tiles of {tile_px} px with that "
+            f"overlap; the limit is {MAX_VIEWS - 1}.",
+            hint="Ask for larger tiles or less overlap, or cut the image yourself.",
         )
     size = {"width": min(width, tile_px), "height": min(height, tile_px)}
     return [whole, *(Window(left=left, top=top, **size) for top in rows for left in columns)]
@@ -53,11 +55,12 @@ def windows(width: int, height: int, *, tile_px: int | None, overlap: float) -> 
 def merge_views(
     boxes: Tensor, scores: Tensor, labels: Tensor, views: Tensor, frames: list[Window], *, iou_threshold: float
 ) -> Tensor:
-    """Which of the detections of an image's views to keep, indices int64 [M], best first.
+    """Chooses which detections of an image's views to keep: indices, int64 [M], best first.
 
-    boxes: [N, 4] xyxy, px of the image; views: [N], the frame that each was seen in; the first frame is the whole
-    image. Of two boxes of a category that overlap by more than `iou_threshold` the better one stays, a whole one
-    before one that the edge of its tile cuts; a cut one that lies in a whole one of another view is part of it.
+    boxes: [N, 4] xyxy, px of the image; views: [N], the index of the frame that each box is from; the first frame is
+    the whole image. If two boxes of a category overlap by more than `iou_threshold`, the one with the higher score
+    stays. A whole box always beats a box cut by the edge of its tile. A cut box inside a whole box of another view is
+    dropped, because it is part of the same object.
     """
     cut = _is_cut(boxes, views, frames)
     kept = batched_nms(boxes, scores + (~cut).to(scores.dtype), labels, iou_threshold)  # scores are at most 1
@@ -69,7 +72,7 @@ def merge_views(
 
 
 def _starts(side: int, tile_px: int, overlap: float) -> list[int]:
-    """Where tiles begin along a side, evenly spaced, the last one flush with the end."""
+    """Where tiles begin along a side: evenly spaced, the last one flush with the end."""
     if side <= tile_px:
         return [0]
     count = -(-(side - tile_px) // max(1, int(tile_px * (1 - overlap)))) + 1
@@ -77,9 +80,9 @@ def _starts(side: int, tile_px: int, overlap: float) -> list[int]:
 
 
 def _is_cut(boxes: Tensor, views: Tensor, frames: list[Window]) -> Tensor:
-    """Whether a box touches an edge of its view that is no edge of the image, bool [N]."""
+    """Whether a box touches an edge of its view that is not an edge of the image, bool [N]."""
     whole = frames[0]
-    # an edge that is the image's own lies out of reach
+    # Edges of the image do not cut boxes, so they are moved out of reach.
     inner = boxes.new_tensor(
         [
             [
@@ -95,7 +98,7 @@ def _is_cut(boxes: Tensor, views: Tensor, frames: list[Window]) -> Tensor:
 
 
 def _share_inside(parts: Tensor, whole: Tensor) -> Tensor:
-    """Share of each part's area that lies in each whole box, [P, W]."""
+    """Share of each part's area that is inside each whole box, [P, W]."""
     upper_left = torch.maximum(parts[:, None, :2], whole[None, :, :2])
     lower_right = torch.minimum(parts[:, None, 2:], whole[None, :, 2:])
     common = (lower_right - upper_left).clamp(min=0).prod(dim=2)

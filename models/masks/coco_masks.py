@@ -1,8 +1,8 @@
-"""Masks of objects: COCO's run lengths at rest, arrays and polygons at the edges.
+"""Masks of objects: stored as COCO's run lengths, converted from and to arrays and polygons.
 
 Run lengths go down the columns, begin with zeros, and are packed into printable characters. Source: Lin et al. 2014 and
-the `maskApi` of cocodataset/cocoapi. faster-coco-eval does the work; where pycocotools decodes broken run lengths to
-whatever the memory held, it raises.
+the `maskApi` of cocodataset/cocoapi. faster-coco-eval does the work. It raises for broken run lengths, where
+pycocotools returns random memory.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ Mask = npt.NDArray[np.uint8]  # [H, W], 0 and 1
 Polygon = Sequence[float]  # x, y, x, y, … in pixels; the corners of the first pixel are (0, 0) and (1, 1)
 Box = tuple[float, float, float, float]  # x_min, y_min, x_max, y_max in pixels
 
-_LONGEST_PX = 2_000_000  # of an outline: the rasteriser takes 40 bytes a pixel of it
+_LONGEST_PX = 2_000_000  # longest outline; the rasteriser takes 40 bytes per pixel of it
 
 
 class BrokenMask(ValueError):
-    """Run lengths or a polygon that describe no mask; `str()` says why."""
+    """Run lengths or a polygon that do not describe a mask. `str()` says why."""
 
 
 def encode_mask(mask: npt.NDArray[np.generic]) -> str:
-    """Run lengths of `mask`, [H, W], where every value but 0 counts."""
+    """The run lengths of `mask`, [H, W]. Every value except 0 counts as inside."""
     encoded = coco_mask.encode(np.asfortranarray(mask != 0, dtype=np.uint8))
     return _text(encoded["counts"])
 
 
 def decode_mask(counts: str, height: int, width: int) -> Mask:
-    """The mask of these run lengths: uint8 [height, width], 0 and 1. Raises BrokenMask."""
+    """The mask of run lengths: uint8 [height, width], 0 and 1. Raises BrokenMask."""
     try:
         decoded: Mask = coco_mask.decode({"size": [height, width], "counts": counts})
     except (ValueError, RuntimeError, TypeError) as error:
@@ -41,24 +41,24 @@ def decode_mask(counts: str, height: int, width: int) -> Mask:
 
 
 def checked_counts(counts: str | Sequence[int], height: int, width: int) -> str:
-    """Run lengths, packed or as numbers, in packed form, known to fill height x width pixels. Raises BrokenMask."""
+    """Packs and checks run lengths, given packed or as numbers. Raises BrokenMask if they do not fill the image."""
     if isinstance(counts, str):
         if not counts.isascii():
-            raise BrokenMask("its run lengths have characters that none can have")
+            raise BrokenMask("its run lengths contain invalid characters")
         decode_mask(counts, height, width)
         return counts
     if any(type(count) is not int or not 0 <= count <= height * width for count in counts):
-        raise BrokenMask("its run lengths are not whole numbers between 0 and the pixels of the picture")
+        raise BrokenMask("its run lengths are not integers between 0 and the number of pixels of the image")
     if sum(counts) != height * width:
-        raise BrokenMask(f"its run lengths add up to {sum(counts):,} pixels, the size says {height * width:,}")
+        raise BrokenMask(f"its run lengths add up to {sum(counts):,} pixels, but its size is {height * width:,} pixels")
     encoded = coco_mask.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)
     return _text(encoded["counts"])
 
 
 def mask_of_polygons(polygons: Sequence[Polygon], height: int, width: int) -> str:
-    """Run lengths of all pixels inside any of `polygons`, each of three corners or more; cut at the image's edges.
+    """The run lengths of all pixels inside any of `polygons`, each with three corners or more, clipped to the image.
 
-    Corners farther outside than the image is large are moved nearer. Raises BrokenMask if the outline is endless.
+    Corners that are far outside of the image are moved closer. Raises BrokenMask if the outline is too long.
     """
     side = float(max(height, width))
     rows = [np.clip(np.asarray(polygon, dtype=np.float64).reshape(-1, 2), -side, 2 * side) for polygon in polygons]
@@ -69,7 +69,7 @@ def mask_of_polygons(polygons: Sequence[Polygon], height: int, width: int) -> st
 
 
 def encode_instances(indices: npt.NDArray[np.integer]) -> dict[int, str]:
-    """Run lengths of every value above 0 in `indices`, [H, W], ascending; the image is gone through once for all."""
+    """The run lengths of every value above 0 in `indices`, [H, W], ascending. Scans the image only once."""
     height, width = indices.shape
     flat = indices.ravel(order="F")
     starts = np.flatnonzero(np.concatenate(([True], flat[1:] != flat[:-1])))
@@ -88,7 +88,7 @@ def encode_instances(indices: npt.NDArray[np.integer]) -> dict[int, str]:
 
 
 def box_of_mask(counts: str, height: int, width: int) -> Box | None:
-    """The smallest box around the mask; None if it is empty. `counts` are known to be whole."""
+    """The smallest box around the mask; None if it is empty. `counts` must be checked."""
     rle = {"size": [height, width], "counts": counts}
     if not area_of_mask(counts, height, width):
         return None
@@ -97,30 +97,30 @@ def box_of_mask(counts: str, height: int, width: int) -> Box | None:
 
 
 def area_of_mask(counts: str, height: int, width: int) -> int:
-    """Its pixels. `counts` are known to be whole."""
+    """The number of pixels in the mask. `counts` must be checked."""
     return int(coco_mask.area({"size": [height, width], "counts": counts}))
 
 
 def polygons_of_mask(mask: Mask) -> list[list[float]]:
     """The outlines of `mask`, largest first, as x, y, x, y, …; holes are filled.
 
-    The outline runs half a pixel outside the outer pixels' centres: marching squares (Lorensen and Cline 1987) on the
-    mask with a rim of zeros.
+    The outline runs half a pixel outside the centres of the outer pixels: marching squares (Lorensen and Cline 1987) on
+    the mask with a rim of zeros.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return []
-    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # a hundredth of the image, often
+    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # often a hundredth of the image
     lines = contourpy.contour_generator(z=np.pad(part.astype(np.float32), 1), line_type="Separate").lines(0.5)
-    corner = (columns[0] - 0.5, rows[0] - 0.5)  # the rim's pixel has its centre there
-    outlines = [np.asarray(line, dtype=np.float64)[:-1] + corner for line in lines]  # the last point is the first
+    corner = (columns[0] - 0.5, rows[0] - 0.5)  # centre of the rim's first pixel
+    outlines = [np.asarray(line, dtype=np.float64)[:-1] + corner for line in lines]  # the last point repeats the first
     signed = [(_signed_area(outline), outline) for outline in outlines if len(outline) >= 3]
     outer = sorted((pair for pair in signed if pair[0] > 0), key=lambda pair: -pair[0])
     return [outline.ravel().round(2).tolist() for _, outline in outer]
 
 
 def joined_polygon(polygons: Sequence[Polygon]) -> list[float]:
-    """One polygon that goes round all of `polygons`, there and back on lines without width between them."""
+    """One polygon around all of `polygons`, which are connected by lines without width."""
     first = list(polygons[0])
     start = first[:2]
     joined = list(first)
@@ -130,7 +130,7 @@ def joined_polygon(polygons: Sequence[Polygon]) -> list[float]:
 
 
 def _signed_area(outline: npt.NDArray[np.float64]) -> float:
-    """The shoelace formula; contourpy goes round what is above its level with that on the left."""
+    """Signed area by the shoelace formula. contourpy keeps the inside of a mask on the left of its outline."""
     x, y = outline[:, 0], outline[:, 1]
     return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
 

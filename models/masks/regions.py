@@ -17,15 +17,15 @@ Polygon = tuple[float, ...]  # x, y, x, y, …
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Region:
-    """A mask that is empty outside a rectangle of its image."""
+    """A mask inside a rectangle of its image. The rest of the mask is empty."""
 
-    pixels: Mask  # [h, w], whole within the image
+    pixels: Mask  # [h, w], completely inside the image
     left: int  # px from the image's edge
     top: int
 
 
 def encode_region(region: Region, *, width: int, height: int) -> RunLengths:
-    """The region in an image of that size, px. Takes memory by the region, not by the image."""
+    """The run lengths of the region in an image of that size, px. Memory grows with the region, not with the image."""
     h, w = region.pixels.shape
     columns = np.zeros((w, height), np.uint8)
     columns[:, region.top : region.top + h] = region.pixels.T
@@ -33,7 +33,7 @@ def encode_region(region: Region, *, width: int, height: int) -> RunLengths:
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     counts = np.diff(changes, prepend=0, append=flat.size).tolist() if flat.size else [0]
     if flat.size and flat[0]:
-        counts.insert(0, 0)  # the first run is one of zeros
+        counts.insert(0, 0)  # the first run is always of zeros
     counts[0] += region.left * height
     after = (width - region.left - w) * height
     if len(counts) % 2:
@@ -45,7 +45,7 @@ def encode_region(region: Region, *, width: int, height: int) -> RunLengths:
 
 
 def run_lengths_of(mask: Mask) -> RunLengths:
-    """Those of `mask`, bool [H, W]."""
+    """The run lengths of `mask`, bool [H, W]."""
     return encode_region(Region(pixels=mask, left=0, top=0), width=mask.shape[1], height=mask.shape[0])
 
 

@@ -1,4 +1,4 @@
-"""Fetches a file over HTTP, whole or not at all."""
+"""Downloads a file over HTTP, completely or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def download(url: str, path: Path, *, sha256_prefix: str, timeout_s: float = 30.0) -> None:
-    """Puts what `url` answers at `path`, which appears only when complete and of that digest.
+    """Downloads `url` to `path`. The file appears only when it is complete and its digest is right.
 
     timeout_s: longest silence of the server.
     Raises WeightsUnavailable.
@@ -27,14 +27,14 @@ def download(url: str, path: Path, *, sha256_prefix: str, timeout_s: float = 30.
         digest = _fetch(url, temporary, timeout_s)
         if not digest.startswith(sha256_prefix):
             raise WeightsUnavailable(
-                f"{url} answered another file: its sha256 begins {digest[:12]}, not {sha256_prefix}.",
+                f"{url} sent another file: its sha256 begins with {digest[:12]}, not {sha256_prefix}.",
                 hint=f"Put the right {path.name} at {path}.",
             )
         temporary.replace(path)
     except (URLError, http.client.HTTPException, OSError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         raise WeightsUnavailable(
-            f"{path.name} could not be fetched from {url}: {reason}.", hint=f"Put it at {path} by hand."
+            f"{path.name} could not be downloaded from {url}: {reason}.", hint=f"Put it at {path} by hand."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -42,7 +42,7 @@ def download(url: str, path: Path, *, sha256_prefix: str, timeout_s: float = 30.
 
 
 def _fetch(url: str, path: Path, timeout_s: float) -> str:
-    """Writes the answer to `path` and returns its sha256."""
+    """Writes the response body to `path` and returns its sha256."""
     digest = hashlib.sha256()
     with urlopen(url, timeout=timeout_s) as answer, path.open("wb") as file:  # noqa: S310 - from torchvision's table
         expected = answer.length

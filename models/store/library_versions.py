@@ -1,4 +1,4 @@
-"""Which versions of which libraries are installed: a manifest says it of what made the weights."""
+"""The installed versions of the libraries that weights depend on, for manifests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WEIGHTS_DEPEND_ON = ("fovea", "torch", "torchvision", "safetensors", "pillow")
 
 
 def library_versions(names: Sequence[str] = WEIGHTS_DEPEND_ON) -> dict[str, str]:
-    """The version of Python and of each of those libraries that is installed."""
+    """The versions of Python and of those libraries that are installed."""
     found = {name: version_of(name) for name in names}
     return {"python": platform.python_version(), **{name: number for name, number in found.items() if number}}
 

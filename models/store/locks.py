@@ -1,4 +1,4 @@
-"""Locks on files, among the threads, processes and machines that share a directory."""
+"""Locks on files, for threads, processes and machines that share a directory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import IO
 
 
 def lock_file(file: IO[bytes] | int, *, wait: bool = True) -> None:
-    """Locks an open file until it is closed, or its last holder has died. Children that inherit it hold it too.
+    """Locks an open file until it is closed or its last holder has died. A child that inherits the file holds it too.
 
     Raises BlockingIOError if another holds the lock and `wait` is false.
     """
@@ -19,7 +19,7 @@ def lock_file(file: IO[bytes] | int, *, wait: bool = True) -> None:
 
 @contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
-    """Waits for the lock on the file at `path`, which is made if need be, and holds it for the block."""
+    """Waits for the lock on the file at `path` and holds it for the block. Creates the file if it is missing."""
     with path.open("ab") as file:
         lock_file(file)
         yield

@@ -1,4 +1,4 @@
-"""What a model, dataset or alias may be called: names become directory names, so they are checked at every way in."""
+"""The rule for names of models, datasets and aliases. They become directory names, so every entry point checks them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HINT = (
 
 
 def checked_name(name: str, *, kind: str) -> str:
-    """`name` itself, if it can be the name of a `kind` ("model", "dataset", "alias").
+    """Returns `name` if it can be the name of a `kind` ("model", "dataset", "alias").
 
     Raises InvalidName.
     """

@@ -1,4 +1,4 @@
-"""Weights that a person brings along: checked against their architecture, then published; and handed back as `.pth`."""
+"""Weights that a user uploads: they are checked against an architecture and published. Can also be saved as `.pth`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from models.store.state_dicts import check_keys, check_values, modern_keys, read
 def publish_own_weights(
     registry: Registry, name: str, path: Path, draft: ManifestDraft, *, now: datetime
 ) -> ModelVersion:
-    """Publishes the state_dict in a safetensors or `.pth` file, if it is what the draft says.
+    """Publishes the state_dict in a safetensors or `.pth` file, if it matches the draft.
 
     Raises InvalidName, UnknownArchitecture, UnsupportedPreset, UnsupportedOption, UnsafeWeights, IncompatibleWeights.
     """
@@ -27,16 +27,16 @@ def publish_own_weights(
 
 
 def write_pth(registry: Registry, version: ModelVersion, file: IO[bytes]) -> None:
-    """Writes the version's state_dict as torch.save does. Raises CorruptVersion; OSError if the disk is full."""
+    """Writes the version's state_dict with torch.save. Raises CorruptVersion; OSError if the disk is full."""
     state_dict = registry.state_dict(version)
     try:
         torch.save(state_dict, file)
-    except RuntimeError as error:  # all that torch's zip writer says is that less was written than it wanted to
+    except RuntimeError as error:  # torch's zip writer only says that it wrote less than it meant to
         raise OSError(errno.ENOSPC, f"The weights could not be written: {error}") from error
 
 
 def pth_format() -> str:
-    """Names the bytes that `write_pth` makes of a state_dict: the same torch writes the same ones."""
+    """The name of the format that `write_pth` writes. One version of torch always writes the same bytes."""
     return f"torch-{torch.__version__}"
 
 
@@ -49,7 +49,7 @@ def _read_fitting(path: Path, draft: ManifestDraft) -> dict[str, Tensor]:
         image_size_px=draft.preset.image_size_px,
         options=draft.options,
     )
-    auxiliary = architecture.auxiliary  # heads that only training needs: the file may have them or not
+    auxiliary = architecture.auxiliary  # heads that only training needs; the file may leave them out
     own = {key: tensor for key, tensor in module.state_dict().items() if not key.startswith(auxiliary)}
     brought = modern_keys(module, architecture, read_state_dict(path))
     brought = {key: tensor for key, tensor in brought.items() if not key.startswith(auxiliary)}

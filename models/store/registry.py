@@ -1,7 +1,7 @@
-"""Models in numbered versions, and aliases that move between them. Needs no torch unless tensors are asked for.
+"""Models in numbered versions, and aliases that move between versions. Needs torch only to read or write tensors.
 
 ROOT/<model>/<version>/{state_dict.safetensors, manifest.json, report/}
-ROOT/<model>/<version>/exports/  what was compiled from the weights: see models.backends.exports
+ROOT/<model>/<version>/exports/  networks compiled from the weights: see models.backends.exports
 ROOT/<model>/aliases/<alias>     a version number
 
 `models.store.versions` has the rest of the layout, and the rules for names, numbers and locks.
@@ -37,14 +37,14 @@ _MODEL = StoredKind(
     description_file=MANIFEST_FILE,
     unknown_name=UnknownModel,
     unknown_version=UnknownVersion,
-    when_empty="None is registered yet: train or upload one.",
+    when_empty="There are no models yet: train or upload one.",
     reference_forms="NAME, NAME@ALIAS or NAME/VERSION",
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelVersion:
-    """A published version: its manifest, and where its files are."""
+    """A published version: its manifest and the directory of its files."""
 
     path: Path
     manifest: Manifest
@@ -55,20 +55,20 @@ class ModelVersion:
 
     @property
     def report_dir(self) -> Path:
-        """Directory of plots and tables; absent if the version has none."""
+        """Directory of plots and tables. It is missing if the version has none."""
         return self.path / "report"
 
     @property
     def exports_dir(self) -> Path:
-        """Directory of what was compiled from the weights, which may come and go; absent if nothing was."""
+        """Directory of networks compiled from the weights. It is missing if there are none, and may be deleted."""
         return self.path / "exports"
 
 
 class Registry(VersionedStore[ModelVersion]):
-    """The models under `root`. Any number of processes may use it at once.
+    """The models under `root`. Several processes may use it at once.
 
     Raises UnknownModel, UnknownVersion and CorruptVersion for names and versions that are missing or damaged.
-    reserved_names: what no model may be called, not even before a dot: the catalogue's architectures.
+    reserved_names: names that no model may have, alone or before a dot: the catalogue's architectures.
     """
 
     def __init__(self, root: Path, *, reserved_names: Collection[str] = ()) -> None:
@@ -76,22 +76,22 @@ class Registry(VersionedStore[ModelVersion]):
         self._reserved = frozenset(reserved_names)
 
     def resolve(self, reference: str) -> ModelVersion:
-        """What `name` (its production version, else the newest), `name@alias` or `name/3` means.
+        """The version that `name` (its production version, else the newest), `name@alias` or `name/3` means.
 
         Raises InvalidName, UnknownModel, UnknownVersion, UnknownAlias, CorruptVersion.
         """
         stem, at, alias = reference.partition("@")
         name, version = split_reference(stem, self._kind)
         if at and version:
-            raise InvalidName(f"{reference[:100]!r} has a version and an alias.", hint="Leave one of them out.")
+            raise InvalidName(f"{reference[:100]!r} has both a version and an alias.", hint="Leave one of them out.")
         aliases = {} if version else self._aliases(name)
-        numbers = self.versions(name)  # read after the aliases, which point at versions that are there before them
+        numbers = self.versions(name)  # read after the aliases: a version exists before an alias points at it
         if at:
             version = _pick(aliases, checked_name(alias, kind="alias"), name)
         return self._get(name, version or aliases.get(PRODUCTION, numbers[-1]), numbers)
 
     def aliases(self, name: str) -> dict[str, int]:
-        """Version of every alias, sorted by alias.
+        """The version of every alias, sorted by alias.
 
         Raises InvalidName, UnknownModel, CorruptVersion.
         """
@@ -103,13 +103,13 @@ class Registry(VersionedStore[ModelVersion]):
         found: dict[str, int] = {}
         for path in sorted(directory.iterdir()) if directory.is_dir() else ():
             if path.name.startswith("."):
-                continue  # one that is being written
+                continue  # a file that is being written
             try:
                 found[path.name] = int(path.read_text(encoding="ascii"))
             except FileNotFoundError:
                 continue  # deleted meanwhile
             except ValueError as error:
-                raise _corrupt(f"The alias {name}@{path.name} holds no version number.") from error
+                raise _corrupt(f"The alias {name}@{path.name} does not contain a version number.") from error
         return found
 
     def publish(
@@ -121,9 +121,9 @@ class Registry(VersionedStore[ModelVersion]):
         now: datetime,
         report_dir: Path | None = None,
     ) -> ModelVersion:
-        """Writes `state_dict` down as the next version of `name`.
+        """Publishes `state_dict` as the next version of `name`.
 
-        Wrappers' prefixes and auxiliary heads are left away. See `publish_file` for the rest.
+        Leaves out prefixes of wrappers and auxiliary heads. See `publish_file` for the rest.
         Raises InvalidName, UnknownArchitecture.
         """
         from models.architectures.catalog import get_architecture
@@ -138,10 +138,10 @@ class Registry(VersionedStore[ModelVersion]):
     def publish_file(
         self, name: str, path: Path, draft: ManifestDraft, *, now: datetime, report_dir: Path | None = None
     ) -> ModelVersion:
-        """Copies a safetensors file as the next version of `name`, with `report_dir` if there is one. Needs no torch.
+        """Publishes a copy of a safetensors file, and of `report_dir`, as the next version of `name`. Needs no torch.
 
-        Idempotent: if a version of `name` has the draft's job id already, that is returned.
-        Raises InvalidName, UnsafeWeights; OSError if the disk is full: then nothing is left behind.
+        Idempotent: if a version of `name` already has the draft's job id, that version is returned.
+        Raises InvalidName, UnsafeWeights; OSError if the disk is full, and then leaves nothing behind.
         """
         self.check_new_name(name)
         with self._new_directory() as directory:
@@ -149,7 +149,7 @@ class Registry(VersionedStore[ModelVersion]):
             return self._publish_draft(name, directory, draft, now=now, report_dir=report_dir)
 
     def check_new_name(self, name: str) -> str:
-        """`name` itself, if a model can be published as it.
+        """Returns `name` if a model can be published under it.
 
         Raises InvalidName.
         """
@@ -177,7 +177,7 @@ class Registry(VersionedStore[ModelVersion]):
         return previous
 
     def delete_alias(self, name: str, alias: str) -> None:
-        """Takes `alias` away; its version stays.
+        """Deletes `alias`. Its version stays.
 
         Raises InvalidName, UnknownModel, UnknownAlias.
         """
@@ -189,7 +189,7 @@ class Registry(VersionedStore[ModelVersion]):
             sync_directory(path.parent)
 
     def state_dict(self, version: ModelVersion, *, verify: bool = True) -> dict[str, Tensor]:
-        """The tensors, on the CPU, backed by the file. verify: its sha256 is compared first.
+        """The tensors, on the CPU, backed by the file. verify: compares the file's sha256 first.
 
         Raises CorruptVersion.
         """
@@ -201,7 +201,7 @@ class Registry(VersionedStore[ModelVersion]):
             _check_weights(manifest, path, verify=verify)
             return read_state_dict(path)
         except FileNotFoundError as error:
-            raise _corrupt(f"The weights of {manifest.reference} are gone.") from error
+            raise _corrupt(f"The weights of {manifest.reference} are missing.") from error
         except UnsafeWeights as error:
             raise _corrupt(f"The weights of {manifest.reference} cannot be read: {error}") from error
 
@@ -211,11 +211,11 @@ class Registry(VersionedStore[ModelVersion]):
         except ValidationError as error:
             raise _corrupt(f"The manifest of {name}/{version} is damaged.") from error
         if (manifest.name, manifest.version) != (name, version):
-            raise _corrupt(f"{name}/{version} holds the manifest of {manifest.reference}.")
+            raise _corrupt(f"{name}/{version} contains the manifest of {manifest.reference}.")
         return ModelVersion(path=path, manifest=manifest)
 
     def _check_unused(self, name: str, versions: Sequence[int]) -> None:
-        """Raises VersionInUse if an alias points at one of them."""
+        """Raises VersionInUse if an alias points at one of these versions."""
         pointing = [
             f"{name}@{alias} points at {name}/{version}"
             for alias, version in self._aliases(name).items()
@@ -227,7 +227,7 @@ class Registry(VersionedStore[ModelVersion]):
     def _publish_draft(
         self, name: str, directory: Path, draft: ManifestDraft, *, now: datetime, report_dir: Path | None
     ) -> ModelVersion:
-        """Makes `directory`, which holds the state_dict, the next version of `name`."""
+        """Turns `directory`, which contains the state_dict, into the next version of `name`."""
         state_dict = directory / STATE_DICT_FILE
         known = {
             "created_at": now,
@@ -246,7 +246,7 @@ class Registry(VersionedStore[ModelVersion]):
 
     @contextmanager
     def _new_directory(self) -> Iterator[Path]:
-        """An empty directory to publish; removed at the end if it was not."""
+        """An empty directory to publish. It is removed at the end if it was not published."""
         with self.temporary() as temporary:
             directory = temporary / "version"
             directory.mkdir()
@@ -273,7 +273,7 @@ def _pick(aliases: Mapping[str, int], alias: str, name: str) -> int:
 
 
 def _check_weights(manifest: Manifest, path: Path, *, verify: bool) -> None:
-    """Raises CorruptVersion, FileNotFoundError. verify: read them all for their digest, not only their size."""
+    """Raises CorruptVersion, FileNotFoundError. verify: compares the digest, not only the size."""
     size_bytes = path.stat().st_size
     if size_bytes != manifest.size_bytes:
         differs = f"{size_bytes} bytes instead of {manifest.size_bytes}"
@@ -281,7 +281,7 @@ def _check_weights(manifest: Manifest, path: Path, *, verify: bool) -> None:
         differs = f"sha256 {digest} instead of {manifest.sha256}"
     else:
         return
-    raise _corrupt(f"The weights of {manifest.reference} are not those that were published: {differs}.")
+    raise _corrupt(f"The weights of {manifest.reference} have changed since they were published: {differs}.")
 
 
 def _corrupt(message: str) -> CorruptVersion:

@@ -1,4 +1,4 @@
-"""What a safetensors file holds, read from its header: no torch, so the worker's parent process can publish.
+"""Reads the header of a safetensors file. Needs no torch, so the worker's parent process can publish.
 
 Source: the format as the safetensors project documents it: 8 bytes of length, JSON, then the tensors' bytes.
 """
@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 from models.errors import UnsafeWeights
 
 _LONGEST_HEADER_BYTES = 100_000_000  # the format's own limit
-# Last parts of the keys that nothing learns: BatchNorm's statistics, Swin's and MaxViT's tables of positions.
+# Last parts of keys that are not learnable: BatchNorm's statistics, and the position tables of Swin and MaxViT.
 _BUFFERS = frozenset(
     {"running_mean", "running_var", "num_batches_tracked", "relative_position_index", "relative_coords_table"}
 )
@@ -27,16 +27,16 @@ class _Entry(BaseModel):
 
 
 def count_parameters(path: Path) -> int:
-    """How many learnable numbers the file holds.
+    """The number of learnable parameters in the file.
 
-    Raises UnsafeWeights if it is no whole safetensors file.
+    Raises UnsafeWeights if it is not a complete safetensors file.
     """
     entries = _read_header(path)
     return sum(prod(entry.shape) for key, entry in entries.items() if key.rpartition(".")[2] not in _BUFFERS)
 
 
 def _read_header(path: Path) -> dict[str, _Entry]:
-    hint = "Publish a file that safetensors.torch.save_file wrote."
+    hint = "Publish a file written by safetensors.torch.save_file."
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = file.read(length) if length <= _LONGEST_HEADER_BYTES else b""
@@ -45,8 +45,8 @@ def _read_header(path: Path) -> dict[str, _Entry]:
         content.pop("__metadata__", None)
         entries = TypeAdapter(dict[str, _Entry]).validate_python(content)
     except ValidationError as error:
-        raise UnsafeWeights(f"{path.name} is no safetensors file.", hint=hint) from error
+        raise UnsafeWeights(f"{path.name} is not a safetensors file.", hint=hint) from error
     end = max((entry.data_offsets[1] for entry in entries.values()), default=0)
     if path.stat().st_size != 8 + length + end:
-        raise UnsafeWeights(f"{path.name} ends early: it is not whole.", hint=hint)
+        raise UnsafeWeights(f"{path.name} is incomplete: it ends early.", hint=hint)
     return entries

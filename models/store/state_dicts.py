@@ -1,4 +1,4 @@
-"""state_dicts: read without trust, checked against an architecture, loaded."""
+"""Reads state_dicts from untrusted files, checks them against an architecture, and loads them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from models.architectures.architecture import Architecture
 from models.architectures.catalog import NO_OPTIONS, build_empty
 from models.errors import IncompatibleWeights, UnsafeWeights
 
-_WRAPPER_KEYS = ("state_dict", "model_state_dict", "model")  # where training scripts put it in a checkpoint
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+_WRAPPER_KEYS = ("state_dict", "model_state_dict", "model")  # keys under which checkpoints keep the state_dict
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # added by DistributedDataParallel and torch.compile
 _SHOWN_KEYS = 20
 
-# Keys that torchvision's older files use, and what they are now.
+# Keys in older torchvision files, and the current keys.
 _RENAMED: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]\..*)$"), r"\1\2"),
     (re.compile(r"^(.*\.mlp)\.linear_1\.(.*)$"), r"\1.0.\2"),
@@ -28,7 +28,7 @@ _RENAMED: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ..
     (re.compile(r"^(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
     (re.compile(r"^(.*\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
     (re.compile(r"^(roi_heads\.mask_head)\.mask_fcn(\d)\.(.*)$"), lambda key: f"{key[1]}.{int(key[2]) - 1}.0.{key[3]}"),
-    (  # RetinaNet's convolutions, counted without their activations
+    (  # older RetinaNet files number convolutions and activations together
         re.compile(r"^(head\.(?:classification|regression)_head\.conv)\.(\d)\.(weight|bias)$"),
         lambda key: f"{key[1]}.{int(key[2]) // 2}.0.{key[3]}",
     ),
@@ -36,9 +36,9 @@ _RENAMED: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ..
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors or `.pth` file, by their content and not their name, on the CPU.
+    """The tensors of a safetensors or `.pth` file, on the CPU. The content decides the format, not the name.
 
-    Never runs code of the file. Takes the state_dict out of a checkpoint and wrappers' prefixes off its keys.
+    Never runs code from the file. Finds the state_dict in a checkpoint and removes prefixes of wrappers from its keys.
     Raises UnsafeWeights, FileNotFoundError.
     """
     with path.open("rb") as file:
@@ -48,9 +48,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             content: object = safetensors.torch.load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # whatever a hostile or broken file brings out of the readers
+    except Exception as error:  # a hostile or broken file can make the readers raise anything
         raise UnsafeWeights(
-            f"{path.name} is no state_dict of tensors only: {_first_line(error)}", hint=_SAVE_HINT
+            f"{path.name} is not a state_dict that contains only tensors: {_first_line(error)}", hint=_SAVE_HINT
         ) from error
     return without_wrappers(_state_dict_in(content, path.name))
 
@@ -62,12 +62,15 @@ _SAVE_HINT = (
 
 
 def without_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state_dict` with the prefixes taken off that DistributedDataParallel and torch.compile put before keys."""
+    """`state_dict` without the key prefixes that DistributedDataParallel and torch.compile add."""
     return {_without_prefixes(key): tensor for key, tensor in state_dict.items()}
 
 
 def for_publishing(architecture: Architecture, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What a version keeps of a trained module's state_dict: no wrappers, no auxiliary heads, CPU, contiguous."""
+    """The part of a trained module's state_dict that a version keeps, contiguous and on the CPU.
+
+    Leaves out prefixes of wrappers and auxiliary heads.
+    """
     kept: dict[str, Tensor] = {}
     storages: set[int] = set()
     for key, tensor in without_wrappers(state_dict).items():
@@ -86,7 +89,7 @@ def save_state_dict(state_dict: Mapping[str, Tensor], path: Path) -> None:
 
 
 def check_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Raises IncompatibleWeights, with every key that is missing, unexpected or of another shape."""
+    """Raises IncompatibleWeights with every key that is missing, unexpected or of another shape."""
     check_keys(module.state_dict(), state_dict)
 
 
@@ -111,7 +114,7 @@ def check_keys(own: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) -> N
 
 
 def check_values(own: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) -> None:
-    """Raises IncompatibleWeights if a tensor is not of the kind that `own` has, or holds NaN or infinities."""
+    """Raises IncompatibleWeights if a tensor has another kind of dtype than in `own`, or contains NaN or infinities."""
     of_another_kind = [
         f"{key}: {state_dict[key].dtype}"
         for key, tensor in own.items()
@@ -119,20 +122,23 @@ def check_values(own: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) ->
     ]
     not_finite = [key for key, tensor in state_dict.items() if key in own and not bool(tensor.isfinite().all())]
     if of_another_kind or not_finite:
-        parts = ((of_another_kind, "not floating point where they must be, or the reverse"), (not_finite, "not finite"))
+        parts = (
+            (of_another_kind, "of the wrong type, floating point instead of integer or the reverse"),
+            (not_finite, "not finite"),
+        )
         said = "; ".join(f"{_counted(keys)} {word}" for keys, word in parts if keys)
         raise IncompatibleWeights(
-            f"The state_dict cannot compute anything: {said}.",
+            f"The values of the state_dict cannot be used: {said}.",
             mismatched=[*of_another_kind, *not_finite],
-            hint="Save the weights as floats, from a training run that did not diverge.",
+            hint="Save the weights as floating point numbers, from a training run that did not diverge.",
         )
 
 
 def load_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Puts `state_dict` into `module`, by reference where its parameters are on the meta device.
+    """Loads `state_dict` into `module`, by reference where its parameters are on the meta device.
 
-    Unlike torch's, works with plain dicts: MNASNet's refuses those, as the versions of its layout are not in them.
-    Raises IncompatibleWeights; then `module` is as before.
+    Unlike torch's function, it works with plain dicts. MNASNet refuses those, because they lack its layout version.
+    Raises IncompatibleWeights, and then leaves `module` unchanged.
     """
     check_state_dict(module, state_dict)
     own = module.state_dict()
@@ -150,9 +156,9 @@ def module_from_state_dict(
     image_size_px: int,
     options: Mapping[str, str] = NO_OPTIONS,
 ) -> nn.Module:
-    """The network with those weights, in evaluation mode, without auxiliary heads.
+    """Builds the network with those weights, in evaluation mode, without auxiliary heads.
 
-    Shares memory with `state_dict`. Takes torchvision's older key names.
+    Shares memory with `state_dict`. Accepts torchvision's older keys.
     Raises IncompatibleWeights, UnsupportedPreset, UnsupportedOption.
     """
     module = build_empty(architecture.name, num_categories=num_categories, image_size_px=image_size_px, options=options)
@@ -161,10 +167,10 @@ def module_from_state_dict(
 
 
 def modern_keys(module: nn.Module, architecture: Architecture, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state_dict` in the keys that `module` has.
+    """`state_dict` with the keys that `module` has.
 
-    Renames torchvision's older names, drops auxiliary heads that `module` has not, and adds BatchNorm's counters to
-    files from before there were any.
+    Renames torchvision's older keys, drops auxiliary heads that `module` does not have, and adds BatchNorm's counters
+    to files that are too old to have them.
     """
     own = module.state_dict()
     renamed = {
@@ -181,11 +187,11 @@ def _state_dict_in(content: object, name: str) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content:
-        raise UnsafeWeights(f"{name} holds no state_dict.", hint=_SAVE_HINT)
+        raise UnsafeWeights(f"{name} does not contain a state_dict.", hint=_SAVE_HINT)
     tensors: dict[str, Tensor] = {}
     for key, value in content.items():
         if not isinstance(key, str) or not _is_plain(value):
-            raise UnsafeWeights(f"{name} holds {str(key)[:80]!r}, which is no plain tensor.", hint=_SAVE_HINT)
+            raise UnsafeWeights(f"{name} contains {str(key)[:80]!r}, which is not a plain tensor.", hint=_SAVE_HINT)
         tensors[key] = value
     return tensors
 

@@ -1,6 +1,6 @@
-"""Files and directories that are whole or absent: write beside, fsync, rename.
+"""Writes files and directories atomically: to a temporary path, then fsync, then rename.
 
-Two things change on disk in Fovea: a version directory appears (never over another), and a small file is replaced.
+Only two things change on disk in Fovea: a new version directory appears, and a small file is replaced.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# Flushes that wait at the same time share one commit of the file system's journal: thousands of images take a third
-# of the time.
+# Concurrent flushes share one commit of the file system's journal. With thousands of images that takes a third of the
+# time.
 _SYNC_THREADS = 16
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Puts `content` at `path` so that a reader sees the old file or the new one, never a part; it survives a crash.
+    """Writes `content` to `path` atomically and durably: a reader sees the old file or the new one, never a part.
 
-    Raises OSError; then the old file is untouched.
+    Raises OSError, and then leaves the old file unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     try:
@@ -38,12 +38,12 @@ def replace_file(path: Path, content: bytes) -> None:
 def publish_directory(
     temporary: Path, parent: Path, *, above: int = 0, prepare: Callable[[int], None] | None = None
 ) -> int:
-    """Renames `temporary` (on the file system of `parent`) to the next free integer under `parent` and returns it.
+    """Renames `temporary` (on the file system of `parent`) to the next free number under `parent`; returns the number.
 
-    Exclusive among any number of writers: renaming onto a non-empty directory fails, and then the next number is tried.
-    Files are synced before the rename, so a version that can be seen is whole.
-    above: the number is larger than this one too, so that a deleted version's is not given again.
-    prepare: called before each try, to write down in `temporary` which version it becomes.
+    Two writers never get the same number: renaming onto a non-empty directory fails, and the next number is tried.
+    Files are synced before the rename, so a visible version is complete.
+    above: the number is also larger than this, so that the number of a deleted version is not reused.
+    prepare: called before each try with the number, to write it into `temporary`.
     """
     version = max(above, *version_numbers(parent), 0) + 1
     while True:
@@ -69,7 +69,7 @@ def version_numbers(parent: Path) -> list[int]:
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file's content, in hexadecimal digits."""
+    """The sha256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,6 +1,6 @@
-"""Temporary directories beside what is stored: removed when done, and found again when a process died over one.
+"""Temporary directories beside the stored files: removed after use, and found again if their process died.
 
-Each is locked for as long as it is in use, so a starting process can tell the abandoned ones from those of its peers.
+Each is locked while it is in use, so a starting process can tell abandoned ones from those of other processes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import BinaryIO
 
 from models.store.locks import lock_file
 
-TEMPORARY_PREFIX = ".tmp-"  # no model, dataset or version can be called so
+TEMPORARY_PREFIX = ".tmp-"  # no name of a model, dataset or version begins with a dot
 
 
 @contextlib.contextmanager
 def temporary_directory(root: Path) -> Iterator[Path]:
-    """A new directory under `root`; whatever is left of it at the end is removed. What it holds may be renamed away."""
+    """A new directory under `root`, removed at the end. Its contents may be renamed away before that."""
     path, lock = _new_locked_directory(root)
     with lock:
         try:
@@ -29,10 +29,10 @@ def temporary_directory(root: Path) -> Iterator[Path]:
 
 
 def remove_abandoned_directories(root: Path) -> int:
-    """Removes the temporary directories under `root` that no process holds; returns how many."""
+    """Removes the temporary directories under `root` that no process uses. Returns how many."""
     removed = 0
     for path in sorted(root.glob(f"{TEMPORARY_PREFIX}*")):
-        # An OSError says that it is in use, gone by now, or of another user.
+        # An OSError means that the directory is in use, already removed, or owned by another user.
         with contextlib.suppress(OSError), _lock_file(path) as lock:
             lock_file(lock, wait=False)
             shutil.rmtree(path)
@@ -44,7 +44,7 @@ def _new_locked_directory(root: Path) -> tuple[Path, BinaryIO]:
     while True:
         path = root / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
         path.mkdir(parents=True)
-        with contextlib.suppress(FileNotFoundError):  # a peer that starts right now took it for abandoned
+        with contextlib.suppress(FileNotFoundError):  # a process that is starting took the directory for abandoned
             lock = _lock_file(path)
             lock_file(lock)
             if path.exists():

@@ -1,7 +1,7 @@
-"""Names -> immutable numbered versions, on a directory: how models and datasets are kept. Needs no torch.
+"""Stores immutable numbered versions under names, in a directory. Models and datasets use it. Needs no torch.
 
-ROOT/<name>/<version>/   a version; a directory without the file that describes it does not count
-ROOT/.locks/<name>       locked by whoever changes what the name has; holds the highest number of a deleted version
+ROOT/<name>/<version>/   a version; a directory without its description file does not count
+ROOT/.locks/<name>       locked while versions of the name change; contains the highest number of a deleted version
 ROOT/.tmp-*              versions that are being written or deleted
 """
 
@@ -33,32 +33,32 @@ VersionT = TypeVar("VersionT")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredKind:
-    """What is kept in a store, and in which words its errors speak of it."""
+    """A kind of stored thing, with the words and errors for it."""
 
     noun: str  # "model", "dataset"
     description_file: str
     unknown_name: Callable[..., Exception]
     unknown_version: Callable[..., Exception]
-    when_empty: str  # the way out while nothing is kept
+    when_empty: str  # the hint while the store is empty
     reference_forms: str = "NAME or NAME/VERSION"
 
 
 class VersionedStore(ABC, Generic[VersionT]):
-    """The versions under `root`. Any number of processes may use it at once."""
+    """The versions under `root`. Several processes may use it at once."""
 
     def __init__(self, root: Path, kind: StoredKind) -> None:
         self.root = root
         self._kind = kind
 
     def names(self) -> list[str]:
-        """Names with at least one version, sorted."""
+        """The names with at least one version, sorted."""
         if not self.root.is_dir():
             return []
         found = (entry.name for entry in self.root.iterdir() if not entry.name.startswith("."))
         return sorted(name for name in found if self._numbers(name))
 
     def versions(self, name: str) -> list[int]:
-        """Version numbers, ascending.
+        """The version numbers of `name`, ascending.
 
         Raises InvalidName, and the kind's error for an unknown name.
         """
@@ -73,22 +73,22 @@ class VersionedStore(ABC, Generic[VersionT]):
         return numbers
 
     def get(self, name: str, version: int) -> VersionT:
-        """That version.
+        """One version.
 
         Raises what `versions` raises, and the kind's errors for an unknown version and for a damaged one.
         """
         return self._get(name, version, self.versions(name))
 
     def resolve(self, reference: str) -> VersionT:
-        """What `name` (its newest version) or `name/3` means. Raises what `get` raises."""
+        """The version that `name` (its newest version) or `name/3` means. Raises what `get` raises."""
         name, version = split_reference(reference, self._kind)
         numbers = self.versions(name)
         return self._get(name, version or numbers[-1], numbers)
 
     def delete(self, name: str, version: int | None = None) -> None:
-        """Deletes one version, or with None all of them, and frees the disk. Their numbers are never given again.
+        """Deletes one version, or all of them if `version` is None, and frees the disk. Numbers are never reused.
 
-        Raises what `get` raises, and what forbids it.
+        Raises what `get` raises, and the kind's error if the version is in use.
         """
         self.versions(name)
         with temporary_directory(self.root) as trash, self._locked(name) as lock:
@@ -100,17 +100,17 @@ class VersionedStore(ABC, Generic[VersionT]):
             lock.note_deleted(max(doomed))
             parent = self.root / name
             is_all = doomed == numbers
-            (parent if is_all else parent / str(version)).rename(trash / "deleted")  # readers see it go at once
+            (parent if is_all else parent / str(version)).rename(trash / "deleted")  # atomic for readers
             sync_directory(self.root if is_all else parent)
 
     @contextmanager
     def temporary(self) -> Iterator[Path]:
-        """A new directory on the store's file system, removed at the end with what is left in it."""
+        """A new directory on the store's file system, removed at the end with its contents."""
         with temporary_directory(self.root) as path:
             yield path
 
     def remove_leftovers(self) -> int:
-        """Removes what processes that died left behind, and nothing that is in use; returns how many directories."""
+        """Removes temporary directories of processes that died. Returns how many."""
         return remove_abandoned_directories(self.root)
 
     @abstractmethod
@@ -121,7 +121,7 @@ class VersionedStore(ABC, Generic[VersionT]):
         """Raises if one of these versions must not be deleted. Called while the name is locked."""
 
     def _publish(self, lock: HeldName, directory: Path, describe: Callable[[int], BaseModel]) -> VersionT:
-        """Makes `directory`, which is below what `temporary` gave, the next version of the locked name."""
+        """Turns `directory`, which is inside a directory from `temporary`, into the next version of the locked name."""
 
         def write_description(version: int) -> None:
             text = describe(version).model_dump_json(indent=2) + "\n"
@@ -133,7 +133,7 @@ class VersionedStore(ABC, Generic[VersionT]):
         try:
             version = publish_directory(directory, parent, above=lock.highest_deleted, prepare=write_description)
         except BaseException:
-            with suppress(OSError):  # it has other versions
+            with suppress(OSError):  # the name still has other versions
                 parent.rmdir()
             raise
         return self.get(lock.name, version)
@@ -157,7 +157,7 @@ class VersionedStore(ABC, Generic[VersionT]):
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[HeldName]:
-        """Keeps other writers of the name, which must be a checked one, out. The lock's file is never removed."""
+        """Locks out other writers of the name, which must be valid. The lock file is never removed."""
         path = self.root / ".locks" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -169,7 +169,7 @@ class VersionedStore(ABC, Generic[VersionT]):
 
 
 class HeldName:
-    """A locked name. The lock's file outlives the name: it remembers the numbers that must not be given again."""
+    """A locked name. The lock file outlives the name, because it remembers which numbers must not be reused."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.name = path.name
@@ -182,7 +182,7 @@ class HeldName:
         return int(os.pread(self._descriptor, 20, 0) or b"0")
 
     def note_deleted(self, number: int) -> None:
-        """Remembers a version's number, so that it is not given again."""
+        """Remembers a version's number, so that it is not reused."""
         if number > self.highest_deleted:
             os.pwrite(self._descriptor, b"%020d" % number, 0)
             os.fsync(self._descriptor)
@@ -193,6 +193,6 @@ def split_reference(reference: str, kind: StoredKind) -> tuple[str, int | None]:
     """The name and the version of `name/3`; the version is None for `name`. Raises InvalidName."""
     match = _REFERENCE.fullmatch(reference)
     if match is None:
-        message = f"{reference[:100]!r} is not a {kind.noun} reference."
+        message = f"{reference[:100]!r} is not a valid {kind.noun} reference."
         raise InvalidName(message, hint=f"Write {kind.reference_forms}.")
     return checked_name(match["name"], kind=kind.noun), int(match["version"]) if match["version"] else None

@@ -1,4 +1,4 @@
-"""Pretrained weights: torchvision's, from the cache or the network, and what a new model takes over from a base."""
+"""Pretrained weights: finds or downloads torchvision's weights, and copies weights from a base model to a new one."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from models.store.state_dicts import check_keys, modern_keys, module_from_state_
 
 DEFAULT = "DEFAULT"
 BATCH_NORM_EPSILON = 1e-5  # torch's default
-_POSITIONS = "encoder.pos_embedding"  # of vision transformers, [1, 1 + patches, features]
+_POSITIONS = "encoder.pos_embedding"  # key in vision transformers, [1, 1 + patches, features]
 
 
 def find_pretrained(reference: str) -> tuple[Architecture, WeightsEntry] | None:
-    """What `resnet50` or `resnet50.IMAGENET1K_V2` means, or None if that is no architecture's name.
+    """The weights that `resnet50` or `resnet50.IMAGENET1K_V2` means; None if no architecture has that name.
 
-    Raises UnknownWeights for an architecture without such weights.
+    Raises UnknownWeights if the architecture does not have those weights.
     """
     name, dot, entry = reference.partition(".")
     try:
@@ -36,7 +36,7 @@ def find_pretrained(reference: str) -> tuple[Architecture, WeightsEntry] | None:
 
 
 def get_weights(architecture: Architecture, name: str) -> WeightsEntry:
-    """The entry of that name; `DEFAULT` is the one torchvision recommends.
+    """The entry with that name; `DEFAULT` is the entry that torchvision recommends.
 
     Raises UnknownWeights.
     """
@@ -47,24 +47,26 @@ def get_weights(architecture: Architecture, name: str) -> WeightsEntry:
     known = ", ".join([DEFAULT, *(entry.name for entry in architecture.weights)])
     raise UnknownWeights(
         f"{architecture.name} has no pretrained weights {name!r}.",
-        hint=f"It has {known}." if architecture.weights else "It has none: train it from random weights first.",
+        hint=f"It has {known}."
+        if architecture.weights
+        else "It has no pretrained weights: train it from scratch first.",
     )
 
 
 def weights_path(entry: WeightsEntry, weights_dir: Path) -> Path:
-    """Where the file is or belongs; `weights_dir` is laid out like TORCH_HOME."""
+    """The path of the file, even if it is missing. `weights_dir` is laid out like TORCH_HOME."""
     return weights_dir / "hub" / "checkpoints" / entry.file_name
 
 
 def weights_status(entry: WeightsEntry, weights_dir: Path) -> Literal["cached", "missing"]:
-    """Whether the file is there."""
+    """Whether the file is in the cache."""
     return "cached" if weights_path(entry, weights_dir).is_file() else "missing"
 
 
 def pretrained(
     architecture: Architecture, entry: WeightsEntry, *, weights_dir: Path, allow_download: bool
 ) -> nn.Module:
-    """The whole network as `entry` has it, in evaluation mode; its categories and preset are the entry's.
+    """Builds the whole network with the weights of `entry`, in evaluation mode, with the entry's categories and preset.
 
     Raises WeightsUnavailable, UnsafeWeights, IncompatibleWeights.
     """
@@ -82,7 +84,7 @@ def pretrained(
 def load_base_weights(
     module: nn.Module, architecture: Architecture, entry: WeightsEntry | str, *, weights_dir: Path, allow_download: bool
 ) -> str:
-    """Puts everything but the head of torchvision's weights into `module` and returns their reference.
+    """Loads torchvision's weights, except the head, into `module`, and returns their reference.
 
     entry: `DEFAULT` and names are looked up in the architecture.
     Raises UnknownWeights, WeightsUnavailable, UnsafeWeights, IncompatibleWeights.
@@ -103,9 +105,9 @@ def load_base_state_dict(
 ) -> None:
     """Copies another model's weights of the same architecture into `module`; auxiliary heads stay as they are.
 
-    keep_head: take the last layer too; right only if the categories are the same in the same order.
-    A vision transformer's position embeddings are interpolated if `module` sees images of another size.
-    Raises IncompatibleWeights; then `module` is as before.
+    keep_head: copies the last layer too; correct only if the categories are the same in the same order.
+    A vision transformer's position embeddings are interpolated if `module` takes images of another size.
+    Raises IncompatibleWeights, and then leaves `module` unchanged.
     """
     own = {key: tensor for key, tensor in module.state_dict().items() if not key.startswith(architecture.auxiliary)}
     base = modern_keys(module, architecture, state_dict)
@@ -126,15 +128,15 @@ def load_backbone(
 ) -> None:
     """Copies a classification network's weights into the backbone of a detector or segmentation network.
 
-    state_dict: of the network that `architecture.backbone` names, torchvision's or a registered model's; what the
-    backbone has no place for, the classifier's head for one, is left out.
-    Raises UnsupportedOption; IncompatibleWeights, with every key that does not fit: then `module` is as before.
+    state_dict: weights of the network that `architecture.backbone` names, from torchvision or a registered model. Keys
+    that the backbone does not have, such as the classifier's head, are left out.
+    Raises UnsupportedOption; IncompatibleWeights, with every key that does not fit, and then leaves `module` unchanged.
     """
     options = architecture.complete_options(options)
     if architecture.backbone is None:
         raise IncompatibleWeights(
-            f"{architecture.name} has no backbone that a classification network's weights fit.",
-            hint="Start from its own pretrained weights, or from random ones.",
+            f"{architecture.name} has no backbone that can take the weights of a classification network.",
+            hint="Start from its own pretrained weights, or from random weights.",
         )
     backbone = architecture.backbone(options)
     own = {key: tensor for key, tensor in module.state_dict().items() if key.startswith(backbone.prefix)}
@@ -159,7 +161,7 @@ def load_backbone(
 def with_batch_norm_epsilon(
     state_dict: Mapping[str, Tensor], *, was: float, becomes: float = BATCH_NORM_EPSILON
 ) -> dict[str, Tensor]:
-    """`state_dict` for batch normalization that adds another epsilon to the variance, with the same results.
+    """`state_dict` converted for batch normalization with another epsilon, with the same results.
 
     Scales every layer's weight by sqrt((variance + becomes) / (variance + was)).
     """
@@ -178,16 +180,16 @@ def _cached_file(entry: WeightsEntry, weights_dir: Path, allow_download: bool) -
         return path
     if not allow_download:
         raise WeightsUnavailable(
-            f"The weights {entry.reference} are not cached, and fetching is switched off.",
+            f"The weights {entry.reference} are not cached, and downloads are switched off.",
             hint=f"Put {entry.file_name} at {path}, or train with `weights: none`.",
         )
-    digest = re.search(r"-([0-9a-f]{8,})\.", entry.file_name)  # torchvision's names carry it
+    digest = re.search(r"-([0-9a-f]{8,})\.", entry.file_name)  # torchvision's file names contain the digest
     download(entry.url, path, sha256_prefix=digest.group(1) if digest else "")
     return path
 
 
 def _positions_for(own: Tensor, base: Tensor) -> Tensor:
-    """`base` interpolated to as many positions as `own` has, both [1, 1 + side * side, features]."""
+    """`base` interpolated to the number of positions of `own`, both [1, 1 + side * side, features]."""
     if own.shape == base.shape:
         return base
     side = round((own.shape[1] - 1) ** 0.5)

@@ -37,7 +37,7 @@ def test_objects_are_listed_with_their_boxes(finders_url: str, pictures: list[Pa
     assert ["a.png", "red", "0.9000", "20", "30", "120", "90"] in lines
     assert ["blue", "0.8000", "200", "10", "260", "70"] in lines
     assert "nothing above the threshold" in result.stdout
-    assert "no image" in result.stdout
+    assert "not an image" in result.stdout
     assert "boxes/1 (fasterrcnn_resnet50_fpn)" in result.stderr
 
 

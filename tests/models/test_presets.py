@@ -190,5 +190,5 @@ def test_framed_view_is_what_the_network_sees(resize_px: int, crop_px: int, chan
 def test_view_larger_than_the_resized_picture_cannot_be_framed() -> None:
     preset = Preset(resize_px=20, crop_px=24, mean=(0.5,) * 3, std=(0.5,) * 3)
 
-    with pytest.raises(ValueError, match="24 px is not part of a picture of 20 px"):
+    with pytest.raises(ValueError, match="24 px is not part of an image of 20 px"):
         frame_view(preset, torch.zeros(3, 24, 24, dtype=torch.uint8))

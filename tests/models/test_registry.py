@@ -176,7 +176,7 @@ def test_file_that_ends_early_is_refused(registry: Registry, tmp_path: Path) -> 
     save_file(weights(), path)
     path.write_bytes(path.read_bytes()[:-10])
 
-    with pytest.raises(UnsafeWeights, match="not whole"):
+    with pytest.raises(UnsafeWeights, match="incomplete"):
         registry.publish_file("ants-bees", path, draft(), now=NOW)
 
 

@@ -102,7 +102,7 @@ def test_architecture_without_weights_says_so() -> None:
     with pytest.raises(UnknownWeights) as raised:
         get_weights(get_architecture("garment_classifier"), "DEFAULT")
 
-    assert "random" in (raised.value.hint or "")
+    assert "scratch" in (raised.value.hint or "")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_unreachable_weights_say_which_file_to_put_where(tmp_path: Path, closed_
     with pytest.raises(WeightsUnavailable) as raised:
         pretrained(ARCHITECTURE, entry, weights_dir=tmp_path, allow_download=True)
 
-    assert "could not be fetched" in str(raised.value)
+    assert "could not be downloaded" in str(raised.value)
     assert str(weights_path(entry, tmp_path)) in (raised.value.hint or "")
     assert not list(weights_path(entry, tmp_path).parent.iterdir())
 

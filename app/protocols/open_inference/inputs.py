@@ -103,7 +103,7 @@ def _pictures(tensor: InputTensor, binary: memoryview | None, served: ServedMode
     height, width = tensor.shape[1:3]
     if height * width > limits.max_pixels:
         raise ImageTooLarge(
-            f"The image has {width} x {height} = {width * height:,} pixels; at most {limits.max_pixels:,} are taken.",
+            f"The image has {width} x {height} = {width * height:,} pixels; the limit is {limits.max_pixels:,}.",
             hint="Scale it down first.",
         )
     pixels = _array(tensor, binary, np.dtype(np.uint8)).transpose(0, 3, 1, 2)  # [B, 3, H, W]

@@ -228,7 +228,7 @@ def test_input_that_does_not_fit_is_refused(compass: RunningApi, changes: dict[s
         ({"datatype": "BYTES", "shape": [2]}, b"\x01\0\0\0a", "is of 2 elements, and 1 were sent"),
         ({"datatype": "BYTES", "shape": [1]}, b"\0" * 4000, "is of 1 elements, and 2 were sent"),
         ({"datatype": "BYTES", "shape": [1], "parameters": {}}, b"abc", "have 0 bytes of binary data, and 3 follow"),
-        ({"datatype": "BYTES", "shape": [1]}, b"\x03\0\0\0abc", "The data is no image"),
+        ({"datatype": "BYTES", "shape": [1]}, b"\x03\0\0\0abc", "The data is not an image"),
         ({"datatype": "BYTES", "shape": [1]}, b"\0\0\0\0", "The data is empty"),
     ],
 )
@@ -477,7 +477,7 @@ def test_damaged_weights_are_named_and_others_go_on(start_api: StartApi) -> None
 
     answer = ask(api, image(), path="/v2/models/damaged/infer")
 
-    assert_refused(answer, answer.status_code, "not those that were published")
+    assert_refused(answer, answer.status_code, "have changed since they were published")
     assert answer.status_code >= 500
     assert best(ask(api, image())) == [0]
 

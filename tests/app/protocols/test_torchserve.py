@@ -112,7 +112,7 @@ def test_what_cannot_be_had_is_answered_in_torchserves_shape(
     ("request_parts", "words"),
     [
         ({"content": b""}, "The data is empty"),
-        ({"content": b"no image"}, "no image in a format"),
+        ({"content": b"no image"}, "not an image in a format"),
         ({"content": pictures.png()[:60]}, "damaged"),
         ({"files": {"image": ("a.png", b"x")}}, "a file in the field 'image'. Files go into 'body' or 'data'."),
         ({"files": {"note": (None, b"x")}}, "no file in the field 'data' or 'body'. It has: note."),

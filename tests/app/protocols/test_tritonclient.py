@@ -246,7 +246,7 @@ def test_errors_are_the_clients_own_exceptions(compass: RunningApi) -> None:
     with client_of(compass) as client:
         with pytest.raises(InferenceServerException, match=r"no model 'compas'\. Available: compass") as unknown:
             client.infer("compas", [files_input(pictures.png())])
-        with pytest.raises(InferenceServerException, match="Image 2 of 2: The data is no image") as broken:
+        with pytest.raises(InferenceServerException, match="Image 2 of 2: The data is not an image") as broken:
             client.infer("compass", [files_input(pictures.png(), b"no image")])
         with pytest.raises(InferenceServerException, match="Shared memory"):
             client.infer("compass", [files_input(pictures.png()).set_shared_memory("region", 4)])
