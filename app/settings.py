@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from models.backends.names import BackendChoice
 from models.errors import InvalidName
 from models.precision import PrecisionPolicy
 from models.store.versions import split_reference
@@ -103,7 +104,7 @@ class ApiSettings(WorkerSettings):
     preload: CommaSeparated = Field(
         (), description="Model references to load at start, separated by commas: `ants-bees,resnet50`. Empty is none."
     )
-    backend: Literal["auto", "eager", "openvino", "cuda_graphs"] = Field(
+    backend: BackendChoice = Field(
         "auto",
         description="How models run; `auto` builds what there is in the background, and takes the fastest that answers "
         "as eager PyTorch does.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import torch
 
@@ -17,6 +17,7 @@ from models.backends.eager_bfloat16 import EagerBfloat16
 from models.backends.exports import Exports
 from models.backends.graphs import DetectionGraph
 from models.backends.machine import best_precision, describe_libraries, describe_machine
+from models.backends.names import BackendChoice
 from models.backends.openvino import OpenVino
 from models.backends.openvino_int8 import OpenVinoInt8
 from models.backends.report import ExportIdentity, ExportReport
@@ -32,8 +33,6 @@ COMPILERS: Final[tuple[Compiler, ...]] = (  # the quickest to build first
     OpenVino(),
     OpenVinoInt8(),
 )
-
-BackendChoice = Literal["auto", "eager", "openvino", "cuda_graphs"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

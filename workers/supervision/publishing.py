@@ -7,7 +7,7 @@ from datetime import datetime
 from models.errors import UnknownAlias, UnknownModel
 from models.manifest import ManifestDraft
 from models.store.registry import PRODUCTION, ModelVersion, Registry
-from workers.configs.evaluate import ResolvedEvaluate
+from workers.configs.fine_tune import ResolvedFineTune
 from workers.jobs.job import JobResult
 from workers.run_directory import RunConfig, RunDirectory, RunResult
 
@@ -17,9 +17,10 @@ def publish(run: RunDirectory, config: RunConfig, result: RunResult, registry: R
 
     A second call for the same job does not publish again. Raises the errors of Registry.publish_file.
     """
-    if isinstance(config.job, ResolvedEvaluate):
-        return _evaluation_result(config.job, result)
-    job = config.fine_tune
+    job = config.job
+    if not isinstance(job, ResolvedFineTune):
+        name, _, number = job.base.partition("/")
+        return JobResult(model=name, version=int(number) if number else None, metrics=result.metrics)
     draft = ManifestDraft(
         task=job.task,
         architecture=job.architecture,
@@ -45,11 +46,6 @@ def publish(run: RunDirectory, config: RunConfig, result: RunResult, registry: R
         promoted=promoted,
         promotion=reason,
     )
-
-
-def _evaluation_result(job: ResolvedEvaluate, result: RunResult) -> JobResult:
-    name, _, version = job.model.partition("/")
-    return JobResult(model=name, version=int(version) if version else None, metrics=result.metrics)
 
 
 def _promote(version: ModelVersion, config: RunConfig, result: RunResult, registry: Registry) -> tuple[bool, str]:

@@ -49,8 +49,8 @@ def _train(run: RunDirectory, token: int | None) -> int:
     from workers.training.run import train_run
 
     try:
-        execute = evaluate_run if run.read_config().job.type == "evaluate" else train_run
-        execute(run, token=token)
+        runs = {"fine_tune": train_run, "evaluate": evaluate_run}
+        runs[run.read_config().job.type](run, token=token)
     except RunHandedBack:
         log.info("the run is handed back at a checkpoint")
         return EXIT_HANDED_BACK

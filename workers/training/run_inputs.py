@@ -12,10 +12,10 @@ from models.architectures.architecture import Architecture
 from models.architectures.catalog import get_architecture
 from models.drawing.fonts import Fonts
 from models.precision import FloatPrecision
-from workers.configs.evaluate import ResolvedEvaluate
 from workers.configs.fine_tune import ResolvedFineTune
 from workers.datasets.dataset import DatasetImage
 from workers.datasets.store import DatasetStore
+from workers.jobs.job import AnyConfig
 from workers.run_directory import RunConfig
 from workers.training.device import pick_device, pick_precision
 from workers.training.loading import default_data_workers
@@ -25,7 +25,7 @@ from workers.training.loading import default_data_workers
 class RunInputs:
     """The configuration, images and device of a run; none of them changes while it runs."""
 
-    config: ResolvedFineTune | ResolvedEvaluate
+    config: AnyConfig
     architecture: Architecture
     root: Path  # the paths of the images are relative to it
     cache: Path  # what is computed once per dataset version; may be deleted at any time
