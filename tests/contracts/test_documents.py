@@ -26,6 +26,7 @@ FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 PATH = re.compile(r"(?:app|workers|models|tests|benchmarks|deploy|docs)/[\w./-]*|[\w-]+\.(?:md|toml)|Makefile")
 SYMBOL = re.compile(r"[A-Z]\w*[a-z]\w*(?:\.\w+)?(?:\(\))?|\w+(?:\.\w+)?\(\)")
 SETTING = re.compile(r"\bFOVEA_[A-Z_]*[A-Z]\b")
+COMMENT = re.compile(r"<!--.*?-->")
 LINK = re.compile(r"\](?:\(|: )([^)\s]+)")
 STATUS = re.compile(r"^\*\*Status\.\*\* (Accepted|Superseded by \[(\d{4})\]\(\2-[\w-]+\.md\))[.;,].*$", re.MULTILINE)
 
@@ -54,12 +55,14 @@ def heading_ids(page: Path) -> set[str]:
 
 @cache
 def symbols_in(path: Path) -> frozenset[str]:
-    """Classes, functions, methods and annotated fields that a file, or the files of a directory, define."""
+    """What the file, or the files of the directory, define: classes, functions, members, type aliases."""
     found: set[str] = set()
     for file in path.rglob("*.py") if path.is_dir() else [path] if path.suffix == ".py" else []:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 found.add(node.name)
+            if isinstance(node, ast.Assign):  # a type alias
+                found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
             if isinstance(node, ast.ClassDef):
                 found |= {f"{node.name}.{member}" for member in _members(node)}
     return frozenset(found)
@@ -108,12 +111,14 @@ def test_symbols_that_a_guide_names_are_in_a_file_named_beside_them(page: Path) 
         spans = CODE_SPAN.findall(block)
         new = NEW_FILE.findall(block)
         wanted = {span.removesuffix("()") for span in spans if SYMBOL.fullmatch(span)}
-        defined = {symbol for span in spans if PATH.fullmatch(span) for symbol in symbols_in(ROOT / span)}
+        defined = {
+            symbol for span in spans if PATH.fullmatch(span) and span not in new for symbol in symbols_in(ROOT / span)
+        }
         assert new or wanted <= defined, f"{wanted - defined} of {block.strip()!r}"
 
 
 def test_there_are_guides() -> None:
-    assert {page.name for page in GUIDES} >= {"glossary.md"}
+    assert {page.name for page in GUIDES} == {"adding.md", "glossary.md", "tour.md"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -124,9 +129,11 @@ def test_settings_that_a_page_names_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [*sorted(DOCS.rglob("*.md")), ROOT / "CONTRIBUTING.md"], ids=name_of)
 def test_lines_of_a_page_fit_on_a_screen(page: Path) -> None:
-    is_lab = page.parent.name == "lab"
+    is_lab = page.parent.name == "lab"  # its tables are wide, and quoted defaults carry a comment
     lines = page.read_text(encoding="utf-8").splitlines()
-    assert not [line for line in lines if len(line) > LONGEST_LINE and not (is_lab and line.startswith("|"))]
+    assert not [
+        line for line in lines if len(COMMENT.sub("", line)) > LONGEST_LINE and not (is_lab and line.startswith("|"))
+    ]
 
 
 @pytest.mark.parametrize("decision", DECISIONS, ids=name_of)
