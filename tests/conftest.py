@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
-import torch
 
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, redis_server
 
 
 def pytest_sessionstart() -> None:
@@ -30,10 +30,8 @@ def pytest_sessionstart() -> None:
 @pytest.fixture(scope="session")
 def session_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """One server for all tests that do not stop it."""
-    server = RedisServer(directory=tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -47,21 +45,25 @@ def redis_url(session_redis: RedisServer) -> str:
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis that the test may stop, empty and start again."""
-    server = RedisServer(directory=tmp_path / "redis")
-    server.start()
-    yield server
-    server.stop()
+    with redis_server(tmp_path / "redis") as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
 def same_numbers() -> None:
-    """What a test draws does not hang on those before it; pytest-randomly sees to Python's and NumPy's generators."""
-    torch.manual_seed(0)
+    """Random numbers do not depend on the tests before. pytest-randomly seeds the generators of Python and NumPy.
+
+    torch is not imported for that: it takes seconds, and a test file without it starts at once.
+    """
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """PyTorch computes on one until the module's tests are through: several share their cores with other tests."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +13,8 @@ from pathlib import Path
 import redis
 
 from app.processes.redis_server import find_redis_server
-
-STARTS_WITHIN_S = 20.0
+from tests import children
+from tests.waiting import PATIENCE_S
 
 
 def free_port() -> int:
@@ -33,7 +31,7 @@ class RedisServer:
 
     directory: Path
     port: int = field(default_factory=free_port)
-    _process: subprocess.Popen[bytes] | None = None
+    _process: children.Process | None = None
 
     @property
     def url(self) -> str:
@@ -46,8 +44,8 @@ class RedisServer:
         command = [str(find_redis_server()), *options, "--appendonly", "yes", "--appendfsync", "always"]
         log = (self.directory / "redis.log").open("ab")
         with log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + STARTS_WITHIN_S
+            self._process = children.start(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + PATIENCE_S
         with redis.Redis.from_url(self.url) as client:
             while True:
                 try:
@@ -61,20 +59,20 @@ class RedisServer:
     def stop(self) -> None:
         """Ends it at once, as a crash would."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            children.end(self._process)
             self._process = None
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """It takes connections meanwhile and answers nothing."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._process.send_signal(signal.SIGCONT)
 
     def lose_everything(self) -> None:
         """Deletes what it wrote; to be called while it is stopped."""
         shutil.rmtree(self.directory)
+
+
+@contextmanager
+def redis_server(directory: Path) -> Iterator[RedisServer]:
+    """A server that runs until the end of the block at the latest."""
+    server = RedisServer(directory=directory)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()

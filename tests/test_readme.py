@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.client import Client
+from tests import children
 from tests.cli.pictures import write_pictures
 from tests.cli.real_stack import real_stack
 
@@ -58,21 +58,13 @@ def test_every_block_runs_in_order(tmp_path: Path) -> None:
 
 def run(script: str, directory: Path, **variables: str) -> str:
     """What a shell prints that stops at the first failure; curl fails on an error status."""
-    strict = 'set -e; curl() { command curl --silent --show-error --fail-with-body --max-time 240 "$@"; }\n'
-    answer = subprocess.run(
-        ["bash", "-c", strict + script],
-        cwd=directory,
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    strict = 'set -e; curl() { command curl --silent --show-error --fail-with-body "$@"; }\n'
+    command, environment = ["bash", "-c", strict + script], {**os.environ, **variables}
+    answer = children.run(command, check=False, cwd=directory, env=environment)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     return answer.stdout
 
 
 def python(script: str, directory: Path) -> str:
     environment = {**os.environ, "PYTHONPATH": str(README.parent)}
-    return subprocess.run(
-        [sys.executable, "-c", script], cwd=directory, env=environment, capture_output=True, text=True, check=True
-    ).stdout
+    return children.run([sys.executable, "-c", script], cwd=directory, env=environment).stdout

@@ -25,6 +25,7 @@ from app.settings import ApiSettings
 from models.store.registry import Registry
 from tests.app.engines import finder_of
 from tests.cli.processes import running_below
+from tests.waiting import PATIENCE_S
 
 
 def settings_of(home: Path, **changes: Any) -> ApiSettings:
@@ -112,7 +113,7 @@ def with_served(home: Path, work: Callable[[Served], Coroutine[Any, Any, None]])
 
 async def until(condition: Callable[[], Any]) -> None:
     """As wait_until, while the event loop goes on."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,27 @@ def with_engine(home: Path, work: Callable[[Engine], Coroutine[Any, Any, None]],
             await engine.close()
 
     asyncio.run(run())
+
+
+class Deadlines:
+    """Deadlines of the event loop that pass when a test says so, in whatever state it has brought the engine."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._running: list[asyncio.Timeout] = []
+        original = asyncio.timeout
+
+        def timeout(delay: float | None) -> asyncio.Timeout:
+            self._running.append(original(delay))
+            return self._running[-1]
+
+        monkeypatch.setattr(asyncio, "timeout", timeout)
+
+    def pass_now(self) -> None:
+        """All deadlines that were set and not yet left are over."""
+        now = asyncio.get_running_loop().time()
+        for deadline in self._running:
+            with suppress(RuntimeError):  # it was left already
+                deadline.reschedule(now)
 
 
 def note_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from tests.app.running_api import RunningApi
+from tests.waiting import PATIENCE_S
 
 
 class RawClient:
@@ -45,7 +46,7 @@ class RawClient:
 def raw_client(api: RunningApi) -> Iterator[RawClient]:
     """Connected; what does not come within a minute raises TimeoutError."""
     with (
-        socket.create_connection(("127.0.0.1", api.port), timeout=60) as connection,
+        socket.create_connection(("127.0.0.1", api.port), timeout=PATIENCE_S) as connection,
         connection.makefile("rb") as received,
     ):
         yield RawClient(connection, received)

@@ -18,7 +18,7 @@ from app.main import create_app
 from app.services import Services
 from app.settings import ApiSettings
 from tests.redis_server import free_port
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +69,9 @@ def running_api(settings: ApiSettings) -> Iterator[RunningApi]:
     try:
         wait_until(lambda: server.started or not thread.is_alive())
         assert thread.is_alive(), "the server did not start"
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, trust_env=False) as http:
             yield RunningApi(app=app, port=port, http=http)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive(), "the server did not stop"

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 
+from tests import children
 from tests.redis_server import free_port
-
-PROJECT_DIR = Path(__file__).resolve().parents[2]
+from tests.waiting import PATIENCE_S
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServedApi:
     """A process and a client of it."""
 
-    process: subprocess.Popen[Any]
+    process: children.Process
     http: httpx.Client
 
     def answers(self) -> bool:
@@ -38,22 +36,13 @@ def served_api(home: Path, redis_url: str, *flags: str) -> Iterator[ServedApi]:
     """Started with these flags, but not waited for; stopped at the end. Every call makes a connection of its own."""
     port = free_port()
     settings = {"FOVEA_HOME": str(home), "FOVEA_REDIS_URL": redis_url, "FOVEA_DEVICE": "cpu", "FOVEA_OFFLINE": "true"}
-    with (home / f"serve-{port}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve", "--port", str(port), *flags],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=PROJECT_DIR,
-            env={**os.environ, **settings},
-        )
+    command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port), *flags]
     unkept = httpx.Limits(max_keepalive_connections=0)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False, limits=unkept) as http:
-            yield ServedApi(process=process, http=http)
-    finally:
+    with (
+        (home / f"serve-{port}.log").open("ab") as log,
+        children.child(command, stdout=log, stderr=log, env={**os.environ, **settings}) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, trust_env=False, limits=unkept) as http,
+    ):
+        yield ServedApi(process=process, http=http)
         process.terminate()
-        try:
-            process.wait(30)
-        finally:
-            process.kill()
+        process.wait(PATIENCE_S)

@@ -12,6 +12,7 @@ from app.processes.home import lock_home
 from app.processes.redis_server import RedisPlan, find_redis_server, prepare
 from app.processes.screen import Screen
 from app.processes.stack import Stack
+from tests.waiting import PATIENCE_S
 
 READY_API = """
 import http.server, os
@@ -39,7 +40,7 @@ def main(home: Path, api: str, worker: str) -> int:
         home=home,
         lock_descriptor=lock.descriptor,
         programs={"serve": [sys.executable, "-uc", api], "worker": [sys.executable, "-uc", worker]},
-        worker_grace_s=5.0,
+        worker_grace_s=2 * PATIENCE_S,  # a test never sees it run out
         screen=Screen(),
     )
     return asyncio.run(stack.run())

@@ -12,7 +12,7 @@ from app.client import Client, ClientError, Pace, ProblemError, ServerUnreachabl
 from app.client.patience import Patience, Stopped, backoff_s
 from app.client.questions import CLASSIFY
 from tests.cli.stub_predictor import Asked, CutOff, Refusal, StubPredictor
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_no_files_are_no_predictions(stub: StubPredictor) -> None:
 
 
 def test_requests_are_in_flight_together_on_kept_connections(stub: StubPredictor, tmp_path: Path) -> None:
-    all_there = threading.Barrier(3, timeout=20)
+    all_there = threading.Barrier(3, timeout=PATIENCE_S)
     requests = 0
 
     def wait_for_the_others(asked: Asked) -> None:

@@ -17,14 +17,14 @@ import pytest
 from click.testing import Result
 
 from app.settings import ApiSettings
+from tests import children
 from tests.app.compass import publish_compass
 from tests.app.finders import png
 from tests.app.running_api import running_api
-from tests.cli.real_stack import PROJECT_DIR
 from tests.cli.running import fovea
 from tests.cli.stub_predictor import Asked, CutOff, Refusal, StubPredictor
 from tests.models.spotter import Rectangle
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 RED: Rectangle = ("red", 20, 30, 120, 90)
 MODELS = {"classify": "compass", "detect": "boxes", "segment": "painter"}
@@ -203,20 +203,16 @@ def test_interrupted_run_goes_on_where_it_stopped(
     def stick_after_two(asked: Asked) -> None:
         if len(stub.asked) >= 2:
             is_stuck.set()
-            goes_on.wait(60)
+            goes_on.wait(PATIENCE_S)
 
     stub.decide = stick_after_two
     flags = ["--model", "namer", "--out", str(out), "--images-per-request", "2", "--in-flight", "2", "--url", stub.url]
-    with subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "classify", str(photos), *flags],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=PROJECT_DIR,
-    ) as process:
-        assert is_stuck.wait(60)
+    command = [sys.executable, "-m", "app.cli", "classify", str(photos), *flags]
+    with children.child(command, stderr=subprocess.PIPE, text=True) as process:
+        assert is_stuck.wait(PATIENCE_S)
         wait_until(lambda: out.read_bytes().count(b"\n") >= 4)
         process.send_signal(end)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=PATIENCE_S)
     goes_on.set()
 
     if end == signal.SIGINT:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from app.cli import COMMANDS, cli
 from app.processes.address import free_port
+from tests import children
 
 HEAVY = {"torch", "torchvision", "fastapi", "starlette", "celery", "redis", "uvicorn", "matplotlib", "sklearn", "numpy"}
 CLIENT_COMMANDS = [
@@ -35,12 +35,7 @@ def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
 
 
 def modules_after(code: str) -> set[str]:
-    printed = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys, json; print(json.dumps(sorted(sys.modules)))"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    printed = children.run([sys.executable, "-c", f"{code}\nimport sys, json; print(json.dumps(sorted(sys.modules)))"])
     return set(json.loads(printed.stdout.splitlines()[-1]))
 
 

@@ -14,10 +14,11 @@ import httpx
 import pytest
 from PIL import Image
 
+from tests import children
 from tests.cli.pictures import write_pictures
-from tests.cli.real_stack import PROJECT_DIR, RealStack, real_stack
+from tests.cli.real_stack import RealStack, real_stack
 from tests.cli.running import as_json, fovea
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 TRAINING = ["--model", "garment_classifier", "--weights", "none", "--data-workers", "0", "--augmentation", "none"]
 
@@ -51,18 +52,13 @@ def trained(server: str, pictures: Path) -> dict[str, Any]:
 
 
 def test_banner_leads_to_the_api_and_its_documentation(server: str) -> None:
-    assert httpx.get(f"{server}/readyz").status_code == 200
-    assert httpx.get(f"{server}/docs").status_code == 200
+    assert httpx.get(f"{server}/readyz", timeout=PATIENCE_S).status_code == 200
+    assert httpx.get(f"{server}/docs", timeout=PATIENCE_S).status_code == 200
 
 
 def test_second_up_on_the_same_home_is_refused_with_where_the_first_is(stack: RealStack, server: str) -> None:
-    second = subprocess.run(
-        [sys.executable, "-m", "app.cli", "up", "--home", str(stack.home), "--port", "0"],
-        capture_output=True,
-        text=True,
-        cwd=PROJECT_DIR,
-        check=False,
-    )
+    command = [sys.executable, "-m", "app.cli", "up", "--home", str(stack.home), "--port", "0"]
+    second = children.run(command, check=False)
 
     assert second.returncode == 1
     assert f"process {stack.process.pid}" in second.stderr
@@ -230,16 +226,12 @@ def test_job_that_fails_exits_with_4_and_says_why(server: str, trained: dict[str
 
 def test_ctrl_c_while_watching_leaves_the_job_running(server: str, trained: dict[str, Any]) -> None:
     job_id = _start_long_job(server)
-    with subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "jobs", "watch", job_id, "--url", server],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=PROJECT_DIR,
-    ) as watcher:
+    command = [sys.executable, "-m", "app.cli", "jobs", "watch", job_id, "--url", server]
+    with children.child(command, stderr=subprocess.PIPE, text=True) as watcher:
         assert watcher.stderr is not None
         watcher.stderr.readline()
         watcher.send_signal(signal.SIGINT)
-        said = watcher.stderr.read()
+        _, said = watcher.communicate(timeout=PATIENCE_S)
 
     assert watcher.returncode == 130
     assert f"fovea jobs watch {job_id}" in said
@@ -250,7 +242,7 @@ def test_ctrl_c_while_watching_leaves_the_job_running(server: str, trained: dict
 
 def test_stopped_job_publishes_its_best_weights(server: str, trained: dict[str, Any]) -> None:
     job_id = _start_long_job(server, "--publish-as", "stopped-early")
-    wait_until(lambda: as_json(server, "jobs", "show", job_id)["progress"]["epoch"] > 0, deadline_s=120, interval_s=0.5)
+    wait_until(lambda: as_json(server, "jobs", "show", job_id)["progress"]["epoch"] > 0, interval_s=0.5)
 
     assert fovea(server, "jobs", "stop", job_id).exit_code == 0
     watched = fovea(server, "jobs", "watch", job_id)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
+
+from tests import children
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such limits")
@@ -17,5 +18,5 @@ def test_soft_limit_goes_up_to_the_hard_one() -> None:
         "raise_descriptor_limit()\n"
         "print(resource.getrlimit(resource.RLIMIT_NOFILE))\n"
     )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    said = children.run([sys.executable, "-c", program])
     assert said.stdout.strip() == "(512, 512)"

@@ -19,8 +19,9 @@ from app.processes.child import Child, start_child
 from app.processes.errors import HomeInUse, HomeNotWritable, PortTaken, RedisMissing
 from app.processes.home import lock_home
 from app.processes.redis_server import RedisPlan, find_redis_server, prepare, wait_until_answering
+from tests import children
 from tests.cli.processes import running_in_group
-from tests.waiting import wait_until
+from tests.waiting import BRIEF_S, PATIENCE_S, wait_until
 
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
@@ -77,10 +78,11 @@ import subprocess, sys, os
 from pathlib import Path
 from app.processes.home import lock_home
 lock = lock_home(Path({str(tmp_path)!r}), url="http://x")
-child = subprocess.Popen(["sleep", "0.5"], pass_fds=[lock.descriptor])
+null = subprocess.DEVNULL
+subprocess.Popen(["sleep", "0.5"], stdout=null, stderr=null, start_new_session=True, pass_fds=[lock.descriptor])
 os._exit(9)
 """
-    subprocess.run([sys.executable, "-c", code], check=False)
+    children.run([sys.executable, "-c", code], check=False)
 
     lock_home(tmp_path, url="http://y").release()
 
@@ -125,7 +127,7 @@ def test_embedded_redis_keeps_what_was_written_when_it_is_killed(plan: RedisPlan
                 value: bytes | None = client.get("job")
                 return value
         finally:
-            await child.stop(grace_s=10)
+            await child.stop(grace_s=PATIENCE_S)
 
     assert asyncio.run(scenario()) == b"1"
 
@@ -138,7 +140,7 @@ def test_embedded_redis_never_evicts_and_writes_as_it_goes(plan: RedisPlan) -> N
                 names = ("maxmemory-policy", "appendonly", "appendfsync", "bind")
                 return {name: client.config_get(name)[name] for name in names}
         finally:
-            await child.stop(grace_s=10)
+            await child.stop(grace_s=PATIENCE_S)
 
     config = asyncio.run(scenario())
 
@@ -158,7 +160,7 @@ def test_embedded_redis_is_closed_to_other_users_of_the_machine(plan: RedisPlan)
                 stranger.sendall(b"PING\r\n")
                 return stranger.recv(100)
         finally:
-            await child.stop(grace_s=10)
+            await child.stop(grace_s=PATIENCE_S)
 
     assert asyncio.run(scenario()).startswith(b"-NOAUTH")
     note = plan.directory / "url"
@@ -186,8 +188,8 @@ def test_child_that_ignores_the_asking_is_killed_with_its_children() -> None:
         code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {STUBBORN!r}]).wait()"
         lines: asyncio.Queue[str] = asyncio.Queue()
         child = await _start(code, lambda _, line: lines.put_nowait(line))
-        await asyncio.wait_for(lines.get(), 30)
-        return child.pid, await child.stop(grace_s=0.1)
+        await asyncio.wait_for(lines.get(), PATIENCE_S)
+        return child.pid, await child.stop(grace_s=BRIEF_S)
 
     pid, code = asyncio.run(scenario())
 
@@ -205,7 +207,7 @@ async def main():
     await child.ended()
 asyncio.run(main())
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+    with children.child([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         parent.kill()

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import children
 from tests.cli.processes import running_below
 from tests.redis_server import free_port
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 SERVER = """
 import os
@@ -45,23 +46,18 @@ asyncio.run(Replicas([sys.executable, "-c", sys.argv[1]], count=2, env=env).run(
 
 
 @contextmanager
-def replicas(program: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def replicas(program: str, port: int) -> Iterator[children.Process]:
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, program, str(port)], env=environment, stderr=subprocess.PIPE
-    )
-    try:
+    command = [sys.executable, "-c", PARENT, program, str(port)]
+    with children.child(command, env=environment, stderr=subprocess.PIPE) as parent:
         yield parent
-    finally:
-        parent.kill()
-        parent.communicate(timeout=30)
 
 
 def who_answers(port: int) -> set[int]:
     """The processes that answer, of twenty connections."""
     found = set()
     for _ in range(20):
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE_S) as answer:
             found.add(int(answer.read().split()[0]))
     return found
 
@@ -71,7 +67,7 @@ def test_replicas_share_the_port_and_the_cores_and_a_killed_one_comes_back() -> 
     with replicas(SERVER, port) as parent:
         wait_until(lambda: len(who_answers(port)) == 2)
         first = who_answers(port)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE_S) as answer:
             assert int(answer.read().split()[1]) == max(1, len(os.sched_getaffinity(0)) // 2)
 
         victim = min(first)
@@ -82,7 +78,7 @@ def test_replicas_share_the_port_and_the_cores_and_a_killed_one_comes_back() -> 
 
         below = running_below(parent.pid)
         parent.terminate()
-        assert parent.wait(30) == 0
+        assert parent.wait(PATIENCE_S) == 0
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
 
 
@@ -91,21 +87,19 @@ def test_replicas_end_with_a_parent_that_was_killed() -> None:
     with replicas(SERVER, port) as parent:
         wait_until(lambda: len(who_answers(port)) == 2)
         parent.kill()
-        parent.wait(30)
+        parent.wait(PATIENCE_S)
         wait_until(lambda: not who_answers(port))
 
 
 def test_replicas_that_cannot_start_are_not_started_for_ever() -> None:
     with replicas(GIVES_UP, free_port()) as parent:
-        _, said = parent.communicate(timeout=60)
+        _, said = parent.communicate(timeout=PATIENCE_S)
     assert parent.returncode == 1
     assert b"exit code 3" in said
 
 
 @pytest.mark.parametrize("flag", ["0", "-1", "many"])
 def test_number_of_replicas_must_make_sense(flag: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "app.cli", "serve", "--processes", flag], capture_output=True, text=True, check=False
-    )
+    ended = children.run([sys.executable, "-m", "app.cli", "serve", "--processes", flag], check=False)
     assert ended.returncode == 2
     assert "--processes" in ended.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.client import Client, ProblemError
+from tests.waiting import PATIENCE_S
 
 ARCHIVE_BYTES = 96 * 1024**2
 REFUSAL = b'{"type":"t","title":"t","status":422,"detail":"d","instance":"/","code":"broken_archive","request_id":"r"}'
@@ -66,7 +67,7 @@ class _Drain:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.join(30)
+        self._thread.join(PATIENCE_S)
         self._listener.close()
 
     def _serve(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 from app.settings import ApiSettings
+from tests import children
 from workers.settings import WorkerSettings
 from workers.supervision.supervisor import TrainerOptions
 
@@ -79,7 +79,7 @@ def test_every_service_has_a_health_check(services: Any, dockerfile: Instruction
 def test_health_check_of_the_worker_imports_no_torch(services: Any) -> None:
     *_, module = services["worker"]["healthcheck"]["test"]
     probe = f"import sys, {module}; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", probe], check=True, cwd=PROJECT)
+    children.run([sys.executable, "-c", probe])
 
 
 @pytest.mark.parametrize("name", ["redis", "worker", *MONITORING])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from tests import children
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("app", "workers", "models")
@@ -293,5 +294,5 @@ def loaded_by(module: str) -> set[str]:
         "        importlib.import_module(found.name)\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
     )
-    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    answer = children.run([sys.executable, "-c", code])
     return set(answer.stdout.split())

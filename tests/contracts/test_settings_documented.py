@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from app.engine.admission import Admission
 from app.settings import ApiSettings
 from tests.contracts.update_settings import DOCUMENTS, EXAMPLE, example, in_words, with_defaults, without_quotes
+from tests.waiting import PATIENCE_S
 
 
 def test_example_is_written_from_the_settings() -> None:
@@ -73,4 +74,4 @@ def test_a_bulk_request_of_the_full_size_finds_places(pending: int, images: int,
     with nullcontext() if fits else pytest.raises(ValidationError, match="could never be taken"):
         ApiSettings(_env_file=None, max_pending_images=pending, max_images_per_request=images)
     if fits:
-        Admission(pending).admit(images, "bulk", timeout_s=1)
+        Admission(pending).admit(images, "bulk", timeout_s=PATIENCE_S)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import InvalidName
+from tests import children
 from tests.datasets.builders import NOW, file_tree
 from workers.datasets.dataset import DatasetImage, DatasetInfo, SizeSummary, SplitSummary
 from workers.datasets.store import DatasetStore, DatasetVersion
@@ -209,7 +209,7 @@ with DatasetStore(pathlib.Path({str(tmp_path / "datasets")!r})).temporary() as p
     (path / "half.png").write_bytes(b"half")
     os._exit(9)
 """
-    subprocess.run([sys.executable, "-c", dying], check=False, cwd=Path(__file__).parents[2])
+    children.run([sys.executable, "-c", dying], check=False)
     assert [path for path in file_tree(tmp_path / "datasets") if path.endswith("half.png")]
 
     with store.temporary():
@@ -221,4 +221,4 @@ with DatasetStore(pathlib.Path({str(tmp_path / "datasets")!r})).temporary() as p
 def test_store_loads_without_torch() -> None:
     light = "import sys, workers.datasets.store, workers.datasets.archives.archive; assert 'torch' not in sys.modules"
 
-    subprocess.run([sys.executable, "-c", light], check=True, cwd=Path(__file__).parents[2])
+    children.run([sys.executable, "-c", light])

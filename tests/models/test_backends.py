@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ from models.backends.views import natural_views
 from models.errors import BackendRefused
 from models.manifest import Preset, Task
 from models.precision import Precision
+from tests import children
 from tests.models.small_networks import PRESET, SCALE_PRESET, Scaled, StandIn, small_classifier, small_segmenter
 
 CPU = torch.device("cpu")
@@ -130,14 +130,8 @@ OpenVino().load(request)
 assert sys.modules["openvino_telemetry"] is None
 assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": "."},
-    )
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": "."}
+    ended = children.run([sys.executable, "-c", code], check=False, env=environment)
     assert ended.returncode == 0, ended.stderr
     assert not (tmp_path / "intel").exists()
 

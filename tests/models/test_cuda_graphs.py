@@ -24,6 +24,7 @@ from models.backends.verification import TOLERANCES
 from models.backends.views import ViewSize, natural_views
 from tests.cuda import GPU, needs_cuda
 from tests.models.small_networks import PRESET, SCALE_PRESET, small_classifier, small_segmenter
+from tests.waiting import PATIENCE_S
 
 CPU = torch.device("cpu")
 SIZE = ViewSize.of(PRESET)
@@ -109,7 +110,7 @@ class WatchedLock:
 
     def __enter__(self) -> bool:
         self.asked.release()
-        return self._lock.acquire(timeout=60)
+        return self._lock.acquire(timeout=PATIENCE_S)
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
@@ -122,11 +123,11 @@ def test_memory_goes_back_when_no_network_is_being_recorded(monkeypatch: pytest.
     monkeypatch.setattr("torch.cuda.empty_cache", emptied.set)
     other = threading.Thread(target=cuda_graphs.empty_cache)
     with recording:
-        assert recording.asked.acquire(timeout=60)
+        assert recording.asked.acquire(timeout=PATIENCE_S)
         other.start()
-        assert recording.asked.acquire(timeout=60)
+        assert recording.asked.acquire(timeout=PATIENCE_S)
         assert not emptied.is_set()
-    other.join(60)
+    other.join(PATIENCE_S)
     assert emptied.is_set()
 
 

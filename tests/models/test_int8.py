@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +27,7 @@ from models.backends.part import Part
 from models.backends.report import ExportReport
 from models.backends.views import natural_views
 from models.errors import NothingToCalibrateOn
+from tests import children
 from tests.models.detecting import smooth_pictures
 from tests.models.small_networks import PRESET, StandIn, StandInOfIntegers, small_classifier
 from tests.models.test_detector_backends import detector, trained_detector
@@ -233,14 +233,8 @@ assert "nncf" in sys.modules
 assert sys.modules["openvino_telemetry"] is None
 assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": "."},
-    )
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": "."}
+    ended = children.run([sys.executable, "-c", code], check=False, env=environment)
     assert ended.returncode == 0, ended.stderr
     assert "%" not in ended.stdout  # no bars of progress among a builder's last words
     assert not (tmp_path / "intel").exists()

@@ -29,7 +29,7 @@ from tests.builders import (
     truncated_jpeg,
 )
 from tests.cuda import GPU, needs_cuda
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 PLAIN = encoded(gradient_image(), "JPEG", subsampling="4:4:4")
 NO_JPEG = b"\xff\xd8 is how one begins"
@@ -57,7 +57,7 @@ class Processor:
     def __call__(self, files: list[Tensor]) -> Sequence[Tensor]:
         self.batches.append(len(files))
         self.has_begun.set()
-        assert self.go_on.wait(30)
+        assert self.go_on.wait(PATIENCE_S)
         try:
             return [stored_pixels(bytes(file.tolist())) for file in files]
         except ValueError as error:
@@ -139,7 +139,7 @@ def test_files_that_come_while_it_is_busy_are_the_next_batch() -> None:
     decoder = NvJpeg(processor)
     first = threading.Thread(target=decoder, args=(PLAIN,))
     first.start()
-    assert processor.has_begun.wait(30)
+    assert processor.has_begun.wait(PATIENCE_S)
     files = [encoded(gradient_image(seed=seed), "JPEG", subsampling="4:4:4") for seed in range(5)]
     found: list[Tensor | None] = []
     others = threading.Thread(target=lambda: found.extend(decoded_by(decoder, files)))
@@ -159,7 +159,7 @@ def test_corrupt_file_in_a_batch_fails_alone() -> None:
     decoder = NvJpeg(processor)
     first = threading.Thread(target=decoder, args=(PLAIN,))
     first.start()
-    assert processor.has_begun.wait(30)
+    assert processor.has_begun.wait(PATIENCE_S)
     found: list[Tensor | None] = []
     others = threading.Thread(target=lambda: found.extend(decoded_by(decoder, [PLAIN, NO_JPEG, PLAIN])))
     others.start()

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,8 @@ from models.errors import (
 from models.manifest import ManifestDraft
 from models.store.registry import MANIFEST_FILE, ModelVersion, Registry
 from models.store.temporary_directories import temporary_directory
+from tests import children
+from tests.waiting import PATIENCE_S
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -494,12 +495,9 @@ def test_processes_that_publish_at_once_never_collide_and_need_no_torch(registry
     manifest.write_text(draft().model_dump_json())
     command = [sys.executable, "-c", PUBLISHER, str(tmp_path / "registry"), str(path), str(manifest)]
 
-    processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) for _ in range(4)
-    ]
-    answers = [process.communicate(timeout=60)[0] for process in processes]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: children.run(command).stdout, range(4)))
 
-    assert [process.returncode for process in processes] == [0] * 4
     assert sorted(int(line) for answer in answers for line in answer.split()) == list(range(1, 21))
 
 
@@ -509,14 +507,14 @@ def test_alias_never_outlives_its_version(registry: Registry) -> None:
     start = threading.Barrier(2)
 
     def promote(version: int) -> None:
-        start.wait(10)
+        start.wait(PATIENCE_S)
         try:
             registry.set_alias("ants-bees", "production", version)
         except UnknownVersion:
             return
 
     def delete(version: int) -> None:
-        start.wait(10)
+        start.wait(PATIENCE_S)
         try:
             registry.delete("ants-bees", version)
         except VersionInUse:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -15,14 +16,13 @@ import pytest
 from PIL import Image, ImageDraw
 
 from models.manifest import DatasetReference
+from tests import children
 from tests.workers.jobs_builders import a_config
 from workers.datasets.intake import ingest_archive
 from workers.datasets.store import DatasetStore
 from workers.jobs.job import AnyConfig
 from workers.run_directory import RunConfig, RunDirectory
 from workers.training.journal import Journal
-
-PROJECT_DIR = Path(__file__).resolve().parents[2]
 
 
 def shapes_zip(*, images: int = 20, side_px: int = 28) -> BytesIO:
@@ -65,14 +65,13 @@ def hand_back_at(step: int, run: RunDirectory, patch: pytest.MonkeyPatch) -> Non
     patch.setattr(Journal, "progress", progress)
 
 
-def start_trainer(run: RunDirectory, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    """Starts the trainer as the worker does; its output goes to train.log."""
-    command = [sys.executable, "-m", "workers.training", str(run.path), *arguments]
+@contextmanager
+def trainer_of(run: RunDirectory) -> Iterator[children.Process]:
+    """A trainer as the worker starts it, killed at the end of the block. Its output goes to train.log."""
+    command = [sys.executable, "-m", "workers.training", str(run.path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with run.log.open("ab") as log:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=PROJECT_DIR, env=environment, **options
-        )
+    with run.log.open("ab") as log, children.child(command, stdout=log, stderr=log, env=environment) as process:
+        yield process
 
 
 def _shape(label: str, number: int, side_px: int) -> bytes:

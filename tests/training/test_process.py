@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.runs import PROJECT_DIR, a_dataset, a_run, start_trainer
-from tests.waiting import wait_until
+from tests import children
+from tests.training.runs import a_dataset, a_run, trainer_of
+from tests.waiting import PATIENCE_S, wait_until
 from tests.workers.jobs_builders import a_config
 from workers.run_directory import RunDirectory
 from workers.supervision.exit_codes import EXIT_BUSY, EXIT_FAILED
@@ -31,13 +31,12 @@ def test_killed_trainer_continues_to_exactly_the_same_weights(tmp_path: Path) ->
     changes = {"epochs": 12, "augmentation": "basic"}
     config = a_config(dataset=a_dataset(tmp_path), hyperparameters=changes)
     whole, killed = a_run(tmp_path, config, job_id="whole"), a_run(tmp_path, config, job_id="killed")
-    trainer = start_trainer(killed)
-    wait_until(lambda: epochs_done(killed) >= 3, deadline_s=60)
-    trainer.kill()
-    trainer.wait()
+    with trainer_of(killed):
+        wait_until(lambda: epochs_done(killed) >= 3)
     assert killed.read_result() is None
-    assert start_trainer(killed).wait(timeout=120) == 0
-    assert start_trainer(whole).wait(timeout=120) == 0
+    with trainer_of(killed) as again, trainer_of(whole) as undisturbed:
+        assert again.wait(PATIENCE_S) == 0
+        assert undisturbed.wait(PATIENCE_S) == 0
     left, right = load_file(whole.best_weights), load_file(killed.best_weights)
     assert all(torch.equal(left[name], right[name]) for name in left)
     assert "Continuing from the checkpoint" in killed.log.read_text()
@@ -45,29 +44,22 @@ def test_killed_trainer_continues_to_exactly_the_same_weights(tmp_path: Path) ->
 
 def test_second_trainer_of_a_run_is_refused(tmp_path: Path) -> None:
     run = a_run(tmp_path, a_config(dataset=a_dataset(tmp_path), hyperparameters=LONG))
-    first = start_trainer(run)
-    try:
-        wait_until(lambda: epochs_done(run) >= 1, deadline_s=60)
-        assert start_trainer(run).wait(timeout=60) == EXIT_BUSY
+    with trainer_of(run) as first:
+        wait_until(lambda: epochs_done(run) >= 1)
+        with trainer_of(run) as second:
+            assert second.wait(PATIENCE_S) == EXIT_BUSY
         assert first.poll() is None
-    finally:
-        first.kill()
-        first.wait()
 
 
 def test_full_disk_fails_the_run_and_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     run = a_run(tmp_path, a_config(dataset=a_dataset(tmp_path), hyperparameters={"epochs": 50}))
-    trainer = start_trainer(run)
-    wait_until(lambda: epochs_done(run) >= 1, deadline_s=60)
-    trainer.kill()
-    trainer.wait()
+    with trainer_of(run):
+        wait_until(lambda: epochs_done(run) >= 1)
     before = hashlib.sha256(run.last_checkpoint.read_bytes()).hexdigest()
     too_small = run.last_checkpoint.stat().st_size // 2  # larger files give EFBIG, as with a quota
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (too_small, too_small))
-
-    assert start_trainer(run, preexec_fn=limit).wait(timeout=60) == EXIT_FAILED
+    with trainer_of(run) as trainer:
+        resource.prlimit(trainer.pid, resource.RLIMIT_FSIZE, (too_small, too_small))
+        assert trainer.wait(PATIENCE_S) == EXIT_FAILED
     failure = run.read_failure()
     assert failure is not None
     assert failure.code == "disk_full"
@@ -88,14 +80,12 @@ def test_trainer_dies_with_its_parent(tmp_path: Path) -> None:
         "command = [sys.executable, '-m', 'workers.training', sys.argv[1], '--parent', str(os.getpid())];"
         "child = subprocess.Popen(command, start_new_session=True); print(child.pid, flush=True); child.wait()"
     )
-    parent = subprocess.Popen([sys.executable, "-c", script, str(run.path)], stdout=subprocess.PIPE, cwd=PROJECT_DIR)
-    assert parent.stdout is not None
-    trainer_pid = int(parent.stdout.readline())
-    wait_until(lambda: epochs_done(run) >= 1, deadline_s=60)
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    parent.stdout.close()
-    wait_until(lambda: not is_alive(trainer_pid), deadline_s=10)
+    with children.child([sys.executable, "-c", script, str(run.path)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        trainer_pid = int(parent.stdout.readline())
+        wait_until(lambda: epochs_done(run) >= 1)
+        parent.kill()
+    wait_until(lambda: not is_alive(trainer_pid))
 
 
 def is_alive(pid: int) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import models
+from tests import children
 from workers.supervision.child_process import code_environment
 
 
@@ -21,9 +21,7 @@ def test_child_runs_this_code_wherever_it_starts(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PYTHONPATH", str(elsewhere))
 
     code = "import models, only_there; print(models.__file__)"
-    child = subprocess.run(
-        [sys.executable, "-c", code], cwd=here, env=code_environment(), capture_output=True, text=True, check=True
-    )
+    child = children.run([sys.executable, "-c", code], cwd=here, env=code_environment())
 
     assert child.stdout.strip() == models.__file__
 
@@ -34,8 +32,6 @@ def test_process_whose_parent_is_gone_is_told_so() -> None:
         "import os\n"
         "print(die_with(os.getppid()), die_with(os.getppid() + 1))"
     )
-    child = subprocess.run(
-        [sys.executable, "-c", code], env=code_environment(), capture_output=True, text=True, check=True
-    )
+    child = children.run([sys.executable, "-c", code], env=code_environment())
 
     assert child.stdout.split() == ["True", "False"]

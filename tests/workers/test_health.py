@@ -10,7 +10,7 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from tests.redis_server import RedisServer
-from tests.waiting import wait_until
+from tests.waiting import BRIEF_S, PATIENCE_S, wait_until
 from tests.workers.worker_process import WorkerProcess
 from workers.health import worker_answers
 
@@ -19,23 +19,28 @@ HERE = socket.gethostname()
 
 @pytest.fixture
 def worker(tmp_path: Path, own_redis: RedisServer) -> Iterator[WorkerProcess]:
-    process = WorkerProcess(home=tmp_path, redis_url=own_redis.url).start()
-    yield process
-    process.end()
+    """A worker that listens."""
+    process = WorkerProcess(home=tmp_path, redis_url=own_redis.url)
+    try:
+        process.start()
+        wait_until(lambda: "is ready" in process.log.read_text())
+        yield process
+    finally:
+        process.end()
 
 
 def test_worker_answers_only_for_its_own_host(worker: WorkerProcess) -> None:
-    wait_until(lambda: worker_answers(worker.redis_url, hostname=HERE, timeout_s=1))
-    assert not worker_answers(worker.redis_url, hostname="elsewhere", timeout_s=1)
+    assert worker_answers(worker.redis_url, hostname=HERE, timeout_s=PATIENCE_S)
+    assert not worker_answers(worker.redis_url, hostname="elsewhere", timeout_s=5 * BRIEF_S)
 
 
 def test_killed_worker_does_not_answer(worker: WorkerProcess) -> None:
-    wait_until(lambda: worker_answers(worker.redis_url, hostname=HERE, timeout_s=1))
+    assert worker_answers(worker.redis_url, hostname=HERE, timeout_s=PATIENCE_S)
     worker.kill()
-    assert not worker_answers(worker.redis_url, hostname=HERE, timeout_s=1)
+    assert not worker_answers(worker.redis_url, hostname=HERE, timeout_s=5 * BRIEF_S)
 
 
 def test_check_without_redis_raises_an_error(own_redis: RedisServer) -> None:
     own_redis.stop()
     with pytest.raises(OperationalError):
-        worker_answers(own_redis.url, hostname=HERE, timeout_s=1)
+        worker_answers(own_redis.url, hostname=HERE, timeout_s=PATIENCE_S)

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from tests.redis_server import RedisServer, free_port
+from tests.waiting import PATIENCE_S
 from tests.workers.jobs_builders import a_config, a_job, a_store
 from workers.errors import IllegalTransition, StoreUnavailable, UnknownJob
 from workers.jobs.job import JobFailure, JobStatus
@@ -145,7 +146,7 @@ def test_follow_ends_with_the_event_that_ends_the_job(store: JobStore) -> None:
                     await asyncio.to_thread(store.request_cancel, job.id)
         return seen
 
-    assert asyncio.run(asyncio.wait_for(watch(), 20)) == ["queued", "cancelled"]
+    assert asyncio.run(asyncio.wait_for(watch(), PATIENCE_S)) == ["queued", "cancelled"]
 
 
 def test_follow_yields_none_during_silence(store: JobStore) -> None:
@@ -158,7 +159,7 @@ def test_follow_yields_none_during_silence(store: JobStore) -> None:
                 break
         await stream.aclose()  # type: ignore[attr-defined]
 
-    asyncio.run(asyncio.wait_for(watch(), 20))
+    asyncio.run(asyncio.wait_for(watch(), PATIENCE_S))
 
 
 def test_jobs_using_a_dataset_are_those_that_have_not_ended(store: JobStore) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.drawing.fonts import Fonts
-
-PROJECT_DIR = Path(__file__).resolve().parents[2]
+from tests import children
+from tests.waiting import PATIENCE_S
 
 
 @dataclass(kw_only=True)
@@ -23,7 +22,7 @@ class WorkerProcess:
     lease_s: float = 2.0
     visibility_timeout_s: int = 86_400
     log_format: str = "text"
-    process: subprocess.Popen[bytes] | None = None
+    process: children.Process | None = None
 
     @property
     def font(self) -> Path:
@@ -48,28 +47,21 @@ class WorkerProcess:
             "FOVEA_FONT": str(self.font),
         }
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "worker"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=PROJECT_DIR,
-                env=environment,
-                start_new_session=True,
+            self.process = children.start(
+                [sys.executable, "-m", "app.cli", "worker"], stdout=log, stderr=log, env=environment
             )
         return self
 
     def kill(self) -> None:
         """Kills the process, as a crash does."""
         assert self.process is not None
-        self.process.kill()
-        self.process.wait()
+        children.end(self.process)
 
     def terminate(self) -> int:
         """Ends the process as a shutdown does. Returns its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=120)
+        return self.process.wait(PATIENCE_S)
 
     def end(self) -> None:
         """Ends the process if it runs."""

@@ -34,6 +34,7 @@ from models.backends.report import ExportReport
 from models.manifest import DatasetReference
 from models.predictors.classification import ClassSelection
 from models.store.registry import Registry
+from tests import children
 from tests.app import pictures
 from tests.app.archives import image_folder_zip
 from tests.app.compass import publish_compass
@@ -41,7 +42,7 @@ from tests.app.conftest import StartApi
 from tests.app.running_api import RunningApi
 from tests.builders import gradient_tensor
 from tests.models.small_networks import StandIn, StandInOfIntegers
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.datasets.store import DatasetStore
 
 # taken although it be slower: these networks take no time at all; float32 is the same on every processor
@@ -257,7 +258,7 @@ def test_model_loaded_again_while_it_is_built_is_swapped_too(home: Path, builder
         gone = await load_watched(server, "one")
         await builders.has_asked.wait()
         await server.models.unload("one")
-        async with asyncio.timeout(20):  # the thread that loaded it has it for a moment
+        async with asyncio.timeout(PATIENCE_S):  # the thread that loaded it has it for a moment
             await gone.wait()
         again = await server.models.get("one")
         builders.gate.set()
@@ -306,7 +307,7 @@ def test_model_that_left_is_not_built_and_its_network_goes_with_it(home: Path, b
         server.models.budget_bytes = server.models.size_bytes * 5 // 2  # two of them
         await builders.has_asked.wait()
         gone += [await load_watched(server, name) for name in names[1:]]
-        async with asyncio.timeout(20):  # the looking for what is stored has them for a moment
+        async with asyncio.timeout(PATIENCE_S):  # the looking for what is stored has them for a moment
             for event in gone[:3]:
                 await event.wait()
         assert [event.is_set() for event in gone] == [True, True, True, False, False]
@@ -357,9 +358,7 @@ def test_builder_that_waits_for_another_ends_with_its_parent(tmp_path: Path) -> 
     command = [sys.executable, "-c", parent_code, *arguments]
     with lock.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with subprocess.Popen(
-            command, cwd=Path(__file__).parents[3], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as parent:
+        with children.child(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
             assert parent.stdout is not None
             builder = psutil.Process(int(parent.stdout.readline()))
             wait_until(lambda: any(opened.path == str(lock) for opened in builder.open_files()))
@@ -429,9 +428,7 @@ def test_real_server_builds_and_swaps_beside_its_requests(start_api: StartApi) -
     assert api.classify(pictures.png()).json()["model"]["backend"] == "eager"
 
     # the builder has the lowest priority, so a busy machine takes minutes
-    wait_until(
-        lambda: api.classify(pictures.png()).json()["model"]["backend"] == "openvino", deadline_s=600, interval_s=0.5
-    )
+    wait_until(lambda: api.classify(pictures.png()).json()["model"]["backend"] == "openvino", interval_s=0.5)
 
     answer = api.classify(pictures.png()).json()
     assert answer["predictions"][0]["classes"][0]["label"] == "left"

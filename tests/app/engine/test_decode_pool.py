@@ -12,7 +12,7 @@ import pytest
 
 from app.engine.decode_pool import DecodePool, Urgency
 from app.engine.turn_taking import TurnTakingPool
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 Pool = TypeVar("Pool", bound=DecodePool)
 
@@ -43,10 +43,10 @@ async def busy(pool: DecodePool) -> AsyncIterator[None]:
 
     def hold() -> None:
         began.set()
-        assert release.wait(30)
+        assert release.wait(PATIENCE_S)
 
     held = asyncio.create_task(pool.run("finish", hold))
-    await asyncio.to_thread(began.wait, 30)
+    await asyncio.to_thread(began.wait, PATIENCE_S)
     try:
         yield
     finally:
@@ -173,7 +173,7 @@ def test_result_that_waits_for_company_is_told_when_the_pool_is_closed(monkeypat
 
     def hold() -> None:
         began.set()
-        assert release.wait(30)
+        assert release.wait(PATIENCE_S)
 
     async def work(pool: TurnTakingPool) -> None:
         async with busy(pool):
@@ -185,7 +185,7 @@ def test_result_that_waits_for_company_is_told_when_the_pool_is_closed(monkeypat
             first, *others = await asked(pool, calls)
         pool.results_per_wakeup = 4
         begin.set()
-        await asyncio.to_thread(began.wait, 30)
+        await asyncio.to_thread(began.wait, PATIENCE_S)
         assert not first.done()
         pool.close()
         assert await first is True
@@ -198,7 +198,7 @@ def test_result_that_waits_for_company_is_told_when_the_pool_is_closed(monkeypat
 
 
 def test_all_threads_work_at_once() -> None:
-    meeting = threading.Barrier(3, timeout=30)
+    meeting = threading.Barrier(3, timeout=PATIENCE_S)
 
     async def work(pool: DecodePool) -> None:
         met = await asyncio.gather(*(pool.run("bulk", meeting.wait) for _ in range(6)))

@@ -35,8 +35,8 @@ from models.predictors.detection import DetectionSelection
 from models.store.registry import ModelVersion, Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
-from tests.app.engines import ALL, note_batches, with_engine
-from tests.waiting import wait_until
+from tests.app.engines import ALL, Deadlines, note_batches, with_engine
+from tests.waiting import BRIEF_S, PATIENCE_S, wait_until
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def hold_lane(engine: Engine) -> threading.Event:
     lane._is_busy = True
 
     async def wait() -> None:
-        await asyncio.to_thread(release.wait, 30)
+        await asyncio.to_thread(release.wait, PATIENCE_S)
         lane._is_busy = False
         lane._start()
 
@@ -78,7 +78,7 @@ class SlowLoading:
 
         def slowly(*args: Any) -> AnyPredictor:
             self.loads += 1
-            assert self.go_on.wait(30)
+            assert self.go_on.wait(PATIENCE_S)
             return original(*args)
 
         monkeypatch.setattr(loading, "load_version", slowly)
@@ -90,7 +90,9 @@ def test_model_is_loaded_once_however_many_ask(
     loading = SlowLoading(monkeypatch)
 
     async def work(engine: Engine) -> None:
-        asked = [asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=30)) for _ in range(8)]
+        asked = [
+            asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)) for _ in range(8)
+        ]
         await asyncio.to_thread(wait_until, lambda: loading.loads)
         loading.go_on.set()
         answers = await asyncio.gather(*asked)
@@ -103,13 +105,16 @@ def test_model_is_loaded_once_however_many_ask(
 def test_deadline_while_loading_says_so_and_loading_goes_on(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loading = SlowLoading(monkeypatch)
+    loading, deadlines = SlowLoading(monkeypatch), Deadlines(monkeypatch)
 
     async def work(engine: Engine) -> None:
+        asked = asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S))
+        await asyncio.to_thread(wait_until, lambda: loading.loads)
+        deadlines.pass_now()
         with pytest.raises(ModelLoading):
-            await engine.predict("one", [pictures.png()], ALL, timeout_s=0.5)
+            await asked
         loading.go_on.set()
-        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         assert loading.loads == 1
         assert engine.pending_images == 0
 
@@ -124,15 +129,15 @@ def test_deadline_while_the_model_is_looked_up_is_no_load(
     original = ModelFinder.find
 
     def slowly(*args: Any) -> ModelSource:
-        assert go_on.wait(30)
+        assert go_on.wait(PATIENCE_S)
         return original(*args)
 
     async def work(engine: Engine) -> None:
         if is_in_memory:
-            await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+            await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         monkeypatch.setattr(ModelFinder, "find", slowly)
         with pytest.raises(DeadlineExceeded):
-            await engine.predict("one", [pictures.png()], ALL, timeout_s=0.05)
+            await engine.predict("one", [pictures.png()], ALL, timeout_s=BRIEF_S)
         go_on.set()
 
     with_engine(tmp_path, work)
@@ -164,13 +169,13 @@ def test_least_recently_used_model_goes_when_memory_is_short_and_pinned_ones_sta
 
     async def work(engine: Engine) -> None:
         for name in ("one", "two", "one", "three"):
-            await engine.predict(name, [pictures.png()], ALL, timeout_s=30)
+            await engine.predict(name, [pictures.png()], ALL, timeout_s=PATIENCE_S)
         assert [model.source.reference for model in engine.models.all()] == ["one/1", "three/1"]
         assert engine.models.size_bytes <= room
 
     async def work_with_pin(engine: Engine) -> None:
         for name in ("one", "two", "three"):
-            await engine.predict(name, [pictures.png()], ALL, timeout_s=30)
+            await engine.predict(name, [pictures.png()], ALL, timeout_s=PATIENCE_S)
         assert [model.source.reference for model in engine.models.all()] == ["one/1", "three/1"]
 
     with_engine(tmp_path, work, budget_bytes=room)
@@ -186,9 +191,9 @@ def test_pin_moves_with_its_reference(registry: Registry, tmp_path: Path) -> Non
                 publish_compass(registry, "one", gain=-2.0 * version)
             registry.set_alias("one", "production", version)
             await engine.models.load("one")
-            await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+            await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
             for other in ("two", "three"):
-                await engine.predict(other, [pictures.png()], ALL, timeout_s=30)
+                await engine.predict(other, [pictures.png()], ALL, timeout_s=PATIENCE_S)
             pinned = [model.source.reference for model in engine.models.all() if model.is_pinned]
             assert pinned == [f"one/{version}"]
             assert engine.models.size_bytes <= room
@@ -200,11 +205,11 @@ def test_pinned_version_that_was_deleted_leaves_when_memory_is_short(registry: R
     room = 2 * registry.resolve("one").manifest.size_bytes
 
     async def work(engine: Engine) -> None:
-        await engine.predict("one/1", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one/1", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         publish_compass(registry, "one", gain=-2.0)
         registry.delete("one", 1)
         for other in ("two", "three"):
-            await engine.predict(other, [pictures.png()], ALL, timeout_s=30)
+            await engine.predict(other, [pictures.png()], ALL, timeout_s=PATIENCE_S)
         assert [model.source.reference for model in engine.models.all()] == ["two/1", "three/1"]
 
     with_engine(tmp_path, work, budget_bytes=room, pinned=["one/1"])
@@ -231,9 +236,9 @@ def test_damaged_model_costs_nobody_its_place_and_is_not_read_again_at_once(
     async def work(engine: Engine) -> None:
         for _ in range(3):
             for name in ("one", "two"):
-                await engine.predict(name, [pictures.png()], ALL, timeout_s=30)
+                await engine.predict(name, [pictures.png()], ALL, timeout_s=PATIENCE_S)
             with pytest.raises(CorruptVersion, match="sha256"):
-                await engine.predict("three", [pictures.png()], ALL, timeout_s=30)
+                await engine.predict("three", [pictures.png()], ALL, timeout_s=PATIENCE_S)
 
     with_engine(tmp_path, work, budget_bytes=room)
     assert sorted(loads) == ["one", "three", "two"]
@@ -247,19 +252,19 @@ def test_swap_without_room_for_both_versions_lets_nobody_wait(
     room = registry.resolve("one").manifest.size_bytes * 3 // 2
 
     async def work(engine: Engine) -> None:
-        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         loading = SlowLoading(monkeypatch)
         moving = asyncio.create_task(engine.models.load_beside("one", 2))
         await asyncio.to_thread(wait_until, lambda: loading.loads)
-        during = await engine.predict("one", [pictures.png()], ALL, timeout_s=5)
+        during = await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         loading.go_on.set()
         await moving
-        before = await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        before = await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         registry.set_alias("one", "production", 2)
-        after = await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        after = await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         assert [answer.model.version for answer in (during, before, after)] == [1, 1, 2]
         assert loading.loads == 1
-        await engine.predict("two", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("two", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         assert engine.models.size_bytes <= room
 
     with_engine(tmp_path, work, budget_bytes=room)
@@ -274,7 +279,7 @@ def test_long_load_says_nothing_of_how_fast_images_go(
     monkeypatch.setattr("app.engine.admission.time.monotonic", lambda: real() + clock["ahead_s"])
 
     async def work(engine: Engine) -> None:
-        first = asyncio.create_task(engine.predict("one", [pictures.png()] * 4, ALL, timeout_s=300))
+        first = asyncio.create_task(engine.predict("one", [pictures.png()] * 4, ALL, timeout_s=PATIENCE_S))
         await asyncio.to_thread(wait_until, lambda: loading.loads)
         clock["ahead_s"] = 100.0  # so long the load takes
         loading.go_on.set()
@@ -308,7 +313,7 @@ def test_observer_that_breaks_does_not_stop_the_device(registry: Registry, tmp_p
     async def work(engine: Engine) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         (await engine.models.get("one")).best_batch = 1
-        await engine.predict("one", [pictures.png()] * 3, ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()] * 3, ALL, timeout_s=PATIENCE_S)
 
     with_engine(tmp_path, work, observers=[Broken()])
 
@@ -317,10 +322,10 @@ def test_model_that_never_fits_is_refused_and_the_others_stay(registry: Registry
     room = registry.resolve("one").manifest.size_bytes
 
     async def work(engine: Engine) -> None:
-        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         with pytest.raises(OutOfDeviceMemory, match="FOVEA_MODEL_MEMORY"):
-            await engine.predict("two", [pictures.png()], ALL, timeout_s=30)
-        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+            await engine.predict("two", [pictures.png()], ALL, timeout_s=PATIENCE_S)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
 
     with_engine(tmp_path, work, budget_bytes=room, pinned=["one"])
 
@@ -332,7 +337,7 @@ def test_moved_alias_is_answered_by_the_old_version_until_the_new_one_is_loaded(
     registry.set_alias("one", "production", 1)
 
     async def version_that_answers(engine: Engine) -> int | None:
-        return (await engine.predict("one", [pictures.png()], ALL, timeout_s=30)).model.version
+        return (await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)).model.version
 
     async def work(engine: Engine) -> None:
         assert await version_that_answers(engine) == 1
@@ -353,8 +358,8 @@ def test_float32_is_had_by_who_insists_and_a_faster_backend_by_all_others(regist
         assert isinstance(engine.models, LoadedModels)
         engine.models.adopt(model, EagerBackend(graph, "cpu", "bfloat16"))
 
-        fast = await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
-        exact = await engine.predict("one", [pictures.png()], ALL, timeout_s=30, precision="float32")
+        fast = await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
+        exact = await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S, precision="float32")
 
         assert (fast.precision, exact.precision) == ("bfloat16", "float32")
         assert [loaded.predictor.backend.precision for loaded in engine.models.all()] == ["bfloat16", "float32"]
@@ -369,16 +374,16 @@ def test_float32_is_had_by_who_insists_and_a_faster_backend_by_all_others(regist
 def test_unloaded_model_is_loaded_again_when_asked(registry: Registry, tmp_path: Path) -> None:
     async def work(engine: Engine) -> None:
         assert not await engine.models.unload("one")
-        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         assert await engine.models.unload("one")
         assert engine.models.all() == []
         model = await engine.models.get("one")
         graph = ClassificationGraph(deepcopy(model.predictor.module), model.predictor.preset)
         engine.models.adopt(model, EagerBackend(graph, "cpu", "bfloat16"))  # type: ignore[attr-defined]
-        await engine.predict("one", [pictures.png()], ALL, timeout_s=30, precision="float32")
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S, precision="float32")
         assert await engine.models.unload("one")
         assert engine.models.all() == []  # nor its float32 copy
-        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
 
     with_engine(tmp_path, work)
 
@@ -390,9 +395,9 @@ def test_memory_of_a_model_that_left_goes_back_when_no_network_is_being_recorded
     monkeypatch.setattr("models.backends.cuda_graphs.empty_cache", went_back.set)
 
     async def work(engine: Engine) -> None:
-        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         assert await engine.models.unload("one")
-        assert await asyncio.to_thread(went_back.wait, 60)
+        assert await asyncio.to_thread(went_back.wait, PATIENCE_S)
 
     with_engine(tmp_path, work)
 
@@ -403,16 +408,16 @@ def test_full_engine_refuses_at_once_and_says_when_to_come_back(
     loading = SlowLoading(monkeypatch)
 
     async def work(engine: Engine) -> None:
-        first = asyncio.create_task(engine.predict("one", [pictures.png()] * 6, ALL, timeout_s=30))
+        first = asyncio.create_task(engine.predict("one", [pictures.png()] * 6, ALL, timeout_s=PATIENCE_S))
         await asyncio.to_thread(wait_until, lambda: engine.pending_images == 6)
         with pytest.raises(EngineFull) as refused:
-            await engine.predict("one", [pictures.png()] * 3, ALL, timeout_s=30)
+            await engine.predict("one", [pictures.png()] * 3, ALL, timeout_s=PATIENCE_S)
         assert refused.value.retry_after_s is not None
         assert refused.value.retry_after_s >= 1
         loading.go_on.set()
         await first
         assert engine.pending_images == 0
-        await engine.predict("one", [pictures.png()] * 3, ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()] * 3, ALL, timeout_s=PATIENCE_S)
 
     with_engine(tmp_path, work)
 
@@ -420,24 +425,28 @@ def test_full_engine_refuses_at_once_and_says_when_to_come_back(
 def test_prediction_that_is_not_ready_in_time_is_given_up(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on = threading.Event()
+    began, go_on, deadlines = threading.Event(), threading.Event(), Deadlines(monkeypatch)
     original = Classifier.predict_prepared
 
     async def work(engine: Engine) -> None:
-        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
 
         def slowly(
             predictor: Classifier, batch: torch.Tensor, selections: Sequence[ClassSelection]
         ) -> list[torch.Tensor]:
-            assert go_on.wait(30)
+            began.set()
+            assert go_on.wait(PATIENCE_S)
             return original(predictor, batch, selections)
 
         monkeypatch.setattr(Classifier, "predict_prepared", slowly)
+        asked = asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S))
+        await asyncio.to_thread(began.wait, PATIENCE_S)
+        deadlines.pass_now()
         with pytest.raises(DeadlineExceeded):
-            await engine.predict("one", [pictures.png()], ALL, timeout_s=0.2)
+            await asked
         assert engine.pending_images == 0
         go_on.set()
-        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
 
     with_engine(tmp_path, work)
 
@@ -463,7 +472,7 @@ def test_batch_that_does_not_fit_is_halved_and_only_the_image_that_never_fits_is
         model.best_batch = 8
         release = hold_lane(engine)
         monkeypatch.setattr(Classifier, "predict_prepared", short_of_memory)
-        asked = asyncio.create_task(engine.predict("one", [white, *[pictures.png()] * 4], ALL, timeout_s=30))
+        asked = asyncio.create_task(engine.predict("one", [white, *[pictures.png()] * 4], ALL, timeout_s=PATIENCE_S))
         await until_waiting(engine, 5)
         release.set()
         answer = await asked
@@ -490,7 +499,7 @@ def test_failed_load_is_tried_again_and_missing_weights_are_not_at_once(
     async def work(engine: Engine) -> None:
         for _ in range(3):
             with pytest.raises(WeightsUnavailable):
-                await engine.predict("resnet18", [pictures.png()], ALL, timeout_s=30)
+                await engine.predict("resnet18", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         assert tries == 1
 
     with_engine(tmp_path, work)
@@ -500,10 +509,10 @@ def test_deleted_version_is_gone_although_it_was_loaded(registry: Registry, tmp_
     publish_compass(registry, "one", gain=-2.0)
 
     async def work(engine: Engine) -> None:
-        await engine.predict("one/1", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one/1", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         registry.delete("one", 1)
         with pytest.raises(UnknownVersion):
-            await engine.predict("one/1", [pictures.png()], ALL, timeout_s=30)
+            await engine.predict("one/1", [pictures.png()], ALL, timeout_s=PATIENCE_S)
 
     with_engine(tmp_path, work)
 
@@ -512,8 +521,8 @@ def test_event_loop_goes_on_while_pictures_are_decoded_and_predicted(registry: R
     large = pictures.encoded(pictures.left_bright().resize((900, 900)))
 
     async def work(engine: Engine) -> None:
-        await engine.predict("one", [large], ALL, timeout_s=30)
-        task = asyncio.create_task(engine.predict("one", [large] * 8, ALL, timeout_s=30))
+        await engine.predict("one", [large], ALL, timeout_s=PATIENCE_S)
+        task = asyncio.create_task(engine.predict("one", [large] * 8, ALL, timeout_s=PATIENCE_S))
         turns = 0
         began_at = time.perf_counter()
         while not task.done():
@@ -529,7 +538,7 @@ def test_event_loop_goes_on_while_pictures_are_decoded_and_predicted(registry: R
 def test_unknown_model_frees_its_place(registry: Registry, tmp_path: Path) -> None:
     async def work(engine: Engine) -> None:
         with pytest.raises(ModelsError):
-            await engine.predict("nothing", [pictures.png()], ALL, timeout_s=30)
+            await engine.predict("nothing", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         assert engine.pending_images == 0
 
     with_engine(tmp_path, work)
@@ -544,9 +553,11 @@ def test_idle_device_takes_one_image_at_once_and_a_busy_one_finds_a_batch(
         model = await engine.models.get("one")
         model.best_batch = 4
         sizes.clear()
-        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         release = hold_lane(engine)
-        asked = [asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=30)) for _ in range(6)]
+        asked = [
+            asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)) for _ in range(6)
+        ]
         await until_waiting(engine, 6)
         release.set()
         await asyncio.gather(*asked)
@@ -561,7 +572,7 @@ def test_interactive_images_go_first_and_bulk_fills_their_batch(
     ended: list[str] = []
 
     async def ask(engine: Engine, priority: Priority) -> None:
-        await engine.predict("one", [pictures.png()], ALL, timeout_s=30, priority=priority)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S, priority=priority)
         ended.append(priority)
 
     async def work(engine: Engine) -> None:
@@ -583,7 +594,7 @@ def test_interactive_image_overtakes_bulk_ones_that_wait_to_be_decoded(registry:
     ended: list[str] = []
 
     async def ask(engine: Engine, priority: Priority) -> None:
-        await engine.predict("one", [pictures.png()], ALL, timeout_s=30, priority=priority)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S, priority=priority)
         ended.append(priority)
 
     async def work(engine: Engine) -> None:
@@ -605,11 +616,11 @@ def test_bulk_is_refused_while_there_is_room_for_interactive_requests(registry: 
     async def work(engine: Engine) -> None:
         await engine.models.get("one")
         release = hold_lane(engine)
-        first = asyncio.create_task(engine.predict("one", [pictures.png()] * 6, ALL, timeout_s=30))
+        first = asyncio.create_task(engine.predict("one", [pictures.png()] * 6, ALL, timeout_s=PATIENCE_S))
         await until_waiting(engine, 6)
         with pytest.raises(EngineFull):
-            await engine.predict("one", [pictures.png()], ALL, timeout_s=30, priority="bulk")
-        second = asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=30))
+            await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S, priority="bulk")
+        second = asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S))
         await until_waiting(engine, 7)
         release.set()
         await asyncio.gather(first, second)
@@ -621,51 +632,55 @@ def test_bulk_is_refused_while_there_is_room_for_interactive_requests(registry: 
 def test_who_stops_waiting_frees_the_place_and_is_never_predicted(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    sizes = note_batches(monkeypatch)
+    sizes, deadlines = note_batches(monkeypatch), Deadlines(monkeypatch)
 
     async def work(engine: Engine) -> None:
         await engine.models.get("one")
         sizes.clear()
         release = hold_lane(engine)
-        timeout_s = 0.3 if how == "expired" else 30
-        asked = asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=timeout_s))
+        asked = asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S))
         await until_waiting(engine, 1)
         if how == "cancelled":
             asked.cancel()
+        else:
+            deadlines.pass_now()
         with pytest.raises(asyncio.CancelledError if how == "cancelled" else DeadlineExceeded):
             await asked
         assert engine.pending_images == 0
         assert engine._lane.waiting == 0
         release.set()
-        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         assert sizes == [1]
 
     with_engine(tmp_path, work)
 
 
 @pytest.mark.parametrize("how", ["cancelled", "expired"])
-def test_picture_is_drawn_in_its_place_and_before_the_deadline(registry: Registry, tmp_path: Path, how: str) -> None:
-    began, release = threading.Event(), threading.Event()
+def test_picture_is_drawn_in_its_place_and_before_the_deadline(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    began, release, deadlines = threading.Event(), threading.Event(), Deadlines(monkeypatch)
 
     def annotate(pixels: torch.Tensor, _: list[ClassScore], __: Fonts) -> torch.Tensor:
         began.set()
-        assert release.wait(30)
+        assert release.wait(PATIENCE_S)
         return pixels
 
     async def work(engine: Engine) -> None:
         await engine.models.get("one")
         drawing = Drawing(annotate=annotate, fonts=Fonts(), image_format="png")
-        timeout_s = 1.0 if how == "expired" else 30
-        asked = asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=timeout_s, drawing=drawing))
-        await asyncio.to_thread(began.wait, 30)
+        asked = asyncio.create_task(engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S, drawing=drawing))
+        await asyncio.to_thread(began.wait, PATIENCE_S)
         assert engine.pending_images == 1
         if how == "cancelled":
             asked.cancel()
+        else:
+            deadlines.pass_now()
         with pytest.raises(asyncio.CancelledError if how == "cancelled" else DeadlineExceeded):
             await asked
         assert engine.pending_images == 0
         release.set()
-        answer = await engine.predict("one", [pictures.png()], ALL, timeout_s=30, drawing=drawing)
+        answer = await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S, drawing=drawing)
         assert answer.drawn is not None
         assert answer.drawn.startswith(b"\x89PNG")
 
@@ -676,10 +691,10 @@ def test_request_that_would_not_be_ready_in_time_is_refused_at_once(registry: Re
     async def work(engine: Engine) -> None:
         await engine.models.get("one")
         release = hold_lane(engine)
-        first = asyncio.create_task(engine.predict("one", [pictures.png()] * 6, ALL, timeout_s=30))
+        first = asyncio.create_task(engine.predict("one", [pictures.png()] * 6, ALL, timeout_s=PATIENCE_S))
         await until_waiting(engine, 6)
         with pytest.raises(EngineFull, match="ready within"):
-            await engine.predict("one", [pictures.png()], ALL, timeout_s=0.001)
+            await engine.predict("one", [pictures.png()], ALL, timeout_s=BRIEF_S)
         release.set()
         await first
 
@@ -712,9 +727,9 @@ def test_observers_hear_of_every_part_and_every_end(registry: Registry, tmp_path
             heard.append((outcome, backend if backend else images))
 
     async def work(engine: Engine) -> None:
-        await engine.predict("one", [pictures.png()], ALL, timeout_s=30)
+        await engine.predict("one", [pictures.png()], ALL, timeout_s=PATIENCE_S)
         with pytest.raises(ModelsError):
-            await engine.predict("nothing", [pictures.png()] * 2, ALL, timeout_s=30)
+            await engine.predict("nothing", [pictures.png()] * 2, ALL, timeout_s=PATIENCE_S)
 
     with_engine(tmp_path, work, observers=[Listener()])
     assert heard == [("predicted", 1), ("one/1", "eager"), ("ok", "eager"), ("failed", 2)]
@@ -726,13 +741,13 @@ def test_tiles_wait_as_images_do(registry: Registry, tmp_path: Path, monkeypatch
 
     async def work(engine: Engine) -> None:
         tiled = DetectionSelection(tile_px=300, tile_overlap=0.0)
-        first = asyncio.create_task(engine.predict("one", [large, pictures.png()], tiled, timeout_s=30))
+        first = asyncio.create_task(engine.predict("one", [large, pictures.png()], tiled, timeout_s=PATIENCE_S))
         await asyncio.to_thread(wait_until, lambda: loading.loads)
         assert engine.pending_images == (1 + 3) + 1  # the whole and its tiles, and an image smaller than a tile
         with pytest.raises(EngineFull):
-            await engine.predict("one", [large], tiled, timeout_s=30)
+            await engine.predict("one", [large], tiled, timeout_s=PATIENCE_S)
         with pytest.raises(TooManyTiles):
-            await engine.predict("one", [large] * 3, tiled, timeout_s=30)
+            await engine.predict("one", [large] * 3, tiled, timeout_s=PATIENCE_S)
         loading.go_on.set()
         with pytest.raises(WrongTask, match="classification"):
             await first
@@ -757,10 +772,10 @@ def test_jpegs_that_another_decoder_takes_are_answered_like_those_it_does_not(
     async def work(engine: Engine) -> None:
         (await engine.models.get("one")).best_batch = 1  # scores of larger batches differ in their last bits
         files = [plain_jpeg(), pictures.png(), b"no picture", pictures.jpeg()]
-        answer = await engine.predict("one", files, ALL, timeout_s=30)
+        answer = await engine.predict("one", files, ALL, timeout_s=PATIENCE_S)
         assert taken == [plain_jpeg()]
         engine._decode_jpeg = None
-        expected = await engine.predict("one", files, ALL, timeout_s=30)
+        expected = await engine.predict("one", files, ALL, timeout_s=PATIENCE_S)
         assert [str(image) for image in answer.images] == [str(image) for image in expected.images]
         assert [isinstance(image, ImageAnswer) for image in answer.images] == [True, True, False, True]
 
@@ -782,7 +797,7 @@ def test_picture_that_a_gpu_has_no_room_to_prepare_is_prepared_by_the_processor(
     monkeypatch.setattr(Classifier, "prepare", prepare)
 
     async def work(engine: Engine) -> None:
-        answer = await engine.predict("one", [plain_jpeg()], ALL, timeout_s=30)
+        answer = await engine.predict("one", [plain_jpeg()], ALL, timeout_s=PATIENCE_S)
         assert isinstance(answer.images[0], ImageAnswer)
         assert devices == ["elsewhere", "cpu"]
 

@@ -15,11 +15,12 @@ import pytest
 from models.architectures.catalog import build, get_architecture
 from models.manifest import ManifestDraft
 from models.store.registry import Registry
+from tests import children
 from tests.app import pictures
 from tests.app.compass import publish_compass
-from tests.app.served_api import PROJECT_DIR, ServedApi
+from tests.app.served_api import ServedApi
 from tests.redis_server import free_port
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 # `fovea serve`, which prints at its end what it has imported of the compiler
 SERVES = """
@@ -115,15 +116,9 @@ if torch.compiler.disable.__module__ != "torch.compiler":
 
 def run(program: str, *, first_on_path: Path | None = None) -> str:
     """What the program prints."""
-    path = os.pathsep.join(str(folder) for folder in (first_on_path, PROJECT_DIR) if folder)
-    ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    path = os.pathsep.join(str(folder) for folder in (first_on_path, children.PROJECT_DIR) if folder)
+    environment = {**os.environ, "PYTHONPATH": path}
+    ended = children.run([sys.executable, "-W", "error", "-c", program], check=False, env=environment)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -148,23 +143,16 @@ def test_server_that_answers_has_not_loaded_the_compiler(tmp_path: Path, redis_u
     port = free_port()
     settings = {"FOVEA_HOME": str(tmp_path), "FOVEA_REDIS_URL": redis_url, "FOVEA_DEVICE": "cpu"}
     settings |= {"FOVEA_OFFLINE": "true", "FOVEA_BACKEND": "eager"}
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVES, "--port", str(port)],
-        env={**os.environ, **settings, "PYTHONPATH": str(PROJECT_DIR)},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as http:
-                wait_until(lambda: ServedApi(process=server, http=http).answers(), deadline_s=180)
-                for path in ("/v1/classify?model=compass", "/v1/segment?model=painter"):
-                    answer = http.post(path, content=pictures.png(), headers={"Content-Type": "image/png"})
-                    assert answer.status_code == 200
-                assert http.get("/v1/architectures/convnext_tiny").status_code == 200
-            server.send_signal(signal.SIGINT)  # after SIGTERM nothing is said
-            said, _ = server.communicate(timeout=60)
-        finally:
-            server.kill()
+    command, environment = [sys.executable, "-c", SERVES, "--port", str(port)], {**os.environ, **settings}
+    with children.child(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, trust_env=False) as http:
+            wait_until(lambda: ServedApi(process=server, http=http).answers())
+            for path in ("/v1/classify?model=compass", "/v1/segment?model=painter"):
+                answer = http.post(path, content=pictures.png(), headers={"Content-Type": "image/png"})
+                assert answer.status_code == 200
+            assert http.get("/v1/architectures/convnext_tiny").status_code == 200
+        server.send_signal(signal.SIGINT)  # after SIGTERM nothing is said
+        said, _ = server.communicate(timeout=PATIENCE_S)
     assert said == "compiler: []\n"
 
 

@@ -33,7 +33,7 @@ from tests.app.exposed import Exposed
 from tests.app.running_api import RunningApi
 from tests.app.served_api import served_api
 from tests.app.triton import client_of, files_input
-from tests.waiting import wait_until
+from tests.waiting import BRIEF_S, PATIENCE_S, wait_until
 
 
 class Memory:
@@ -180,7 +180,7 @@ def test_second_unload_counts_while_the_marker_of_the_first_is_being_removed(dir
 
 def test_load_that_takes_too_long_goes_on_and_leaves_the_model_unloaded_until_it_is_there(directory: Path) -> None:
     async def work() -> None:
-        replica = Replica(directory, 0, timeout_s=0.05)
+        replica = Replica(directory, 0, timeout_s=BRIEF_S)
         await replica.control.unload(["ants/1"])
         replica.memory.before_get = asyncio.Event().wait
         with pytest.raises(ModelLoading, match="ants/1 is still being loaded"):
@@ -249,7 +249,7 @@ def test_disk_that_fails_is_logged_once_and_tried_again(
 
         monkeypatch.setattr(replica.control, "look", look)
         keeping = asyncio.create_task(replica.control.keep_in_step())
-        await asyncio.wait_for(has_gone_well.wait(), 60)
+        await asyncio.wait_for(has_gone_well.wait(), PATIENCE_S)
         keeping.cancel()
 
     asyncio.run(work())
@@ -404,7 +404,7 @@ def test_processes_of_one_port_are_replicas_until_all_of_them_are_started_again(
     publish_compass(Registry(tmp_path / "registry"))
     leftovers = tmp_path / "tmp"
     with served_api(tmp_path, redis_url, "--processes", "2") as api:
-        wait_until(lambda: api.answers() and Exposed.of(api.http).value("fovea_processes") == 2, deadline_s=180)
+        wait_until(lambda: api.answers() and Exposed.of(api.http).value("fovea_processes") == 2)
         servers = processes_below(api.process.pid, b"app.cli")
 
         def told(times: int = 16) -> set[int]:
@@ -420,10 +420,10 @@ def test_processes_of_one_port_are_replicas_until_all_of_them_are_started_again(
 
         os.kill(servers[0], signal.SIGKILL)
         wait_until(lambda: not psutil.pid_exists(servers[0]))  # its parent knows, and its socket is closed
-        wait_until(lambda: Exposed.of(api.http).value("fovea_processes") == 2, deadline_s=180)
+        wait_until(lambda: Exposed.of(api.http).value("fovea_processes") == 2)
         assert told() == {400}, "the one that was started again knows it"
         assert len(list(leftovers.glob(".tmp-*"))) == 1
     assert list(leftovers.glob(".tmp-*")) == []
     with served_api(tmp_path, redis_url, "--processes", "2") as api:
-        wait_until(lambda: api.answers() and Exposed.of(api.http).value("fovea_processes") == 2, deadline_s=180)
+        wait_until(lambda: api.answers() and Exposed.of(api.http).value("fovea_processes") == 2)
         assert told() == {200}, "an unload ends with the server"

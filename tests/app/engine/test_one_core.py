@@ -29,7 +29,7 @@ from models.store.registry import Registry
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.engines import ALL, note_batches, with_engine
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 LONG_S = 60.0  # so long did the model's last batch take, as far as the lane knows
 
@@ -55,7 +55,7 @@ def with_one_core(
 
 
 async def ask(engine: Engine, image: bytes | None = None, priority: Priority = "interactive") -> Answer[Any]:
-    return await engine.predict("one", [image or pictures.png()], ALL, timeout_s=30, priority=priority)
+    return await engine.predict("one", [image or pictures.png()], ALL, timeout_s=PATIENCE_S, priority=priority)
 
 
 async def held(engine: Engine) -> tuple[threading.Event, asyncio.Task[None]]:
@@ -64,10 +64,10 @@ async def held(engine: Engine) -> tuple[threading.Event, asyncio.Task[None]]:
 
     def hold() -> None:
         began.set()
-        assert release.wait(30)
+        assert release.wait(PATIENCE_S)
 
     task = asyncio.create_task(engine._decoders.run("finish", hold))
-    await asyncio.to_thread(began.wait, 30)
+    await asyncio.to_thread(began.wait, PATIENCE_S)
     return release, task
 
 
@@ -79,7 +79,7 @@ class Decoding:
         original = Engine._prepare
 
         def prepare(engine: Engine, *args: Any) -> Any:
-            assert self._allowed.acquire(timeout=30)
+            assert self._allowed.acquire(timeout=PATIENCE_S)
             return original(engine, *args)
 
         monkeypatch.setattr(Engine, "_prepare", prepare)
@@ -219,7 +219,7 @@ def test_company_of_another_model_holds_nobody_up_for_long(home: Path, monkeypat
     ended: list[str] = []
 
     async def note(engine: Engine, model: str) -> None:
-        await engine.predict(model, [pictures.png()], ALL, timeout_s=30)
+        await engine.predict(model, [pictures.png()], ALL, timeout_s=PATIENCE_S)
         ended.append(model)
 
     async def work(engine: Engine) -> None:
@@ -242,7 +242,7 @@ def test_request_of_tiles_is_judged_at_once_while_the_core_is_busy(home: Path) -
     async def work(engine: Engine) -> None:
         release, holding = await held(engine)
         with pytest.raises(WrongTask):  # after its tiles were counted
-            await engine.predict("one", [pictures.png()], DetectionSelection(tile_px=300), timeout_s=30)
+            await engine.predict("one", [pictures.png()], DetectionSelection(tile_px=300), timeout_s=PATIENCE_S)
         release.set()
         await holding
 

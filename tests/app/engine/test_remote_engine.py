@@ -25,6 +25,7 @@ from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.engine_processes import engine_at, local_engine, settings_of, until
 from tests.app.finders import finders_from_version, png
+from tests.waiting import PATIENCE_S
 
 SCENE = png(300, 200, ("red", 20, 30, 90, 110), ("blue", 150, 20, 280, 180))
 ALL = ClassSelection()
@@ -51,7 +52,7 @@ class Loop:
         return self
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -83,8 +84,8 @@ def test_answers_are_those_of_an_engine_in_the_same_process(
 ) -> None:
     async def work() -> None:
         async with engine_at(engine_process.path, finders_home) as engine, local_engine(finders_home) as here:
-            there = await engine.predict(model, [image, b"nothing"], selection, timeout_s=60)
-            expected = await here.predict(model, [image, b"nothing"], selection, timeout_s=60)
+            there = await engine.predict(model, [image, b"nothing"], selection, timeout_s=PATIENCE_S)
+            expected = await here.predict(model, [image, b"nothing"], selection, timeout_s=PATIENCE_S)
             assert isinstance(there.images[0], ImageAnswer)
             assert there.images[0] == expected.images[0]
             assert type(there.images[1]) is type(expected.images[1])
@@ -103,7 +104,7 @@ def test_pictures_of_many_tiles_take_their_memory_and_give_it_back(
             large = png(1600, 1200, ("red", 100, 100, 700, 900))
             selection = DetectionSelection(tile_px=400, tile_overlap=0.0)
             answers = await asyncio.gather(
-                *(engine.predict("masks", [large], selection, timeout_s=60) for _ in range(3))
+                *(engine.predict("masks", [large], selection, timeout_s=PATIENCE_S) for _ in range(3))
             )
             for answer in answers:
                 assert isinstance(answer.images[0], ImageAnswer)
@@ -130,7 +131,7 @@ def test_models_are_seen_as_the_engine_process_has_them(engine_process: EnginePr
             await until(lambda: "compass/1" not in [model.source.reference for model in one.models.all()])
             with pytest.raises(UnknownModel):
                 await one.models.get("nothing")
-            await one.predict("compass", [pictures.png()], ALL, timeout_s=60)
+            await one.predict("compass", [pictures.png()], ALL, timeout_s=PATIENCE_S)
 
     asyncio.run(work())
 
@@ -163,7 +164,7 @@ def test_promoted_version_answers_everywhere(engine_process: EngineProcess, find
         ):
 
             async def version_that_answers(engine: Engine) -> int | None:
-                return (await engine.predict("moving", [pictures.png()], ALL, timeout_s=60)).model.version
+                return (await engine.predict("moving", [pictures.png()], ALL, timeout_s=PATIENCE_S)).model.version
 
             assert [await version_that_answers(engine) for engine in (one, other)] == [1, 1]
             publish_compass(registry, "moving", gain=-2.0)
@@ -171,7 +172,7 @@ def test_promoted_version_answers_everywhere(engine_process: EngineProcess, find
             registry.set_alias("moving", "production", 2)
             one.models.forget_lookups()
             assert await version_that_answers(one) == 2
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 while await version_that_answers(other) != 2:
                     pass
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -27,13 +26,14 @@ from app.processes.errors import ChildDied
 from app.processes.pulse import Pulse, beat
 from models.predictors.classification import ClassSelection
 from models.store.registry import Registry
+from tests import children
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.engine_processes import engine_at, engine_process_below, processes_below, settings_of
 from tests.app.running_api import running_api
 from tests.cli.processes import running_below
 from tests.redis_server import free_port
-from tests.waiting import wait_until
+from tests.waiting import BRIEF_S, PATIENCE_S, wait_until
 from workers.supervision.child_process import code_environment
 
 PNG = {"Content-Type": "image/png"}
@@ -80,7 +80,7 @@ def test_view_whose_engine_dies_twice_is_refused_and_the_others_go_on(tmp_path: 
 def test_nobody_waits_long_for_an_engine_that_does_not_come(tmp_path: Path) -> None:
     async def work() -> None:
         connection = EngineConnection(tmp_path / "nothing", arena_bytes=4096, patience_s=0.1)
-        opening = asyncio.create_task(connection.open(timeout_s=5))
+        opening = asyncio.create_task(connection.open(timeout_s=PATIENCE_S))
         await asyncio.sleep(0)
         with pytest.raises(EngineRestarting):
             await connection.ask({"do": "get", "reference": "compass"}, lambda *_: None)
@@ -89,7 +89,7 @@ def test_nobody_waits_long_for_an_engine_that_does_not_come(tmp_path: Path) -> N
         opening.cancel()
         connection.close()
         with pytest.raises(EngineRestarting, match="nothing"):
-            await EngineConnection(tmp_path / "nothing", arena_bytes=4096).open(timeout_s=0.01)
+            await EngineConnection(tmp_path / "nothing", arena_bytes=4096).open(timeout_s=BRIEF_S)
 
     asyncio.run(work())
 
@@ -150,7 +150,7 @@ def test_engine_process_whose_batch_is_stuck_is_replaced_and_the_view_is_asked_a
         async with EngineProcess(settings, program=program) as it:
             first = it.pid
             async with engine_at(it.path, tmp_path) as engine:
-                answer = await engine.predict("compass", [pictures.png()], ClassSelection(), timeout_s=120)
+                answer = await engine.predict("compass", [pictures.png()], ClassSelection(), timeout_s=PATIENCE_S)
                 assert isinstance(answer.images[0], ImageAnswer)
                 assert it.pid not in (None, first)
                 assert engine.busy_s == 0
@@ -192,32 +192,29 @@ def test_servers_of_one_port_share_one_engine_process(tmp_path: Path, redis_url:
     publish_compass(Registry(tmp_path / "registry"))
     port = free_port()
     flags = {"processes": 2, "engine": "process", "port": port, "home": tmp_path, "device": "cpu"}
-    serving = subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "serve", *(f"--{name}={value}" for name, value in flags.items())],
-        env={**code_environment(), "FOVEA_REDIS_URL": redis_url},
-    )
+    command = [sys.executable, "-m", "app.cli", "serve", *(f"--{name}={value}" for name, value in flags.items())]
     url = f"http://127.0.0.1:{port}"
     seen: dict[str, list[str]] = {}  # of each server, by its start: the models in memory
 
     def look() -> bool:
+        assert serving.poll() is None, "the servers ended"
         with suppress(httpx.TransportError):  # every request has a connection of its own
-            system = httpx.get(f"{url}/v1/system", timeout=60, trust_env=False).json()
+            system = httpx.get(f"{url}/v1/system", timeout=PATIENCE_S, trust_env=False).json()
             loaded = [model["reference"] for model in system["engine"]["loaded_models"]]
             seen[system["started_at"]] = loaded
         return len(seen) == 2
 
-    try:
+    with children.child(command, env={**code_environment(), "FOVEA_REDIS_URL": redis_url}) as serving:
         wait_until(look)
         asked = httpx.post(
-            f"{url}/v1/classify?model=compass", content=pictures.png(), headers=PNG, timeout=60, trust_env=False
+            f"{url}/v1/classify?model=compass", content=pictures.png(), headers=PNG, timeout=PATIENCE_S, trust_env=False
         )
         assert asked.status_code == 200
         wait_until(lambda: look() and list(seen.values()) == [["compass/1"], ["compass/1"]])
         assert len(processes_below(serving.pid, b"app.engine.remote")) == 1
-    finally:
         below = running_below(serving.pid)
         serving.terminate()
-        assert serving.wait(30) == 0
+        assert serving.wait(PATIENCE_S) == 0
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from models.backends.graphs import ClassificationGraph
 from models.predictors import loading
 from models.predictors.classification import Classifier, ClassSelection
 from models.predictors.segmentation import SegmentationSelection, Segmenter
+from tests import children
 from tests.app import pictures
 from tests.app.engine.test_engine import SlowLoading
 from tests.app.engine_processes import Served, settings_of, until, with_served
@@ -307,16 +307,9 @@ def test_output_that_cannot_be_sent_is_an_error_and_the_lane_goes_on(
 def test_http_process_that_is_killed_leaves_nothing_behind(finders_home: Path) -> None:
     async def work(served: Served) -> None:
         served.hold()
-        client = await asyncio.to_thread(
-            subprocess.Popen,
-            [sys.executable, "-m", "tests.app.engine_client", str(served.path), "5"],
-            env=code_environment(),
-        )
-        try:
+        command = [sys.executable, "-m", "tests.app.engine_client", str(served.path), "5"]
+        with children.child(command, env=code_environment()):
             await until(lambda: served.lane.waiting == 5)
-        finally:
-            client.kill()
-            await asyncio.to_thread(client.wait)
         await until(lambda: served.lane.waiting == 0)
         assert not served.server._sessions
 

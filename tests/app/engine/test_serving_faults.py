@@ -24,7 +24,7 @@ from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
 from tests.app.exposed import Exposed
 from tests.app.running_api import RunningApi
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def busy_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
     def held(predictor: Classifier, batch: torch.Tensor, selections: Sequence[ClassSelection]) -> list[torch.Tensor]:
         began.append(len(batch))
-        assert release.wait(60)
+        assert release.wait(PATIENCE_S)
         return original(predictor, batch, selections)
 
     with monkeypatch.context() as patched:
@@ -163,7 +163,7 @@ def test_drawing_ends_with_the_deadline_and_with_its_client(
 ) -> None:
     api, engine, picture = compass_of_its_own, compass_of_its_own.services.engine, pictures.png()
     release = threading.Event()
-    monkeypatch.setattr("app.engine.engine.encode_image", lambda *_: release.wait(60) and b"drawn")
+    monkeypatch.setattr("app.engine.engine.encode_image", lambda *_: release.wait(PATIENCE_S) and b"drawn")
     try:
         late = api.http.post(
             "/v1/classify?model=compass",
@@ -209,7 +209,7 @@ def test_full_server_refuses_before_it_reads_the_body(
     with ThreadPoolExecutor(2) as pool, busy_network(monkeypatch):
         taken = [pool.submit(api.http.post, "/v1/classify", params={"model": "compass"}, files=files) for _ in range(2)]
         wait_until(lambda: engine.pending_images == 8)
-        with closing(socket.create_connection(("127.0.0.1", api.port), timeout=60)) as client:
+        with closing(socket.create_connection(("127.0.0.1", api.port), timeout=PATIENCE_S)) as client:
             client.sendall(post_head("/v1/classify?model=compass", content_length=10_000_000))  # and not a byte more
             answer = client.recv(65536)
         assert answer.startswith(b"HTTP/1.1 503")
@@ -228,7 +228,7 @@ def test_bodies_in_flight_are_bounded_together(start_api: StartApi, path: str, i
         body = large[:size_bytes]
         return api.http.post(path, content=body if is_declared else iter([body]), headers=headers)
 
-    with closing(socket.create_connection(("127.0.0.1", api.port), timeout=60)) as first:
+    with closing(socket.create_connection(("127.0.0.1", api.port), timeout=PATIENCE_S)) as first:
         first.sendall(post_head(path, content_length=len(large) + 1) + large)
         wait_until(lambda: ask(len(large)).status_code == 503)
         refused = ask(len(large))
@@ -249,7 +249,7 @@ def test_body_that_could_never_be_taken_is_refused_at_the_start() -> None:
 
 def test_client_that_sends_a_byte_now_and_then_holds_up_nobody(compass_of_its_own: RunningApi) -> None:
     api, picture = compass_of_its_own, pictures.png()
-    with closing(socket.create_connection(("127.0.0.1", api.port), timeout=60)) as crawler:
+    with closing(socket.create_connection(("127.0.0.1", api.port), timeout=PATIENCE_S)) as crawler:
         crawler.sendall(post_head("/v1/classify?model=compass", content_length=len(picture)))
         for number in range(5):
             crawler.sendall(picture[number : number + 1])
@@ -263,7 +263,7 @@ def test_ten_thousand_connections_come_and_go(compass_of_its_own: RunningApi) ->
     api = compass_of_its_own
     before = open_files()
     for _ in range(50):
-        sockets = [socket.create_connection(("127.0.0.1", api.port), timeout=60) for _ in range(200)]
+        sockets = [socket.create_connection(("127.0.0.1", api.port), timeout=PATIENCE_S) for _ in range(200)]
         for number, client in enumerate(sockets):
             if number % 2:
                 client.sendall(b"POST /v1/classify?model=compass HTTP/1.1\r\nContent-Le")
@@ -282,7 +282,7 @@ def test_alias_that_moves_under_load_fails_nothing_and_mixes_nothing(compass_of_
     def ask() -> list[tuple[int, dict[str, Any]]]:
         answers = []
         files = [("image", (f"{number}.png", pictures.png())) for number in range(2)]
-        with httpx.Client(base_url=str(api.http.base_url), timeout=60) as client:
+        with httpx.Client(base_url=str(api.http.base_url), timeout=PATIENCE_S) as client:
             while not stop.is_set():
                 answer = client.post("/v1/classify", params={"model": "compass"}, files=files)
                 answers.append((answer.status_code, answer.json()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -22,12 +21,12 @@ from app.main import create_app
 from app.services import Services
 from app.settings import ApiSettings
 from models.store.registry import Registry
+from tests import children
 from tests.app import pictures
 from tests.app.archives import image_folder_zip
 from tests.app.compass import publish_compass
-from tests.app.served_api import PROJECT_DIR
 from tests.redis_server import free_port
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 IMAGE = pictures.png()
 PNG = {"Content-Type": "image/png"}
@@ -64,36 +63,28 @@ def plain_uvicorn(settings: ApiSettings) -> Iterator[str]:
     port = free_port()
     changed = settings.model_dump(mode="json", exclude_unset=True)
     log = settings.home.parent / "uvicorn.log"
-    with log.open("wb") as written:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app", "--port", str(port)],
-            stdin=subprocess.DEVNULL,
-            stdout=written,
-            stderr=written,
-            cwd=PROJECT_DIR,
-            env={**os.environ, **{f"FOVEA_{name.upper()}": str(value) for name, value in changed.items()}},
-        )
+    command = [sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app", "--port", str(port)]
+    environment = {**os.environ, **{f"FOVEA_{name.upper()}": str(value) for name, value in changed.items()}}
+    with log.open("wb") as written, children.child(command, stdout=written, stderr=written, env=environment) as server:
 
-    def answers() -> bool:
-        assert server.poll() is None, log.read_text()
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).status_code == 200
-        except httpx.TransportError:
-            return False
+        def answers() -> bool:
+            assert server.poll() is None, log.read_text()
+            try:
+                return httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).status_code == 200
+            except httpx.TransportError:
+                return False
 
-    try:
         wait_until(answers)
         yield f"http://127.0.0.1:{port}"
-    finally:
         server.terminate()
-        server.wait()
+        server.wait(PATIENCE_S)
 
 
 @asynccontextmanager
 async def uvicorn_client(settings: ApiSettings) -> AsyncIterator[httpx.AsyncClient]:
     """A client of `plain_uvicorn`."""
     with plain_uvicorn(settings) as url:
-        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENCE_S) as client:
             yield client
 
 

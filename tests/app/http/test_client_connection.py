@@ -10,6 +10,7 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 
 from app.http.client_connection import ClientConnection, cancel_on_disconnect
+from tests.waiting import BRIEF_S, PATIENCE_S
 
 
 def asked_by(connection: ClientConnection) -> Request:
@@ -22,7 +23,7 @@ def outcome_of(work: Coroutine[Any, Any, Any], *, connection: ClientConnection, 
     """What the work gives, within a while; a client that goes does so while it is done."""
 
     async def run() -> Any:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             asking = asyncio.create_task(cancel_on_disconnect(asked_by(connection), work))
             await asyncio.sleep(0)
             if goes:
@@ -70,7 +71,7 @@ def test_nothing_is_begun_for_a_client_that_has_gone() -> None:
 
 def test_deadline_of_the_work_is_no_disconnect() -> None:
     async def late() -> None:
-        async with asyncio.timeout(0.01):
+        async with asyncio.timeout(BRIEF_S):
             await never()
 
     with pytest.raises(TimeoutError):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from app.http.downloads import skip
+from tests import children
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.http.test_requests import problem_of
@@ -129,7 +129,7 @@ def test_curl_and_wget_continue_every_download(
         url = f"http://127.0.0.1:{shades.port}{path}"
         options = ("-sC", "-", "-o") if program == "curl" else ("-qc", "-O")
         for _ in range(2):  # the second time nothing is missing
-            result = subprocess.run([program, *options, file, url], check=False, timeout=60)
+            result = children.run([program, *options, str(file), url], check=False)
             assert result.returncode == 0, kind
             assert file.read_bytes() == content, kind
 

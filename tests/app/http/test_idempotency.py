@@ -13,7 +13,7 @@ import pytest
 from tests.app.archives import image_folder_zip
 from tests.app.http.test_requests import problem_of
 from tests.app.running_api import RunningApi
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.datasets.intake import ingest_archive
 from workers.jobs.idempotency_store import Claimed, IdempotencyStore, InFlight, StoredAnswer
 
@@ -78,13 +78,13 @@ def test_second_request_while_the_first_is_answered_is_told_to_wait(
 
     def slowly(*args: Any, **kwargs: Any) -> Any:
         entered.set()
-        assert go_on.wait(30)
+        assert go_on.wait(PATIENCE_S)
         return ingest_archive(*args, **kwargs)
 
     monkeypatch.setattr("app.routes.datasets.ingest_archive", slowly)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(post_data, api, "k", image_folder_zip())
-        assert entered.wait(30)
+        assert entered.wait(PATIENCE_S)
         problem = problem_of(post_data(api, "k", image_folder_zip()))
         go_on.set()
         assert first.result().status_code == 201

@@ -13,6 +13,7 @@ import pytest
 from app.engine.errors import ImageUrlFailed, ImageUrlRefused
 from app.http.image_urls import Address, ImageUrls, is_public
 from models.errors import ImageTooLarge
+from tests.waiting import BRIEF_S, PATIENCE_S
 
 PUBLIC = "93.184.216.34"
 
@@ -61,7 +62,7 @@ class Web:
         async def run() -> bytes:
             urls = ImageUrls(
                 hosts,
-                **{"max_bytes": 100, "timeout_s": 5.0, **changes},
+                **{"max_bytes": 100, "timeout_s": PATIENCE_S, **changes},
                 resolve=self.resolve,
                 transport=httpx.MockTransport(self.answer),
             )
@@ -175,4 +176,4 @@ def test_host_that_does_not_answer_in_time_fails() -> None:
             raise AssertionError
 
     with pytest.raises(ImageUrlFailed, match="within"):
-        Silent({}, {}).fetch("http://images.example.com/a", timeout_s=0.05)
+        Silent({}, {}).fetch("http://images.example.com/a", timeout_s=BRIEF_S)

@@ -22,7 +22,7 @@ from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
 from tests.app.exposed import Exposed
 from tests.app.running_api import RunningApi
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 MOST = 100_000
 HELD = 60_000
@@ -84,7 +84,7 @@ def others_hold(api: RunningApi) -> Iterator[None]:
 
 def _begun(api: RunningApi) -> socket.socket:
     """A request whose body lacks a byte."""
-    other = socket.create_connection(("127.0.0.1", api.port), timeout=60)
+    other = socket.create_connection(("127.0.0.1", api.port), timeout=PATIENCE_S)
     head = f"POST /v1/classify?model=compass HTTP/1.1\r\nHost: x\r\nContent-Length: {HELD + 1}\r\n"
     other.sendall(f"{head}Content-Type: image/png\r\n\r\n".encode() + bytes(HELD))
     return other
@@ -166,7 +166,7 @@ def test_body_that_does_not_come_is_given_up_and_leaves_its_room(start_api: Star
     api = start_api(max_body_bytes=80_000, max_pending_bytes=MOST, body_timeout_s=0.5)
     publish_compass(api.services.registry)
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {HELD + 1}\r\nContent-Type: image/png\r\n\r\n".encode()
-    stalled = [socket.create_connection(("127.0.0.1", api.port), timeout=60) for _ in range(2)]
+    stalled = [socket.create_connection(("127.0.0.1", api.port), timeout=PATIENCE_S) for _ in range(2)]
     for client in stalled:
         client.sendall(head + bytes(HELD))
     answers = [client.recv(65536) for client in stalled]
@@ -184,7 +184,7 @@ def test_body_that_goes_to_the_disk_may_take_its_time(start_api: StartApi) -> No
     form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.zip"\r\n\r\nno archive\r\n--x--\r\n'
 
     def begin(path: str, kind: str) -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", api.port), timeout=60)
+        client = socket.create_connection(("127.0.0.1", api.port), timeout=PATIENCE_S)
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {len(form)}\r\n\r\n"
         client.sendall(head.encode() + form[:-1])
         return client

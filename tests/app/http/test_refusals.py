@@ -29,7 +29,7 @@ from tests.app.exposed import Exposed
 from tests.app.http.test_requests import problem_of
 from tests.app.raw_client import RawClient, raw_client
 from tests.app.running_api import RunningApi
-from tests.waiting import wait_until
+from tests.waiting import BRIEF_S, wait_until
 
 PLACES = 8
 PICTURE = pictures.png()
@@ -278,7 +278,7 @@ def test_client_that_leaves_without_its_answers_is_no_error(full: RunningApi, ca
     many = (post("/v1/classify?model=compass", content_length=2) + b"no") * 1000
     for _ in range(4):
         with raw_client(full) as client:
-            client.socket.settimeout(0.5)
+            client.socket.settimeout(BRIEF_S)
             with suppress(TimeoutError):
                 send_often(client, many, times=700)
     assert full.http.get("/healthz").status_code == 200
@@ -294,7 +294,7 @@ def test_client_of_http_1_0_is_told_that_the_connection_ends(full: RunningApi) -
 
 def test_who_takes_no_answers_is_not_read_for_ever(full: RunningApi) -> None:
     with raw_client(full) as client:
-        client.socket.settimeout(1)
+        client.socket.settimeout(5 * BRIEF_S)
         many = (post("/v1/classify?model=compass", content_length=2) + b"no") * 1000
         with pytest.raises(TimeoutError):
             send_often(client, many, times=700)

@@ -17,7 +17,7 @@ from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
 from tests.app.running_api import RunningApi
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.log_lines import JsonLines
 
 
@@ -84,7 +84,7 @@ def spooled_files(api: RunningApi) -> list[Path]:
 
 def read_answer(connection: socket.socket) -> tuple[int, Problem]:
     """The status and problem that come back, with the connection closed by the server behind them."""
-    connection.settimeout(20)
+    connection.settimeout(PATIENCE_S)
     data = b""
     while piece := connection.recv(65536):
         data += piece

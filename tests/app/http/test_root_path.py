@@ -16,6 +16,7 @@ from tests.app.archives import image_folder_zip
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
 from tests.app.running_api import RunningApi
+from tests.waiting import PATIENCE_S
 
 PREFIX = "/tools/fovea"
 _HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "host"}
@@ -58,7 +59,9 @@ def proxied(api: RunningApi) -> Iterator[httpx.Client]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
         threading.Thread(target=server.serve_forever).start()
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{server.server_port}", trust_env=False, timeout=60) as http:
+            with httpx.Client(
+                base_url=f"http://127.0.0.1:{server.server_port}", trust_env=False, timeout=PATIENCE_S
+            ) as http:
                 yield http
         finally:
             server.shutdown()

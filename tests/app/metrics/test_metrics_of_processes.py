@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,11 +11,12 @@ import httpx
 
 from app.metrics.shared_values import DIRECTORY_VARIABLE
 from models.store.registry import Registry
+from tests import children
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.engine_processes import processes_below
 from tests.app.exposed import Exposed
-from tests.app.served_api import PROJECT_DIR, ServedApi, served_api
+from tests.app.served_api import ServedApi, served_api
 from tests.waiting import wait_until
 
 # what a process that counts nothing itself tells of a directory
@@ -54,7 +54,7 @@ def classify(api: ServedApi, times: int) -> None:
 def test_whichever_process_is_asked_tells_of_all(tmp_path: Path, redis_url: str) -> None:
     publish_compass(Registry(tmp_path / "registry"))
     with served_api(tmp_path, redis_url, "--processes", "2") as api:
-        wait_until(api.answers, deadline_s=180)
+        wait_until(api.answers)
 
         def told(name: str, **labels: str) -> float:
             return Exposed.of(api.http).value(name, **labels)
@@ -84,16 +84,14 @@ def is_one_left(api: ServedApi) -> bool:
 
 
 def exposed_of(directory: Path) -> Exposed:
-    answer = subprocess.run(
-        [sys.executable, "-c", ASK, str(directory)], check=True, cwd=PROJECT_DIR, capture_output=True, text=True
-    )
+    answer = children.run([sys.executable, "-c", ASK, str(directory)])
     return Exposed.read(answer.stdout)
 
 
 def test_values_are_shared_although_the_library_was_imported_first(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != DIRECTORY_VARIABLE}
     for _ in range(2):
-        subprocess.run([sys.executable, "-c", LATE, str(tmp_path)], check=True, cwd=PROJECT_DIR, env=environment)
+        children.run([sys.executable, "-c", LATE, str(tmp_path)], env=environment)
     (family,) = exposed_of(tmp_path).families
     assert [(sample.labels["route"], sample.value) for sample in family.samples] == [("/late", 4)]
 

@@ -17,6 +17,7 @@ from app.metrics.exposition import Exposition
 from app.metrics.instruments import Instruments
 from tests.app.exposed import Exposed
 from tests.app.metrics.test_prediction_metrics import a_source
+from tests.waiting import BRIEF_S, PATIENCE_S
 
 
 def an_engine(*names: str) -> Engine:
@@ -35,7 +36,7 @@ def test_threads_that_tell_at_once_do_not_disturb_each_other(monkeypatch: pytest
     def labels(*values: str) -> Any:
         if other.ident is None:  # the first model is being told of: another thread begins with models of its own
             other.start()
-            other.join(0.2)  # it goes as far as it may
+            other.join(BRIEF_S)  # it goes as far as it may
         return gauge.labels(*values)
 
     monkeypatch.setattr(gauges, "_model_memory", SimpleNamespace(labels=labels))
@@ -63,7 +64,7 @@ def test_other_processes_are_told_again_after_an_error(
         exposition = Exposition(cast("Any", instruments), engine=an_engine(), jobs=cast("Any", None))
         telling = asyncio.create_task(exposition.keep_others_informed())
         waiting = asyncio.create_task(told.wait())
-        await asyncio.wait([telling, waiting], return_when=asyncio.FIRST_COMPLETED, timeout=30)
+        await asyncio.wait([telling, waiting], return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE_S)
         assert told.is_set()
         assert not telling.done()
         telling.cancel()

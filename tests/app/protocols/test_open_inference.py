@@ -24,7 +24,7 @@ from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
 from tests.app.finders import png
 from tests.app.running_api import RunningApi
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 INFER = "/v2/models/compass/infer"
@@ -388,7 +388,7 @@ def loading_held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event
 
     def from_version(*args: Any) -> AnyPredictor:
         asked.set()
-        assert go_on.wait(30)
+        assert go_on.wait(PATIENCE_S)
         return original(*args)
 
     monkeypatch.setattr(loading, "load_version", from_version)
@@ -418,11 +418,14 @@ def test_full_server_says_when_to_come_again(start_api: StartApi, monkeypatch: p
 def test_timeout_of_a_request_is_kept(start_api: StartApi, monkeypatch: pytest.MonkeyPatch) -> None:
     api = start_api()
     publish_compass(api.services.registry)
-    with loading_held_up(monkeypatch):
-        answer = ask(api, image(), parameters={"timeout": 500_000})
+    with ThreadPoolExecutor(1) as pool, loading_held_up(monkeypatch) as asked:
+        patient = pool.submit(ask, api, image())
+        assert asked.wait(PATIENCE_S)
+        answer = ask(api, image(), parameters={"timeout": 200_000})
 
     assert_refused(answer, 503, "still being loaded")
     assert int(answer.headers["retry-after"]) >= 1
+    assert best(patient.result()) == [0]
     assert best(ask(api, image(), parameters={"timeout": 10**12})) == [0]
 
 

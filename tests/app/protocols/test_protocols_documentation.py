@@ -6,12 +6,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import children
 from tests.app import pictures
 from tests.app.compass import publish_compass
 from tests.app.conftest import StartApi
@@ -38,9 +38,7 @@ def test_python_blocks_print_what_the_page_promises(server: str, tmp_path: Path)
     script = "\n".join(blocks("python", server))
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}  # the blocks leave closing to the end of the process
 
-    printed = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    ).stdout
+    printed = children.run([sys.executable, "-c", script], cwd=tmp_path, env=environment).stdout
 
     classes, scores, categories = printed.splitlines()
     assert re.fullmatch(r"\[\[b'0\.\d{6}:0:left' b'0\.\d{6}:1:right'\]\]", classes)
@@ -53,8 +51,7 @@ def test_curl_commands_are_answered(server: str, tmp_path: Path) -> None:
     commands = [line for block in blocks("bash", server) for line in block.splitlines()]
 
     tensors, as_body, as_form, ping, described = (
-        json.loads(subprocess.run([*_words(line)], cwd=tmp_path, capture_output=True, check=True).stdout)
-        for line in commands
+        json.loads(children.run([*_words(line)], cwd=tmp_path).stdout) for line in commands
     )
 
     assert tensors["outputs"][0]["shape"] == [1, 2]

@@ -15,7 +15,7 @@ from app.schemas.jobs import JobDetails, JobPlan
 from tests.app.compass import publish_compass
 from tests.app.http.test_requests import problem_of
 from tests.app.running_api import RunningApi
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 from workers.configs.fine_tune import ResolvedFineTune
 from workers.jobs.job import Job, JobFailure, JobStatus
 from workers.jobs.leases import Claim, Leases
@@ -206,7 +206,7 @@ def test_events_are_streamed_as_they_come_until_the_job_ends(shades: RunningApi)
     connected = threading.Event()
 
     def work() -> None:
-        assert connected.wait(30)
+        assert connected.wait(PATIENCE_S)
         claimed = claim(shades, job)
         leases_of(shades).record(
             claimed, [EventLine(at=datetime.now(UTC), type="message", data={"message": "hello"})], mirrored_bytes=0
