@@ -1,6 +1,6 @@
 """`python -m benchmarks.backends`: eager float32, OpenVINO and its int8, side by side in one process.
 
-For each architecture, with random weights: ms an image at batches of 1, 4 and 8, medians of rounds in turn, as
+For each architecture, with random weights: ms per image at batches of 1, 4 and 8, medians of rounds in turn, as
 wall clock and as processor time (on a machine that does other things too, only the second says something); then what
 two threads get at once, and how long another thread is kept waiting.
 """
@@ -77,7 +77,7 @@ def _measure(name: str, directory: Path, rounds: int, precision: Precision) -> N
         print(f"{name}: {key}: largest score difference {agreement.largest_score_difference:.1e}")
     runs: dict[str, Run] = {key: backend.run for key, backend in backends.items()}
     header = " | ".join(f"batch {size}: wall | processor" for size in BATCHES)
-    print(f"\n| {name}, ms an image | {header} |\n|{'---|' * (1 + 2 * len(BATCHES))}")
+    print(f"\n| {name}, ms per image | {header} |\n|{'---|' * (1 + 2 * len(BATCHES))}")
     times = {size: _times(runs, torch.stack(views[:size]), rounds) for size in BATCHES}
     for key in runs:
         print(f"| {key} | " + " | ".join(" | ".join(f"{ms:.1f}" for ms in times[size][key]) for size in BATCHES) + " |")
@@ -100,7 +100,7 @@ def _built(compiler: Compiler, eager: EagerBackend, directory: Path, precision: 
 
 
 def _times(runs: dict[str, Run], batch: Tensor, rounds: int) -> dict[str, tuple[float, float]]:
-    """Wall clock and processor time of each, ms an image."""
+    """Wall clock and processor time of each, ms per image."""
     taken: dict[str, list[tuple[float, float]]] = {key: [] for key in runs}
     for number in range(rounds + 1):
         for key, run in runs.items():

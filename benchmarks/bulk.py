@@ -1,6 +1,6 @@
 """Whether `classify_many` keeps a server as busy as a bare load loop does: `python -m benchmarks.bulk`.
 
-The loop sends bodies made in advance and reads no answer, with as many connections and images a request; the client
+The loop sends bodies made in advance and reads no answer, with as many connections and images per request; the client
 reads files, makes the forms, and reads and writes every answer, as `fovea classify --out` does. Both in turn, the best
 round of each, on the same images and a model so small that HTTP and decoding are most of the work.
 """
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--images-per-request", type=int, nargs="+", default=[1, 4, 8, 16])
     options = parser.parse_args()
     print(
-        "| in flight | images a request | load loop, images/s | `--out`, images/s | ratio |\n|---|---|---|---|---|",
+        "| in flight | images per request | load loop, images/s | `--out`, images/s | ratio |\n|---|---|---|---|---|",
         flush=True,
     )
     with tempfile.TemporaryDirectory() as name:

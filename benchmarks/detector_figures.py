@@ -1,7 +1,7 @@
 """`python -m benchmarks.detector_figures ARCHIVE`: what detectors cost, in serving and in training.
 
-Serving: images a second and peak memory of every detector at batches of 1 and 8, from random weights, each in a process
-of its own. Training: images a second of our loop and of a bare one as PyTorch's tutorial writes it, in turn.
+Serving: images per second and peak memory of every detector at batches of 1 and 8, from random weights, each in its own
+process. Training: images per second of our loop and of a bare one as PyTorch's tutorial writes it, in turn.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from workers.training.loading import EpochOptions
 
 _SIDES = (480, 640)  # px, of the images that are served
 _LOOKS = 5
-_SLOW = {"rcnn"}  # takes thousands of regions an image: the other benchmark has it
+_SLOW = {"rcnn"}  # takes thousands of regions per image: the other benchmark has it
 _STEPS, _ROUNDS, _BATCH = 6, 3, 4
 _SHORTER_PX = 320
 
@@ -71,7 +71,7 @@ def _in_a_process(archive: Path, name: str, batch: int) -> tuple[str, str]:
 
 @torch.inference_mode()
 def _serve(name: str, batch: int) -> None:
-    """Prints images a second and the peak RSS in MiB."""
+    """Prints images per second and the peak RSS in MiB."""
     architecture = get_architecture(name)
     module = build(name, num_categories=len(architecture.categories)).to(memory_format=torch.channels_last).eval()
     size = scaled_size(architecture.scale_preset, *_SIDES)
@@ -113,7 +113,7 @@ class _TutorialImages(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
 
 def _compare_training(version: DatasetVersion, images: list[DatasetImage]) -> None:
-    """Images a second of both, in turn: the same network, batch and size of images."""
+    """Images per second of both, in turn: the same network, batch and size of images."""
     module = build(
         "fasterrcnn_fpn",
         num_categories=len(version.info.categories),

@@ -166,7 +166,7 @@ def _train(name: str, home: Path, config: ResolvedFineTune, *, seconds: float) -
 
 @torch.inference_mode()
 def _time_stages(name: str, module: nn.Module, pictures: list[Tensor]) -> tuple[float, dict[str, float]]:
-    """Median seconds an image, and of each stage."""
+    """Median seconds per image, and of each stage."""
     module.eval()
     module([pictures[0].float() / 255])  # warm
     totals: list[float] = []
@@ -220,7 +220,7 @@ def _print_table(rows: list[Row], dataset: DatasetVersion, options: argparse.Nam
         f"{options.val_images} to validate on, shorter side {options.size_px} px, backbone {options.backbone}, "
         f"{options.minutes:g} minutes of training each\n"
     )
-    print("| detector | epochs | val/map50 | s an image | proposals | CNN | heads |")
+    print("| detector | epochs | val/map50 | s per image | proposals | CNN | heads |")
     print("|---|---|---|---|---|---|---|")
     for row in rows:
         stages = " | ".join(f"{row.stages_s[stage]:.3f}" for stage in ("proposals", "CNN", "heads"))
@@ -239,7 +239,7 @@ def _plot(rows: list[Row]) -> Figure:
         places = [row + (number - 1) * 0.25 for row in range(len(rows))]
         left.barh(places, [max(row.stages_s[stage], 1e-4) for row in rows], height=0.22, label=stage)
     left.set_yticks(range(len(rows)), names)
-    left.set(xlabel="seconds an image (logarithmic)", xscale="log", xlim=(1e-3, None), title="Where the time goes")
+    left.set(xlabel="seconds per image (logarithmic)", xscale="log", xlim=(1e-3, None), title="Where the time goes")
     left.legend()
     right.barh(names, [row.map50 for row in rows], color="C3")
     right.set(xlim=(0, 1), xlabel="val/map50", title="After the same time of training")

@@ -1,7 +1,7 @@
 """What the way to an engine process costs a view: `python -m benchmarks.engine_hop`.
 
 A network that does next to nothing answers views from a lane in this process and from one in an engine process: one
-after another (the median), and 32 at once (views a second).
+after another (the median), and 32 at once (views per second).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ async def measure(lane: ViewLane, model: LoadedModel) -> str:
     await asyncio.gather(*(ask(VIEWS // AT_ONCE) for _ in range(AT_ONCE)))
     rate = VIEWS // AT_ONCE * AT_ONCE / (time.perf_counter() - began_at)
     p50, p99 = statistics.median(alone_ms), statistics.quantiles(alone_ms, n=100)[98]
-    return f"one at a time: p50 {p50:.3f} ms, p99 {p99:.3f} ms; {AT_ONCE} at once: {rate:.0f} views a second"
+    return f"one at a time: p50 {p50:.3f} ms, p99 {p99:.3f} ms; {AT_ONCE} at once: {rate:.0f} views per second"
 
 
 async def compare(home: Path) -> None:

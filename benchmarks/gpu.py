@@ -95,7 +95,7 @@ def print_preparing(pictures: Sequence[bytes], preset: Preset, device: torch.dev
     rows = []
     for title, decode_jpeg in ways.items():
         work = partial(prepared_by_turns, pictures, preset, decode_jpeg)
-        rate = images_a_second(work, device, threads=machine.cores(), seconds=seconds)
+        rate = images_per_second(work, device, threads=machine.cores(), seconds=seconds)
         views = [prepared(picture, preset, decode_jpeg) for picture in pictures]
         on_gpu = sum(view.device.type == "cuda" for view in views)
         largest, changed = differences(views, [prepared(picture, preset, None) for picture in pictures])
@@ -138,7 +138,7 @@ def differences(views: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[int,
 
 
 def print_networks(eager: Backend, preset: Preset, directory: Path, *, seconds: float) -> float:
-    """The network alone, views on the device and answers on the processor. Returns the best images a second."""
+    """The network alone, views on the device and answers on the processor. Returns the best images per second."""
     assert isinstance(eager, EagerBackend)
     rows = []
     best = 0.0
@@ -152,10 +152,10 @@ def print_networks(eager: Backend, preset: Preset, directory: Path, *, seconds: 
 
 
 def network_rate(backend: Backend, preset: Preset, device: torch.device, *, batch: int, seconds: float) -> float:
-    """Images a second."""
+    """Images per second."""
     shape = (batch, preset.channels, preset.crop_px, preset.crop_px)
     views = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
-    return batch * images_a_second(lambda _: backend.run(views), device, threads=1, seconds=seconds)
+    return batch * images_per_second(lambda _: backend.run(views), device, threads=1, seconds=seconds)
 
 
 def backends(eager: EagerBackend, directory: Path) -> Iterator[Backend]:
@@ -177,8 +177,8 @@ def backends(eager: EagerBackend, directory: Path) -> Iterator[Backend]:
             print(f"No {compiler.name} in {precision}: {reason[:300]}\n", flush=True)
 
 
-def images_a_second(work: Callable[[int], object], device: torch.device, *, threads: int, seconds: float) -> float:
-    """How often a second `work` is done by so many threads; it gets numbers by turns."""
+def images_per_second(work: Callable[[int], object], device: torch.device, *, threads: int, seconds: float) -> float:
+    """How often per second `threads` threads complete `work`; each call gets the next number."""
 
     def turns(thread: int) -> int:
         done = 0
@@ -246,7 +246,7 @@ def print_servers(
     for title, (flags, env) in ways.items():
         server = FoveaStart(home=home, flags=flags, env=env).serving(MODEL)
         for concurrency, tally, busy_cores in loads(server, pictures, seconds=seconds, logs=logs):
-            rate = tally.images_a_second
+            rate = tally.images_per_second
             client_cores = tally.client_cpu_s / seconds
             rows.append(
                 [
@@ -259,7 +259,7 @@ def print_servers(
                     f"{busy_cores:.1f} + {client_cores:.1f} of {machine.cores()}",
                 ]
             )
-    print("### Over HTTP, a JPEG a request\n")
+    print("### Over HTTP, one JPEG per request\n")
     print_table(
         [
             "server",

@@ -27,14 +27,14 @@ def main() -> None:
         for title, place in (("a process alone", None), ("one of several", Path(directory))):
             instruments = Instruments(directory=place)
             for batch in (1, 8):
-                print(f"{title}, batches of {batch}: {image_us(instruments, batch):.1f} us an image")
+                print(f"{title}, batches of {batch}: {image_us(instruments, batch):.1f} us per image")
             for version in range(VERSIONS):
                 tell(instruments, a_source(version), batch=1)
             print(f"{title}, scrape of {VERSIONS} versions: {scrape_ms(instruments):.0f} ms")
 
 
 def image_us(instruments: Instruments, batch: int) -> float:
-    """The best of several tries, in microseconds of a core an image."""
+    """The best of several tries, in microseconds of a core per image."""
     source = a_source(1)
     tries = []
     for _ in range(REPEATS):

@@ -58,7 +58,7 @@ def test_answers_of_any_framing_are_counted(answer: bytes) -> None:
 
     assert tally.in_time > 4
     assert tally.errors == 0
-    assert tally.images_a_second > 0
+    assert tally.images_per_second > 0
     assert 0 < tally.quantile_ms(0.5) <= tally.quantile_ms(0.99)
 
 
@@ -80,7 +80,7 @@ def test_server_that_is_not_there_is_a_failure() -> None:
     tally = run(closed_loop(free_port(), [raw_request("/x", _PICTURE)], concurrency=2, seconds=0.1))
 
     assert tally.failures["ConnectionRefusedError"] > 0
-    assert tally.images_a_second == 0
+    assert tally.images_per_second == 0
 
 
 def test_what_is_answered_on_the_ramp_is_not_in_time() -> None:
@@ -90,13 +90,13 @@ def test_what_is_answered_on_the_ramp_is_not_in_time() -> None:
     tally = _load([_FINE], port, load)
 
     assert 0 < tally.in_time < len(tally.latencies_s[OK])
-    assert tally.images_a_second == tally.goodput == pytest.approx(tally.in_time / 0.2)
+    assert tally.images_per_second == tally.goodput == pytest.approx(tally.in_time / 0.2)
 
 
 def test_open_loop_sends_on_time() -> None:
     port = free_port()
 
-    tally = _load([_FINE], port, open_loop(port, [raw_request("/x", b"")], requests_a_second=100, seconds=0.5))
+    tally = _load([_FINE], port, open_loop(port, [raw_request("/x", b"")], requests_per_second=100, seconds=0.5))
 
     assert len(tally.latencies_s[OK]) + tally.failures.total() + tally.unsent == pytest.approx(50, abs=3)
 
@@ -109,7 +109,7 @@ def test_quantile_of_nothing_is_not_a_number() -> None:
 def test_open_loop_says_how_late_it_was_itself() -> None:
     port = free_port()
 
-    tally = _load([_FINE], port, open_loop(port, [raw_request("/x", b"")], requests_a_second=50, seconds=0.3))
+    tally = _load([_FINE], port, open_loop(port, [raw_request("/x", b"")], requests_per_second=50, seconds=0.3))
 
     assert len(tally.lags_s) > 10
     assert all(0 <= lag_s < 5 for lag_s in tally.lags_s)

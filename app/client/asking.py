@@ -21,7 +21,7 @@ from app.schemas.predict import ImageInfo, Timing, UsedModel
 from app.schemas.problem import Problem
 from app.schemas.system import Limits
 
-_MOST_BYTES_A_REQUEST = 16 * 1024**2  # more only costs memory
+_MOST_BYTES_PER_REQUEST = 16 * 1024**2  # more only costs memory
 _BYTES_AROUND_A_PICTURE = 1024  # in a form: boundary, name, type
 _TRIES = 3
 _FAULTS_OF_A_PICTURE: Final = frozenset({"not_an_image", "broken_image", "image_too_large", "too_many_tiles"})
@@ -92,7 +92,7 @@ class GroupAsker(Generic[Entry]):
         """
         answered = Answered[Entry]()
         pack: list[tuple[Path, bytes]] = []
-        room = most = min(_MOST_BYTES_A_REQUEST, self._limits.max_body_bytes)
+        room = most = min(_MOST_BYTES_PER_REQUEST, self._limits.max_body_bytes)
         for path in group:
             data = self._read(path)
             if isinstance(data, Problem):

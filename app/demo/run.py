@@ -27,7 +27,7 @@ from workers.datasets.dataset import DatasetInfo
 
 ACCURACY_TO_REACH = 0.97
 NAME = "digits"
-_IMAGES_A_REQUEST = 60
+_IMAGES_PER_REQUEST = 60
 
 # Every one of 12 seeds came to 0.986 or more on the digits kept aside. Mirror images of digits are no digits.
 KNOBS = Hyperparameters(
@@ -120,8 +120,8 @@ def _classify(screen: Console, client: Client, held_out: Sequence[Digit]) -> lis
     """By the model's bare name: what is asked is the version in production."""
     started = time.monotonic()
     answers: list[Answer] = []
-    for first in range(0, len(held_out), _IMAGES_A_REQUEST):
-        batch = held_out[first : first + _IMAGES_A_REQUEST]
+    for first in range(0, len(held_out), _IMAGES_PER_REQUEST):
+        batch = held_out[first : first + _IMAGES_PER_REQUEST]
         said = client.classify([digit.png for digit in batch], model=NAME, top_k=1)
         for digit, prediction in zip(batch, said.predictions, strict=True):
             if not prediction.classes:

@@ -1,6 +1,6 @@
 """`python -m benchmarks.detector_speed`: torchvision's detectors as they are, taken apart, and as they are served.
 
-Whole detectors from random weights, images to boxes, all ways by turns: images a second (median), how many times
+Whole detectors from random weights, images to boxes, all ways by turns: images per second (median), how many times
 torchvision's in float32 (median of each round's ratio), and where the time goes. torchvision's module runs in a process
 as it is found, ours in one whose OpenMP threads sleep when they have nothing to do, as in `fovea serve`: each has the
 policy that it is faster with.

@@ -43,5 +43,5 @@ def measure_alone(
         http, alone = quantile(http_ms, 0.5), quantile(bare_ms, 0.5)
         rows.append((str(threads), f"{http:.1f}", f"{alone:.1f}", f"{http - alone:.1f}"))
     print_table(
-        ["threads a process", "Fovea over HTTP, p50, ms", f"{backend} in process, ms", "more (target: <= 2)"], rows
+        ["threads per process", "Fovea over HTTP, p50, ms", f"{backend} in process, ms", "more (target: <= 2)"], rows
     )

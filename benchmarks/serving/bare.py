@@ -1,7 +1,7 @@
 """`python -m benchmarks.serving.bare`: the same work without HTTP, told by standard input when to do it.
 
-A line `{"seconds": 3, "batch": 4}` is answered with one of how many images a second were done and how long each batch
-took; the end of the input ends it. Started by `ceiling`, one a core or one for all cores.
+A line `{"seconds": 3, "batch": 4}` is answered with one of how many images per second were done and how long each batch
+took; the end of the input ends it. Started by `ceiling`, one per core or one for all cores.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _work(step: Step, pictures: list[bytes], workers: int, *, seconds: float, ba
         thread.start()
     for thread in threads:
         thread.join()
-    return {"images_a_second": sum(rates), "latencies_ms": latencies_ms}
+    return {"images_per_second": sum(rates), "latencies_ms": latencies_ms}
 
 
 if __name__ == "__main__":

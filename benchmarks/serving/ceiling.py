@@ -1,6 +1,6 @@
 """The same work without HTTP: what no server on this machine can beat.
 
-Every backend, in batches of 1, 4 and 8, as one single-threaded process a core and as threads of one process.
+Every backend, in batches of 1, 4 and 8, as one single-threaded process per core and as threads of one process.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Loop:
     batch: int
 
     def __str__(self) -> str:
-        how = "one process a core" if self.style == "processes" else "threads in one process"
+        how = "one process per core" if self.style == "processes" else "threads in one process"
         return f"{self.backend}, batches of {self.batch}, {how}"
 
 
@@ -57,14 +57,14 @@ class Bare:
         self._children = children
 
     def work(self, *, seconds: float, batch: int) -> tuple[float, list[float]]:
-        """Images a second of all together, and milliseconds of every batch. Raises Unfit if one has ended."""
+        """Images per second of all together, and milliseconds of every batch. Raises Unfit if one has ended."""
         for child in self._children:
             assert child.stdin is not None
             child.stdin.write(json.dumps({"seconds": seconds, "batch": batch}) + "\n")
             child.stdin.flush()
         answers = [_answer(child) for child in self._children]
         return (
-            sum(answer["images_a_second"] for answer in answers),
+            sum(answer["images_per_second"] for answer in answers),
             [latency for answer in answers for latency in answer["latencies_ms"]],
         )
 

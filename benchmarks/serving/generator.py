@@ -25,6 +25,6 @@ def measure_generator(pictures: Sequence[bytes], *, seconds: float, logs: Path) 
         for concurrency in CONCURRENCIES:
             tally = run(closed_loop(port, requests, concurrency=concurrency, seconds=seconds))
             cost_ms = tally.client_cpu_s * 1000 / max(1, tally.answered)
-            rows.append((str(concurrency), f"{tally.images_a_second:.0f}", f"{cost_ms:.3f}", str(tally.errors)))
+            rows.append((str(concurrency), f"{tally.images_per_second:.0f}", f"{cost_ms:.3f}", str(tally.errors)))
     print("### The load generator, against a server that counts bytes\n")
-    print_table(["concurrency", "requests/s", "its own CPU, ms a request", "errors"], rows)
+    print_table(["concurrency", "requests/s", "its own CPU, ms per request", "errors"], rows)

@@ -1,7 +1,7 @@
 """A load generator that costs little: HTTP/1.1 over kept connections, requests made into bytes beforehand.
 
-`closed_loop` keeps so many requests under way; `open_loop` sends so many a second, whatever comes back. Neither looks
-into a body: the servers' answers are checked before they are measured.
+`closed_loop` keeps a fixed number of requests under way; `open_loop` sends a fixed number per second, whatever comes
+back. Neither reads a body: the servers' answers are checked before they are measured.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Tally:
     """What came back of one stretch of load."""
 
     seconds: float
-    images_a_request: int = 1
+    images_per_request: int = 1
     has_ramp: bool = False  # there was load before the stretch
     began_at: float = field(default_factory=time.perf_counter)
     in_time: int = 0  # answered 200 within the stretch
@@ -46,13 +46,13 @@ class Tally:
     lags_s: list[float] = field(default_factory=list)  # how late the open loop's own event loop came to send
 
     @property
-    def images_a_second(self) -> float:
+    def images_per_second(self) -> float:
         """After a ramp, of the whole stretch: as much is under way at its beginning as at its end.
 
         Else up to the last answer in time: what is under way at the end would count for nothing otherwise.
         """
         took_s = self.seconds if self.has_ramp else self.last_in_time_s
-        return self.in_time * self.images_a_request / took_s if self.in_time else 0.0
+        return self.in_time * self.images_per_request / took_s if self.in_time else 0.0
 
     @property
     def ends_at(self) -> float:
@@ -60,7 +60,7 @@ class Tally:
 
     @property
     def goodput(self) -> float:
-        """Answers 200 a second of the whole stretch."""
+        """Answers with status 200 per second, over the whole time."""
         return self.in_time / self.seconds
 
     @property
@@ -127,7 +127,7 @@ async def closed_loop(
     *,
     concurrency: int,
     seconds: float,
-    images_a_request: int = 1,
+    images_per_request: int = 1,
     first: int = 0,
     ramp_s: float = 0.0,
 ) -> Tally:
@@ -136,7 +136,7 @@ async def closed_loop(
     first: which of `requests` is the first one, so that stretches need not begin alike.
     ramp_s: how long before the stretch. What is answered by then has a latency and is not in time.
     """
-    tally = Tally(seconds=seconds, images_a_request=images_a_request, has_ramp=ramp_s > 0)
+    tally = Tally(seconds=seconds, images_per_request=images_per_request, has_ramp=ramp_s > 0)
     following = itertools.cycle([*requests[first % len(requests) :], *requests[: first % len(requests)]])
     with _measured(tally):
         tally.began_at = time.perf_counter() + ramp_s
@@ -166,7 +166,7 @@ async def _ask_on(port: int, requests: Iterator[bytes], tally: Tally) -> None:
 
 
 async def open_loop(
-    port: int, requests: Sequence[bytes], *, requests_a_second: float, seconds: float, most_connections: int = 1024
+    port: int, requests: Sequence[bytes], *, requests_per_second: float, seconds: float, most_connections: int = 1024
 ) -> Tally:
     """Sends on time, whether the server keeps up or not, then waits for the last answers.
 
@@ -178,7 +178,7 @@ async def open_loop(
         sender = _Sender(port, requests, tally, most_connections=most_connections)
         sent = 0
         while (now := time.perf_counter()) < tally.ends_at:
-            due = int((now - tally.began_at) * requests_a_second) - sent
+            due = int((now - tally.began_at) * requests_per_second) - sent
             sent += due
             sender.send(due)
             sleeps_until = time.perf_counter() + _EVERY_S

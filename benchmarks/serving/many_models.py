@@ -66,7 +66,7 @@ def measure_many_models(fovea: FoveaStart, pictures: Sequence[bytes], *, seconds
             "",
         ),
         ("the fifth client, median, staying, loading, ms", _pair(calm_fifth, loading_fifth), ""),
-        ("traffic by chance over all, 8 clients, images/s", f"{by_chance.images_a_second:.1f}", ""),
+        ("traffic by chance over all, 8 clients, images/s", f"{by_chance.images_per_second:.1f}", ""),
         ("its p50, p99, ms", f"{by_chance.quantile_ms(0.5):.0f}, {by_chance.quantile_ms(0.99):.0f}", ""),
         ("errors", str(sum(tally.errors for tally in (without, during, calm_fifth, loading_fifth, by_chance))), "0"),
         ("PSS before, after the traffic by chance", f"{before_mib:.0f} MiB, {after_mib:.0f} MiB", ""),

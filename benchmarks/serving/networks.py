@@ -118,7 +118,7 @@ def _in_inference_mode(module: nn.Module, layout: torch.memory_format) -> Networ
 
 
 def _compiled(module: nn.Module) -> Network:
-    """torch.compile with frozen weights, one graph a batch size."""
+    """torch.compile with frozen weights, one graph per batch size."""
     inductor: Any = importlib.import_module("torch._inductor.config")
     dynamo: Any = importlib.import_module("torch._dynamo.config")
     inductor.freezing = True
@@ -144,7 +144,7 @@ def _compiled(module: nn.Module) -> Network:
 def _openvino(
     module: nn.Module, sizes: Sequence[int], views: Sequence[Tensor], *, side_px: int, threads: int, streams: int
 ) -> Network:
-    """One static graph a batch size; a request object a thread. views: to calibrate int8 on; none: it is not int8."""
+    """One static graph per batch size; one request object per thread. views: to calibrate int8 on; empty: not int8."""
     openvino: Any = import_openvino()  # without its telemetry
     core = openvino.Core()
     options = {

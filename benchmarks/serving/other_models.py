@@ -80,7 +80,7 @@ def measure_other_models(subjects: Sequence[Subject], pictures: Sequence[bytes],
     rows = []
     for subject in subjects:
         name = subject.bench.architecture
-        rates = [[tally.images_a_second for tally in tallies[name, at]] for at in _CONCURRENCIES]
+        rates = [[tally.images_per_second for tally in tallies[name, at]] for at in _CONCURRENCIES]
         errors = sum(tally.errors for at in _CONCURRENCIES for tally in tallies[name, at])
         alone_ms = median([tally.quantile_ms(0.5) for tally in tallies[name, 1]])
         ratio = max(map(median, rates)) / median(bare_rates[name])

@@ -30,8 +30,8 @@ def measure_overload(server: Server, pictures: Sequence[bytes], *, seconds: floa
         )
         before_mib = running.child.pss_mib()
         with PeakMemory(pid) as memory:
-            rate = _TIMES * best.images_a_second
-            tally, during = _with_threads(pid, open_loop(port, requests, requests_a_second=rate, seconds=seconds))
+            rate = _TIMES * best.images_per_second
+            tally, during = _with_threads(pid, open_loop(port, requests, requests_per_second=rate, seconds=seconds))
         first_ms = _alone_ms(port, requests[:1])
         after_mib = running.child.pss_mib()
     print(f"### {_TIMES} times more than fits, for {seconds:g} s, raw bodies, from {time.strftime('%H:%M')}\n")
@@ -66,10 +66,10 @@ def _rows(tally: Tally, best: Tally, alone_ms: float, first_ms: float) -> list[t
     lag = ", ".join(f"p{share * 100:g} {quantile(tally.lags_s, share) * 1000:.1f}" for share in (0.5, 0.9, 0.99, 1.0))
     best_cpu = best.client_cpu_s / best.seconds
     return [
-        ("best without overload, answers/s", f"{best.images_a_second:.1f}", ""),
+        ("best without overload, answers/s", f"{best.images_per_second:.1f}", ""),
         ("sent, requests/s", f"{sent / tally.seconds:.1f}, and {tally.unsent} for which no connection was free", ""),
         ("goodput, answers/s", f"{tally.goodput:.1f}", ""),
-        ("goodput, of the best", f"{tally.goodput / best.images_a_second:.2f}", ">= 0.90"),
+        ("goodput, of the best", f"{tally.goodput / best.images_per_second:.2f}", ">= 0.90"),
         ("refused with 503", f"{refusals}, {tally.bare_refusals} of them without Retry-After", "none without"),
         ("refusals, ms", refused, "p99 < 50"),
         ("answers, ms", answered, ""),

@@ -66,7 +66,7 @@ def measure_ratios(
             if each is not server:
                 rests = stack.enter_context(_Rests(running))
                 asked[title] = rests.between(asked[title])
-        rates: defaultdict[str, list[float]] = defaultdict(list)  # images a second
+        rates: defaultdict[str, list[float]] = defaultdict(list)  # images per second
         shares: defaultdict[str, list[float]] = defaultdict(list)  # of the loop's
         before = work(seconds=seconds, batch=loop.batch)[0]
         for turn in range(turns):
@@ -84,7 +84,7 @@ def measure_ratios(
 
 @dataclass(frozen=True, kw_only=True)
 class _Spent:
-    """Core-milliseconds an image."""
+    """Core-milliseconds per image."""
 
     event_loops: float
     other_threads: float
@@ -101,12 +101,12 @@ def _rate_of(
 ) -> Callable[[], float]:
     pid, port = started_server.child.process.pid, started_server.child.port
     images = IMAGES[shape]
-    requests = server.raw(pictures) if shape == RAW else server.forms(pictures, images_a_request=images)
+    requests = server.raw(pictures) if shape == RAW else server.forms(pictures, images_per_request=images)
 
     def rate(for_s: float = seconds) -> float:
         before = ThreadTimes.below(pid)
         load = closed_loop(
-            port, requests, concurrency=_CONCURRENCY, seconds=for_s, images_a_request=images, ramp_s=_RAMP_S
+            port, requests, concurrency=_CONCURRENCY, seconds=for_s, images_per_request=images, ramp_s=_RAMP_S
         )
         tally = run(load)
         times, answered = ThreadTimes.below(pid).since(before), tally.answered * images
@@ -116,7 +116,7 @@ def _rate_of(
                 event_loops=times.event_loops_s * ms, other_threads=times.others_s * ms, client=tally.client_cpu_s * ms
             )
         )
-        return tally.images_a_second
+        return tally.images_per_second
 
     rate(_WARM_S)
     spent.clear()
@@ -166,7 +166,7 @@ def _print(rates: dict[str, list[float]], shares: dict[str, list[float]]) -> Non
     targets = [
         ("raw body at c=16, of the loop without HTTP", _middle(raw), ">= 0.90"),
         ("multipart at c=16, of the loop without HTTP", _middle(form), ">= 0.86"),
-        ("8 images a request at c=16, of the loop without HTTP", _middle(eight), ">= 0.95"),
+        ("8 images per request at c=16, of the loop without HTTP", _middle(eight), ">= 0.95"),
     ]
     if peers:
         best = max(peers, key=lambda title: median(peers[title]))
@@ -181,7 +181,7 @@ def _print(rates: dict[str, list[float]], shares: dict[str, list[float]]) -> Non
 
 
 def _print_spent(spent: dict[str, list[_Spent]]) -> None:
-    print("### Where Fovea's time goes, core-ms a picture\n")
+    print("### Where Fovea's time goes, core-ms per picture\n")
     print_table(
         ["what", "event loops", "other threads: decoding, network", "the load generator"],
         [

@@ -56,12 +56,12 @@ class Server:
         """A request for each image, the body being the image."""
         return [raw_request(self.path, picture) for picture in pictures]
 
-    def forms(self, pictures: Sequence[bytes], *, images_a_request: int = 1) -> list[bytes]:
+    def forms(self, pictures: Sequence[bytes], *, images_per_request: int = 1) -> list[bytes]:
         """Forms that hold all images in turn."""
         twice = [*pictures, *pictures]
         return [
-            form_request(self.path, twice[at : at + images_a_request], field_name=self.field_name)
-            for at in range(0, len(pictures), images_a_request)
+            form_request(self.path, twice[at : at + images_per_request], field_name=self.field_name)
+            for at in range(0, len(pictures), images_per_request)
         ]
 
 

@@ -16,7 +16,7 @@ from benchmarks.serving.servers import FOVEA, Server, label_of, started
 from benchmarks.serving.tables import median, print_table, spread
 
 CONCURRENCIES: Final = (1, 16, 64)
-FORM, RAW, EIGHT = "multipart", "raw body", "8 images a request"
+FORM, RAW, EIGHT = "multipart", "raw body", "8 images per request"
 IMAGES = {FORM: 1, RAW: 1, EIGHT: 8}
 
 
@@ -33,7 +33,7 @@ class Pace:
 class Results:
     """Of all rounds."""
 
-    ceiling: list[float] = field(default_factory=list)  # images a second
+    ceiling: list[float] = field(default_factory=list)  # images per second
     tallies: defaultdict[tuple[str, str, int], list[Tally]] = field(default_factory=lambda: defaultdict(list))
     peaks_mib: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     starts_s: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -73,7 +73,7 @@ def _measure_one(
     requests = {FORM: server.forms(pictures)}
     if server.name == FOVEA:
         requests[RAW] = server.raw(pictures)
-        requests[EIGHT] = server.forms(pictures, images_a_request=IMAGES[EIGHT])
+        requests[EIGHT] = server.forms(pictures, images_per_request=IMAGES[EIGHT])
     with (
         started(server, pictures[0], logs) as running,
         PeakMemory(running.child.process.pid) as memory,
@@ -90,7 +90,7 @@ def _measure_one(
                         asked,
                         concurrency=concurrency,
                         seconds=pace.seconds,
-                        images_a_request=IMAGES[shape],
+                        images_per_request=IMAGES[shape],
                         first=first,
                     )
                 )
@@ -112,7 +112,7 @@ def print_results(results: Results, loop: Loop, architecture: str) -> None:
             tallies = results.tallies[title, shape, concurrency]
             for tally in tallies:
                 errors += tally.error_kinds
-            row.append(spread([tally.images_a_second for tally in tallies]))
+            row.append(spread([tally.images_per_second for tally in tallies]))
             shares = [median([tally.quantile_ms(share) for tally in tallies]) for share in (0.5, 0.9, 0.99)]
             row.append(" / ".join(f"{value:.0f}" if value >= 10 else f"{value:.1f}" for value in shares))
         row += [

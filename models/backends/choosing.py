@@ -125,8 +125,8 @@ def choose(
     possible = candidates(eager.device, policy, weights=weights, calibration=calibration)
     found = [(exports.find(each.identity), each) for each in possible]
     verified = [(report, each) for report, each in found if report is not None and report.status == "verified"]
-    for report, each in sorted(verified, key=lambda pair: pair[0].seconds_an_image):
-        if policy.backend == "auto" and report.seconds_an_image >= report.eager_seconds_an_image:
+    for report, each in sorted(verified, key=lambda pair: pair[0].seconds_per_image):
+        if policy.backend == "auto" and report.seconds_per_image >= report.eager_seconds_per_image:
             return None
         if each.identity == current:
             return None

@@ -103,12 +103,12 @@ class ExportReport(BaseModel):
     size_bytes: int = 0
 
     @property
-    def seconds_an_image(self) -> float:
+    def seconds_per_image(self) -> float:
         """Mean over the batch sizes: lower is faster."""
         return _mean([1 / speed.images_per_s for speed in self.speeds])
 
     @property
-    def eager_seconds_an_image(self) -> float:
+    def eager_seconds_per_image(self) -> float:
         """The same of eager float32."""
         return _mean([1 / speed.eager_images_per_s for speed in self.speeds])
 

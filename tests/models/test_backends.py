@@ -322,7 +322,7 @@ def test_fastest_is_chosen_and_a_slower_one_than_eager_only_by_name(
     store(exports, report_of(candidate, images_per_s=11.0))
     chosen = choose(exports, eager, Policy(), weights="w")
     assert chosen is not None
-    assert chosen.report.seconds_an_image == pytest.approx(1 / 11)
+    assert chosen.report.seconds_per_image == pytest.approx(1 / 11)
 
 
 def test_bfloat16_is_taken_where_the_processor_has_it_and_nobody_insists(monkeypatch: pytest.MonkeyPatch) -> None:

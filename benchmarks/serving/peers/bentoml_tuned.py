@@ -1,4 +1,4 @@
-"""BentoML with every knob turned: the fastest decoder and backend, one worker a core with one thread each.
+"""BentoML with every knob turned: the fastest decoder and backend, one worker per core with one thread each.
 
 The image comes as a file, which is what BentoML has for bytes that it shall not decode.
 """

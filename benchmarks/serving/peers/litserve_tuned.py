@@ -1,6 +1,6 @@
 """`python -m benchmarks.serving.peers.litserve_tuned PORT`: LitServe with every knob turned.
 
-The fastest decoder and backend, one worker a core with one thread each, batches, its fast queue.
+The fastest decoder and backend, one worker per core with one thread each, batches, its fast queue.
 """
 
 # No `from __future__ import annotations`: LitServe reads the types as they are.

@@ -1,4 +1,4 @@
-"""The same endpoint, tuned: the fastest decoder and backend, one process a core with one thread each."""
+"""The same endpoint, tuned: the fastest decoder and backend, one process per core with one thread each."""
 
 from __future__ import annotations
 

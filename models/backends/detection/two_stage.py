@@ -126,10 +126,10 @@ class SplitTwoStage:
             *(self._region_part(name, rows[name]) for name in self.networks if name != "network"),
         )
 
-    def _region_part(self, name: str, rows_an_image: int) -> Part:
+    def _region_part(self, name: str, rows_per_image: int) -> Part:
         cells = self._poolings[name.replace("_head", "_roi_pool")].cells
         example = torch.zeros(2, cells, cells, self.module.backbone.out_channels)
-        most = LARGEST_BATCH * rows_an_image
+        most = LARGEST_BATCH * rows_per_image
         return Part(name=name, module=self.networks[name], example=example, most_rows=most)
 
     def detect(self, batch: Tensor, networks: Mapping[str, Network]) -> Detections:
