@@ -19,28 +19,35 @@ class WorkerSettings(BaseSettings):
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
-        description="Where tensors live; `auto` takes a GPU if there is one.",
+        description="Device of networks and tensors; `auto` is a GPU if there is one, else the CPU.",
     )
-    offline: bool = Field(False, description="Never fetch pretrained weights; only those in HOME/weights are used.")
+    offline: bool = Field(False, description="Never download pretrained weights; use only those in HOME/weights.")
     font: Path | None = Field(
         None,
-        description="Font file for labels on images, TrueType or OpenType. What it lacks is drawn with DejaVu Sans and "
-        "the system's fonts, and romanised if they lack it too. Empty is none.",
+        description="Font file (TrueType or OpenType) for labels on images. Letters that it lacks are drawn with "
+        "DejaVu Sans or a font of the system, or in Latin letters if no font has them. Empty: no such file.",
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe line to log.")
-    log_format: Literal["text", "json"] = Field("text", description="How log lines look: for people or for machines.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest severity to log.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Format of log lines: `text` for people, `json` for machines."
+    )
     lease_s: float = Field(
-        30.0, gt=0.5, le=3600, description="Seconds without a sign of life after which a job counts as lost."
+        30.0, gt=0.5, le=3600, description="Seconds after which a job is lost if its worker does not renew the lease."
     )
     sweep_interval_s: float = Field(
-        10.0, gt=0.1, le=3600, description="Seconds between looks for lost jobs; every worker looks, one at a time."
+        10.0, gt=0.1, le=3600, description="Seconds between two searches for lost jobs. One worker at a time searches."
     )
-    max_attempts: int = Field(3, ge=1, le=100, description="Runs of a job that may be lost before it fails.")
+    max_attempts: int = Field(
+        3, ge=1, le=100, description="Number of attempts at a job that may be lost before the job fails."
+    )
     cancel_grace_s: float = Field(
-        5.0, gt=0, le=300, description="Seconds between asking a trainer to end and killing it."
+        5.0, gt=0, le=300, description="Seconds that a trainer has to end before it is killed."
     )
     visibility_timeout_s: int = Field(
-        86_400, ge=1, description="Celery's redelivery of unacknowledged messages; harmless at any value, so: long."
+        86_400,
+        ge=1,
+        description="Seconds after which Celery delivers an unacknowledged message again. A repeated message does no "
+        "harm, so the default is long.",
     )
 
     @field_validator("font", mode="before")

@@ -1,4 +1,4 @@
-"""Data sets on a directory: names, versions, and what happens when several write at once."""
+"""The dataset store: names, versions, and several writers at once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def publish(store: DatasetStore, name: str = "ants-bees", *, fingerprint: str = 
     with store.temporary() as directory:
         image = directory / "version" / "images" / IMAGE.path
         image.parent.mkdir(parents=True)
-        image.write_bytes(b"picture")
+        image.write_bytes(b"an image")
         return store.publish(name, directory / "version", images={"train": [IMAGE], "val": []}, describe=describe)
 
 
@@ -62,10 +62,10 @@ def test_published_version_can_be_read_back(store: DatasetStore) -> None:
     assert (version.info.name, version.info.version) == ("ants-bees", 1)
     assert store.images(version, "train") == [IMAGE]
     assert store.images(version, "val") == []
-    assert (version.images_dir / IMAGE.path).read_bytes() == b"picture"
+    assert (version.images_dir / IMAGE.path).read_bytes() == b"an image"
 
 
-def test_nothing_but_the_version_is_left_on_the_disk(store: DatasetStore, tmp_path: Path) -> None:
+def test_publishing_leaves_only_the_version_on_the_disk(store: DatasetStore, tmp_path: Path) -> None:
     publish(store)
 
     assert file_tree(tmp_path / "datasets") == [
@@ -98,7 +98,7 @@ def test_unknown_name_lists_similar_ones(store: DatasetStore) -> None:
     assert caught.value.hint == "Available: ants-bees."
 
 
-def test_unknown_name_in_an_empty_store_says_what_to_do(store: DatasetStore) -> None:
+def test_unknown_name_in_an_empty_store_gives_a_hint(store: DatasetStore) -> None:
     with pytest.raises(UnknownDataset) as caught:
         store.versions("ants-bees")
     assert "post an archive" in str(caught.value.hint)
@@ -122,12 +122,12 @@ def test_malformed_reference_is_refused(store: DatasetStore, reference: str) -> 
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", ".tmp-x", "a\0b", "n" * 65])
-def test_name_that_is_no_directory_name_cannot_be_published(store: DatasetStore, name: str) -> None:
+def test_invalid_name_cannot_be_published(store: DatasetStore, name: str) -> None:
     with pytest.raises(InvalidName):
         publish(store, name)
 
 
-def test_damaged_description_is_said(store: DatasetStore) -> None:
+def test_damaged_description_is_reported(store: DatasetStore) -> None:
     version = publish(store)
     (version.path / "dataset.json").write_text("{")
 
@@ -135,7 +135,7 @@ def test_damaged_description_is_said(store: DatasetStore) -> None:
         store.resolve("ants-bees")
 
 
-def test_writers_at_once_all_get_versions_of_their_own(store: DatasetStore) -> None:
+def test_simultaneous_writers_get_different_versions(store: DatasetStore) -> None:
     with ThreadPoolExecutor(8) as pool:
         versions = list(pool.map(lambda n: publish(store, fingerprint=str(n)), range(16)))
 
@@ -144,7 +144,7 @@ def test_writers_at_once_all_get_versions_of_their_own(store: DatasetStore) -> N
         assert store.resolve(f"ants-bees/{version.info.version}").info.fingerprint == version.info.fingerprint
 
 
-def test_deleted_version_is_gone_and_its_number_is_not_given_again(store: DatasetStore) -> None:
+def test_number_of_a_deleted_version_is_not_reused(store: DatasetStore) -> None:
     publish(store)
     publish(store)
     store.delete("ants-bees", 2)
@@ -153,7 +153,7 @@ def test_deleted_version_is_gone_and_its_number_is_not_given_again(store: Datase
     assert publish(store).info.version == 3
 
 
-def test_deleted_dataset_is_gone_and_its_numbers_are_not_given_again(store: DatasetStore, tmp_path: Path) -> None:
+def test_numbers_of_a_deleted_dataset_are_not_reused(store: DatasetStore, tmp_path: Path) -> None:
     publish(store)
     publish(store)
     store.delete("ants-bees")
@@ -163,7 +163,7 @@ def test_deleted_dataset_is_gone_and_its_numbers_are_not_given_again(store: Data
     assert publish(store).info.version == 3
 
 
-def test_last_version_takes_the_dataset_with_it(store: DatasetStore) -> None:
+def test_deleting_the_last_version_deletes_the_dataset(store: DatasetStore) -> None:
     publish(store)
     store.delete("ants-bees", 1)
 
@@ -171,7 +171,7 @@ def test_last_version_takes_the_dataset_with_it(store: DatasetStore) -> None:
         store.versions("ants-bees")
 
 
-def test_deleting_what_is_not_there_is_refused(store: DatasetStore) -> None:
+def test_deleting_an_unknown_version_is_refused(store: DatasetStore) -> None:
     publish(store)
 
     with pytest.raises(UnknownDatasetVersion):

@@ -1,4 +1,4 @@
-"""What child processes share: the code that runs now, and an end with their parent."""
+"""Child processes run the code of their parent, and end with their parent."""
 
 from __future__ import annotations
 

@@ -95,9 +95,9 @@ def test_invalid_job_is_refused_with_the_field_and_a_hint(
 
 
 def test_model_of_another_task_is_refused_with_fitting_models(tmp_path: Path) -> None:
-    a_dataset(tmp_path, name="pictures")
+    a_dataset(tmp_path, name="circles")
     a_segmentation_dataset(tmp_path)
-    for name, fitting in (("pictures", "resnet18"), ("shapes", "deeplabv3_resnet50")):
+    for name, fitting in (("circles", "resnet18"), ("shapes", "deeplabv3_resnet50")):
         with pytest.raises(InvalidJob) as caught:
             resolve(tmp_path, model="yolo", dataset=name)
         assert "architectures?task=" in str(caught.value.hint)

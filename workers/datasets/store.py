@@ -39,12 +39,12 @@ class DatasetVersion:
 
     @property
     def reference(self) -> str:
-        """`photos/2`."""
+        """`name/version`, such as `ants-bees/2`."""
         return f"{self.info.name}/{self.info.version}"
 
     @property
     def images_dir(self) -> Path:
-        """What the paths of its images are relative to."""
+        """The directory that the paths of the images are relative to."""
         return self.path / IMAGES_DIRECTORY
 
 
@@ -65,7 +65,7 @@ class DatasetStore(VersionedStore[DatasetVersion]):
         return list(self.iter_images(version, split))
 
     def iter_images(self, version: DatasetVersion, split: SplitName) -> Iterator[DatasetImage]:
-        """The same, one after another: they may be millions of objects.
+        """Yields the images of one split one by one, because together they may have millions of objects.
 
         Raises UnknownDatasetVersion if the version was deleted meanwhile, DamagedDataset.
         """
@@ -86,10 +86,10 @@ class DatasetStore(VersionedStore[DatasetVersion]):
         images: Mapping[SplitName, Sequence[DatasetImage]],
         describe: Callable[[int], DatasetInfo],
     ) -> DatasetVersion:
-        """Makes `directory`, which holds `images/`, the next version of `name`: whole or not at all.
+        """Publishes `directory`, which contains `images/`, as the next version of `name`: completely or not at all.
 
-        directory: below what `temporary` gave. describe: the version's description, given its number.
-        Raises InvalidName, DiskFull.
+        directory: inside a directory that `temporary` returned. describe: returns the description of the version with
+        the given number. Raises InvalidName, DiskFull.
         """
         for split, listed in images.items():
             lines = (image.model_dump_json() + "\n" for image in listed)
@@ -113,6 +113,6 @@ def _images_file(split: SplitName) -> str:
 
 def _damaged(reference: str, file_name: str) -> DamagedDataset:
     return DamagedDataset(
-        f"{reference} cannot be read: its {file_name} is damaged, or of a later Fovea.",
-        hint="Post the archive again, and delete this version.",
+        f"{reference} cannot be read: its {file_name} is damaged, or a later version of Fovea wrote it.",
+        hint="Post the archive again, then delete this version.",
     )

@@ -42,7 +42,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestedActions:
-    """What callers have requested for a running job."""
+    """The actions that callers have requested for a running job."""
 
     cancel: bool
     stop: bool  # finish early and publish the best weights

@@ -23,7 +23,7 @@ class JobRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobChange:
-    """What one compare-and-set writes."""
+    """The changes that one compare-and-set writes."""
 
     job: Job
     events: tuple[tuple[str, dict[str, Any]], ...] = ()  # type and data of each

@@ -1,4 +1,4 @@
-"""What every child process of Fovea shares: it runs the same code as its parent, and it dies with its parent."""
+"""Functions for all child processes of Fovea: a child runs the same code as its parent, and dies with its parent."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def code_environment() -> dict[str, str]:
-    """This process's environment, changed so that `python -m app...` finds the code that runs now.
+    """Returns the environment for a child, in which `python -m app...` finds the code that runs now.
 
-    The code comes before whatever else PYTHONPATH names, and a directory `models` or `app` in the child's current
-    directory is not looked at.
+    The code comes before all other entries of PYTHONPATH. A directory `models` or `app` in the current directory of the
+    child is ignored.
     """
     search_path = os.pathsep.join(filter(None, [str(_CODE_DIRECTORY), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": search_path, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def die_with_parent() -> Callable[[], None] | None:
-    """What a child runs between fork and exec, so that the kernel kills it when its parent ends, even by `kill -9`.
+    """Returns a function to call between fork and exec: the kernel then kills the child when its parent ends.
 
-    The kernel watches the thread that starts the child: start it from a thread that lives as long as the process.
-    None where the system has no such thing (only Linux has): there a killed parent leaves its children behind.
+    This works even for `kill -9`. The kernel watches the thread that starts the child, so start it from a thread that
+    lives as long as the process. Returns None on systems other than Linux, where children survive a killed parent.
     """
     if sys.platform != "linux":
         return None
-    libc = _libc()  # loaded here: little is safe between fork and exec
+    libc = _libc()  # loaded before the fork: few operations are safe between fork and exec
     parent = os.getpid()
 
     def in_the_child() -> None:
@@ -42,7 +42,7 @@ def die_with_parent() -> Callable[[], None] | None:
 
 
 def die_with(parent: int) -> bool:
-    """Asks the kernel to kill this process when `parent`, which started it, ends. False if it has ended already."""
+    """Asks the kernel to kill this process when `parent`, which started it, ends. Returns False if it has ended."""
     if sys.platform != "linux":
         return os.getppid() == parent
     return _is_killed_with(parent, _libc())
@@ -54,4 +54,4 @@ def _libc() -> ctypes.CDLL:
 
 def _is_killed_with(parent: int, libc: ctypes.CDLL) -> bool:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    return os.getppid() == parent  # else it ended before the kernel was asked
+    return os.getppid() == parent  # False: the parent ended before the call of prctl

@@ -64,7 +64,7 @@ def image_kind(name: str, head: bytes) -> str | None:
 
 
 def suffix_kind(name: str) -> str | None:
-    """Returns the kind of image that the suffix of `name` stands for, or None."""
+    """Returns the kind of image that belongs to the suffix of `name`, or None."""
     return _SUFFIXES.get(_suffix(name))
 
 

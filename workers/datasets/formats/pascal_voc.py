@@ -30,7 +30,7 @@ _HEAD_BYTES = 4096
 
 @dataclass(kw_only=True, slots=True)
 class _Problems:
-    """What cannot be used in the annotations, with its place and the reason."""
+    """The parts of the annotations that cannot be used, with their places and the reasons."""
 
     broken_files: dict[str, str] = field(default_factory=dict)  # place -> reason, as in `a.xml:12`
     bad_objects: dict[str, str] = field(default_factory=dict)  # place -> reason

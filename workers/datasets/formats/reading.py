@@ -33,7 +33,7 @@ class LabelledFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """What one format reads from an archive."""
+    """The labelled files and the findings that one format reads from an archive."""
 
     format: DatasetFormat
     files: tuple[LabelledFile, ...]

@@ -28,7 +28,7 @@ ProblemCode = Literal["empty_file", "not_an_image", "unreadable_image", "image_t
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFacts:
-    """What inspection found out about an image. The sizes are those of the upright image."""
+    """The facts about an image that inspection finds. Width and height are those of the upright image."""
 
     width: int
     height: int
