@@ -6,8 +6,6 @@ import getpass
 import re
 import shutil
 import ssl
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +14,11 @@ import httpx
 import pytest
 
 from app.processes.address import free_port
+from tests import children
 from tests.app.archives import image_folder_zip
 from tests.app.conftest import StartApi, start_api
 from tests.app.running_api import RunningApi
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 __all__ = ["start_api"]  # a fixture
 
@@ -44,7 +43,7 @@ def replaced(text: str, *pairs: tuple[str, str]) -> str:
 def start_caddy(directory: Path, port: int, api: RunningApi) -> list[str]:
     """Writes what Caddy needs, and returns its command."""
     command = ["caddy", "hash-password", "--plaintext", PASSWORD]
-    hashed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    hashed = children.run(command).stdout.strip()
     options = f"admin off\nskip_install_trust\nauto_https disable_redirects\nstorage file_system {directory}/state"
     site = replaced(
         block("caddyfile"),
@@ -60,9 +59,9 @@ def start_nginx(directory: Path, port: int, api: RunningApi) -> list[str]:
     """Writes what nginx needs, and returns its command."""
     key, certificate = directory / "privkey.pem", directory / "fullchain.pem"
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    subprocess.run([*made, "-keyout", str(key), "-out", str(certificate)], capture_output=True, check=True)
+    children.run([*made, "-keyout", str(key), "-out", str(certificate)])
     command = ["openssl", "passwd", "-apr1", PASSWORD]
-    hashed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    hashed = children.run(command).stdout.strip()
     (directory / "fovea.htpasswd").write_text(f"anna:{hashed}\n")
     site = replaced(
         block("nginx"),
@@ -103,18 +102,17 @@ def proxied(request: pytest.FixtureRequest, start_api: StartApi, tmp_path: Path)
     write: Callable[[Path, int, RunningApi], list[str]] = {"caddy": start_caddy, "nginx": start_nginx}[request.param]
     command = write(directory, port, api)
     with (directory / "output.log").open("wb") as output:
-        proxy = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        proxy = children.start(command, stdout=output, stderr=output)
     try:
         anything = ssl.create_default_context()
         anything.check_hostname, anything.verify_mode = False, ssl.CERT_NONE
         url, password = f"https://localhost:{port}", ("anna", PASSWORD)
-        with httpx.Client(base_url=url, verify=anything, auth=password, trust_env=False, timeout=60) as http:
+        with httpx.Client(base_url=url, verify=anything, auth=password, trust_env=False, timeout=PATIENCE_S) as http:
             assert wait_until(lambda: proxy.poll() is not None or answers(http)), "the proxy does not answer"
             assert proxy.poll() is None, (directory / "output.log").read_text()
             yield Proxied(api=api, http=http)
     finally:
-        proxy.terminate()
-        proxy.wait(30)
+        children.end(proxy)
 
 
 def answers(http: httpx.Client) -> bool:
@@ -147,7 +145,5 @@ def test_events_pass_as_they_happen(proxied: Proxied) -> None:
     with proxied.http.stream("GET", f"/v1/jobs/{job['id']}/events") as events:
         lines = events.iter_lines()
         assert next(lines) == ": watching"
-        started = time.monotonic()
         proxied.api.services.jobs.request_cancel(job["id"])
         assert any('"status":"cancelled"' in line for line in lines)
-    assert time.monotonic() - started < 30

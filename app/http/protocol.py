@@ -7,8 +7,10 @@ disconnected runs to its end.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from typing import Any, Final
 
+import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -32,11 +34,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     The first head of a connection has `HEAD_TIMEOUT_S`, every other one as long from its first part. Between requests
     uvicorn's `timeout_keep_alive` runs. What arrives of a body after the answer is read and dropped for `READ_OVER_S`.
+    The header `Upgrade` is ignored.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Called by uvicorn for every connection."""
         super().__init__(*args, **kwargs)
+        self.parser = _RequestParser(self)
         self._head_bytes = 0
         self._complete_heads = 0
         self._is_past_head = False
@@ -82,6 +86,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Parser callback: all headers have been read; the body, possibly empty, comes next."""
+        if self.parser.should_upgrade():  # the same head comes again without `Upgrade`
+            if self.parser.get_method() == b"CONNECT":
+                raise httptools.HttpParserError("CONNECT is for proxies")
+            return
         self._stop_timer()
         self._head_bytes = 0
         self._complete_heads += 1
@@ -90,6 +98,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Parser callback: the body is complete; the next head may follow."""
+        if self.parser.should_upgrade():
+            return
         self._is_past_head = False
         super().on_message_complete()
         self._stop_timer()
@@ -122,3 +132,37 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._start_timer(HEAD_TIMEOUT_S)
         else:
             self.transport.close()
+
+
+class _RequestParser(httptools.HttpRequestParser):
+    """httptools' parser for a server that never changes the protocol of a connection.
+
+    httptools takes a request with `Upgrade` for complete at the end of its head. uvicorn then drops what the segment
+    has of the body, and parses the rest of the body as another request. This parser reads such a head once more without
+    the header instead, and then the body.
+    """
+
+    def __init__(self, protocol: BoundedHttpProtocol) -> None:
+        super().__init__(protocol)
+        # As uvicorn does: a client that gets `Connection: close` may have sent its next request already.
+        self.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._protocol = protocol
+
+    def feed_data(self, data: bytes | bytearray | memoryview[int] | array[int]) -> None:
+        feed, parser = httptools.HttpRequestParser.feed_data, self
+        while True:
+            try:
+                feed(parser, data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = memoryview(data)[upgrade.args[0] :]
+                head = parser._head_without_upgrade()
+                # A new one: after a request that closes its connection, the old parser reads no other.
+                parser = self._protocol.parser = _RequestParser(self._protocol)
+                feed(parser, head)
+            else:
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        start = b"%b %b HTTP/%b" % (self.get_method(), self._protocol.url, self.get_http_version().encode())
+        lines = [b"%b: %b" % header for header in self._protocol.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([start, *lines, b"", b""])

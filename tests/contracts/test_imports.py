@@ -108,7 +108,7 @@ DECLARE_SETTINGS = {"app/settings.py", "workers/settings.py", "app/cli/connectio
 READ_THE_ENVIRONMENT = {
     "app/cli/serve.py",  # which replica it is, and how OpenMP waits, before torch is loaded
     "app/metrics/shared_values.py",  # prometheus_client's own variable
-    "app/processes/siblings.py",  # which replicas share the port
+    "app/main.py",  # which replica of the port it is
     "workers/supervision/child_process.py",  # a child gets its parent's
 }
 
