@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol with bounds on what comes before a body, and early notice of clients that disconnect.
+"""uvicorn's HTTP protocol with bounds on heads, early notice of clients that disconnect, and no upgrades.
 
-The application does not need it: under another server, heads have that server's bounds, and work for a client that
-disconnected runs to its end.
+The application does not need it: under another server, heads have that server's bounds, work for a client that
+disconnected runs to its end, and `Upgrade` is what that server makes of it.
 """
 
 from __future__ import annotations
