@@ -7,64 +7,71 @@ import os
 import re
 import shutil
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
-from app.client import Client
 from tests import children
-from tests.cli.pictures import write_pictures
 from tests.cli.real_stack import real_stack
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 SERVER = "http://127.0.0.1:8000"
+LARGEST_IMAGE_BYTES = 300_000
+_MARK = "== the next block =="
 
 
-def blocks(language: str) -> list[str]:
-    """The README's code blocks in that language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+def blocks() -> list[tuple[str, str]]:
+    """The language and text of each of the README's code blocks, in order."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def test_both_commands_are_there() -> None:
-    commands = "".join(blocks("console"))
+    commands = "".join(text for language, text in blocks() if language == "console")
     assert "make demo" in commands
     assert "make test" in commands
 
 
+def test_links_and_images_are_there_and_images_are_small() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8"))
+    assert [link for link in links if not (README.parent / link).is_file()] == []
+    images = [README.parent / link for link in links if link.endswith((".jpg", ".png"))]
+    assert len(images) == 2
+    assert all(image.stat().st_size < LARGEST_IMAGE_BYTES for image in images)
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README's blocks are curl commands")
 def test_every_block_runs_in_order(tmp_path: Path) -> None:
-    pictures = write_pictures(tmp_path / "pictures")
-    with zipfile.ZipFile(tmp_path / "ants-bees.zip", "w") as archive:
-        for picture in sorted(pictures.rglob("*.png")):
-            archive.write(picture, picture.relative_to(pictures))
-    shutil.copy(next(pictures.rglob("*.png")), tmp_path / "photo.jpg")
     with real_stack(tmp_path / "home", output=tmp_path / "up.log") as stack:
         url = stack.wait_until_ready()
-        upload, train, show, ask = (block.replace(SERVER, url) for block in blocks("bash"))
-        assert json.loads(run(upload, tmp_path))["version"] == 1
-        submit, _, watch = train.partition("curl -N")
-        job = json.loads(run(submit, tmp_path))
-        seen = run(f"curl -N{watch}", tmp_path, JOB=job["id"])
-        assert '"status":"succeeded"' in seen
-        assert json.loads(run(show, tmp_path))["aliases"] == {"production": 1}
-        assert '"classes":[{"label":"' in run(ask, tmp_path)
-        assert (tmp_path / "annotated.jpg").read_bytes().startswith(b"\xff\xd8")
-        (script,) = (block.replace(SERVER, url) for block in blocks("python"))
-        assert re.match(r"(bright|dark) 0\.\d+\n", python(script, tmp_path))
-        with Client(url) as client:
-            assert client.jobs.get(job["id"]).attempt == 1
+        posted, trained, asked, by_python, by_commands = run_all(tmp_path, url)
+    assert json.loads(posted.splitlines()[-1])["version"] == 1
+    assert '"status":"succeeded"' in trained
+    assert '"classes":[{"label":"' in asked
+    assert (tmp_path / "answer.png").read_bytes().startswith(b"\x89PNG")
+    scores = [float(score) for score in re.findall(r"^\d ([01]\.\d{3})$", by_python, re.MULTILINE)]
+    assert len(scores) == 2
+    assert 1 >= scores[0] >= scores[1] >= 0
+    assert "production" in by_commands
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 10
 
 
-def run(script: str, directory: Path, **variables: str) -> str:
-    """What a shell prints that stops at the first failure; curl fails on an error status."""
-    strict = 'set -e; curl() { command curl --silent --show-error --fail-with-body "$@"; }\n'
-    command, environment = ["bash", "-c", strict + script], {**os.environ, **variables}
-    answer = children.run(command, check=False, cwd=directory, env=environment)
+def run_all(directory: Path, url: str) -> list[str]:
+    """What each block prints, in one shell that stops at the first failure; curl fails on an error status."""
+    (directory / "bin").mkdir()
+    for name, command in {"fovea": "-m app.cli", "python3": ""}.items():
+        (directory / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} {command} "$@"\n')
+        (directory / "bin" / name).chmod(0o755)
+    script = 'set -e -o pipefail; curl() { command curl --silent --show-error --fail-with-body "$@"; }\n'
+    for language, text in blocks():
+        if language in ("bash", "python"):
+            here = text if language == "bash" else f"python3 - <<'END'\n{text}END\n"
+            script += f"{here.replace(SERVER, url)}\necho; echo '{_MARK}'\n"
+    environment = {
+        **os.environ,
+        "PATH": f"{directory / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(README.parent),
+        "FOVEA_URL": url,
+    }
+    answer = children.run(["bash", "-c", script], check=False, cwd=directory, env=environment)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    return answer.stdout
-
-
-def python(script: str, directory: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(README.parent)}
-    return children.run([sys.executable, "-c", script], cwd=directory, env=environment).stdout
+    return answer.stdout.split(f"\n{_MARK}\n")[:-1]

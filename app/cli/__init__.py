@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": ("app.cli.serve:serve", "Run the API alone."),
     "worker": ("app.cli.worker:worker", "Run one worker alone."),
     "demo": ("app.cli.demo:demo", "Train on handwritten digits and classify others, in a separate home."),
+    "samples": ("app.cli.samples:samples", "Write sample images: handwritten digits, a directory per category."),
     "train": ("app.cli.train:train", "Train a model on a directory or archive of images."),
     "evaluate": ("app.cli.evaluate:evaluate", "Measure a model on a dataset, without training."),
     "classify": ("app.cli.classify:classify", "Classify images with a model."),

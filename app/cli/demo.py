@@ -20,10 +20,15 @@ from app.cli.failure import Failure
 )
 def demo(home: Path) -> int:
     """Train on handwritten digits and classify others, in a separate home."""
-    if importlib.util.find_spec("sklearn") is None:
-        raise Failure(
-            "The demo needs the digits of scikit-learn, which is not installed.", hint="pip install 'fovea[demo]'"
-        )
+    check_digits()
     from app.demo import run_demo
 
     return run_demo(home)
+
+
+def check_digits() -> None:
+    """Raises Failure where the digits are not installed."""
+    if importlib.util.find_spec("sklearn") is None:
+        raise Failure(
+            "This needs the digits of scikit-learn, which is not installed.", hint="pip install 'fovea[demo]'"
+        )

@@ -48,6 +48,20 @@ def load_and_split() -> tuple[list[Digit], list[Digit]]:
     return training, held_out
 
 
+def write_samples(directory: Path) -> int:
+    """Writes the digits to train on to `digits/LABEL/`, and one of each kind that is kept aside to `new/LABEL.png`.
+
+    Returns how many there are to train on.
+    """
+    training, held_out = load_and_split()
+    files = {directory / "digits" / digit.label / digit.name: digit.png for digit in training}
+    files |= {directory / "new" / f"{digit.label}.png": digit.png for digit in held_out}
+    for path, png in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png)
+    return len(training)
+
+
 def write_image_folder(digits: list[Digit], archive: Path) -> None:
     """A zip with one directory a label."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:

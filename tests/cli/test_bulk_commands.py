@@ -333,7 +333,7 @@ def test_file_that_another_command_writes_is_refused(stub: StubPredictor, photos
         result = classify(stub, photos, out)
 
     assert result.exit_code == 1
-    assert "Another command writes to" in result.stderr
+    assert "Another command is writing to" in result.stderr
 
 
 def test_question_that_is_damaged_is_refused(stub: StubPredictor, photos: Path, out: Path) -> None:
