@@ -64,7 +64,8 @@ def write_answers(
         raise failure from error
     if not results.done:
         raise Failure(
-            f"There are no images among {walk.others} files.", hint="Images are recognised by their suffix and content."
+            f"There are no images among {walk.others} file(s).",
+            hint="Images are recognised by their suffix and content.",
         )
     _print_summary(results, walk, now=len(results.done) - before, seconds=time.monotonic() - began)
     return EXIT_PROBLEM if results.errors or walk.unreadable_directories else EXIT_OK

@@ -304,9 +304,9 @@ def test_out_that_cannot_be_written_is_refused_before_anything_is_asked(
     without_question.write_text('{"path": "a/0.jpg"}\n')
     for out, words in (
         (tmp_path / "nowhere" / "results.jsonl", "No such file or directory"),
-        (Path("/dev/null"), "no file that could be read again"),
+        (Path("/dev/null"), "is not a regular file"),
         (foreign, "Line 1 of"),
-        (without_question, "without.jsonl.question.json beside it is missing"),
+        (without_question, "without.jsonl.question.json with its question is missing"),
     ):
         result = classify(stub, photos, out)
         assert result.exit_code == 1, out
@@ -356,7 +356,7 @@ def test_directory_without_pictures_is_said(stub: StubPredictor, tmp_path: Path,
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "notes.txt").write_text("no picture")
 
-    assert "no pictures: 1 other file" in classify(stub, tmp_path / "photos", out).stderr
+    assert "There are no images among 1 file(s)." in classify(stub, tmp_path / "photos", out).stderr
     assert fovea(stub.url, "classify", tmp_path / "photos", "--model", "namer").exit_code == 2
 
 

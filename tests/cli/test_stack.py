@@ -48,7 +48,7 @@ def test_second_ctrl_c_kills_what_does_not_listen(tmp_path: Path) -> None:
     with _stack(tmp_path, READY_API, DEAF) as (process, output):
         _wait_for(output, "Ready.", "deaf")
         process.send_signal(signal.SIGINT)
-        _wait_for(output, "once more")
+        _wait_for(output, "Press Ctrl-C again to kill.")
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE_S) == 0
 

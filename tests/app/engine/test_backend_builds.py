@@ -492,7 +492,7 @@ def test_int8_is_built_anew_when_there_is_a_newer_version_of_the_named_data_set(
 @pytest.mark.parametrize(
     ("named", "words"),
     [
-        (None, "FOVEA_CALIBRATION_DATASET names a dataset for them."),
+        (None, "Set FOVEA_CALIBRATION_DATASET to a dataset for them."),
         ("shadse", "FOVEA_CALIBRATION_DATASET: There is no dataset 'shadse'. Available: shades."),
     ],
 )

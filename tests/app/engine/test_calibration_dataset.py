@@ -40,7 +40,7 @@ def test_name_means_its_newest_version(shades: RunningApi, own: DatasetReference
 def test_too_few_pictures_do_for_nobody(shades: RunningApi) -> None:
     datasets = post(shades, "few", LEAST - 2)
     own = datasets.resolve("few").info.reference
-    with pytest.raises(NothingToCalibrateOn, match="of fewer than 24 pictures"):
+    with pytest.raises(NothingToCalibrateOn, match="has fewer than 24 images"):
         stand_in_for(own, None, datasets)
     with pytest.raises(NothingToCalibrateOn, match="few/1 has 22 images; int8 needs 24"):
         stand_in_for(None, "few", datasets)

@@ -222,7 +222,7 @@ def test_input_that_does_not_fit_is_refused(compass: RunningApi, changes: dict[s
     [
         ({"datatype": "UINT8", "shape": [1, 2, 2, 3]}, b"\0" * 11, "has 12 bytes, and 11 were sent"),
         ({"datatype": "FP32", "shape": [1, 1, 28, 28]}, b"\0" * 784, "has 3136 bytes, and 784 were sent"),
-        ({"datatype": "FP32", "shape": [1, 1, 28, 28]}, b"\xff" * 3136, "are not those of a picture"),  # NaN
+        ({"datatype": "FP32", "shape": [1, 1, 28, 28]}, b"\xff" * 3136, "are not those of an image"),  # NaN
         ({"datatype": "BYTES", "shape": [1]}, b"\x05\0\0\0abcd", "ends 1 bytes behind the data"),
         ({"datatype": "BYTES", "shape": [1]}, b"\x05\0", "ends"),
         ({"datatype": "BYTES", "shape": [2]}, b"\x01\0\0\0a", "is of 2 elements, and 1 were sent"),

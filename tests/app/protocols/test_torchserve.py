@@ -115,7 +115,7 @@ def test_what_cannot_be_had_is_answered_in_torchserves_shape(
         ({"content": b"no image"}, "not an image in a format"),
         ({"content": pictures.png()[:60]}, "damaged"),
         ({"files": {"image": ("a.png", b"x")}}, "a file in the field 'image'. Files go into 'body' or 'data'."),
-        ({"files": {"note": (None, b"x")}}, "no file in the field 'data' or 'body'. It has: note."),
+        ({"files": {"note": (None, b"x")}}, "no file in the field 'data' or 'body'. The form has: note."),
         ({"files": [("data", ("a", pictures.png())), ("data", ("b", b"x"))]}, "Image 2 of 2"),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, "boundary"),
     ],
