@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # Which PyTorch wheels uv takes: empty for the package index's own, or cpu, cu130, ...
 TORCH_BACKEND ?=
+# The commit or branch that test-changed compares with.
+BASE ?= main
 # More arguments for pytest: make test ARGS="tests/cli -x"
 ARGS ?=
 
@@ -11,10 +13,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
 READY := $(VENV)/.ready
+IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 SOURCES := app workers models tests benchmarks
 
+# Without compiled files, every process that a test starts compiles PyTorch anew, which takes ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types format bench bench-detectors bench-serve openapi settings lock clean
+.PHONY: help setup demo up test test-changed lint types format bench bench-detectors bench-serve openapi settings lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +38,7 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "This Python has no venv. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(UV) pip install $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) \
+	$(UV) pip install --compile-bytecode $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) \
 		--constraint constraints.txt --build-constraint constraints.txt --editable '.[embedded,demo,dev]'
 	@touch $(READY)
 
@@ -43,7 +49,10 @@ up: $(READY) ## Run Redis, the API and a worker until Ctrl-C
 	@$(BIN)/fovea up
 
 test: $(READY) ## Run all tests
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+	$(BIN)/pytest $(IN_PARALLEL) $(ARGS)
+
+test-changed: $(READY) ## Run the tests that the change since BASE can break: make test-changed BASE=main
+	$(BIN)/python -m tests.changed $(BASE) $(IN_PARALLEL) $(ARGS)
 
 lint: $(READY) ## Check format and style
 	$(BIN)/ruff format --check .
