@@ -1,0 +1,16 @@
+"""A test that runs a Redis, a worker and a trainer until somebody ends it. `test_interrupted_suite.py` does."""
+
+from __future__ import annotations
+
+from tests.waiting import wait_until
+from tests.workers.test_worker import ENDLESS, Stage, stage
+
+__all__ = ["stage", "test_that_does_not_end"]
+
+
+def test_that_does_not_end(stage: Stage) -> None:
+    stage.worker.start()
+    job = stage.submit(ENDLESS)
+    wait_until(lambda: stage.epochs(job) >= 1)
+    (stage.home / "running").touch()
+    wait_until(lambda: False)
