@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -56,7 +57,6 @@ from workers.datasets.store import DatasetStore
 from workers.errors import StoreUnavailable
 from workers.jobs.idempotency_store import IdempotencyStore
 from workers.jobs.store import JobStore
-from workers.log_lines import log_fields
 from workers.queue import enqueue, make_celery
 
 log = logging.getLogger(__name__)
@@ -148,14 +148,6 @@ def _open(settings: ApiSettings, instruments: Instruments, connection: EngineCon
     if removed := store.remove_leftovers() + registry.remove_leftovers():
         log.info("removed %d unfinished dataset(s) and model version(s) of processes that died", removed)
     celery = make_celery(settings.redis_url, visibility_timeout_s=settings.visibility_timeout_s)
-
-    def send(job_id: str, request_id: str) -> None:
-        try:
-            enqueue(celery, job_id, request_id=request_id)
-        except StoreUnavailable as error:
-            with log_fields(job_id=job_id, request_id=request_id):
-                log.warning("job %s is stored but was not sent; a worker's sweep will find it: %s", job_id, error)
-
     statistics = Statistics(now=lambda: datetime.now(UTC))
     observers = (statistics, instruments.predictions)
     engine, builds = make_engine(settings, registry, connection=connection, observers=observers)
@@ -171,7 +163,7 @@ def _open(settings: ApiSettings, instruments: Instruments, connection: EngineCon
         registry=registry,
         datasets=store,
         jobs=job_store,
-        send=send,
+        send=partial(enqueue, celery),
         idempotency=IdempotencyStore(settings.redis_url),
         engine=engine,
         builds=builds,

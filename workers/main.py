@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from celery import signals
 from celery.exceptions import SecurityWarning
 
 from models.store.registry import Registry
-from workers.errors import StoreUnavailable
 from workers.jobs.records import JobRecords
 from workers.jobs.redis_keys import QUEUE
 from workers.log_lines import configure_logging
@@ -45,13 +45,7 @@ def run_worker(settings: WorkerSettings) -> int:
     records = JobRecords(settings.redis_url, home / "runs", lease_s=settings.lease_s)
     celery = make_celery(settings.redis_url, visibility_timeout_s=settings.visibility_timeout_s)
     draining = threading.Event()
-
-    def send(job_id: str) -> None:
-        try:
-            enqueue(celery, job_id)
-        except StoreUnavailable as error:
-            log.warning("cannot send job %s to the workers now; the next sweep sends it: %s", job_id, error)
-
+    send = partial(enqueue, celery)
     supervisor = Supervisor(
         records,
         Registry(settings.registry_dir.resolve()),

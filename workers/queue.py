@@ -6,12 +6,16 @@ The job itself is in the job store, so a lost or repeated message does no harm (
 
 from __future__ import annotations
 
+import logging
+
 from celery import Celery
 from celery.app.task import Context
 from kombu.exceptions import OperationalError
 
-from workers.errors import StoreUnavailable
 from workers.jobs.redis_keys import QUEUE
+from workers.log_lines import log_fields
+
+log = logging.getLogger(__name__)
 
 RUN_JOB = "fovea.run_job"
 _REQUEST_ID = "request_id"
@@ -40,15 +44,14 @@ def make_celery(redis_url: str, *, visibility_timeout_s: int) -> Celery:
     return celery
 
 
-def enqueue(celery: Celery, job_id: str, *, request_id: str | None = None) -> None:
-    """Sends a queued job to the workers. Raises StoreUnavailable if Redis is unreachable; the sweep sends it later."""
+def enqueue(celery: Celery, job_id: str, request_id: str | None = None) -> None:
+    """Sends a queued job to the workers. While Redis is unreachable it only logs that: the next sweep sends the job."""
     headers = {_REQUEST_ID: request_id} if request_id else {}
     try:
         celery.send_task(RUN_JOB, args=[job_id], headers=headers, retry=False)
     except OperationalError as error:
-        raise StoreUnavailable(
-            f"Redis is unreachable: {str(error).rstrip('.')}.", hint="Start Redis, or check FOVEA_REDIS_URL."
-        ) from error
+        with log_fields(job_id=job_id, request_id=request_id):
+            log.warning("cannot send job %s to the workers now; the next sweep sends it: %s", job_id, error)
 
 
 def request_id_of(message: Context) -> str | None:

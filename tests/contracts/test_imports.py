@@ -64,7 +64,7 @@ APP_MAY_IMPORT = {
     "workers.supervision.child_process",
     "workers.main",
 }
-# Which rooms of app a room may know besides itself.
+# What each room of app may know of app, besides itself.
 ROOMS_OF_APP = {
     "schemas": set(),
     "client": {"schemas"},
@@ -72,6 +72,9 @@ ROOMS_OF_APP = {
     "engine": {"processes", "schemas", "settings"},
     "metrics": {"engine", "version"},
     "http": {"engine", "schemas", "errors", "settings"},
+    "routes": {"http", "engine", "metrics", "schemas", "dependencies", "services", "errors", "version"},
+    "protocols": {"http", "engine", "schemas", "dependencies", "services", "errors", "version"},
+    "pages": {"routes", "schemas", "dependencies", "services"},
 }
 KNOW_NO_HTTP_SERVER = ("app/engine", "app/processes", "app/metrics", "app/schemas")
 HTTP_SERVERS = {"fastapi", "starlette", "uvicorn"}
