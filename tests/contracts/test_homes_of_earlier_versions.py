@@ -10,6 +10,7 @@ from models.errors import UnknownVersion
 from models.store.registry import Registry
 from tests.datasets.test_store import publish as publish_dataset
 from tests.models.test_registry import publish as publish_model
+from workers.configs.fine_tune import ResolvedHyperparameters
 from workers.datasets.store import DatasetStore
 
 DATASET = """{
@@ -95,3 +96,9 @@ def test_deleted_numbers_of_models_are_remembered(home: Path) -> None:
     with pytest.raises(UnknownVersion):
         registry.get("needle", 2)
     assert publish_model(registry, "needle").manifest.version == 3
+
+
+def test_hyperparameters_of_an_earlier_job_are_read() -> None:
+    earlier = {"epochs": 1, "batch_size": 8, "optimizer": "sgd", "learning_rate": 0.1, "image_size_px": 64}
+
+    assert ResolvedHyperparameters.model_validate(earlier).max_gradient_norm == 0
