@@ -15,7 +15,8 @@ from typing import Final, TypeVar
 
 ValueT = TypeVar("ValueT")
 
-PATIENCE_S: Final = float(os.environ.get("FOVEA_TEST_PATIENCE_S", "300"))
+SETTING: Final = "FOVEA_TEST_PATIENCE_S"
+PATIENCE_S: Final = float(os.environ.get(SETTING, "300"))
 """Seconds that a test gives to anything that must happen: an event, an answer, the end of a process."""
 
 BRIEF_S: Final = 0.2
