@@ -1,4 +1,4 @@
-"""One process that has the device, for all HTTP processes of a machine: images and outputs go through shared memory.
+"""One engine process that has the device, for all HTTP processes of a machine. Images and outputs use shared memory.
 
-`server.py` is the engine's end of it, `connection.py`, `remote_lane.py` and `remote_models.py` are an HTTP process's.
+`server.py` runs in the engine process; `connection.py`, `remote_lane.py` and `remote_models.py` in an HTTP process.
 """

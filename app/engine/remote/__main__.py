@@ -1,7 +1,8 @@
-"""`python -m app.engine.remote LISTENER PULSE`: two descriptors, and the settings as JSON on standard input.
+"""`python -m app.engine.remote LISTENER PULSE`: the engine process. It reads its settings as JSON from standard input.
 
-LISTENER is a listening Unix socket, PULSE a pipe that gets a byte when it is served, and one a second from then on as
-long as the event loop turns and no batch is stuck. Whoever reads it kills a process that has none.
+LISTENER is the descriptor of a listening Unix socket, PULSE that of a pipe. The process writes a byte into the pipe
+when it begins to serve, and one per second while its event loop runs and no batch is stuck. The parent kills a process
+whose bytes stop.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """The whole life of an engine process."""
+    """Runs an engine process until a signal ends it."""
     listener, pulse = (int(argument) for argument in sys.argv[1:])
     settings = ApiSettings.model_validate_json(sys.stdin.buffer.read())
     configure_logging(level=settings.log_level, log_format=settings.log_format)
@@ -42,7 +43,7 @@ async def _serve(settings: ApiSettings, listener: socket.socket, pulse: int) -> 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, life.cancel)
     registry = Registry(settings.registry_dir, reserved_names=frozenset(catalog.names()))
-    # each HTTP process remembers lookups for a while: remembered here too, they would be twice as old
+    # each HTTP process caches lookups: a second cache here would double their age
     models, builds = await asyncio.to_thread(open_models, settings, registry, lookup_every_s=0.0, replicas=1)
     lane = Lane()
     server = EngineServer(models, lane, arena_bytes=arena_bytes(settings))
@@ -61,15 +62,15 @@ async def _serve(settings: ApiSettings, listener: socket.socket, pulse: int) -> 
 
 
 async def _preload(models: LoadedModels, reference: str) -> None:
-    """HTTP processes ask for these when they start; this is for an engine process that was started again."""
-    with suppress(Exception):  # the log has said it
+    """Loads a model before a request asks. HTTP processes do so at their start only; this process may start later."""
+    with suppress(Exception):  # LoadedModels logs it
         await models.get(reference)
 
 
 def _is_well(lane: Lane, longest_s: float) -> bool:
     if lane.busy_s <= longest_s:
         return True
-    log.error("a batch has been on the device for %.0f s, and %.0f s are the most", lane.busy_s, longest_s)
+    log.error("a batch has been on the device for %.0f s; at most %.0f s are allowed", lane.busy_s, longest_s)
     return False
 
 

@@ -1,7 +1,8 @@
-"""Memory that one process writes and another looks into: what is in it is never copied through a socket.
+"""Shared memory: one process writes it and another reads it, so tensors do not go through a socket. Linux only.
 
-A memfd and no file in /dev/shm: it has no name that others could open or that a killed process leaves behind, it is not
-bound by the 64 MB that containers give /dev/shm, and its pages are taken when they are first written. Linux only.
+The memory is a memfd, not a file in /dev/shm. It has no name, so no other process can open it and a killed process
+leaves nothing behind. The 64 MB that containers give /dev/shm do not limit it. The kernel allocates a page at the first
+write to it.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from torch import Tensor
 
 Bytes = npt.NDArray[np.uint8]
 
-_ALIGNED_TO = 64  # bytes: a cache line, and every dtype begins where it may
-_KEPT_BYTES = 64 * 1024**2  # that an idle arena keeps: taking pages anew costs more than copying into them
+_ALIGNED_TO = 64  # bytes: a cache line, which also suits every dtype
+_KEPT_BYTES = 64 * 1024**2  # an idle arena keeps these pages: new ones cost more than a copy
 
 
 class Arena:
-    """Memory of this process, given out in slots. May be used by several threads at once."""
+    """Shared memory that this process writes, divided into slots. Several threads may use it at once."""
 
     def __init__(self, size_bytes: int) -> None:
-        """size_bytes: at most so much is in use at once."""
+        """size_bytes: the upper bound of all slots together."""
         self.size_bytes = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         self.descriptor = os.memfd_create("fovea-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.descriptor, self.size_bytes)
-        # it cannot shrink: whoever looks into it would be killed by SIGBUS
+        # it must not shrink: SIGBUS would kill a process that reads beyond the end
         fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         self._memory = mmap.mmap(self.descriptor, self.size_bytes)
         self._bytes: Bytes = np.frombuffer(self._memory, np.uint8)
@@ -42,21 +43,23 @@ class Arena:
         self._slots: dict[int, int] = {}  # size by offset
         self._freed: deque[int] = deque()
         self._lock = threading.Lock()
-        self._touched_bytes = 0  # from the start on
+        self._touched_bytes = 0  # counted from offset 0
 
     @property
     def used_bytes(self) -> int:
-        """In slots that were not given back."""
+        """The size of all slots that are in use."""
         with self._lock:
             self._take_back()
             return sum(self._slots.values())
 
     def allocate(self, size_bytes: int) -> int | None:
-        """The offset of a slot that is free until `free`; None if there is no room."""
+        """Takes a slot and returns its offset, or None if there is no room. `free` returns the slot."""
         wanted = max(_ALIGNED_TO, -(-size_bytes // _ALIGNED_TO) * _ALIGNED_TO)
         with self._lock:
             self._take_back()
-            for number, (offset, room) in enumerate(self._gaps):  # the first that fits: low pages are used again
+            for number, (offset, room) in enumerate(
+                self._gaps
+            ):  # the first gap that fits, so that low pages are reused
                 if room >= wanted:
                     self._gaps[number : number + 1] = [(offset + wanted, room - wanted)] if room > wanted else []
                     self._slots[offset] = wanted
@@ -65,33 +68,31 @@ class Arena:
         return None
 
     def free(self, offset: int) -> None:
-        """Gives a slot back. Takes no lock, so the garbage collector may call it at any moment, in any thread."""
+        """Returns a slot. It takes no lock, so the garbage collector may call it at any moment, in any thread."""
         self._freed.append(offset)
 
     def slot(self, offset: int, size_bytes: int) -> Bytes:
-        """What is in a slot, to be written."""
+        """Returns the memory of a slot, writable, uint8 [size_bytes]."""
         return self._bytes[offset : offset + size_bytes]
 
     def place(self, tensor: Tensor) -> Tensor | None:
-        """A copy of `tensor`, uint8, in a slot that goes back by itself with the copy; None if there is no room."""
+        """Copies `tensor`, uint8, into a slot; returns None if there is no room. The slot is freed with the copy."""
         offset = self.allocate(tensor.nbytes)
         if offset is None:
             return None
         memory = self.slot(offset, tensor.nbytes)
-        weakref.finalize(
-            memory, self.free, offset
-        ).atexit = False  # PyTorch keeps `memory` while any view of it is left
-        # by one thread: PyTorch's copy_ would wait for several that share what cores there are
+        weakref.finalize(memory, self.free, offset).atexit = False  # PyTorch keeps `memory` while a view of it exists
+        # NumPy copies in this thread; PyTorch's copy_ would wait for a pool of threads
         np.copyto(memory.reshape(tensor.shape), tensor.numpy())
         return torch.from_numpy(memory).view(tensor.shape)
 
     def offset_of(self, tensor: Tensor) -> int | None:
-        """Where a contiguous tensor lies in here; None if elsewhere."""
+        """Returns the offset of a contiguous tensor in this arena, or None if it is not in it."""
         offset = tensor.data_ptr() - self._address
         return offset if 0 <= offset < self.size_bytes and tensor.is_contiguous() else None
 
     def trim(self) -> None:
-        """Gives the pages of an empty arena back to the system, if they are many."""
+        """Returns the pages of an empty arena to the system if there are many."""
         if self._touched_bytes <= _KEPT_BYTES:
             return
         with self._lock:
@@ -101,7 +102,7 @@ class Arena:
                 self._touched_bytes = 0
 
     def close(self) -> None:
-        """The memory itself goes when nobody, here or elsewhere, looks into it any more."""
+        """Closes the descriptor. The kernel frees the memory when no process maps it."""
         os.close(self.descriptor)
 
     def _take_back(self) -> None:
@@ -120,15 +121,15 @@ class Arena:
 
 
 class PeerArena:
-    """Another process's arena, to be read."""
+    """The arena of another process, for reading."""
 
     def __init__(self, descriptor: int) -> None:
-        """Takes over the descriptor."""
+        """Maps the arena and closes the descriptor."""
         try:
             self._memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
         finally:
             os.close(descriptor)
 
     def slot(self, offset: int, size_bytes: int) -> Bytes:
-        """What is in a slot. Raises ValueError where there cannot be one."""
+        """Returns the content of a slot, uint8 [size_bytes]. Raises ValueError if it lies outside the arena."""
         return np.frombuffer(self._memory, np.uint8, size_bytes, offset)

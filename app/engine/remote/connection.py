@@ -1,7 +1,8 @@
-"""An HTTP process's line to the engine process: what was asked is answered, whatever becomes of the engine.
+"""The connection from an HTTP process to the engine process. Every request on it gets an answer or an error.
 
-When the engine dies, what was under way is asked once more of the next one; what is lost twice, or waits too long for
-an engine, ends in EngineRestarting. So nothing hangs, and what kills the engine kills it twice at most.
+When the engine dies, the connection sends the pending requests once more, to the next engine process. A request that is
+lost twice, or waits too long for an engine, raises EngineRestarting. So nothing hangs, and a request that kills the
+engine kills it twice at most.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from app.engine.remote.wire import Message, Wire
 log = logging.getLogger(__name__)
 
 _MOST_TRIES: Final = 2
-_PATIENCE_S = 30.0  # for an engine that is away: importing torch takes 3 to 15 s
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # between tries to reach it
-_START_S = 120.0  # that the first one may take, torch and the device's own start included
+_PATIENCE_S = 30.0  # that requests wait for a new engine process: importing torch takes 3 to 15 s
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # between attempts to connect
+_START_S = 120.0  # for the first engine process, including the import of torch and the start of the device
 _RETRY_AFTER_S = 2
 
 Read = Callable[[Message, Bytes], Any]
@@ -40,21 +41,21 @@ Read = Callable[[Message, Bytes], Any]
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class _Asked:
-    """A question, until the engine says that it has done with it: also if nobody waits for the answer any more."""
+    """A pending request. It stays until the engine has answered, even if the caller has been cancelled."""
 
     message: Message
     read: Read
     unwanted: Callable[[Message], object]
-    needs: object  # memory that the engine may be looking into
+    needs: object  # memory that the engine may be reading
     done: asyncio.Future[Any]
     tries: int = 0
 
 
 class EngineConnection:
-    """The line of one HTTP process. To be used from one event loop."""
+    """The connection of one HTTP process. Use it from one event loop."""
 
     def __init__(self, path: Path, *, arena_bytes: int, patience_s: float = _PATIENCE_S) -> None:
-        """path: of the engine's socket. arena_bytes: for the views that are under way at once."""
+        """path: the engine's socket. arena_bytes: memory for all pending views together."""
         self.arena = Arena(arena_bytes)
         self._path = path
         self._patience_s = patience_s
@@ -62,23 +63,23 @@ class EngineConnection:
         self._numbers = count()
         self._wire: Wire | None = None
         self._outputs: PeerArena | None = None
-        self._long_since: dict[str, float] = {}  # replaced, never changed
+        self._long_since: dict[str, float] = {}  # replaced as a whole, for readers in other threads
         self._keeping: asyncio.Task[None] | None = None
         self._giving_up: asyncio.TimerHandle | None = None
         self._has_given_up = False
         self._is_closed = False
         self._greeted = asyncio.Event()
-        self.on_models: Callable[[Message], None] = lambda _: None  # which models the engine has in memory
-        self.on_answers: Callable[[], None] = lambda: None  # some questions were answered just now
+        self.on_models: Callable[[Message], None] = lambda _: None  # the engine tells which models it has in memory
+        self.on_answers: Callable[[], None] = lambda: None  # a message with answers was read
         self.on_lost: Callable[[], None] = lambda: None
 
     @property
     def is_open(self) -> bool:
-        """Whether there is an engine at the other end."""
+        """Whether an engine process is connected."""
         return self._wire is not None
 
     def long_s(self, what: Literal["batch", "load"]) -> float:
-        """How long the engine has been at it, as it says itself; 0 if not for long. From any thread."""
+        """Returns the seconds that the engine has spent on one batch or load, or 0 if few. Any thread may ask."""
         since = self._long_since.get(what)
         return 0.0 if since is None else time.monotonic() - since
 
@@ -100,10 +101,10 @@ class EngineConnection:
         needs: object = None,
         unwanted: Callable[[Message], object] = lambda _: None,
     ) -> asyncio.Future[Any]:
-        """What `read` makes of the answer; cancelled, the engine is told.
+        """Sends a request. The future gives what `read` returns for the answer; cancelling it cancels the request.
 
-        needs: is kept until the engine has done with it. unwanted: is called instead of `read` if nobody waits.
-        Raises EngineRestarting, and what the engine raises.
+        needs: an object to keep until the engine has answered. unwanted: called instead of `read` after a cancel.
+        The future raises EngineRestarting, and what the engine raises.
         """
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._has_given_up:
@@ -117,12 +118,12 @@ class EngineConnection:
         return done
 
     def tell(self, message: Message) -> None:
-        """Says something that has no answer, and that an engine which starts anew need not hear."""
+        """Sends a message without an answer. A new engine process does not need it, so it is not repeated."""
         if self._wire is not None:
             self._wire.send(message)
 
     def close(self) -> None:
-        """Whoever waits is cancelled."""
+        """Closes the connection and cancels all pending requests."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -147,12 +148,14 @@ class EngineConnection:
         if not done.cancelled():
             return
         if self._wire is not None:
-            self._wire.send({"do": "cancel", "id": number})  # it stays in `_asked`: the engine may still be reading
+            self._wire.send(
+                {"do": "cancel", "id": number}
+            )  # it stays in `_asked`: the engine may still read its memory
         else:
             self._asked.pop(number, None)
 
     async def _keep(self) -> None:
-        """Connects again and again."""
+        """Connects, and connects again whenever the connection is lost."""
         pause_s = _FIRST_PAUSE_S
         self._start_giving_up()
         while True:
@@ -192,12 +195,12 @@ class EngineConnection:
 
     def _lose(self, lost: asyncio.Event) -> None:
         lost.set()
-        if self._wire is None:  # closed by ourselves
+        if self._wire is None:  # `close` did this
             return
         self._wire = None
         self._long_since = {}
         self.on_lost()
-        log.warning("the engine process is gone, with %d view(s) and questions under way", len(self._asked))
+        log.warning("the engine process has ended; %d request(s) to it were pending", len(self._asked))
         for number, asked in list(self._asked.items()):
             if asked.done.done():
                 del self._asked[number]
@@ -241,7 +244,7 @@ class EngineConnection:
                 return
             try:
                 asked.done.set_result(asked.read(answer, memory))
-            except Exception as error:  # of our own; whoever waits must not wait for ever
+            except Exception as error:  # a bug in `read`: without this the caller would wait for ever
                 asked.done.set_exception(error)
 
     def _memory_of(self, answer: Message, carried: bytearray) -> Bytes:
@@ -252,14 +255,14 @@ class EngineConnection:
             return np.frombuffer(carried, np.uint8, size_bytes, answer["carried_at"])
         assert self._outputs is not None
         memory = self._outputs.slot(answer["slot"], size_bytes)
-        # PyTorch keeps `memory` as long as a tensor looks into it
+        # PyTorch keeps `memory` while a tensor uses it
         giving_back = weakref.finalize(memory, _give_back, asyncio.get_running_loop(), self._wire, answer["slot"])
         giving_back.atexit = False
         return memory
 
 
 def _give_back(loop: asyncio.AbstractEventLoop, wire: Wire | None, slot: int) -> None:
-    """In whatever thread drops the last tensor that looks into the slot."""
+    """Frees the slot. It runs in the thread that drops the last tensor in the slot."""
     if wire is not None:
         with suppress(RuntimeError):  # the loop is closed: the process ends
             loop.call_soon_threadsafe(wire.send, {"do": "free", "slot": slot})
@@ -267,7 +270,7 @@ def _give_back(loop: asyncio.AbstractEventLoop, wire: Wire | None, slot: int) ->
 
 def _restarting() -> EngineRestarting:
     return EngineRestarting(
-        "The engine process ended while it was asked, and is being started again.",
+        "The engine process ended during the request and is being started again.",
         hint=f"Send the request again in {_RETRY_AFTER_S} s.",
         retry_after_s=_RETRY_AFTER_S,
     )

@@ -1,4 +1,4 @@
-"""How the two ends meet: each hands the other its arena, over a Unix socket in a directory of their user alone."""
+"""The handshake: each end sends the descriptor of its arena over a Unix socket that only their user can open."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import socket
 import struct
 from contextlib import suppress
 
-_MAGIC = b"fovea/1\n"  # another number: other messages. Both ends are the same release, unless an operator mixes them
+_MAGIC = b"fovea/1\n"  # the version of the messages. The ends differ only if an operator mixes releases
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid of unix(7)
 
 
 async def exchange_arenas(link: socket.socket, descriptor: int) -> int:
-    """Sends ours and gives the descriptor of the other's. `link` must not block.
+    """Sends the descriptor of this arena and returns that of the other. `link` must not block.
 
-    Raises ConnectionError if the other end is gone, is of another user, or is no Fovea.
+    Raises ConnectionError if the other end is closed, belongs to another user, or is not this release of Fovea.
     """
     _, uid, _ = _CREDENTIALS.unpack(link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     if uid != os.geteuid():
-        msg = f"user {uid} is at the other end of the engine's socket, not user {os.geteuid()}"
+        msg = f"the other end of the engine's socket belongs to user {uid}, not to user {os.geteuid()}"
         raise ConnectionRefusedError(msg)
     socket.send_fds(link, [_MAGIC], [descriptor])
     await _readable(link)
@@ -28,7 +28,7 @@ async def exchange_arenas(link: socket.socket, descriptor: int) -> int:
         return descriptors[0]
     for received in descriptors:
         os.close(received)
-    msg = "the other end of the engine's socket is of another release" if said else "the other end is gone"
+    msg = "the other end of the engine's socket is another release" if said else "the other end is closed"
     raise ConnectionAbortedError(msg)
 
 

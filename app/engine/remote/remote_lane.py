@@ -1,6 +1,7 @@
-"""The lane of a device that another process has: views are written to shared memory, and wait over there.
+"""The lane of a device that the engine process has. Views go there through shared memory.
 
-They share batches with those of every other HTTP process, in the order of arrival and priority.
+In the engine process they share batches with the views of the other HTTP processes, in the order of priority and
+arrival.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from models.predictor import Selection
 
 
 class RemoteLane:
-    """See Lane. To be used from the event loop of its connection; `place` from any thread."""
+    """A Lane in another process. Use it from the event loop of its connection; `place` may run in any thread."""
 
     def __init__(
         self,
@@ -36,13 +37,13 @@ class RemoteLane:
         observers: Sequence[Observer] = (),
         after_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """observers: hear of a batch that several HTTP processes shared by this one's views alone."""
+        """observers: they count only this process's views of a batch that several HTTP processes share."""
         self._connection = connection
         self._observers = observers
         self._after_batch = after_batch
         self._waiting = 0
-        self._urgent = 0  # of those, the interactive ones
-        self._answered_at = 0.0  # or began to wait, if that is later
+        self._urgent = 0  # the interactive ones among them
+        self._answered_at = 0.0  # or the first view began to wait, if that is later
         self._results: defaultdict[LoadedModel, list[ViewResult]] = defaultdict(
             list
         )  # of the message that is being read
@@ -50,31 +51,31 @@ class RemoteLane:
 
     @property
     def waiting(self) -> int:
-        """Views that wait for the device, or are on it."""
+        """The number of views that wait for the device or are on it."""
         return self._waiting
 
     @property
     def busy_s(self) -> float:
-        """How long interactive views have waited without an answer to any, or the engine has been at a long batch.
+        """Seconds since interactive views last got an answer, or the time of the current batch if that is longer.
 
-        Bulk views may be passed over by those of other processes for as long as there are any. From any thread.
+        Bulk views do not count: interactive views of other processes may go first for any time. Any thread may ask.
         """
         unanswered_s = time.perf_counter() - self._answered_at if self._urgent else 0.0
         return max(unanswered_s, self._connection.long_s("batch"))
 
     def place(self, view: Tensor) -> Tensor:
-        """The view in shared memory, which goes back when it is dropped here and there. Raises EngineFull."""
+        """Copies the view into shared memory, which is freed when both processes drop it. Raises EngineFull."""
         placed = self._connection.arena.place(view)
         if placed is None:
             size_mib = self._connection.arena.size_bytes // 1024**2
-            message = f"The images that wait already fill the {size_mib} MiB between this process and the engine."
+            message = f"The pending images fill the {size_mib} MiB that this process shares with the engine process."
             raise EngineFull(message, hint="Send them again in 1 s.", retry_after_s=1)
         return placed
 
     def submit(
         self, model: LoadedModel, view: Tensor, selection: Selection[Any], priority: Priority
     ) -> asyncio.Future[ViewResult]:
-        """See Lane.submit. Raises EngineRestarting besides, if the engine died twice under the view."""
+        """See Lane.submit. Also raises EngineRestarting, if the engine process died twice with this view."""
         offset = self._connection.arena.offset_of(view)
         if offset is None:
             view = self.place(view)
@@ -103,7 +104,7 @@ class RemoteLane:
             self._connection.tell({"do": "finished", "digest": model.source.digest, "outputs": outputs})
 
     def close(self) -> None:
-        """Whoever waits is cancelled."""
+        """Closes the connection and cancels all pending views."""
         self._connection.close()
 
     def _leave(self, priority: Priority, done: asyncio.Future[Any]) -> None:
@@ -123,14 +124,14 @@ class RemoteLane:
             output=unpack(answer["value"], memory),
             backend=backend.name,
             precision=backend.precision,
-            queue_s=max(0.0, time.perf_counter() - since - inference_s),  # the way there and back is waiting too
+            queue_s=max(0.0, time.perf_counter() - since - inference_s),  # the transfer counts as waiting
             inference_s=inference_s,
         )
         self._results[model].append(result)
         return result
 
     def _tell(self) -> None:
-        """The answers of one message are views of one batch, unless several ended in the same moment."""
+        """Reports the answers of one message as one batch. They are one, unless several batches ended at once."""
         for model, views in self._results.items():
             self._after_batch(len(views))
             for observer in self._observers:

@@ -1,4 +1,4 @@
-"""What an HTTP process knows of a model whose network is elsewhere: enough to prepare images and finish outputs."""
+"""A predictor without a network: it prepares images and finishes outputs, and the engine process does the rest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PRESETS: TypeAdapter[AnyPreset] = TypeAdapter(AnyPreset)
 
 
 class RemoteBackend:
-    """A network in the engine process, as it was last heard of."""
+    """A network in the engine process, with what the engine last reported of it."""
 
     def __init__(self, *, name: BackendName, precision: Precision, size_bytes: int) -> None:
         self.name: BackendName = name
@@ -29,13 +29,13 @@ class RemoteBackend:
         self.size_bytes = size_bytes  # on the device
 
     def run(self, batch: Tensor) -> Any:  # noqa: ARG002
-        """Views go through the lane."""
+        """Raises RuntimeError: views go through the lane."""
         msg = "this network is in the engine process: submit views to the lane"
         raise RuntimeError(msg)
 
 
 def describe_predictor(model: LoadedModel) -> Message:
-    """What `remote_predictor` needs, as JSON takes it."""
+    """Returns what `remote_predictor` needs, as a JSON object."""
     predictor = model.predictor
     return {
         "task": predictor.task,
@@ -47,7 +47,7 @@ def describe_predictor(model: LoadedModel) -> Message:
 
 
 def remote_predictor(description: Message, backend: RemoteBackend) -> AnyPredictor:
-    """A predictor of that description, which prepares and finishes."""
+    """Makes a predictor from its description."""
     categories = description["categories"]
     preset = _PRESETS.validate_python(description["preset"])
     predictor: AnyPredictor

@@ -1,7 +1,7 @@
-"""The engine process: it has the models and the lane of a device, and serves the HTTP processes that connect to it.
+"""The server of the engine process. It has the models and the lane of a device, and serves the HTTP processes.
 
-Each of them has a session. What it asked for and did not get, and all memory it held, goes when its connection does,
-however its process ended.
+Each HTTP process has a session. When its connection ends, for whatever reason, the session cancels the pending requests
+and frees their memory.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from models.precision import PrecisionChoice
 
 log = logging.getLogger(__name__)
 
-_INLINE_BYTES: Final = 64 * 1024  # of an output: more goes through shared memory
+_INLINE_BYTES: Final = 64 * 1024  # an output that is larger goes through shared memory
 _GREETING_S: Final = 10.0
-_LONG_S: Final = 5.0  # HTTP processes are told of what takes longer
+_LONG_S: Final = 5.0  # HTTP processes get a report of batches and loads that take longer
 _LOOKS_EVERY_S: Final = 1.0
 
 
 class EngineServer:
-    """Serves the HTTP processes that connect. To be used from one event loop."""
+    """Serves the HTTP processes that connect. Use it from one event loop."""
 
     def __init__(self, models: LoadedModels, lane: Lane, *, arena_bytes: int) -> None:
-        """arena_bytes: of large outputs that a session may hold; beyond that they go through the socket."""
+        """arena_bytes: shared memory for the large outputs of a session; what does not fit goes through the socket."""
         self._models = models
         self._lane = lane
         self._arena_bytes = arena_bytes
@@ -51,7 +51,7 @@ class EngineServer:
         models.on_change = self._tell_models
 
     async def serve(self, listener: socket.socket) -> None:
-        """Until it is cancelled."""
+        """Serves until it is cancelled."""
         listener.setblocking(False)
         loop = asyncio.get_running_loop()
         telling = asyncio.create_task(self._tell_what_takes_long(), name="tell what takes long")
@@ -68,7 +68,7 @@ class EngineServer:
                 session.wire.close()
 
     async def _tell_what_takes_long(self) -> None:
-        """An HTTP process sees neither loads nor the batches of others, and could not know what is stuck."""
+        """Tells the HTTP processes of long batches and loads, which they cannot see."""
         was_long = False
         while True:
             await asyncio.sleep(_LOOKS_EVERY_S)
@@ -86,7 +86,7 @@ class EngineServer:
             async with asyncio.timeout(_GREETING_S):
                 views = PeerArena(await exchange_arenas(link, arena.descriptor))
         except (OSError, TimeoutError) as error:
-            log.warning("a connection was refused: %s", str(error) or "nothing was said")
+            log.warning("a connection was refused: %s", str(error) or "the other end sent nothing in time")
             arena.close()
             link.close()
             return
@@ -102,7 +102,7 @@ class EngineServer:
 
 
 class _Session:
-    """What one HTTP process asked for and holds."""
+    """The pending requests of one HTTP process, and the memory that it holds."""
 
     def __init__(
         self,
@@ -120,9 +120,9 @@ class _Session:
         self._on_end = on_end
         self.wire = Wire(self._on_message, self._end)
         self._asked: dict[int, asyncio.Future[Any]] = {}
-        self._looked_at: dict[int, weakref.ref[Bytes]] = {}  # views, by question
-        # the model of every large output that is not finished, the oldest first, by the digest that was asked for:
-        # a model that left and came back is another one of the same digest
+        self._looked_at: dict[int, weakref.ref[Bytes]] = {}  # the memory of views, by request
+        # by digest: the model of every large output that is not finished, the oldest first.
+        # A model that was evicted and loaded again is another object with the same digest.
         self._held: defaultdict[str, deque[LoadedModel]] = defaultdict(deque)
         self._described: set[str] = set()  # digests of models that the other end knows
         self.is_over = False
@@ -130,8 +130,8 @@ class _Session:
         self._carried = bytearray()
 
     def tell_models(self) -> None:
-        """Which models are in memory."""
-        self._send_answers()  # the other end reads descriptions in the order in which they were made
+        """Sends the list of the models in memory."""
+        self._send_answers()  # the other end must read descriptions in the order in which they were made
         loaded = self._models.all()
         self._described &= {model.source.digest for model in loaded}
         entries = [self._entry(model) for model in loaded]
@@ -181,7 +181,7 @@ class _Session:
         if model is not None:
             self._submit(message, model)
             return
-        # it left since it was looked up, or this engine process is a new one
+        # it was evicted after the lookup, or this engine process is new
         precision: PrecisionChoice = "float32" if message["digest"].endswith(EXACT) else "auto"
         loading = asyncio.create_task(self._models.get(message["reference"], precision))
         self._asked[message["id"]] = loading
@@ -196,7 +196,7 @@ class _Session:
             self._submit(message, model)
             return
         del self._asked[message["id"]]
-        gone = UnknownVersion(f"{message['reference']} was replaced while it was asked.", hint="Send it again.")
+        gone = UnknownVersion(f"{message['reference']} was replaced during the request.", hint="Send it again.")
         self._answer_error(message["id"], gone)
 
     def _submit(self, message: Message, model: LoadedModel) -> None:
@@ -219,7 +219,7 @@ class _Session:
             self._answer_output(number, digest, model, done.result())
 
     def _answer_when_gone(self, number: int, memory: Bytes | None) -> None:
-        """A view that was given up on its way through the network is still being read."""
+        """Answers a cancelled request once its view is no longer read: it may still be in a batch."""
         if memory is None:
             self._answer({"id": number})
         else:
@@ -232,7 +232,7 @@ class _Session:
             return
         try:
             packed = Packed(result.output)
-        except Exception as error:  # of our own; whoever waits must not wait for ever, nor the lane
+        except Exception as error:  # a bug: without this the caller and the lane would wait for ever
             self._lane.finished(model, 1)
             self._answer_error(number, error)
             return
@@ -266,7 +266,7 @@ class _Session:
         self._answer({"id": number, "error": pack_error(error)})
 
     def _answer(self, answer: Message) -> None:
-        """The views of a batch end together: they are answered in one message."""
+        """Adds an answer to the next message. The views of a batch end together, so one message carries them."""
         if not self._answers:
             asyncio.get_running_loop().call_soon(self._send_answers)
         self._answers.append(answer)
@@ -285,7 +285,7 @@ class _Session:
             self._held[digest] = held
 
     def _entry(self, model: LoadedModel) -> Message:
-        """A model as `RemoteModels` reads it: described once."""
+        """Returns a model's entry for `RemoteModels`; the first one carries its description."""
         source, backend = model.source, model.predictor.backend
         entry: Message = {
             "digest": source.digest,
@@ -309,7 +309,7 @@ class _Session:
         return entry
 
     def _end(self) -> None:
-        """The HTTP process is gone, or has done."""
+        """Ends the session, because the connection has ended."""
         self.is_over = True
         for asked in list(self._asked.values()):
             asked.cancel()

@@ -1,6 +1,6 @@
-"""Selections, outputs and errors as JSON and a row of bytes. No pickle: only the classes named here can come out.
+"""Selections, outputs and errors as JSON and bytes. There is no pickle: only the classes named here can be read.
 
-What JSON has no word for is an object of one key, which names its kind.
+A value that JSON lacks, such as a tuple, is an object with one key that names its type.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from models.predictors.classification import ClassSelection
 from models.predictors.detection import DetectionSelection, SoftMask, ViewOutput
 from models.predictors.segmentation import SegmentationSelection
 
-ALIGNED_TO = 16  # bytes: where tensors begin
+ALIGNED_TO = 16  # bytes: a tensor begins at a multiple of this
 
 _CLASSES: Final[dict[str, type[Any]]] = {
     kind.__name__: kind for kind in (ClassSelection, DetectionSelection, SegmentationSelection, ViewOutput, SoftMask)
@@ -32,16 +32,16 @@ _CLASSES: Final[dict[str, type[Any]]] = {
 
 
 class Packed:
-    """A value, in two parts."""
+    """A value in two parts: JSON, and the bytes of its tensors."""
 
     def __init__(self, value: object) -> None:
-        """Raises whatever a value raises that has no form outside its process; `write` raises nothing then."""
+        """Raises an error for a value that cannot be sent to another process; `write` then raises none."""
         self._tensors: list[tuple[int, Bytes]] = []
-        self.size_bytes = 0  # of the tensors
-        self.structure = self._pack(value)  # what JSON takes
+        self.size_bytes = 0  # of all tensors
+        self.structure = self._pack(value)  # the part that JSON takes
 
     def write(self, memory: Bytes) -> None:
-        """Writes the tensors, uint8 [size_bytes]."""
+        """Writes the tensors into `memory`, uint8 [size_bytes]."""
         for offset, content in self._tensors:
             np.copyto(memory[offset : offset + content.nbytes], content)
 
@@ -57,7 +57,7 @@ class Packed:
                 return {"tuple": [self._pack(item) for item in value]}
             case frozenset():
                 return {"frozenset": sorted(value)}
-        assert is_dataclass(value), f"{type(value).__name__} has no form outside its process"
+        assert is_dataclass(value), f"{type(value).__name__} cannot be sent to another process"
         kind = type(value).__name__
         assert kind in _CLASSES
         return {kind: {field.name: self._pack(getattr(value, field.name)) for field in fields(value)}}
@@ -71,7 +71,7 @@ class Packed:
 
 
 def unpack(structure: Any, memory: Bytes) -> Any:
-    """The value. Its tensors look into `memory`, uint8, and keep it alive."""
+    """Returns the value. Its tensors are views of `memory`, uint8, and keep it alive."""
     return _unpack(structure, torch.from_numpy(memory))
 
 
@@ -100,19 +100,19 @@ def _tensor(memory: Tensor, name: str, shape: list[int], offset: int) -> Tensor:
 
 @lru_cache(1024)
 def pack_selection(selection: Selection[Any]) -> str:
-    """A selection as text; most requests ask for what the one before asked for."""
+    """Returns a selection as text. It is cached, because most requests repeat the previous one's."""
     return json.dumps(Packed(selection).structure)
 
 
 @lru_cache(1024)
 def unpack_selection(text: str) -> Selection[Any]:
-    """The selection."""
+    """Returns the selection of a text."""
     selection: Selection[Any] = unpack(json.loads(text), np.empty(0, np.uint8))
     return selection
 
 
 def pack_error(error: BaseException) -> dict[str, Any]:
-    """One of our errors whole; of any other what it says."""
+    """Returns an error as JSON: one of Fovea's with its attributes, of any other only the text."""
     known = isinstance(error, ModelsError | InferenceError)
     attributes = {name: Packed(value).structure for name, value in vars(error).items()} if known else {}
     text = str(error) if known else f"In the engine process: {type(error).__name__}: {error}"
@@ -120,7 +120,7 @@ def pack_error(error: BaseException) -> dict[str, Any]:
 
 
 def unpack_error(structure: dict[str, Any]) -> Exception:
-    """The error; RuntimeError for one that is not ours."""
+    """Returns the error, as RuntimeError if it is not one of Fovea's."""
     nothing = np.empty(0, np.uint8)
     for kind in (*_below(ModelsError), *_below(InferenceError)):
         if kind.__name__ == structure["kind"]:

@@ -1,4 +1,4 @@
-"""Messages over a stream: a JSON object each, and the bytes that it carries."""
+"""Messages over a stream. A message is a JSON object and the bytes that it carries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HEAD = struct.Struct("<II")  # bytes of the JSON, bytes carried
 
 
 class Wire(asyncio.Protocol):
-    """One end of a stream. Everything happens on the event loop, and nothing awaits: a message costs one turn of it."""
+    """One end of a stream. It runs on the event loop and awaits nothing, so a message costs one turn of the loop."""
 
     def __init__(self, on_message: Callable[[Message, bytearray], None], on_lost: Callable[[], None]) -> None:
         self._on_message = on_message
@@ -23,7 +23,7 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def send(self, message: Message, carried: bytes | bytearray = b"") -> None:
-        """Nothing is said if the other end is gone: `on_lost` tells."""
+        """Sends a message. Does nothing if the connection is lost; `on_lost` has told of that."""
         if self._transport is not None and not self._transport.is_closing():
             text = json.dumps(message, separators=(",", ":")).encode()
             self._transport.write(b"".join((_HEAD.pack(len(text), len(carried)), text, carried)))
@@ -35,7 +35,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's class does not inherit from it
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -48,7 +48,7 @@ class Wire(asyncio.Protocol):
             end = carried_at + carried_bytes
             if len(self._received) < end:
                 break
-            # a copy of its own: what is carried lives on in the tensors made of it
+            # these slices are copies: tensors keep the bytes that a message carries
             self._on_message(json.loads(self._received[text_at:carried_at]), self._received[carried_at:end])
             start = end
         del self._received[:start]
