@@ -62,16 +62,16 @@ from workers.queue import enqueue, make_celery
 log = logging.getLogger(__name__)
 
 _INTAKE_THREADS = 2
-_DESCRIPTION = """Post pictures, get labels, boxes and masks. Post a zip of your own photos, get a fine-tuned model:
+_DESCRIPTION = """Post images, get labels, boxes and masks. Post a zip of your own photos, get a fine-tuned model:
 measured, versioned and live.
 
 Errors are problem details (RFC 9457) with a stable `code` and, where there is a way out, a `hint`. Every answer carries
-`X-Request-ID`. A POST that makes something honours `Idempotency-Key`."""
+`X-Request-ID`. A POST that creates something honours `Idempotency-Key`."""
 _TAGS = [
     {"name": "Predict", "description": "Ask a model."},
     {"name": "Datasets", "description": "Photos to learn from."},
-    {"name": "Jobs", "description": "Training, watched and steered."},
-    {"name": "Models", "description": "What came out: versions, aliases, weights."},
+    {"name": "Jobs", "description": "Training runs: start, watch, stop."},
+    {"name": "Models", "description": "Trained models: versions, aliases, weights."},
     {"name": "Catalogue", "description": "What can be trained."},
     {"name": "Operate", "description": "Health and state of the server."},
 ]

@@ -117,8 +117,8 @@ class ApiSettings(WorkerSettings):
     )
     calibration_dataset: str = Field(
         "",
-        description="Dataset, `name` or `name/version`, for models whose own is not here, pretrained weights for "
-        "instance: int8 takes its ranges from its pictures, and what was built is checked on them. Empty is none.",
+        description="Dataset, `name` or `name/version`, for models whose own dataset is missing, such as "
+        "pretrained ones. Its images calibrate int8 and verify built networks. Empty means none.",
     )
     jpeg_decoder: Literal["auto", "cpu"] = Field(
         "auto",

@@ -16,7 +16,7 @@ from app.schemas.classify import ImageClasses
 def classify(given: Given, *, top_k: int | None, score_threshold: float | None) -> int:
     """Classify images with a model. Exits with 1 if an image could not be read.
 
-    PICTURES are files, or directories with images anywhere below them.
+    IMAGES are files, or directories with images anywhere below them.
     """
     return answer_question(given, CLASSIFY, _TABLE, top_k=top_k, score_threshold=score_threshold)
 

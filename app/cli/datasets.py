@@ -63,7 +63,7 @@ def show(dataset: tuple[str, int | None], as_json: bool, url: str | None) -> Non
 
 
 @datasets.command()
-@click.argument("pictures", type=click.Path(exists=True, path_type=Path))
+@click.argument("pictures", metavar="IMAGES", type=click.Path(exists=True, path_type=Path))
 @intake_options
 @json_option
 @url_option

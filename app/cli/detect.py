@@ -39,7 +39,7 @@ def detect(
 ) -> int:
     """Detect the objects in images with a model. Exits with 1 if an image could not be read.
 
-    PICTURES are files, or directories with images anywhere below them.
+    IMAGES are files, or directories with images anywhere below them.
     """
     return answer_question(
         given,

@@ -27,7 +27,13 @@ from app.schemas.predict import Timing, UsedModel
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 _OPTIONS = (
-    click.argument("pictures", nargs=-1, required=True, type=click.Path(exists=True, readable=False, path_type=Path)),
+    click.argument(
+        "pictures",
+        metavar="IMAGES...",
+        nargs=-1,
+        required=True,
+        type=click.Path(exists=True, readable=False, path_type=Path),
+    ),
     click.option(
         "--model", required=True, help="`ants-bees`, `ants-bees@staging`, `ants-bees/3`, or pretrained: `resnet50`."
     ),
@@ -202,7 +208,7 @@ def _print(answer: Answer[Entry], table: PictureTable[Entry]) -> None:
             continue
         found = table.rows(entry) or [("(nothing above the threshold)", *rest)]
         rows += [(name if place == 0 else "", *row) for place, row in enumerate(found)]
-    print_table(["PICTURE", *table.columns], rows, empty="No pictures.")
+    print_table(["IMAGE", *table.columns], rows, empty="No images.")
     click.echo(f"{answer.model.reference} ({answer.model.architecture})", err=True)
 
 

@@ -16,7 +16,7 @@ from app.schemas.segment import ImageSegments
 def segment(given: Given, *, score_threshold: float | None, masks: str | None) -> int:
     """Segment images with a model. Exits with 1 if an image could not be read.
 
-    PICTURES are files, or directories with images anywhere below them.
+    IMAGES are files, or directories with images anywhere below them.
     """
     masks = masks or ("none" if given.is_for_people else None)
     return answer_question(given, SEGMENT, _TABLE, score_threshold=score_threshold, masks=masks)

@@ -33,8 +33,8 @@ class TrainCommand(click.Command):
 
 
 @click.command(cls=TrainCommand)
-@click.argument("pictures", required=False, type=click.Path(exists=True, path_type=Path))
-@click.option("--dataset", help="A dataset on the server, NAME or NAME/VERSION, instead of PICTURES.")
+@click.argument("pictures", metavar="[IMAGES]", required=False, type=click.Path(exists=True, path_type=Path))
+@click.option("--dataset", help="A dataset on the server, NAME or NAME/VERSION, instead of IMAGES.")
 @intake_options
 @click.option("--watch", is_flag=True, help="Follow the job until it ends; Ctrl-C leaves it running.")
 @click.option("--dry-run", is_flag=True, help="With --dataset: show the resolved job and queue nothing.")
@@ -56,13 +56,13 @@ def train(
 ) -> None:
     """Train a model on a directory or archive of images.
 
-    PICTURES is uploaded as a dataset and a job is queued. Its model is published under the name of the dataset, or of
+    IMAGES is uploaded as a dataset and a job is queued. Its model is published under the name of the dataset, or of
     --publish-as.
     """
     if (pictures is None) == (dataset is None):
-        raise click.UsageError("Give either PICTURES, a directory or archive, or --dataset.")
+        raise click.UsageError("Give either IMAGES, a directory or archive, or --dataset.")
     if dry_run and dataset is None:
-        raise click.UsageError("--dry-run needs --dataset, because PICTURES would be uploaded first.")
+        raise click.UsageError("--dry-run needs --dataset, because IMAGES would be uploaded first.")
     _config(flags, dataset or "not-known-yet")  # refuses invalid values before anything is uploaded
     with connected(url) as client:
         if pictures is not None:

@@ -37,8 +37,8 @@ def print_answers(screen: Console, answers: Sequence[Answer]) -> None:
     firsts = {answer.digit.label: answer for answer in reversed(answers) if answer.is_right}
     wrong = [answer for answer in answers if not answer.is_right][:3]
     table = Table(box=SIMPLE_HEAD, show_lines=True, pad_edge=False, show_edge=False)
-    for column in ("PICTURE", "TRUTH", "PREDICTION", "SCORE"):
-        table.add_column(column, vertical="middle", justify="left" if column == "PICTURE" else "center")
+    for column in ("IMAGE", "TRUTH", "PREDICTION", "SCORE"):
+        table.add_column(column, vertical="middle", justify="left" if column == "IMAGE" else "center")
     for answer in [*(firsts[label] for label in sorted(firsts)), *wrong]:
         colour = "green" if answer.is_right else "red"
         picture = half_blocks(answer.digit.png, in_colour=screen.color_system is not None)

@@ -11,23 +11,23 @@ import torch
 from torch import Tensor
 
 _SCALE = (10.0, 10.0, 5.0, 5.0)
-_LARGEST_FACTOR = 1000 / 16  # by which a box may grow: more is an accident of a network that has not learned yet
+_LARGEST_FACTOR = 1000 / 16  # by which a box may grow: an untrained network may answer more
 
 
 def encode(boxes: Tensor, proposals: Tensor) -> Tensor:
-    """How `proposals` must move and grow to become `boxes`, all float32 [..., 4] xyxy px with area: [..., 4]."""
+    """Returns the corrections, [..., 4], that turn `proposals` into `boxes`, all float32 [..., 4] xyxy px with area."""
     middles, sides = _middles_and_sides(proposals)
     wanted_middles, wanted_sides = _middles_and_sides(boxes)
-    moves = torch.cat(((wanted_middles - middles) / sides, (wanted_sides / sides).log()), dim=-1)
-    return moves * moves.new_tensor(_SCALE)
+    corrections = torch.cat(((wanted_middles - middles) / sides, (wanted_sides / sides).log()), dim=-1)
+    return corrections * corrections.new_tensor(_SCALE)
 
 
-def decode(moves: Tensor, proposals: Tensor) -> Tensor:
-    """`proposals`, float32 [..., 4] xyxy px, moved and grown by `moves`, float32 [..., 4]: the reverse of `encode`."""
+def decode(corrections: Tensor, proposals: Tensor) -> Tensor:
+    """Applies `corrections`, float32 [..., 4], to `proposals`, float32 [..., 4] xyxy px: the inverse of `encode`."""
     middles, sides = _middles_and_sides(proposals)
-    moves = moves / moves.new_tensor(_SCALE)
-    middles = middles + moves[..., :2] * sides
-    half = sides * moves[..., 2:].clamp(max=math.log(_LARGEST_FACTOR)).exp() / 2
+    corrections = corrections / corrections.new_tensor(_SCALE)
+    middles = middles + corrections[..., :2] * sides
+    half = sides * corrections[..., 2:].clamp(max=math.log(_LARGEST_FACTOR)).exp() / 2
     return torch.cat((middles - half, middles + half), dim=-1)
 
 

@@ -68,10 +68,10 @@ class FastRCNN(nn.Module):
                 sample_regions(boxes, target, count=_REGIONS_PER_IMAGE, background_iou=_BACKGROUND_IOU)
                 for boxes, target in zip(found, check_targets(images, targets), strict=True)
             ]
-            logits, moves = self.classify(maps, [one.boxes for one in regions])
-            return region_losses(logits, moves, regions)
-        logits, moves = self.classify(maps, found)
-        return region_detections(logits, moves, found, images)
+            logits, corrections = self.classify(maps, [one.boxes for one in regions])
+            return region_losses(logits, corrections, regions)
+        logits, corrections = self.classify(maps, found)
+        return region_detections(logits, corrections, found, images)
 
     def propose(self, images: Sequence[Tensor], proposals: Sequence[Tensor] | None = None) -> list[Tensor]:
         """First stage: float32 [P, 4] xyxy px for each image."""
@@ -84,7 +84,7 @@ class FastRCNN(nn.Module):
         return features
 
     def classify(self, maps: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Third stage: logits, float32 [P, K + 1], and moves, float32 [P, K, 4], of all images' regions."""
+        """Third stage: logits, float32 [P, K + 1], and corrections, float32 [P, K, 4], of all images' regions."""
         pooled = roi_pool(maps.float().contiguous(), list(boxes), _POOLED, spatial_scale=1 / _STRIDE)
         answer: tuple[Tensor, Tensor] = self.head(self.hidden(pooled))
         return answer

@@ -62,10 +62,10 @@ class RCNN(nn.Module):
                 sample_regions(boxes, target, count=_REGIONS_PER_IMAGE)
                 for boxes, target in zip(found, check_targets(images, targets), strict=True)
             ]
-            logits, moves = self.classify(self.extract(images, [one.boxes for one in regions]))
-            return region_losses(logits, moves, regions)
-        logits, moves = self.classify(self.extract(images, found))
-        return region_detections(logits, moves, found, images)
+            logits, corrections = self.classify(self.extract(images, [one.boxes for one in regions]))
+            return region_losses(logits, corrections, regions)
+        logits, corrections = self.classify(self.extract(images, found))
+        return region_detections(logits, corrections, found, images)
 
     def propose(self, images: Sequence[Tensor], proposals: Sequence[Tensor] | None = None) -> list[Tensor]:
         """First stage: float32 [P, 4] xyxy px for each image."""
@@ -83,7 +83,7 @@ class RCNN(nn.Module):
         return torch.cat(parts)
 
     def classify(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Third stage: logits, float32 [P, K + 1], and moves, float32 [P, K, 4], of all images' regions."""
+        """Third stage: logits, float32 [P, K + 1], and corrections, float32 [P, K, 4], of all images' regions."""
         answer: tuple[Tensor, Tensor] = self.head(features)
         return answer
 

@@ -58,7 +58,7 @@ class Regions:
 
     boxes: Tensor  # float32 [n, 4] xyxy px
     labels: Tensor  # int64 [n], 0 for background
-    moves: Tensor  # float32 [n, 4], from the region to the object's box; 0 for background
+    corrections: Tensor  # float32 [n, 4], from the region to the object's box; 0 for background
 
 
 class RegionHead(nn.Module):
@@ -73,9 +73,9 @@ class RegionHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """features: float32 [P, F]. Logits, float32 [P, K + 1], and moves, float32 [P, K, 4]."""
-        moves = self.regressors(features).float()
-        return self.classifier(features).float(), moves.view(len(features), self.regressors.out_features // 4, 4)
+        """features: float32 [P, F]. Logits, float32 [P, K + 1], and corrections, float32 [P, K, 4]."""
+        corrections = self.regressors(features).float()
+        return self.classifier(features).float(), corrections.view(len(features), self.regressors.out_features // 4, 4)
 
 
 def proposals_of(images: Sequence[Tensor], proposals: Sequence[Tensor] | None) -> list[Tensor]:
@@ -100,7 +100,7 @@ def sample_regions(proposals: Tensor, target: dict[str, Tensor], *, count: int, 
     if not len(target["boxes"]):
         chosen = _some(torch.ones(len(boxes), dtype=torch.bool, device=boxes.device), count)
         labels = torch.zeros(len(chosen), dtype=torch.int64, device=boxes.device)
-        return Regions(boxes=boxes[chosen], labels=labels, moves=torch.zeros_like(boxes[chosen]))
+        return Regions(boxes=boxes[chosen], labels=labels, corrections=torch.zeros_like(boxes[chosen]))
     overlap, of_object = box_iou(boxes, target["boxes"]).max(1)
     objects = _some(overlap >= _OBJECT_IOU, round(count * _OBJECT_SHARE))
     background = overlap < _OBJECT_IOU
@@ -109,20 +109,20 @@ def sample_regions(proposals: Tensor, target: dict[str, Tensor], *, count: int, 
     chosen = torch.cat((objects, others))
     labels = target["labels"][of_object[chosen]]
     labels[len(objects) :] = 0
-    moves = encode(target["boxes"][of_object[chosen]], boxes[chosen])
-    moves[len(objects) :] = 0
-    return Regions(boxes=boxes[chosen], labels=labels, moves=moves)
+    corrections = encode(target["boxes"][of_object[chosen]], boxes[chosen])
+    corrections[len(objects) :] = 0
+    return Regions(boxes=boxes[chosen], labels=labels, corrections=corrections)
 
 
-def region_losses(logits: Tensor, moves: Tensor, regions: Sequence[Regions]) -> dict[str, Tensor]:
+def region_losses(logits: Tensor, corrections: Tensor, regions: Sequence[Regions]) -> dict[str, Tensor]:
     """The losses of Girshick 2015, equations 1 to 3, averaged over the regions; smooth L1 counts objects only.
 
-    logits: float32 [P, K + 1]; moves: float32 [P, K, 4]; regions: those of all images, in the same order.
+    logits: float32 [P, K + 1]; corrections: float32 [P, K, 4]; regions: those of all images, in the same order.
     """
     labels = torch.cat([one.labels for one in regions])
-    wanted = torch.cat([one.moves for one in regions])
+    wanted = torch.cat([one.corrections for one in regions])
     (objects,) = (labels > 0).nonzero(as_tuple=True)
-    apart = functional.smooth_l1_loss(moves[objects, labels[objects] - 1], wanted[objects], reduction="sum")
+    apart = functional.smooth_l1_loss(corrections[objects, labels[objects] - 1], wanted[objects], reduction="sum")
     return {
         "loss_categories": functional.cross_entropy(logits, labels),
         "loss_boxes": apart / max(1, len(labels)),
@@ -130,12 +130,15 @@ def region_losses(logits: Tensor, moves: Tensor, regions: Sequence[Regions]) -> 
 
 
 def region_detections(
-    logits: Tensor, moves: Tensor, proposals: Sequence[Tensor], images: Sequence[Tensor]
+    logits: Tensor, corrections: Tensor, proposals: Sequence[Tensor], images: Sequence[Tensor]
 ) -> list[dict[str, Tensor]]:
-    """Detections of every image. logits: float32 [P, K + 1]; moves: float32 [P, K, 4], of all images' proposals."""
+    """Returns the detections of every image.
+
+    logits: float32 [P, K + 1]; corrections: float32 [P, K, 4]; both for the proposals of all images.
+    """
     counts = [len(boxes) for boxes in proposals]
     scores = logits.softmax(1)[:, 1:]
-    boxes = decode(moves, torch.cat(list(proposals))[:, None])  # [P, K, 4]
+    boxes = decode(corrections, torch.cat(list(proposals))[:, None])  # [P, K, 4]
     return [
         best_detections(of_boxes, of_scores, height=image.shape[-2], width=image.shape[-1])
         for of_boxes, of_scores, image in zip(

@@ -1,1 +1,1 @@
-"""How a network runs: as PyTorch's own operators one by one, or compiled for a device."""
+"""Ways to run a network: PyTorch's own operators one by one, or a network compiled for a device."""

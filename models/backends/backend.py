@@ -1,4 +1,4 @@
-"""The one interface of everything that runs a network."""
+"""The interface of everything that runs a network."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["Backend", "BackendName"]
 
 
 class Backend(Protocol):
-    """A network ready to run. May be called by several threads at once; calls may wait for each other."""
+    """A network that is ready to run. Several threads may call it at once; calls may wait for each other."""
 
     @property
     def name(self) -> BackendName:
-        """How it runs."""
+        """The kind of backend."""
 
     @property
     def precision(self) -> Precision:
-        """What it computes in; results are float32 whatever it is."""
+        """The precision of its computation. Results are always float32."""
 
     @property
     def size_bytes(self) -> int:
-        """Memory that its weights take on the device."""
+        """Memory of its weights on the device."""
 
     def run(self, batch: Tensor) -> Any:
-        """What the graph of the network's task (models.backends.graphs) gives for a batch, uint8 [B, C, h, w].
+        """Runs the graph of the network's task (models.backends.graphs) on a batch, uint8 [B, C, h, w] on the CPU.
 
-        The batch comes on the CPU, and so go the results, except what a detector gives: that stays on the device.
+        Results are on the CPU, except those of a detector, which stay on the device.
         """

@@ -1,4 +1,4 @@
-"""Builds a network for this machine, holds it against eager float32, measures both, and stores it with the figures."""
+"""Builds a network for this machine, compares it with eager float32, measures both, and stores it with the figures."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from models.manifest import Task
 
 log = logging.getLogger(__name__)
 
-LEAST_TO_CALIBRATE_ON: Final = 16  # images; ranges of fewer are those of these images
-LEAST_TO_VERIFY_ON: Final = 8  # others, in int8: it is more than rounding, and one image tells nothing
-_LONGEST_REASON = 2000  # a compiler's words can be pages
+LEAST_TO_CALIBRATE_ON: Final = 16  # images; fewer would give the ranges of these images only
+LEAST_TO_VERIFY_ON: Final = 8  # other images, for int8, which changes more than the last digits
+_LONGEST_REASON = 2000  # characters; a compiler may print pages
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pictures:
-    """What a network is tried out on: views, uint8 [C, h, w]."""
+    """Views, uint8 [C, h, w], that a network is verified, measured and calibrated with."""
 
     to_verify_on: Sequence[Tensor]
     source: Literal["dataset", "generated"]  # of those
@@ -40,7 +40,7 @@ class Pictures:
 
     @property
     def calibration(self) -> Calibration | None:
-        """To be written down."""
+        """The record of them for the report; None if they are generated."""
         if self.dataset is None:
             return None
         return Calibration(dataset=self.dataset, pictures=len(self.to_calibrate_on))
@@ -49,9 +49,9 @@ class Pictures:
         """Raises NothingToCalibrateOn if they are too few for int8."""
         if len(self.to_calibrate_on) < LEAST_TO_CALIBRATE_ON or len(self.to_verify_on) < LEAST_TO_VERIFY_ON:
             raise NothingToCalibrateOn(
-                f"int8 needs {LEAST_TO_CALIBRATE_ON} pictures to calibrate on and {LEAST_TO_VERIFY_ON} others to be "
-                f"verified on; of {self.dataset or 'no dataset'} {len(self.to_calibrate_on)} and "
-                f"{len(self.to_verify_on) if self.source == 'dataset' else 0} can be read."
+                f"int8 needs {LEAST_TO_CALIBRATE_ON} images for calibration and {LEAST_TO_VERIFY_ON} others for "
+                f"verification. {self.dataset or 'The model has no dataset and'} has {len(self.to_calibrate_on)} and "
+                f"{len(self.to_verify_on) if self.source == 'dataset' else 0} that can be read."
             )
 
 
@@ -64,11 +64,11 @@ def build(
     pictures: Pictures,
     now: Callable[[], datetime],
 ) -> ExportReport:
-    """Builds `candidate` and says what came of it, on disk too; a failure is remembered like a success.
+    """Builds `candidate`. Stores and returns the report, of a failure too.
 
-    eager: in float32.
-    Raises OSError if the disk is full or the version was deleted meanwhile, NothingToCalibrateOn if `pictures` are
-    too few for int8: then nothing is left behind.
+    eager: the network in float32.
+    Raises OSError if the disk is full or the version was deleted meanwhile, and NothingToCalibrateOn if there are too
+    few `pictures` for int8. Then nothing is stored.
     """
     identity, compiler = candidate.identity, candidate.compiler
     if identity.precision == "int8":
@@ -95,7 +95,7 @@ def build(
             (check_detectors if task == "detection" else check)(agreement, identity.precision)
         except OSError:
             raise
-        except Exception as error:  # a compiler breaks with anything
+        except Exception as error:  # a compiler may raise anything
             status = "refused" if isinstance(error, BackendRefused) else "failed"
             reason = _words_of(error)
             for path in directory.iterdir():

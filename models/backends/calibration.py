@@ -1,4 +1,4 @@
-"""What the networks of a model see when it looks at images: a quantiser takes its ranges from that."""
+"""The inputs that a model's networks get for example images. A quantiser takes the ranges of values from them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from models.backends.detection.parts import Network
 from models.backends.eager import EagerBackend
 from models.backends.graphs import DetectionGraph
 
-_ROWS: Final = 64  # of what lies under an image's regions: the thousand that a detector looks at is a gigabyte of 20
+_ROWS: Final = 64  # regions per image: all thousand of 20 images would take a gigabyte
 
 
 def inputs_of_parts(eager: EagerBackend, views: Sequence[Tensor]) -> dict[str, list[Tensor]]:
-    """For each part that is reached, by name, its input for every view, uint8 [C, h, w]: [1, ...], regions as rows.
+    """Returns the inputs of each part by its name: [1, ...] per view, uint8 [C, h, w]; regions are rows.
 
-    Of a detector that finds nothing, what comes after may have none.
+    A part that runs after the detection may get none, if the detector finds nothing.
     """
     batches = [view[None] for view in views]
     if not isinstance(eager.graph, DetectionGraph):
@@ -35,7 +35,7 @@ def inputs_of_parts(eager: EagerBackend, views: Sequence[Tensor]) -> dict[str, l
 
 def _noting(network: Network, inputs: list[Tensor]) -> Network:
     def run(batch: Tensor) -> tuple[Tensor, ...]:
-        if batch.any():  # zeros stand for no rows at all
+        if batch.any():  # `run_rows` sends zeros where there are no rows
             step = -(-len(batch) // _ROWS)
             inputs.append(batch[::step].contiguous().cpu())
         return network(batch)

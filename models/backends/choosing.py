@@ -1,4 +1,4 @@
-"""Which ways to run a network a machine has, and which of those that were built and verified is the fastest."""
+"""Lists the backends that this machine can build for a network, and chooses the fastest one that is verified."""
 
 from __future__ import annotations
 
@@ -37,32 +37,32 @@ COMPILERS: Final[tuple[Compiler, ...]] = (  # the quickest to build first
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """What an operator wants."""
+    """The operator's settings for backends."""
 
     backend: BackendChoice = "auto"  # eager: nothing is built
-    precision: PrecisionPolicy = "auto"  # auto: bfloat16 where the device has it; int8: that too, where it is verified
-    calibration_dataset: str | None = None  # stands in for that of models whose own is not here: `photos`, `photos/2`
+    precision: PrecisionPolicy = "auto"  # auto: bfloat16 if the device has it; int8: also int8, if it is verified
+    calibration_dataset: str | None = None  # for models whose own dataset is missing: `photos`, `photos/2`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A way to run one network on this machine, built or not."""
+    """A backend for one network on this machine, built or not."""
 
     compiler: Compiler
     identity: ExportIdentity
 
 
 def can_be_built(eager: EagerBackend) -> bool:
-    """Whether there are other ways to run it: a detector that cannot be taken apart has none."""
+    """Whether other backends can run it. A detector that cannot be taken apart runs eagerly only."""
     return not isinstance(eager.graph, DetectionGraph) or eager.graph.split is not None
 
 
 def candidates(
     device: torch.device, policy: Policy, *, weights: str, calibration: str | None = None
 ) -> list[Candidate]:
-    """What can be built here for the weights of that digest, for as many threads as PyTorch is set to.
+    """Lists the backends that this machine can build for `weights`, a digest, and for PyTorch's number of threads.
 
-    calibration: the dataset version that int8 is calibrated on instead of that of the model itself, `photos/2`.
+    calibration: the dataset version for int8 instead of the model's own, `photos/2`.
     """
     found = []
     for compiler, precision in _wanted(device, policy):
@@ -74,7 +74,7 @@ def candidates(
 
 
 def why_not(device: torch.device, policy: Policy) -> Iterator[tuple[BackendName, Precision, str]]:
-    """What cannot be built here, and why: to be told, not to be tried."""
+    """Yields the backends that this machine cannot build, with the reasons."""
     for compiler, precision in _wanted(device, policy):
         reason = compiler.why_not(device)
         if reason:
@@ -84,7 +84,7 @@ def why_not(device: torch.device, policy: Policy) -> Iterator[tuple[BackendName,
 def identify(
     compiler: Compiler, precision: Precision, device: torch.device, *, weights: str, calibration: str | None = None
 ) -> ExportIdentity:
-    """All that what `compiler` would build here depends on."""
+    """Returns everything that the result of `compiler` depends on here."""
     return ExportIdentity(
         backend=compiler.name,
         precision=precision,
@@ -99,7 +99,7 @@ def identify(
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A network that is ready to run, and what is known of it."""
+    """A loaded backend with its report."""
 
     backend: Backend
     report: ExportReport
@@ -114,11 +114,11 @@ def choose(
     calibration: str | None = None,
     current: ExportIdentity | None = None,
 ) -> Chosen | None:
-    """The fastest of what is stored, verified and faster than eager; None: stay eager.
+    """Loads the fastest backend that is stored, verified and faster than eager. Returns None to stay eager.
 
-    A backend that the policy names is taken although eager be faster. What cannot be loaded, or fails at a first batch,
-    is logged and left out. weights, calibration: as of `candidates`. current: what runs already; None is returned too
-    if nothing stored is faster than it.
+    A backend that the policy names is loaded even if eager is faster. A backend that cannot be loaded, or that fails
+    with its first batch, is logged and left out. weights, calibration: see `candidates`. current: the backend that
+    runs already; the result is None if no stored one is faster.
     """
     if not can_be_built(eager):
         return None
@@ -134,7 +134,9 @@ def choose(
             directory = exports.check_files(report)
             request = BuildRequest(eager=eager, directory=directory, precision=each.identity.precision)
             backend = each.compiler.load(request)
-            backend.run(natural_views(eager.graph.preset, 1)[0][None])  # the first run is slow, and fails if any does
+            backend.run(
+                natural_views(eager.graph.preset, 1)[0][None]
+            )  # the first run is slow, and shows a backend that fails
         except (BackendUnavailable, RuntimeError) as error:
             log.warning("%s is left out: %s %s", each.identity.key, error, getattr(error, "hint", None) or "")
         else:

@@ -31,7 +31,7 @@ class BuildRequest:
     eager: EagerBackend  # the network in float32
     directory: Path  # empty before `build`; holds what `build` wrote before `load`
     precision: Precision  # what the compiled network computes in
-    examples: Sequence[Tensor] = ()  # views, uint8 [C, h, w], that int8 takes the ranges of values from
+    examples: Sequence[Tensor] = ()  # views, uint8 [C, h, w]: int8 takes the ranges of values from them
 
 
 class Compiler(Protocol):
@@ -85,7 +85,7 @@ class CompiledBackend:
         name: BackendName,
         precision: Precision,
     ) -> None:
-        """networks: by the names of `parts_of`. Of `eager`, only a detector's code around its networks is kept."""
+        """networks: by the names of `parts_of`. Keeps no weights of `eager`, only a detector's code around them."""
         self.name: BackendName = name
         self.precision: Precision = precision
         self._size = eager.view_size
@@ -107,7 +107,7 @@ class CompiledBackend:
     @torch.inference_mode()
     def run(self, batch: Tensor) -> Any:
         """See Backend.run."""
-        if not self._size.takes(batch):  # compiled code does not check, and would read outside of the batch
+        if not self._size.takes(batch):  # compiled code does not check, and would read outside the batch
             msg = f"the network takes {self._size}, not {batch.dtype} {list(batch.shape)}"
             raise ValueError(msg)
         moved = batch.to(self._device)

@@ -1,9 +1,8 @@
-"""CUDA graphs: all that the eager network asks of an NVIDIA GPU, recorded once a batch size and replayed by one call.
+"""CUDA graphs: the kernels of the eager network, recorded once per batch size and replayed with one call.
 
-Python starts a network's hundred kernels one by one, and a fast GPU waits for it at small batches. A recording has
-fixed shapes and addresses: views are copied to where it reads, a batch is filled up to the next size that was
-recorded, and calls wait for each other. What is recorded is what eager PyTorch runs, so nothing is stored: loading
-records anew.
+Python starts a network's kernels one by one, so a fast GPU waits for Python at small batches. A recording has fixed
+shapes and addresses. So views are copied to where it reads, a batch is filled up to the next recorded size, and calls
+wait for each other. The recording runs the kernels of eager PyTorch, so nothing is stored: loading records again.
 Source: PyTorch's notes on CUDA semantics, "CUDA Graphs".
 """
 
@@ -25,10 +24,12 @@ from models.backends.views import ViewSize, largest_batch
 from models.errors import BackendUnavailable
 from models.precision import Precision
 
-_WARM_UPS = 3  # before recording: libraries choose algorithms and take memory at the first calls
+_WARM_UPS = 3  # before recording: libraries choose algorithms and allocate memory in the first calls
 _RECORDING: Final = threading.Lock()  # PyTorch records one graph at a time in a process
 
-Replay = Callable[[Tensor], Tensor]  # at most as many views as were recorded, uint8 [B, C, h, w]: results on the CPU
+Replay = Callable[
+    [Tensor], Tensor
+]  # takes uint8 [B, C, h, w], at most the recorded number of views; results are on the CPU
 
 
 class CudaGraphs:
@@ -44,8 +45,8 @@ class CudaGraphs:
 
     def build(self, request: BuildRequest) -> None:
         """Writes nothing. Raises BackendUnavailable for a network that cannot be recorded."""
-        if isinstance(request.eager.graph, DetectionGraph):  # the CPU chooses the boxes that the network continues with
-            raise BackendUnavailable("A detector does not do the same for every image, as a CUDA graph would.")
+        if isinstance(request.eager.graph, DetectionGraph):  # the CPU chooses the boxes between its networks
+            raise BackendUnavailable("A CUDA graph cannot run a detector: its work depends on the image.")
         _sides(request.eager.view_size)
 
     def load(self, request: BuildRequest) -> CudaGraphsBackend:
@@ -56,7 +57,9 @@ class CudaGraphs:
             network = EagerBackend(copy.deepcopy(eager.graph), eager.device, request.precision)
         before_bytes = torch.cuda.memory_reserved(eager.device)
         recordings = record(network, size)
-        taken_bytes = torch.cuda.memory_reserved(eager.device) - before_bytes  # others may take some meanwhile
+        taken_bytes = (
+            torch.cuda.memory_reserved(eager.device) - before_bytes
+        )  # an estimate: other models may allocate meanwhile
         return CudaGraphsBackend(network, size, recordings, recorded_bytes=max(0, taken_bytes))
 
 
@@ -68,10 +71,10 @@ class CudaGraphsBackend:
     def __init__(
         self, network: EagerBackend, size: ViewSize, recordings: Mapping[int, Replay], *, recorded_bytes: int = 0
     ) -> None:
-        """recordings: by their batch size, as `batch_sizes` says. recorded_bytes: memory that they hold together."""
+        """recordings: by the sizes of `batch_sizes`. recorded_bytes: memory of all recordings together."""
         self.precision: Precision = network.precision
         self.size_bytes = network.size_bytes + recorded_bytes
-        self._network = network  # the recordings read its weights where they are
+        self._network = network  # keeps the weights that the recordings read
         self._size = size
         self._recordings = dict(recordings)
         self._largest = max(recordings)
@@ -95,7 +98,7 @@ class Recording:
     """A network on batches of one size. Recordings that share memory must not be replayed at the same time."""
 
     def __init__(self, network: EagerBackend, views: Tensor, *, stream: torch.cuda.Stream, pool: Any) -> None:
-        """views: where they will be read, uint8 [B, C, h, w] on the GPU. pool: memory for all that is computed."""
+        """views: the buffer that the recording reads, uint8 [B, C, h, w] on the GPU. pool: memory for its results."""
         self._views = views
         current = torch.cuda.current_stream(views.device)
         stream.wait_stream(current)
@@ -104,39 +107,39 @@ class Recording:
                 network.graph(views)
         current.wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        # thread_local: other models go on serving in their threads meanwhile, and may ask for memory there
+        # thread_local: other models may allocate memory in their threads meanwhile
         with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             self._output: Tensor = network.graph(views)
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """See Replay. On the CPU, since the next replay overwrites what is here."""
+        """See Replay. The result is copied to the CPU, because the next replay overwrites it."""
         count = len(batch)
         with torch.cuda.device(self._views.device):
             self._views[:count].copy_(batch)
-            self._views[count:].zero_()  # no image of another request has a place beside these
+            self._views[count:].zero_()  # removes images of earlier requests
             self._graph.replay()
             return self._output[:count].cpu()  # waits for the device here
 
 
 @torch.inference_mode()
 def record(network: EagerBackend, size: ViewSize) -> dict[int, Replay]:
-    """The network on every size of `batch_sizes`. Raises BackendUnavailable, RuntimeError."""
+    """Records the network for every size of `batch_sizes`. Raises BackendUnavailable, RuntimeError."""
     height, width = _sides(size)
     shape = torch.Size([size.channels, height, width])
     with _RECORDING, torch.cuda.device(network.device):
         stream = torch.cuda.Stream(network.device)  # type: ignore[no-untyped-call]
         pool = torch.cuda.graph_pool_handle()
         recordings: dict[int, Replay] = {}
-        for count in reversed(batch_sizes(largest_batch(shape))):  # smaller ones use what the largest has taken
+        for count in reversed(batch_sizes(largest_batch(shape))):  # smaller ones reuse the memory of the largest
             views = torch.zeros(count, *shape, dtype=torch.uint8, device=network.device)
             recordings[count] = Recording(network, views, stream=stream, pool=pool)
         return recordings
 
 
 def empty_cache() -> None:
-    """Memory that PyTorch keeps on GPUs for later goes back to them.
+    """Returns the GPU memory that PyTorch caches.
 
-    Waits until no network is being recorded: meanwhile PyTorch's own call fails, whichever thread makes it.
+    Waits until no network is being recorded, because PyTorch's own call fails during a recording in any thread.
     """
     if torch.cuda.is_available():
         with _RECORDING:
@@ -144,12 +147,12 @@ def empty_cache() -> None:
 
 
 def batch_sizes(most: int) -> list[int]:
-    """Powers of two up to `most`, ascending: at most half of a batch is filling."""
+    """Returns the powers of two up to `most`, ascending. At most half of a batch is then padding."""
     return [2**power for power in range(most.bit_length())]
 
 
 def next_size(count: int) -> int:
-    """The smallest power of two that is at least `count`, 1 or more."""
+    """Returns the smallest power of two that is at least `count`, which is 1 or more."""
     return 1 << (count - 1).bit_length()
 
 

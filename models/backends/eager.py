@@ -1,4 +1,4 @@
-"""PyTorch's own operators, one by one: runs everything, everywhere, and is what all others are held against."""
+"""PyTorch's own operators, one by one. They run every network everywhere; other backends are compared with them."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class EagerBackend:
 
     @property
     def size_bytes(self) -> int:
-        """Memory that parameters and buffers take."""
+        """Memory of the parameters and buffers."""
         return sum(tensor.nbytes for tensor in (*self.graph.parameters(), *self.graph.buffers()))
 
     @property
     def networks(self) -> Mapping[str, Network]:
-        """Of a detector that was taken apart."""
+        """The networks of a detector that was taken apart."""
         assert isinstance(self.graph, DetectionGraph)
         assert self.graph.split is not None
         return self.graph.split.networks

@@ -14,7 +14,7 @@ from models.precision import Precision
 
 
 class EagerBfloat16:
-    """A copy of the network in half the memory."""
+    """Converts a copy of the network to bfloat16, which takes half the memory."""
 
     name: BackendName = "eager"
     precisions: frozenset[Precision] = frozenset({"bfloat16"})

@@ -1,11 +1,11 @@
-"""Networks built for machines, on disk: whole or absent, and found by all that they depend on.
+"""Built networks on disk. Each is complete or absent, and is found by everything that it depends on.
 
-EXPORTS/<backend>-<precision>-<digest>/report.json   what came of building it: an `ExportReport`
-EXPORTS/<backend>-<precision>-<digest>/*             what the backend loads; nothing if it was refused or failed
-EXPORTS/.tmp-*                                       one that is being built
+EXPORTS/<backend>-<precision>-<digest>/report.json   the result of the build: an `ExportReport`
+EXPORTS/<backend>-<precision>-<digest>/*             the files that the backend loads; none if it was refused or failed
+EXPORTS/.tmp-*                                       a build in progress
 
-A registered version's are in its directory, a pretrained model's under the directory of weights. Deleting any of them
-is safe: it is built again, one that had failed too.
+EXPORTS is in the directory of a registered version, or for a pretrained model in the directory of weights. Deleting any
+of this is safe: Fovea builds it again, also what had failed.
 """
 
 from __future__ import annotations
@@ -32,50 +32,53 @@ _BACKENDS = get_args(BackendName)
 
 
 class Exports:
-    """The built networks of one set of weights. Any number of processes may use it at once; one of them writes."""
+    """The built networks of one set of weights. Several processes may read at once; one of them writes."""
 
     def __init__(self, root: Path) -> None:
-        """root: is made when something is written, if the directory it lies in is there."""
+        """root: made at the first write, if its parent directory exists."""
         self.root = root
 
     def reports(self) -> list[ExportReport]:
-        """All attempts, those for other machines too, the newest first.
+        """Lists the reports of all attempts, those for other machines too, the newest first.
 
-        Leaves out reports that cannot be read, and backends that another version of Fovea had.
+        Leaves out reports that cannot be read, and backends of another version of Fovea.
         """
         paths = sorted(self.root.iterdir()) if self.root.is_dir() else []
         found = [self._read(path) for path in paths if path.name.partition("-")[0] in _BACKENDS]
         return sorted((report for report in found if report), key=lambda report: report.created_at, reverse=True)
 
     def find(self, identity: ExportIdentity) -> ExportReport | None:
-        """What came of building exactly this; None if it was not tried."""
+        """Returns the report of building exactly this, or None if it was not tried."""
         report = self._read(self.directory(identity))
         return report if report and report.identity == identity else None
 
     def directory(self, identity: ExportIdentity) -> Path:
-        """Where it is or belongs."""
+        """Returns its directory, which may not exist."""
         return self.root / identity.key
 
     def check_files(self, report: ExportReport) -> Path:
-        """Its directory, if the files are those that were verified. Raises BackendUnavailable."""
+        """Returns its directory if the files equal those that were verified. Raises BackendUnavailable."""
         directory = self.directory(report.identity)
         for name, digest in report.files.items():
             try:
                 is_same = sha256_of(directory / name) == digest
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 is_same = False
-            except OSError as error:  # too many open files, or a disk that does not answer: nobody changed it
-                hint = "It is tried again when the model is loaded again."
+            except (
+                OSError
+            ) as error:  # the file may be unchanged: there are too many open files, or the disk does not answer
+                hint = "Fovea tries again when it loads the model again."
                 raise BackendUnavailable(f"{directory / name} cannot be read: {error.strerror}.", hint=hint) from error
             if not is_same:
                 raise BackendUnavailable(
-                    f"{directory / name} is not what was verified.", hint="Delete the directory: it is built again."
+                    f"{directory / name} differs from the file that was verified.",
+                    hint="Delete the directory; Fovea builds it again.",
                 )
         return directory
 
     @contextmanager
     def new_directory(self) -> Iterator[Path]:
-        """An empty directory to build in, which `publish` may take. Removed at the end if it did not.
+        """Yields an empty directory for a build. It is removed at the end unless `publish` has taken it.
 
         Raises FileNotFoundError if the version was deleted meanwhile.
         """
@@ -86,7 +89,7 @@ class Exports:
             yield directory
 
     def publish(self, directory: Path, report: ExportReport) -> ExportReport:
-        """Puts what was built into `directory` in its place, over an earlier attempt. One process at a time."""
+        """Moves `directory` to its final place and replaces an earlier attempt. One process at a time may call it."""
         files = [path for path in directory.iterdir() if path.is_file()]
         complete = report.model_copy(
             update={
@@ -104,12 +107,12 @@ class Exports:
         return complete
 
     def note_failure(self, report: ExportReport) -> None:
-        """Writes down that building came to nothing, so that it is not tried again."""
+        """Stores the report of a failed build, so that it is not tried again."""
         with self.new_directory() as directory:
             self.publish(directory, report)
 
     def remove_leftovers(self) -> None:
-        """Removes what builders that died left behind."""
+        """Removes what killed builders left behind."""
         remove_abandoned_directories(self.root)
 
     def _read(self, directory: Path) -> ExportReport | None:

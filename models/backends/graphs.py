@@ -1,4 +1,4 @@
-"""Networks as they are served: pixels in, uint8 [B, C, h, w], and what is to be kept of them out.
+"""Networks as they are served: uint8 pixels [B, C, h, w] in, results out.
 
 Preprocessing is part of the graph, so that a compiler fuses it with the first layer.
 """
@@ -17,7 +17,7 @@ from models.manifest import AnyPreset
 
 
 class ClassificationGraph(nn.Module):
-    """Gives the probability of every category, float32 [B, K]."""
+    """Returns the probability of every category, float32 [B, K]."""
 
     def __init__(self, module: nn.Module, preset: AnyPreset) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class ClassificationGraph(nn.Module):
 
 
 class SegmentationGraph(nn.Module):
-    """Gives the logits of every category, float32 [B, K, h, w]."""
+    """Returns the logits of every category, float32 [B, K, h, w]."""
 
     def __init__(self, module: nn.Module, preset: AnyPreset) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class SegmentationGraph(nn.Module):
 
 
 class DetectionGraph(nn.Module):
-    """Gives torchvision's dict for every image; these networks normalise images themselves.
+    """Returns torchvision's dict for every image. Detectors normalise images themselves.
 
     `split` is the detector taken apart, see models.backends.detection; None if the module runs as a whole.
     """
@@ -67,6 +67,6 @@ Graph = ClassificationGraph | SegmentationGraph | DetectionGraph
 
 
 def _seen(graph: nn.Module, batch: Tensor, preset: AnyPreset) -> Tensor:
-    """The batch as the network takes it, in the type of its weights."""
+    """Normalises the batch, in the dtype of the network's weights."""
     dtype = next((tensor.dtype for tensor in graph.parameters()), torch.float32)
     return normalise(preset, batch).to(dtype, memory_format=torch.channels_last)

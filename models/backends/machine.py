@@ -12,7 +12,11 @@ import torch
 
 from models.precision import FloatPrecision
 
-_CODE = ("architectures", "backends", "images/presets.py")  # of the package `models`: what a network computes
+_CODE = (
+    "architectures",
+    "backends",
+    "images/presets.py",
+)  # in the package `models`: the code that decides what a network computes
 _PROCESSOR_LINES = ("model name", "flags", "Features", "CPU part")
 
 
@@ -31,12 +35,12 @@ def has_int8(device: torch.device) -> bool:
 
 
 def best_precision(device: torch.device) -> FloatPrecision:
-    """The fastest precision that differs from float32 by rounding alone: bfloat16 if the device has it in hardware."""
+    """Returns bfloat16 if the device has it in hardware, else float32. Both differ by rounding only."""
     return "bfloat16" if has_bfloat16(device) else "float32"
 
 
 def describe_machine(device: torch.device) -> dict[str, str]:
-    """What machine code made for `device` is made for; a digest stands for the long list of a processor's features."""
+    """Describes the machine that code for `device` is compiled for. A digest stands for the processor's features."""
     described = {
         "system": platform.system(),
         "processor": platform.machine(),
@@ -50,7 +54,7 @@ def describe_machine(device: torch.device) -> dict[str, str]:
 
 
 def describe_libraries(*names: str) -> dict[str, str]:
-    """Version of each library, and a digest of our own code that says what a network computes."""
+    """Returns the version of each library, and a digest of the code that decides what a network computes."""
     found = {name: importlib.metadata.version(name) for name in ("torch", "torchvision", *names)}
     return {**found, "fovea": _digest_of_code()}
 
@@ -72,7 +76,7 @@ def _processor_flags() -> set[str]:
 
 @cache
 def _processor() -> tuple[str, ...]:
-    """What Linux says of the first processor; elsewhere nothing."""
+    """Reads how Linux describes the first processor; returns nothing on other systems."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""The names of backends. No torch here: clients read them too."""
+"""The names of backends. This does without torch, because clients read it too."""
 
 from __future__ import annotations
 

@@ -39,13 +39,13 @@ class OpenVino:
     def why_not(self, device: torch.device) -> str | None:
         """See Compiler.why_not."""
         if device.type != "cpu":
-            return f"here OpenVINO serves CPUs, not {device.type}"
+            return f"Fovea uses OpenVINO on CPUs only, not on {device.type}"
         if importlib.util.find_spec("openvino") is None:
             return "OpenVINO is not installed: pip install openvino"
         return None
 
     def build(self, request: BuildRequest) -> None:
-        """See Compiler.build. Weights are stored in float32, whatever the network computes in."""
+        """See Compiler.build. Weights are stored in float32 for every precision."""
         for part in parts_of(request.eager):
             store(convert(part, request.eager.device), request.directory, part)
 
@@ -56,13 +56,15 @@ class OpenVino:
 
 
 class OpenVinoNetwork:
-    """A network on the CPU. Calls wait for each other: each has all the threads."""
+    """A network on the CPU. A call uses all threads, so calls wait for each other."""
 
     def __init__(self, path: Path, *, hint: Precision, threads: int, has_few_shapes: bool) -> None:
-        """hint: what layers compute in that are not of integers. has_few_shapes: of its input; what each needs is kept
-        then. Raises BackendUnavailable.
+        """hint: the precision of layers that are not quantised. has_few_shapes: whether its input has few shapes;
+        OpenVINO then caches what each needs. Raises BackendUnavailable.
         """
-        cache = {} if has_few_shapes else {"CPU_RUNTIME_CACHE_CAPACITY": 0}  # megabytes for every size of image
+        cache = (
+            {} if has_few_shapes else {"CPU_RUNTIME_CACHE_CAPACITY": 0}
+        )  # the cache would take megabytes for every size of image
         try:
             core = import_openvino().Core()
             compiled = core.compile_model(
@@ -70,9 +72,9 @@ class OpenVinoNetwork:
                 "CPU",
                 {
                     "INFERENCE_PRECISION_HINT": "f32" if hint == "float32" else "bf16",
-                    "NUM_STREAMS": 1,  # one caller at a time: a second stream would halve what the first one gets
+                    "NUM_STREAMS": 1,  # calls run one at a time: a second stream would halve the threads of the first
                     "INFERENCE_NUM_THREADS": threads,
-                    "ENABLE_CPU_PINNING": False,  # processes beside it would be pinned to the same cores
+                    "ENABLE_CPU_PINNING": False,  # it would pin several processes to the same cores
                     **cache,
                 },
             )
@@ -93,7 +95,7 @@ class OpenVinoNetwork:
 
 
 def convert(part: Part, device: torch.device) -> Any:
-    """The part, whose weights lie on `device`, as OpenVINO's `Model` in float32."""
+    """Converts the part, whose weights are on `device`, to OpenVINO's `Model` in float32."""
     openvino = import_openvino()
     model = openvino.convert_model(export(part, "float32", device))
     (network_input,) = model.inputs
@@ -103,12 +105,12 @@ def convert(part: Part, device: torch.device) -> Any:
 
 
 def store(model: Any, directory: Path, part: Part) -> None:
-    """Writes it where `load_networks` looks for it."""
+    """Writes the model for `load_networks`."""
     import_openvino().save_model(model, _file(directory, part), compress_to_fp16=False)
 
 
 def load_networks(eager: EagerBackend, directory: Path, *, hint: Precision) -> dict[str, OpenVinoNetwork]:
-    """The networks that were stored in `directory`, by the names of `parts_of`. Raises BackendError."""
+    """Loads the networks from `directory`, by the names of `parts_of`. Raises BackendError."""
     return {
         part.name: OpenVinoNetwork(
             _file(directory, part),
@@ -125,13 +127,15 @@ def _file(directory: Path, part: Part) -> Path:
 
 
 def import_openvino() -> ModuleType:
-    """The package, with its telemetry out of reach.
+    """Imports the package without its telemetry.
 
-    Raises BackendUnavailable if it is not installed, or was imported by somebody else who let the telemetry in.
+    Raises BackendUnavailable if it is not installed, or if other code imported it with its telemetry.
     """
     if sys.modules.get(_TELEMETRY) is not None:
-        raise BackendUnavailable("OpenVINO was imported with its telemetry before.", hint="Import it here only.")
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # Python's way to say: not installed
+        raise BackendUnavailable(
+            "Other code imported OpenVINO with its telemetry.", hint="Import it with `import_openvino` only."
+        )
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # Python then treats it as not installed
     try:
         import openvino
     except ImportError as error:

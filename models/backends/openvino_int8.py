@@ -1,9 +1,9 @@
 """OpenVINO's networks in 8-bit integers, quantised after training: the extra `fovea[int8]` (NNCF, Apache-2.0).
 
-Weights and what layers hand on become integers of 8 bits, each with a scale: weights by their largest value, the rest
-by what the network makes of example images; biases then take up the mean error (Nagel et al. 2021, "A White Paper on
-Neural Network Quantization"; the algorithm is NNCF's). It is more than rounding, so an operator has to ask for it, and
-the images have to be real ones. NNCF reports to its maker by the distribution that `import_openvino` keeps away.
+Weights and activations become 8-bit integers with scales. The largest weight gives the scale of weights; activations of
+example images give the others. Biases then correct the mean error (Nagel et al. 2021, "A White Paper on Neural Network
+Quantization"; the algorithm is NNCF's). This changes more than the last digits, so an operator must ask for it and the
+images must be real. NNCF sends telemetry through the distribution that `import_openvino` hides.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from models.backends.part import Part
 from models.precision import Precision
 
 _LAYERS = frozenset({"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"})
-_SMOOTHED = (nn.MultiheadAttention,)  # what NNCF calls a transformer: outliers go from activations to weights
+_SMOOTHED = (nn.MultiheadAttention,)  # NNCF's model type "transformer": it moves outliers from activations to weights
 
 
 class OpenVinoInt8:
-    """Quantises what `OpenVino` converts."""
+    """Quantises the networks that `OpenVino` converts."""
 
     name: BackendName = "openvino"
     precisions: frozenset[Precision] = frozenset({"int8"})
@@ -65,10 +65,10 @@ class OpenVinoInt8:
 
 
 def quantised(model: Any, part: Part, inputs: Sequence[Tensor]) -> Any:
-    """What `convert` made of the part, in integers that suit these inputs of it."""
+    """Quantises the part that `convert` made, with the ranges of these inputs."""
     nncf = _nncf()
     is_transformer = any(isinstance(module, _SMOOTHED) for module in part.module.modules())
-    with contextlib.redirect_stdout(io.StringIO()):  # bars of progress
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints progress bars
         return nncf.quantize(
             model,
             nncf.Dataset([each.numpy() for each in inputs]),
@@ -80,7 +80,7 @@ def quantised(model: Any, part: Part, inputs: Sequence[Tensor]) -> Any:
 
 
 def _last_layers(model: Any) -> list[str]:
-    """Names of the layers that no other follows: they take little time, and their errors nobody evens out."""
+    """Returns the names of layers that no other layer follows: they are fast, and no layer corrects their errors."""
     last: list[str] = []
     leading: set[str] = set()  # to a layer
     for operator in reversed(model.get_ordered_ops()):
@@ -95,9 +95,9 @@ def _last_layers(model: Any) -> list[str]:
 
 
 def _nncf() -> ModuleType:
-    import_openvino()  # its maker's telemetry goes out of reach
+    import_openvino()  # hides the telemetry
     import nncf
 
-    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own way also changes handlers that others put there
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # NNCF's own setting would also change the handlers of others
     module: ModuleType = nncf
     return module

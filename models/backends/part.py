@@ -1,4 +1,4 @@
-"""What a compiler is given: a network with one tensor in and tensors out."""
+"""A network for a compiler, with one tensor as input and tensors as outputs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """A network that `torch.export` takes. Most graphs are one; a detector has several, and code around them."""
+    """A network that `torch.export` takes. Most graphs are one part; a detector has several, with code around them."""
 
     name: str
-    module: nn.Module  # of one tensor; gives a tensor or a tuple
-    example: Tensor  # of two rows or more: a dimension of 1 would be taken for fixed
-    most_rows: int  # of the first dimension, which varies
-    varies: tuple[int, ...] = ()  # other dimensions that do
+    module: nn.Module  # takes one tensor; returns a tensor or a tuple
+    example: Tensor  # an input with two rows or more: torch.export takes a dimension of 1 for fixed
+    most_rows: int  # the largest first dimension, which varies
+    varies: tuple[int, ...] = ()  # other dimensions that vary

@@ -1,4 +1,4 @@
-"""What is written down of a network that was built for a machine. No torch here: clients read it too."""
+"""The report of a network that was built for a machine. It does without torch, because clients read it too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ExportStatus = Literal["verified", "refused", "failed"]
 
 
 class ExportIdentity(BaseModel):
-    """All that a built network depends on: it is used where every one of these is the same, and nowhere else."""
+    """Everything that a built network depends on. It is used only where all of this is equal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,46 +26,48 @@ class ExportIdentity(BaseModel):
     weights: str = Field(description="Digest of the weights.")
     calibration: str | None = Field(
         None,
-        description="Of int8: the dataset version, `photos/2`, that it was calibrated on; null if the model's own.",
+        description="The dataset version that int8 was calibrated on, `photos/2`; null for the model's own dataset.",
     )
-    libraries: dict[str, str] = Field(description="Version of each that matters, and a digest of our own code.")
-    machine: dict[str, str] = Field(description="What its machine code is made for.")
+    libraries: dict[str, str] = Field(
+        description="Versions of the libraries that matter, and a digest of Fovea's code."
+    )
+    machine: dict[str, str] = Field(description="The machine that it was compiled for.")
 
     @property
     def key(self) -> str:
-        """Name of its directory: the same for equal identities only."""
+        """Name of its directory. Different identities have different names."""
         canonical = self.model_dump_json()
         return f"{self.backend}-{self.precision}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
 
 
 class Agreement(BaseModel):
-    """How its answers compare to eager float32's."""
+    """How its answers compare with those of eager float32."""
 
     model_config = ConfigDict(frozen=True)
 
-    pictures: int = Field(description="How many were looked at.")
+    pictures: int = Field(description="Number of images that were compared.")
     source: Literal["dataset", "generated"] = Field(
-        description="Validation pictures of a dataset, the model's own if it is here; or made-up ones."
+        description="Validation images of a dataset, or generated images if there is none."
     )
     top1: float | None = Field(
-        None, description="Share of pictures, in segmentation of pixels, with the same best category."
+        None, description="Share of images (for segmentation, of pixels) with the same best category."
     )
-    largest_score_difference: float | None = Field(None, description="Of probabilities, in [0, 1].")
+    largest_score_difference: float | None = Field(None, description="Largest difference of a probability, in [0, 1].")
     score_difference_p999: float | None = Field(
-        None, description="Of segmentation: what the scores of 99.9 % of the pixels differ by at most, in [0, 1]."
+        None, description="Segmentation: largest difference among 99.9 % of the pixels, in [0, 1]."
     )
     ap: float | None = Field(
         None,
-        description="Of a detector: average precision (IoU 0.50 to 0.95); eager float32's objects are the truth.",
+        description="Detectors: average precision (IoU 0.50 to 0.95) with the objects of eager float32 as the truth.",
     )
-    objects: int | None = Field(None, description="How many objects that were, of a score of at least 0.3.")
+    objects: int | None = Field(None, description="Number of these objects: those with a score of at least 0.3.")
     network_difference: float | None = Field(
-        None, description="Of a detector: largest relative difference of what a network of it gives for one input."
+        None, description="Detectors: largest relative difference between the outputs of a network for the same input."
     )
 
 
 class Calibration(BaseModel):
-    """What the ranges of int8 were taken from."""
+    """The images that gave int8 its ranges of values."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -74,7 +76,7 @@ class Calibration(BaseModel):
 
 
 class Speed(BaseModel):
-    """Images a second of processor time on a CPU, of wall clock elsewhere, measured in turn with eager float32."""
+    """Images per second, measured in turn with eager float32: of processor time on a CPU, else of wall clock."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -84,7 +86,7 @@ class Speed(BaseModel):
 
 
 class ExportReport(BaseModel):
-    """One attempt to build a network, and what came of it."""
+    """The result of one attempt to build a network."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -94,22 +96,22 @@ class ExportReport(BaseModel):
         description="`verified`: may serve; `refused`: differs from eager float32; `failed`: could not be built."
     )
     reason: str | None = Field(None, description="Why it was refused or failed.")
-    calibration: Calibration | None = Field(None, description="Of int8.")
+    calibration: Calibration | None = Field(None, description="Only for int8.")
     agreement: Agreement | None = None
     speeds: tuple[Speed, ...] = ()
     created_at: datetime
-    build_s: float | None = Field(None, description="Seconds that building took, verification not counted.")
-    files: dict[str, str] = Field(default_factory=dict, description="sha256 of each; checked on load.")
+    build_s: float | None = Field(None, description="Seconds that the build took, without verification.")
+    files: dict[str, str] = Field(default_factory=dict, description="sha256 of each file; checked when it is loaded.")
     size_bytes: int = 0
 
     @property
     def seconds_per_image(self) -> float:
-        """Mean over the batch sizes: lower is faster."""
+        """The mean over the batch sizes; lower is faster."""
         return _mean([1 / speed.images_per_s for speed in self.speeds])
 
     @property
     def eager_seconds_per_image(self) -> float:
-        """The same of eager float32."""
+        """The same for eager float32."""
         return _mean([1 / speed.eager_images_per_s for speed in self.speeds])
 
 

@@ -1,4 +1,4 @@
-"""Whether a network computes the same another way, and how fast: both against eager float32 in the same process."""
+"""Compares a backend with eager float32 in the same process: its answers, and its speed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from models.precision import Precision
 
 BATCHES = (1, 4, 8)
 _ROUNDS = 5
-_LONGEST_S = 60.0  # of measuring one batch size; at least one round is measured
+_LONGEST_S = 60.0  # for measuring one batch size; at least one round is measured
 
-# Most that a probability may differ, in int8 for all but 0.1 % of a segmentation's pixels, and least share of equal
-# best categories.
+# By precision: the largest difference of a probability that is allowed (in int8, for 99.9 % of a segmentation's
+# pixels), and the least share of equal best categories.
 TOLERANCES: Final[dict[Precision, tuple[float, float]]] = {
     "float32": (0.002, 0.999),
     "bfloat16": (0.08, 0.98),
@@ -40,11 +40,11 @@ def compare(
     *,
     source: Literal["dataset", "generated"],
 ) -> Agreement:
-    """How the answers for `views`, uint8 [C, h, w], compare. task: classification or segmentation.
+    """Compares the answers for `views`, uint8 [C, h, w]. task: classification or segmentation.
 
-    Where eager's two best categories are nearer to each other than the tolerance, either is right. NaN differs by 1,
-    and one pixel of it counts like all.
-    Detectors are compared by `models.backends.detection.agreement`.
+    Where the scores of eager's two best categories differ by less than the tolerance, either is right. NaN counts as a
+    difference of 1, and one such pixel counts like all.
+    `models.backends.detection.agreement` compares detectors.
     """
     slack = TOLERANCES[other.precision][0]
     same = total = 0
@@ -80,23 +80,25 @@ def check(agreement: Agreement, precision: Precision) -> None:
         difference, whose = agreement.score_difference_p999, "The scores of 99.9 % of the pixels differ"
     if difference > most:
         raise BackendRefused(
-            f"{whose} from eager float32 by up to {told_apart(difference, most)}; {most:g} is the most."
+            f"{whose} from eager float32 by up to {format_distinct(difference, most)}; at most {most:g} is allowed."
         )
     if agreement.top1 < least:
-        share = told_apart(100 * agreement.top1, round(100 * least, 1), digits=4)
-        raise BackendRefused(f"The best category is that of eager float32 for {share}%; {least:.1%} must be.")
+        share = format_distinct(100 * agreement.top1, round(100 * least, 1), digits=4)
+        raise BackendRefused(
+            f"The best category equals that of eager float32 for {share}%; at least {least:.1%} is required."
+        )
 
 
-def told_apart(value: float, limit: float, *, digits: int = 2) -> str:
-    """The value in that many digits, or as many more as it takes to tell it from the limit."""
+def format_distinct(value: float, limit: float, *, digits: int = 2) -> str:
+    """Formats the value with that many digits, or more where the text would equal that of the limit."""
     texts = (f"{value:#.{count}g}" for count in range(digits, 18))
     return next((text for text in texts if float(text) != limit), str(value))
 
 
 def measure(eager: Backend, other: Backend, views: Sequence[Tensor], *, device: torch.device) -> tuple[Speed, ...]:
-    """Images a second of both, in turn, for each of BATCHES. views: uint8 [C, h, w], repeated as need be."""
+    """Measures images per second of both, in turn, for each of BATCHES. views: uint8 [C, h, w], repeated as needed."""
     first = [view for view in views if view.shape == views[0].shape]
-    clock = time.process_time if device.type == "cpu" else time.perf_counter  # a server computes beside us
+    clock = time.process_time if device.type == "cpu" else time.perf_counter  # a server may compute at the same time
     speeds = []
     for size in BATCHES:
         if size > largest_batch(first[0].shape):
@@ -110,7 +112,7 @@ def measure(eager: Backend, other: Backend, views: Sequence[Tensor], *, device: 
 def _median_s(backends: Sequence[Backend], batch: Tensor, clock: Callable[[], float]) -> list[float]:
     times: list[list[float]] = [[] for _ in backends]
     for backend in backends:
-        backend.run(batch)  # allocations, and what is made at a first call
+        backend.run(batch)  # the first call allocates and prepares
     ends = time.monotonic() + _LONGEST_S
     for number in range(_ROUNDS):
         if number and time.monotonic() > ends:
@@ -123,7 +125,7 @@ def _median_s(backends: Sequence[Backend], batch: Tensor, clock: Callable[[], fl
 
 
 def batches(views: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Views of one size that lie side by side, as many at a time as are measured, by turns."""
+    """Yields batches of neighbouring views of one size, with the sizes of BATCHES in turn."""
     sizes = itertools.cycle(BATCHES)
     waiting: list[Tensor] = []
     size = next(sizes)
@@ -137,5 +139,5 @@ def batches(views: Sequence[Tensor]) -> Iterator[Tensor]:
 
 
 def _probabilities(task: Task, outputs: Tensor) -> Tensor:
-    """[B, K] of classification as it is; logits of segmentation, [B, K, h, w], as probabilities."""
+    """Returns probabilities: classification gives them, [B, K]; segmentation gives logits, [B, K, h, w]."""
     return outputs.softmax(dim=1) if task == "segmentation" else outputs

@@ -1,4 +1,4 @@
-"""What goes into a network: the size of its views, and images to try one out on where there are none."""
+"""The views that go into a network: their size, and generated ones for models without a dataset."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor
 
 from models.manifest import AnyPreset, Preset
 
-BATCH_IMAGES = 32  # larger batches take memory and gain nothing
+BATCH_IMAGES = 32  # larger batches take more memory and are not faster
 BATCH_PIXELS = 2**22  # of all views of a batch: 4 of 800 x 1333 px, whose feature maps take a gigabyte
-LARGEST_BATCH = 64  # what a compiled network takes at once
-SMALLEST_PX = 32  # of views whose size varies
+LARGEST_BATCH = 64  # the largest batch of a compiled network
+SMALLEST_PX = 32  # the least side of views whose size varies
 
 _OPPOSED_COLOURS = ((1.0, 0.5, 0.3), (1.0, 0.1, -0.6), (1.0, -0.6, 0.3))  # rows: what red, green and blue are made of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewSize:
-    """Channels, height and width of a network's views, px; None varies from image to image."""
+    """Channels, height and width of a network's views in px; None where they vary."""
 
     channels: int
     height: int | None
@@ -27,14 +27,14 @@ class ViewSize:
 
     @staticmethod
     def of(preset: AnyPreset) -> ViewSize:
-        """What the preset makes."""
+        """Returns the size of the views that the preset makes."""
         if isinstance(preset, Preset):
             return ViewSize(channels=preset.channels, height=preset.crop_px, width=preset.crop_px)
         side = None if preset.keeps_aspect else preset.longer_px
         return ViewSize(channels=preset.channels, height=side, width=side)
 
     def takes(self, batch: Tensor) -> bool:
-        """Whether `batch` is uint8 [B, C, h, w] of this size, and not too many."""
+        """Whether `batch` is uint8 [B, C, h, w] of this size, with at most LARGEST_BATCH views."""
         known = (self.channels, self.height, self.width)
         return (
             batch.dtype == torch.uint8
@@ -45,12 +45,12 @@ class ViewSize:
 
 
 def largest_batch(shape: torch.Size) -> int:
-    """How many views of that shape, [C, h, w], may share a batch."""
+    """Returns how many views of that shape, [C, h, w], may share a batch."""
     return max(1, min(BATCH_IMAGES, BATCH_PIXELS // (shape[-1] * shape[-2])))
 
 
 def natural_views(preset: AnyPreset, count: int, *, seed: int = 0) -> list[Tensor]:
-    """Images whose statistics are those of photos, as the network sees them: uint8 [C, h, w].
+    """Generates views with the statistics of photos, uint8 [C, h, w].
 
     Amplitude falls with spatial frequency as 1/f, brightness varies more than colour (Field 1987; Ruderman et al.
     1998), and contrast differs from image to image. Where a network's views vary in size, so do these.

@@ -1,1 +1,1 @@
-"""One predictor a task, behind the interface in `models.predictor`."""
+"""One predictor per task, with the interface of `models.predictor`."""

@@ -1,4 +1,4 @@
-"""Classification: which categories an image shows, and how probable each is."""
+"""Classification: the probability of every category for an image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from models.predictor import Predictor, Selection, batches
 
 @dataclass(frozen=True, kw_only=True)
 class ClassSelection(Selection[list[ClassScore]]):
-    """Which of a classifier's categories to answer with."""
+    """Which of a classifier's categories to return."""
 
     task: ClassVar[Task] = "classification"
 
@@ -43,16 +43,16 @@ class Classifier(Predictor[ClassSelection, Tensor, list[ClassScore]]):
         super().__init__(module, categories=categories, preset=preset, device=device)
 
     def scores(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """Probability of every category for each of `images`, uint8 [3, H, W] of any size: float32 [K] on the CPU."""
+        """Returns the probabilities, float32 [K] on the CPU, for each of `images`, uint8 [3, H, W] of any size."""
         views = [resize_and_crop(self.preset, image) for image in images]
         return [row for batch in batches(views) for row in self._scores(torch.stack([views[at] for at in batch]))]
 
     def prepare(self, image: Tensor, selection: ClassSelection) -> list[Tensor]:  # noqa: ARG002
-        """The middle of the image, uint8 [C, crop, crop]."""
+        """Crops the middle of the image, uint8 [C, crop, crop]."""
         return [resize_and_crop(self.preset, image)]
 
     def predict_prepared(self, batch: Tensor, selections: Sequence[ClassSelection]) -> list[Tensor]:  # noqa: ARG002
-        """Probabilities, float32 [K] on the CPU, for each of a batch, uint8 [B, C, crop, crop]."""
+        """Returns the probabilities, float32 [K] on the CPU, for each of a batch, uint8 [B, C, crop, crop]."""
         return list(self._scores(batch))
 
     def finish(
@@ -63,7 +63,7 @@ class Classifier(Predictor[ClassSelection, Tensor, list[ClassScore]]):
         height: int,  # noqa: ARG002
         selection: ClassSelection,
     ) -> list[ClassScore]:
-        """The most probable categories, best first."""
+        """Returns the most probable categories, best first."""
         (scores,) = outputs
         if not selection.categories:
             return top_classes(scores, self.categories, k=selection.top_k, threshold=selection.score_threshold)
@@ -78,9 +78,9 @@ class Classifier(Predictor[ClassSelection, Tensor, list[ClassScore]]):
 def top_classes(
     scores: Tensor, categories: Sequence[str], *, k: int | None = None, threshold: float = 0.0
 ) -> list[ClassScore]:
-    """The `k` most probable categories of `scores`, float32 [K], best first; those of at least `threshold` only.
+    """Returns the `k` most probable categories of `scores`, float32 [K], best first, above `threshold` or equal to it.
 
-    k: None, or above the number of categories, gives them all.
+    k: None, or a number above that of the categories, means all.
     """
     count = len(categories) if k is None else min(k, len(categories))
     values = scores.numpy()

@@ -1,4 +1,4 @@
-"""Detection: which objects are on an image and where, with their masks and keypoints where the network makes them."""
+"""Detection: the objects in an image with their boxes, and masks and keypoints if the network finds them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MaskForm = Literal["rle", "polygon", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionSelection(Selection[list[Detection]]):
-    """Which of a detector's findings to answer with, and how it shall look."""
+    """Which of a detector's objects to return, and in which form."""
 
     task: ClassVar[Task] = "detection"
 
@@ -36,8 +36,8 @@ class DetectionSelection(Selection[list[Detection]]):
     max_detections: int = MAX_DETECTIONS
     categories: frozenset[str] = frozenset()
     masks: MaskForm | None = None  # None: run lengths if the network makes masks
-    tile_px: int | None = None  # side of the tiles of a larger image, px of the image; None: it is seen whole
-    tile_overlap: float = OVERLAP  # least share of a tile that its neighbour sees too
+    tile_px: int | None = None  # side of the tiles of a larger image, in its px; None: no tiles
+    tile_overlap: float = OVERLAP  # least share of a tile that its neighbour covers too
 
     @property
     def is_tiled(self) -> bool:
@@ -45,7 +45,7 @@ class DetectionSelection(Selection[list[Detection]]):
         return self.tile_px is not None
 
     def count_views(self, width: int, height: int) -> int:
-        """One, and one a tile. Raises TooManyTiles."""
+        """Returns the number of views: the whole image, and each tile. Raises TooManyTiles."""
         return len(windows(width, height, tile_px=self.tile_px, overlap=self.tile_overlap))
 
 
@@ -60,13 +60,13 @@ class SoftMask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewOutput:
-    """What is kept of a view, on the CPU, in pixels of the view."""
+    """The detections of a view, on the CPU, in pixels of the view."""
 
     boxes: Tensor  # float32 [N, 4] xyxy
     scores: Tensor  # float32 [N]
     labels: Tensor  # int64 [N], from 1
     keypoints: Tensor | None  # float32 [N, P, 3]: x, y, score
-    masks: list[SoftMask] = field(default_factory=list)  # none, or one a box
+    masks: list[SoftMask] = field(default_factory=list)  # none, or one per box
 
 
 class Detector(Predictor[DetectionSelection, ViewOutput, list[Detection]]):
@@ -107,14 +107,14 @@ class Detector(Predictor[DetectionSelection, ViewOutput, list[Detection]]):
         ]
 
     def predict_prepared(self, batch: Tensor, selections: Sequence[DetectionSelection]) -> list[ViewOutput]:
-        """What is worth keeping of each of a batch of views, uint8 [B, 3, h, w]."""
+        """Returns the detections of each view of a batch, uint8 [B, 3, h, w]."""
         outputs = self.backend.run(batch)
         return [self._keep(output, selection) for output, selection in zip(outputs, selections, strict=True)]
 
     def finish(
         self, outputs: Sequence[ViewOutput], *, width: int, height: int, selection: DetectionSelection
     ) -> list[Detection]:
-        """The objects on the image, best first, in its pixels."""
+        """Returns the objects in the image, best first, in its pixels."""
         frames = _windows(width, height, selection)
         boxes = torch.cat([self._on_picture(out.boxes, at) for out, at in zip(outputs, frames, strict=True)])
         boxes[:, 0::2].clamp_(0, width)
@@ -146,7 +146,7 @@ class Detector(Predictor[DetectionSelection, ViewOutput, list[Detection]]):
         return found
 
     def _keep(self, output: Mapping[str, Tensor], selection: DetectionSelection) -> ViewOutput:
-        """What is asked for of a view's output, masks cut to their boxes."""
+        """Keeps what the selection asks for, with masks cut to their boxes."""
         wanted = {name: output[name] for name in ("boxes", "scores", "labels")}
         if self.makes_masks and selection.masks != "none":
             wanted["masks"] = output["masks"]
@@ -173,13 +173,13 @@ class Detector(Predictor[DetectionSelection, ViewOutput, list[Detection]]):
         )
 
     def _on_picture(self, points: Tensor, frame: Window) -> Tensor:
-        """`points` [..., 2n], x and y by turns in px of the view of `frame`, in px of the image."""
+        """Converts `points` [..., 2n], x and y in turn, from px of the view of `frame` to px of the image."""
         vertical, horizontal = self._scale(frame)
         pairs = points.reshape(-1, 2) * points.new_tensor([horizontal, vertical])
         return pairs.add_(points.new_tensor([frame.left, frame.top])).reshape(points.shape)
 
     def _scale(self, frame: Window) -> tuple[float, float]:
-        """Height and width of the frame over those of its view."""
+        """Returns height and width of the frame divided by those of its view."""
         height, width = scaled_size(self.preset, frame.height, frame.width)
         return frame.height / height, frame.width / width
 
@@ -207,7 +207,7 @@ class Detector(Predictor[DetectionSelection, ViewOutput, list[Detection]]):
         )
 
     def _region(self, mask: SoftMask, frame: Window) -> Region:
-        """The pixels of the image that the mask covers: enlarged first, then cut at one half, for smooth edges."""
+        """Returns the pixels of the image that the mask covers. It enlarges before it thresholds, for smooth edges."""
         vertical, horizontal = self._scale(frame)
         height, width = mask.values.shape
         rows = range(int(mask.top * vertical), min(frame.height, ceil((mask.top + height) * vertical)))
@@ -234,7 +234,7 @@ def _windows(width: int, height: int, selection: DetectionSelection) -> list[Win
 
 
 def _cut(mask: Tensor, box: Tensor) -> SoftMask:
-    """The part of `mask`, float [h, w] in [0, 1], that `box` covers, and a pixel around it."""
+    """Cuts `mask`, float [h, w] in [0, 1], to `box` and a pixel around it."""
     height, width = mask.shape
     left, top = (min(max(0, int(edge) - 1), side - 1) for edge, side in zip(box[:2], (width, height), strict=True))
     right, bottom = (int(edge) + 2 for edge in box[2:])

@@ -21,7 +21,7 @@ from models.store.weights import pretrained
 
 
 def load_version(registry: Registry, version: ModelVersion, device: torch.device | str) -> AnyPredictor:
-    """The registered version, on the device.
+    """Loads the registered version onto the device.
 
     Raises CorruptVersion, IncompatibleWeights, UnknownArchitecture, UnsupportedPreset, UnsupportedOption.
     """
@@ -39,7 +39,7 @@ def load_pretrained(
     allow_download: bool,
     device: torch.device | str,
 ) -> AnyPredictor:
-    """A catalogue architecture with torchvision's weights and categories, on the device.
+    """Loads a catalogue architecture with torchvision's weights and categories onto the device.
 
     Raises WeightsUnavailable, UnsafeWeights, IncompatibleWeights.
     """
@@ -48,7 +48,7 @@ def load_pretrained(
 
 
 def load_module(registry: Registry, version: ModelVersion) -> nn.Module:
-    """The registered network as it was trained, on the CPU. A predictor's is folded, and differs in the last digits.
+    """Loads the registered network as it was trained, on the CPU. A predictor folds it, so its last digits differ.
 
     Raises CorruptVersion, IncompatibleWeights, UnknownArchitecture, UnsupportedPreset, UnsupportedOption.
     """

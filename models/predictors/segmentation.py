@@ -1,4 +1,4 @@
-"""Segmentation: which category every pixel of an image belongs to."""
+"""Segmentation: the category of every pixel of an image."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from models.masks.regions import run_lengths_of
 from models.predictions import Segment, Segmentation
 from models.predictor import Predictor, Selection
 
-NONE = 255  # where no category is answered with, in maps
+NONE = 255  # in label maps: a pixel without a category
 
 SHORTEST_PX = 32  # five halvings leave a pixel
 _NONE_COLOUR = (224, 224, 192)  # Pascal VOC's
-_STRIP_PIXELS = 2**19  # enlarged at once: 2 MB a category
+_STRIP_PIXELS = 2**19  # pixels that are enlarged at once: 2 MB per category
 
 LabelMap = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationSelection(Selection[Segmentation]):
-    """Which of a network's categories to answer with, and how it shall look."""
+    """Which of a network's categories to return, and in which form."""
 
     task: ClassVar[Task] = "segmentation"
 
-    score_threshold: float = 0.0  # pixels less sure of their category belong to none
+    score_threshold: float = 0.0  # pixels with a lower score have no category
     categories: frozenset[str] = frozenset()
     masks: Literal["rle", "png", "none"] = "rle"
 
@@ -60,19 +60,19 @@ class Segmenter(Predictor[SegmentationSelection, Tensor, Segmentation]):
         super().__init__(module, categories=categories, preset=preset, device=device)
 
     def prepare(self, image: Tensor, selection: SegmentationSelection) -> list[Tensor]:  # noqa: ARG002
-        """The whole image at the network's scale, uint8 [3, h, w], with black below or beside a very thin one."""
+        """Scales the whole image for the network, uint8 [3, h, w], and pads a very thin one with black."""
         view = scale(self.preset, image)
         missing = [max(0, SHORTEST_PX - side) for side in view.shape[1:]]
         return [functional.pad(view, (0, missing[1], 0, missing[0]))]
 
     def predict_prepared(self, batch: Tensor, selections: Sequence[SegmentationSelection]) -> list[Tensor]:  # noqa: ARG002
-        """Logits, float32 [K, h, w] on the CPU, for each of a batch, uint8 [B, 3, h, w]."""
+        """Returns the logits, float32 [K, h, w] on the CPU, for each of a batch, uint8 [B, 3, h, w]."""
         return list(self.backend.run(batch))
 
     def finish(
         self, outputs: Sequence[Tensor], *, width: int, height: int, selection: SegmentationSelection
     ) -> Segmentation:
-        """The image's categories, those of the most pixels first."""
+        """Returns the image's categories, those with the most pixels first."""
         (logits,) = outputs
         h, w = scaled_size(self.preset, height, width)
         labels = label_map(logits[:, :h, :w], width=width, height=height, score_threshold=selection.score_threshold)
@@ -96,11 +96,11 @@ class Segmenter(Predictor[SegmentationSelection, Tensor, Segmentation]):
 
 
 def label_map(logits: Tensor, *, width: int, height: int, score_threshold: float = 0.0) -> LabelMap:
-    """The most probable category of every pixel of an image of that size, uint8 [height, width].
+    """Returns the most probable category of every pixel of an image of that size, uint8 [height, width].
 
-    logits: float32 [K, h, w] on the CPU. They are enlarged, not the labels, so edges are smooth; strip by strip and
-    category by category, so memory does not grow with the image. Pixels whose category is less probable than the
-    threshold are 255.
+    logits: float32 [K, h, w] on the CPU. This enlarges the logits, not the labels, so edges are smooth. It works strip
+    by strip and category by category, so memory does not grow with the image. Pixels whose category is less probable
+    than the threshold are 255.
     """
     labels = np.zeros((height, width), np.uint8)
     strip = max(1, _STRIP_PIXELS // width)
@@ -112,7 +112,7 @@ def label_map(logits: Tensor, *, width: int, height: int, score_threshold: float
 
 
 def _label_strip(bands: npt.NDArray[np.float32], labels: LabelMap, score_threshold: float) -> None:
-    """Writes the labels of a strip, [n, width], from logits that still have their own width, [K, n, w]."""
+    """Writes the labels of a strip, [n, width], from logits of the network's width, [K, n, w]."""
     best = _widened(bands[0], labels.shape)
     for index, band in enumerate(bands[1:], 1):
         logit = _widened(band, labels.shape)
@@ -126,12 +126,12 @@ def _label_strip(bands: npt.NDArray[np.float32], labels: LabelMap, score_thresho
 
 
 def _widened(band: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    # half a second for an image of 24 megapixels and 21 categories, where indexing takes seconds
+    # takes half a second for 24 megapixels and 21 categories; indexing takes seconds
     return np.asarray(cv2.resize(band, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def map_png(labels: LabelMap, categories: Sequence[str]) -> bytes:
-    """`labels`, uint8 [H, W], as an indexed PNG in the categories' colours; 255, for none, is pale."""
+    """Encodes `labels`, uint8 [H, W], as an indexed PNG in the categories' colours; 255, for none, is pale."""
     height, width = labels.shape
     indexed = Image.frombytes("P", (width, height), labels.tobytes())
     colours = [colour_of(index, label) for index, label in enumerate(categories)]

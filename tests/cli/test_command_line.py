@@ -146,7 +146,7 @@ def test_training_on_nothing_is_wrong_usage() -> None:
     result = run("train", "--model", "resnet18")
 
     assert result.exit_code == 2
-    assert "PICTURES" in result.stderr
+    assert "IMAGES" in result.stderr
 
 
 def test_training_without_a_model_is_wrong_usage() -> None:

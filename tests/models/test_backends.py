@@ -23,7 +23,7 @@ from models.backends.eager_bfloat16 import EagerBfloat16
 from models.backends.exports import Exports
 from models.backends.graphs import DetectionGraph
 from models.backends.report import Agreement, ExportIdentity, ExportReport, Speed
-from models.backends.verification import check, compare, told_apart
+from models.backends.verification import check, compare, format_distinct
 from models.backends.views import natural_views
 from models.errors import BackendRefused
 from models.manifest import Preset, Task
@@ -235,7 +235,7 @@ def test_damaged_file_is_not_loaded(
     assert choose(exports, eager, policy, weights="w") is not None
     (exports.directory(report.identity) / "gain.json").write_text("1.5")
     assert choose(exports, eager, policy, weights="w") is None
-    assert "is not what was verified" in caplog.text
+    assert "differs from the file that was verified" in caplog.text
 
 
 def test_file_that_cannot_be_read_is_not_called_changed(
@@ -432,7 +432,7 @@ def test_few_pixels_of_a_segmentation_do_not_condemn_int8() -> None:
     [(0.31, 0.15, "0.31"), (0.1504, 0.15, "0.1504"), (0.15, 0.15, "0.15"), (float("inf"), 0.15, "inf")],
 )
 def test_figure_is_told_apart_from_its_limit(value: float, limit: float, told: str) -> None:
-    assert told_apart(value, limit) == told
+    assert format_distinct(value, limit) == told
 
 
 def test_generated_pictures_are_smooth_like_photos_and_always_the_same() -> None:

@@ -220,7 +220,7 @@ def test_networks_that_compute_something_else_are_refused_although_nothing_is_fo
 
 def test_objects_that_are_not_found_are_refused() -> None:
     missing = Agreement(pictures=16, source="dataset", ap=0.85, objects=40, network_difference=0.01)
-    with pytest.raises(BackendRefused, match=r"40 objects the average precision is 0\.850"):
+    with pytest.raises(BackendRefused, match=r"average precision on the 40 objects of eager float32 is 0\.850"):
         check_detectors(missing, "bfloat16")
     check_detectors(missing.model_copy(update={"ap": 0.95}), "bfloat16")
     with pytest.raises(BackendRefused):

@@ -122,7 +122,7 @@ def test_with_too_few_pictures_nothing_is_built_and_nothing_remembered(
     exports: Exports, calibrated_on: int, verified_on: int
 ) -> None:
     views, examples = natural_views(PRESET, verified_on), natural_views(PRESET, calibrated_on)
-    words = f"of photos/2 {calibrated_on} and {verified_on} can be read"
+    words = f"photos/2 has {calibrated_on} and {verified_on} that can be read"
     with pytest.raises(NothingToCalibrateOn, match=words):
         built(exports, small_classifier(), views=views, examples=examples)
     assert not exports.root.exists()

@@ -82,10 +82,10 @@ def test_decoding_undoes_encoding() -> None:
 
 
 def test_encoding_is_the_papers() -> None:
-    moves = encode(torch.tensor([[10.0, 10, 50, 30]]), torch.tensor([[0.0, 0, 20, 20]]))
+    corrections = encode(torch.tensor([[10.0, 10, 50, 30]]), torch.tensor([[0.0, 0, 20, 20]]))
 
     # The middle goes from (10, 10) to (30, 20), the width from 20 to 40; scaled by 10 and 5.
-    assert moves.tolist() == [pytest.approx([10.0, 5.0, 5 * 0.693147, 0.0], abs=1e-4)]
+    assert corrections.tolist() == [pytest.approx([10.0, 5.0, 5 * 0.693147, 0.0], abs=1e-4)]
 
 
 def test_box_cannot_grow_without_limit() -> None:
@@ -125,8 +125,8 @@ def test_regions_to_learn_from_are_a_quarter_objects() -> None:
     regions = sample_regions(torch.cat((near, far)), target, count=16)
 
     assert regions.labels.tolist() == [2] * 4 + [0] * 12
-    torch.testing.assert_close(decode(regions.moves, regions.boxes)[:4], target["boxes"].expand(4, 4))
-    assert not regions.moves[4:].any()
+    torch.testing.assert_close(decode(regions.corrections, regions.boxes)[:4], target["boxes"].expand(4, 4))
+    assert not regions.corrections[4:].any()
 
 
 def test_background_is_near_misses_where_there_are_any() -> None:
@@ -142,12 +142,14 @@ def test_background_is_near_misses_where_there_are_any() -> None:
 
 def test_region_losses_are_by_hand() -> None:
     regions = Regions(
-        boxes=torch.zeros(2, 4), labels=torch.tensor([2, 0]), moves=torch.tensor([[0.5, 0.0, 0.0, 2.0], [0, 0, 0, 0]])
+        boxes=torch.zeros(2, 4),
+        labels=torch.tensor([2, 0]),
+        corrections=torch.tensor([[0.5, 0.0, 0.0, 2.0], [0, 0, 0, 0]]),
     )
-    moves = torch.full((2, 2, 4), 9.0)  # only those of the object's category count
-    moves[0, 1] = 0.0
+    corrections = torch.full((2, 2, 4), 9.0)  # only those of the object's category count
+    corrections[0, 1] = 0.0
 
-    losses = region_losses(torch.zeros(2, 3), moves, [regions])
+    losses = region_losses(torch.zeros(2, 3), corrections, [regions])
 
     assert float(losses["loss_categories"]) == pytest.approx(1.098612, rel=1e-5)
     assert float(losses["loss_boxes"]) == pytest.approx((0.5 * 0.5**2 + (2 - 0.5)) / 2)

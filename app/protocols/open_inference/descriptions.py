@@ -68,7 +68,7 @@ def config_of(served: ServedModel, *, max_batch_size: int, device: torch.device)
 
 
 def _alternatives(served: ServedModel) -> str:
-    meanings = {"UINT8": "RGB pictures of one size", "FP32": "the network's own input, normalised by the preset"}
+    meanings = {"UINT8": "RGB images of one size", "FP32": "the network's own input, normalised by the preset"}
     shapes = input_shapes(served)
     return "; ".join(
         f"{datatype} {shapes[datatype]}, {meanings[datatype]}" for datatype in meanings if datatype in shapes

@@ -1,4 +1,4 @@
 """Detectors taken apart for speed: networks that a compiler can take, and vectorised code around them.
 
-What comes out is what torchvision's own forward gives, see docs/decisions/0014.
+The results equal those of torchvision's own forward, see docs/decisions/0014.
 """

@@ -1,7 +1,7 @@
-"""Whether a detector finds the same another way: its networks on the same input, and the objects in the end.
+"""Compares a backend of a detector with eager float32: its networks on the same input, and the objects it finds.
 
-The objects are held against those of eager float32 as a detector is held against the truth (Lin et al. 2014). On
-images in which it finds none, made-up ones for instance, its networks still have to agree.
+The objects are compared as with a ground truth (Lin et al. 2014): those of eager float32 are the truth. The networks
+must agree also on images without objects, such as generated ones.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from models.backends.detection.parts import Detections, Network
 from models.backends.eager import EagerBackend
 from models.backends.graphs import DetectionGraph
 from models.backends.report import Agreement
-from models.backends.verification import batches, told_apart
+from models.backends.verification import batches, format_distinct
 from models.errors import BackendRefused
 from models.precision import Precision
 
-_OBJECT_SCORE: Final = 0.3  # what scores less, nobody relies on
-_CERTAIN_SCORE: Final = 0.5  # what is found so surely must be an object of eager float32
-_MOST_OBJECTS = 1000  # an image
+_OBJECT_SCORE: Final = 0.3  # objects with lower scores do not count
+_CERTAIN_SCORE: Final = 0.5  # a detection with this score must be an object of eager float32
+_MOST_OBJECTS = 1000  # per image
 
-# Most that the outputs of a network may differ, relative to their size, and least average precision.
+# By precision: the largest relative difference of a network's outputs, and the least average precision.
 DETECTOR_TOLERANCES: Final[dict[Precision, tuple[float, float]]] = {
     "float32": (0.002, 0.99),
     "bfloat16": (0.1, 0.9),
@@ -46,7 +46,7 @@ class DetectorBackend(Backend, Protocol):
 def compare_detectors(
     eager: EagerBackend, other: DetectorBackend, views: Sequence[Tensor], *, source: Literal["dataset", "generated"]
 ) -> Agreement:
-    """How `other` compares on `views`, uint8 [3, h, w]."""
+    """Compares `other` with eager float32 on `views`, uint8 [3, h, w]."""
     assert isinstance(eager.graph, DetectionGraph)
     assert eager.graph.split is not None
     both = _Both(eager.networks, other.networks)
@@ -69,23 +69,23 @@ def compare_detectors(
 
 
 def check_detectors(agreement: Agreement, precision: Precision) -> None:
-    """Raises BackendRefused if they differ beyond tolerance."""
+    """Raises BackendRefused if they differ by more than the tolerance."""
     most, least = DETECTOR_TOLERANCES[precision]
     assert agreement.network_difference is not None
     if not agreement.network_difference <= most:
         raise BackendRefused(
-            f"A network's output differs from eager float32 by {told_apart(agreement.network_difference, most)} "
-            f"of its size; {most:g} is the most."
+            f"A network's output differs from eager float32 by {format_distinct(agreement.network_difference, most)} "
+            f"of its size; at most {most:g} is allowed."
         )
     if agreement.ap is not None and agreement.ap < least:
         raise BackendRefused(
-            f"Of eager float32's {agreement.objects} objects the average precision is "
-            f"{told_apart(agreement.ap, least, digits=3)}; {least:g} must be."
+            f"The average precision on the {agreement.objects} objects of eager float32 is "
+            f"{format_distinct(agreement.ap, least, digits=3)}; at least {least:g} is required."
         )
 
 
 class _Both:
-    """Networks that answer as the first ones do, and note how far the second ones are from that."""
+    """Networks that run both backends, return the outputs of the first and record the difference of the second."""
 
     def __init__(self, own: Mapping[str, Network], others: Mapping[str, Network]) -> None:
         self.largest_difference = 0.0
@@ -102,7 +102,7 @@ class _Both:
 
 
 def relative_difference(found: Tensor, expected: Tensor) -> float:
-    """The 2-norm of the difference over that of `expected`; infinite where something is no number."""
+    """Returns the 2-norm of the difference divided by that of `expected`; infinite if a value is NaN or infinite."""
     size = float(expected.double().norm())
     difference = float((found.to(expected.device) - expected).double().norm())
     if not np.isfinite(difference):
@@ -111,9 +111,9 @@ def relative_difference(found: Tensor, expected: Tensor) -> float:
 
 
 def average_precision(found: Detections, objects: Detections) -> float:
-    """COCO's mean over overlaps and categories, in [0, 1], of `found` where `objects` are the truth.
+    """Computes COCO's mean average precision, in [0, 1], of `found` with `objects` as the truth.
 
-    A category of which there is no object counts too, with 0, if something is found of it with certainty.
+    A category without objects counts as 0 if a detection of it has a score of at least _CERTAIN_SCORE.
     """
     labels = {row["category_id"] for row in _rows(objects)}
     invented = {row["category_id"] for row in _rows([_from(each, _CERTAIN_SCORE) for each in found])} - labels
@@ -141,7 +141,7 @@ def average_precision(found: Detections, objects: Detections) -> float:
 
 
 def _rows(detections: Detections) -> list[dict[str, Any]]:
-    """As COCO writes them: bbox is x, y, width, height."""
+    """Converts detections to COCO's format; bbox is x, y, width, height."""
     return [
         {"image_id": number, "category_id": label, "score": score, "bbox": [x, y, right - x, lower - y]}
         for number, each in enumerate(detections)

@@ -1,4 +1,4 @@
-"""Sizes of a backbone's feature maps and the anchors on them, by the size of the image: worked out once a size."""
+"""Sizes of a backbone's feature maps and the anchors on them, computed once per size of the image."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-SIZES_KEPT = 8  # of an image: the anchors of 800 x 1333 px take 5 MB
-MAP_SIZES_KEPT = 1024  # a few numbers each, and a tenth of a second to work out
+SIZES_KEPT = 8  # the anchors of 800 x 1333 px take 5 MB
+MAP_SIZES_KEPT = 1024  # an entry is a few numbers and takes a tenth of a second to compute
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,24 +26,24 @@ class Grid:
 
 
 class Grids:
-    """Grids of a network by the size of its input. The last few are kept, and the sizes of the maps of many more."""
+    """Caches the grids of a network by the size of its input: the last few grids, and many more sizes of maps."""
 
     def __init__(self, backbone: nn.Module, generator: nn.Module) -> None:
-        """generator: torchvision's, of anchors or default boxes."""
+        """generator: torchvision's generator of anchors or default boxes."""
         self._backbone, self._generator = backbone, generator
         self._map_sizes = lru_cache(maxsize=MAP_SIZES_KEPT)(partial(map_sizes, backbone))
         self.at = lru_cache(maxsize=SIZES_KEPT)(self._make)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Grids:
-        """Of the copied backbone: a copied cache would work for the original, and keep it."""
+        """Makes new grids for the copied backbone. A copied cache would refer to the original one."""
         return Grids(copy.deepcopy(self._backbone, memo), copy.deepcopy(self._generator, memo))
 
     def _make(self, height: int, width: int, device: torch.device) -> Grid:
         """The grid of an input of that size, px."""
         sizes = self._map_sizes(height, width)
         none = torch.empty(1, device=device)
-        maps = [none.expand(1, 1, *size) for size in sizes]  # only their shapes are looked at
-        generator = copy.copy(self._generator)  # it notes down a device, and threads may ask at once
+        maps = [none.expand(1, 1, *size) for size in sizes]  # the generator reads only their shapes
+        generator = copy.copy(self._generator)  # a generator stores a device, and several threads may call it at once
         (anchors,) = generator(ImageList(none.expand(1, 3, height, width), [(height, width)]), maps)
         places = [
             rows * columns * each for (rows, columns), each in zip(sizes, _anchors_a_place(generator), strict=True)
@@ -54,7 +54,7 @@ class Grids:
 
 
 def map_sizes(backbone: nn.Module, height: int, width: int) -> tuple[tuple[int, int], ...]:
-    """Height and width of every map that the backbone makes of an input of that size; nothing is computed."""
+    """Returns height and width of every map of the backbone for an input of that size, without computing the maps."""
     tensors = [*backbone.parameters(), *backbone.buffers()]
     empty = copy.deepcopy(backbone, {id(one): one.detach().to("meta") for one in tensors})
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What detectors do to pixels before their first layer: torchvision's `GeneralizedRCNNTransform` of a whole batch."""
+"""The preprocessing of detectors: torchvision's `GeneralizedRCNNTransform` for a whole batch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from models.backends.views import LARGEST_BATCH
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pixels:
-    """How a batch becomes a network's input."""
+    """Turns a batch into a network's input."""
 
-    mean: Sequence[float]  # of values in [0, 1], a channel
+    mean: Sequence[float]  # per channel, of values in [0, 1]
     std: Sequence[float]
-    multiple_px: int  # of which height and width are, by zeros to the right and below
+    multiple_px: int  # height and width are padded to a multiple of this, with zeros to the right and below
 
     def prepare(self, batch: Tensor) -> Tensor:
         """uint8 [B, 3, h, w] as float32 [B, 3, H, W], channels last, with the arithmetic of torchvision."""
@@ -33,7 +33,7 @@ class Pixels:
         return normalised.contiguous(memory_format=torch.channels_last)
 
     def part(self, network: nn.Module) -> Part:
-        """A network that takes what `prepare` gives, in float32, of any height and width."""
+        """Makes a part of a network that takes the result of `prepare` in float32, of any height and width."""
         example = torch.zeros(2, 3, 7 * self.multiple_px, 9 * self.multiple_px)
         return Part(name="network", module=network, example=example, most_rows=LARGEST_BATCH, varies=(2, 3))
 

@@ -1,9 +1,9 @@
 """RoIAlign (He et al. 2017) as sums of rows: every cell of a region is a weighted sum of the map's values around it.
 
-torchvision's kernel for CPUs goes region by region and channel by channel on one core; with the channels of a place
-side by side `embedding_bag` takes them at once, on all cores. The samples, their places and weights are torchvision's.
+torchvision's kernel for CPUs goes region by region and channel by channel on one core. Here the channels of a position
+are contiguous, and `embedding_bag` adds them on all cores. The positions and weights of samples equal torchvision's.
 
-R regions, n cells a side, s samples a cell and side, C channels.
+R regions, n cells per side, s samples per cell and side, C channels.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from torchvision.ops.poolers import MultiScaleRoIAlign, initLevelMapper
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pooling:
-    """How regions are cut out of a pyramid's maps."""
+    """Pools regions from the maps of a feature pyramid."""
 
-    cells: int  # a side
-    samples: int  # a cell and side
-    canonical_scale: int  # equation 1 of Lin et al. 2017: which map a region of which size is cut out of
+    cells: int  # per side
+    samples: int  # per cell and side
+    canonical_scale: int  # Lin et al. 2017, equation 1: it gives the map for a region's size
     canonical_level: int
 
     @staticmethod
     def of(pool: MultiScaleRoIAlign) -> Pooling:
-        """As torchvision's `pool` does it."""
+        """Takes the settings from torchvision's `pool`."""
         return Pooling(
             cells=pool.output_size[0],
             samples=pool.sampling_ratio,
@@ -37,7 +37,7 @@ class Pooling:
         )
 
     def pool(self, maps: Sequence[Tensor], regions: Tensor, images: Tensor, *, height: int) -> Tensor:
-        """float32 [R, n, n, C]: what lies under the regions, each out of the map that fits its size.
+        """Pools the regions, each from the map for its size: float32 [R, n, n, C].
 
         maps: float32 [B, h, w, C], at powers of 2 of the input's `height`, px; regions: float32 [R, 4] xyxy px of the
         input; images: int64 [R].
@@ -72,7 +72,7 @@ class Pooling:
         return summed.view(len(regions), self.cells, self.cells, values.shape[-1])
 
     def _samples(self, starts: Tensor, ends: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Which of `length` values lie around the samples of each cell, int64 [R, n, 2 s], and how much they count."""
+        """Returns the neighbours of each cell's samples among `length` values, int64 [R, n, 2 s], and their weights."""
         cell = (ends - starts).clamp(min=1.0) / self.cells  # [R]: no region is smaller than a value
         cells = torch.arange(self.cells, device=starts.device)
         within = (torch.arange(self.samples, device=starts.device) + 0.5) / self.samples

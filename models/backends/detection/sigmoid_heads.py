@@ -18,13 +18,13 @@ from models.backends.detection.parts import Detections, Network
 from models.backends.detection.pixels import Pixels
 from models.backends.part import Part
 
-_MARGIN = 1 - 1e-4  # a logit's threshold is lower by this, for scores are compared once more
+_MARGIN = 1 - 1e-4  # lowers the threshold of logits, because scores are compared once more
 
 
 class SigmoidNetwork(nn.Module):
     """Normalised pixels to logits, float32 [B, A, K], and corrections of the anchors, float32 [B, A, 4].
 
-    FCOS adds the logits of how near an object's centre is, float32 [B, A, 1].
+    FCOS adds the logits of centre-ness, float32 [B, A, 1].
     """
 
     def __init__(self, module: RetinaNet | FCOS) -> None:
@@ -75,16 +75,16 @@ class SplitSigmoid:
             iou_threshold=module.nms_thresh,
             most=module.detections_per_img,
         )
-        # The background's scores take part up to here, as in torchvision; the catalogue's networks drop it at the end.
+        # Scores of the background count up to here, as in torchvision; the catalogue's networks drop them at the end.
         return [{name: tensor[one["labels"] > 0] for name, tensor in one.items()} for one in found]
 
 
 def candidates(
     logits: Tensor, nearness: Tensor | None = None, *, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Image, anchor and label of every score above `threshold`, int64 [C], and the score, float32 [C].
+    """Returns image, anchor and label of every score above `threshold`, int64 [C], and the scores, float32 [C].
 
-    The logits are compared, for of millions a few are worth a sigmoid.
+    It compares logits and computes the sigmoid of only the few above the threshold.
     """
     if nearness is None:
         lowest = logits.new_tensor(threshold * _MARGIN).logit()

@@ -1,4 +1,4 @@
-"""Which networks are taken apart, and into what."""
+"""Takes detectors apart into networks and the code around them."""
 
 from __future__ import annotations
 

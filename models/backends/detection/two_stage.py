@@ -1,4 +1,4 @@
-"""Faster, Mask and Keypoint R-CNN (Ren et al. 2015; He et al. 2017): proposals, regions, boxes, and what lies in them.
+"""Faster, Mask and Keypoint R-CNN (Ren et al. 2015; He et al. 2017): proposals, regions, boxes, masks and keypoints.
 
 B images, A anchors of all levels, P proposals of an image, R regions of all images, K categories and the background.
 """
@@ -50,7 +50,7 @@ class ProposalNetwork(nn.Module):
 
 
 class BoxNetwork(nn.Module):
-    """What lies under regions, float32 [R, n, n, C], to scores, float32 [R, K], and corrections, float32 [R, K, 4]."""
+    """Pooled regions, float32 [R, n, n, C], to scores, float32 [R, K], and corrections, float32 [R, K, 4]."""
 
     def __init__(self, module: GeneralizedRCNN) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class BoxNetwork(nn.Module):
 
 
 class ChannelsLastHead(nn.Module):
-    """torchvision's `TwoMLPHead` with weights in the order of what lies side by side: nothing needs to be moved."""
+    """torchvision's `TwoMLPHead` with its weights in channels-last order, so its input needs no copy."""
 
     def __init__(self, head: TwoMLPHead, channels: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class ChannelsLastHead(nn.Module):
 
 
 class PointNetwork(nn.Module):
-    """What lies under boxes, float32 [R, n, n, C], to a map a category or keypoint, float32 [R, K, m, m], logits."""
+    """Pooled boxes, float32 [R, n, n, C], to logits of a map per category or keypoint, float32 [R, K, m, m]."""
 
     def __init__(self, head: nn.Module, predictor: nn.Module) -> None:
         super().__init__()

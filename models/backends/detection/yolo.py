@@ -48,7 +48,7 @@ class SplitYolo:
         return (self._pixels.part(self.networks["network"]),)
 
     def detect(self, batch: Tensor, networks: Mapping[str, Network]) -> Detections:
-        """See SplitDetector. What is chosen is what `best_detections` does of one image."""
+        """See SplitDetector. It chooses boxes as `best_detections` does for one image."""
         height, width = batch.shape[-2:]
         logits, distances = networks["network"](self._pixels.prepare(batch))
         centres, strides = self._cells(*self._pixels.padded(height, width), device=logits.device)

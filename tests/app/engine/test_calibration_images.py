@@ -116,7 +116,7 @@ def test_split_that_cannot_be_read_is_replaced_by_the_other(
 
 def test_data_set_of_which_nothing_can_be_read_is_named(shades: RunningApi, predictor: AnyPredictor) -> None:
     shutil.rmtree(shades.services.datasets.resolve("shades").images_dir)
-    with pytest.raises(NothingToCalibrateOn, match="of shades/1 0 and 0 can be read"):
+    with pytest.raises(NothingToCalibrateOn, match="shades/1 has 0 and 0 that can be read"):
         asked(shades, predictor, stand_in="shades/1").check_calibration()
     assert asked(shades, predictor, stand_in="shades/1", with_calibration=False).source == "generated"
 
