@@ -43,10 +43,16 @@ class RawClient:
 
 
 @contextmanager
-def raw_client(api: RunningApi) -> Iterator[RawClient]:
-    """Connected; what does not come within a minute raises TimeoutError."""
-    with (
-        socket.create_connection(("127.0.0.1", api.port), timeout=PATIENCE_S) as connection,
-        connection.makefile("rb") as received,
-    ):
-        yield RawClient(connection, received)
+def raw_client(api: RunningApi, *, buffer_bytes: int | None = None) -> Iterator[RawClient]:
+    """Connects to the server; what does not come within PATIENCE_S raises TimeoutError.
+
+    buffer_bytes: how much the kernel keeps of what this client sends, and of what it does not read. None: megabytes.
+    """
+    with socket.socket() as connection:
+        connection.settimeout(PATIENCE_S)
+        if buffer_bytes is not None:
+            for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                connection.setsockopt(socket.SOL_SOCKET, buffer, buffer_bytes)
+        connection.connect(("127.0.0.1", api.port))
+        with connection.makefile("rb") as received:
+            yield RawClient(connection, received)

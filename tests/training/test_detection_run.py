@@ -130,7 +130,7 @@ def test_production_with_another_architecture_is_compared(tmp_path: Path, old: s
 @pytest.mark.parametrize("architecture", ["maskrcnn_fpn", "yolo"])
 def test_detector_learns_and_is_evaluated_in_bfloat16(tmp_path: Path, architecture: str) -> None:
     """Torchvision's suppression accepts no boxes in bfloat16, so they must be converted before."""
-    dataset = a_detection_dataset(tmp_path, train=4, val=2)
+    dataset = a_detection_dataset(tmp_path, train=2, val=2)
     changes = {"epochs": 1, "precision": "bfloat16"}
     run = a_run(tmp_path, a_detection_config(dataset, architecture=architecture, hyperparameters=changes))
     train_run(run)
