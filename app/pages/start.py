@@ -107,7 +107,9 @@ def _models(registry: Registry) -> str:
     if not rows:
         return '<p class="quiet">None yet. The three steps below make one.</p>'
     table = _table(("model", "task", "score", "architecture"), rows)
-    return table + (f'<p class="quiet">There are {len(names)} models in all.</p>' if len(names) > len(rows) else "")
+    if not (more := len(names) - len(rows)):
+        return table
+    return f'{table}<p class="quiet">{more} more, also without production: <code>fovea models list</code></p>'
 
 
 def _score(manifest: Manifest) -> str:

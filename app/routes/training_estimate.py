@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.schemas.jobs import Estimate, MemoryEstimate
-from models.architectures.catalog import build_empty
+from models.architectures.catalog import parameter_sizes
 from workers.configs.fine_tune import ResolvedFineTune, steps_per_epoch
 from workers.configs.freezing import trained_parameter_names
 from workers.datasets.dataset import DatasetInfo
@@ -15,13 +15,12 @@ _MOMENTS = {"sgd": 1, "adamw": 2}  # values that the optimizer keeps per trained
 def estimate(config: ResolvedFineTune, dataset: DatasetInfo) -> Estimate:
     """The steps, images and memory of the run that `config` describes."""
     settings = config.hyperparameters
-    module = build_empty(
+    sizes = parameter_sizes(
         config.architecture,
         num_categories=len(config.categories),
         image_size_px=settings.image_size_px,
         options=config.options,
     )
-    sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     parameters, trained = sum(sizes.values()), sum(sizes[name] for name in trained_parameter_names(sizes, config))
     moments = _MOMENTS[settings.optimizer] if settings.optimizer != "sgd" or settings.momentum else 0
     train_images = dataset.splits["train"].images

@@ -109,6 +109,14 @@ def build_empty(
         )
 
 
+def parameter_sizes(
+    name: str, *, num_categories: int, image_size_px: int | None = None, options: Mapping[str, str] = NO_OPTIONS
+) -> dict[str, int]:
+    """Returns how many values each parameter of the network `name` has, by its state_dict key."""
+    module = build_empty(name, num_categories=num_categories, image_size_px=image_size_px, options=options)
+    return {key: parameter.numel() for key, parameter in module.named_parameters()}
+
+
 def head_parameter_names(name: str, options: Mapping[str, str] = NO_OPTIONS) -> frozenset[str]:
     """State_dict keys of the last layer: the parameters whose shape depends on the number of categories."""
     two, three = (build_empty(name, num_categories=count, options=options).state_dict() for count in (2, 3))
