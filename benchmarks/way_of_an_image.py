@@ -7,8 +7,8 @@ background, such as the look at another version, is noted too when it falls into
 
 from __future__ import annotations
 
+import argparse
 import http.client
-import sys
 import tempfile
 import threading
 import time
@@ -51,7 +51,9 @@ class Recorder:
 
 def main() -> None:
     """Prints the functions by file, and the counts."""
-    archive = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.way_of_an_image")
+    parser.add_argument("archive", type=Path, help="a zip of photos")
+    archive = parser.parse_args().archive
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         make_home(home, archive, {"photos-model": "mobilenet_v3_small"})
@@ -73,14 +75,17 @@ def _codes_of_one_image(home: Path, image: bytes) -> set[CodeType]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
-    while not server.started:
-        time.sleep(0.1)
-    _classify(port, image)
-    recorder.start()
-    _classify(port, image)
-    recorder.stop()
-    server.should_exit = True
-    thread.join()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.1)
+        _classify(port, image)
+        recorder.start()
+        _classify(port, image)
+        recorder.stop()
+    finally:
+        server.should_exit = True
+        thread.join()
     return recorder.codes
 
 

@@ -2,7 +2,7 @@
 
 A test file runs when it, or a module that it uses directly or indirectly, differs from the commit where this branch
 left BASE. A module uses what it imports and what its text names: tests start programs (`-m app.cli`), and the product
-loads commands by name. A changed file that is not Python counts as a change of every module that names it.
+loads commands by name. A change of a file that is not Python, or is deleted, changes every module that names it.
 The contracts always run, because they read the whole repository.
 """
 
@@ -62,13 +62,12 @@ def affected_tests(changed: Iterable[str], sources: Mapping[str, str], graph: gr
     _add_named_modules(graph, sources)
     touched = set()
     for name in changed:
-        if name.endswith(".py"):
+        if name in sources:
             touched |= _changed_modules(name, graph)
-        else:
-            touched |= {module_of(source) for source, text in sources.items() if PurePosixPath(name).name in text}
-    affected = touched | {
-        user for module in touched if module in graph.modules for user in graph.find_downstream_modules(module)
-    }
+        else:  # not Python, or deleted
+            named = module_of(name) if name.endswith(".py") else PurePosixPath(name).name
+            touched |= {module_of(source) for source, text in sources.items() if named in text}
+    affected = touched | {user for module in touched for user in graph.find_downstream_modules(module)}
     return {name for name in tests if affected & {module_of(name), *_conftests(name)}}
 
 
@@ -92,7 +91,7 @@ def _add_named_modules(graph: grimp.ImportGraph, sources: Mapping[str, str]) -> 
 def _changed_modules(name: str, graph: grimp.ImportGraph) -> set[str]:
     """Returns the module of the file; for the `__init__.py` of a package, all modules of the package."""
     module = module_of(name)
-    if name.endswith("/__init__.py") and module in graph.modules:
+    if name.endswith("/__init__.py"):
         return {module, *graph.find_descendants(module)}
     return {module}
 

@@ -21,7 +21,7 @@ _MARK = "== the next block =="
 
 
 def blocks() -> list[tuple[str, str]]:
-    """The language and text of each of the README's code blocks, in order."""
+    """Returns the language and text of each code block of the README, in order."""
     return re.findall(r"^```(\w+)\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
@@ -56,7 +56,7 @@ def test_every_block_runs_in_order(tmp_path: Path) -> None:
 
 
 def run_all(directory: Path, url: str) -> list[str]:
-    """What each block prints, in one shell that stops at the first failure; curl fails on an error status."""
+    """Runs the blocks in one shell, which stops at the first failure. Returns what each block prints."""
     (directory / "bin").mkdir()
     for name, command in {"fovea": "-m app.cli", "python3": ""}.items():
         (directory / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} {command} "$@"\n')

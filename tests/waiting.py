@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 ValueT = TypeVar("ValueT")
 
 SETTING: Final = "FOVEA_TEST_PATIENCE_S"
-PATIENCE_S: Final = float(os.environ.get(SETTING, "300"))
+PATIENCE_S: Final = float(os.environ.get(SETTING, "600"))
 """Seconds that a test gives to anything that must happen: an event, an answer, the end of a process."""
 
 BRIEF_S: Final = 0.2

@@ -34,7 +34,7 @@ class Pictures:
     """Views, uint8 [C, h, w], that a network is verified, measured and calibrated with."""
 
     to_verify_on: Sequence[Tensor]
-    source: Literal["dataset", "generated"]  # of those
+    source: Literal["dataset", "generated"]  # of `to_verify_on`
     to_calibrate_on: Sequence[Tensor] = ()  # others, of a dataset only
     dataset: str | None = None  # name and version
 

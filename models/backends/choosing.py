@@ -53,7 +53,7 @@ class Candidate:
 
 
 def can_be_built(eager: EagerBackend) -> bool:
-    """Whether other backends can run it. A detector that cannot be taken apart runs eagerly only."""
+    """Returns False for a detector that cannot be taken apart: only eager PyTorch can run it."""
     return not isinstance(eager.graph, DetectionGraph) or eager.graph.split is not None
 
 
@@ -134,9 +134,8 @@ def choose(
             directory = exports.check_files(report)
             request = BuildRequest(eager=eager, directory=directory, precision=each.identity.precision)
             backend = each.compiler.load(request)
-            backend.run(
-                natural_views(eager.graph.preset, 1)[0][None]
-            )  # the first run is slow, and shows a backend that fails
+            # the first run is slow, and shows a backend that fails
+            backend.run(natural_views(eager.graph.preset, 1)[0][None])
         except (BackendUnavailable, RuntimeError) as error:
             log.warning("%s is left out: %s %s", each.identity.key, error, getattr(error, "hint", None) or "")
         else:

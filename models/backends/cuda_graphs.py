@@ -27,9 +27,8 @@ from models.precision import Precision
 _WARM_UPS = 3  # before recording: libraries choose algorithms and allocate memory in the first calls
 _RECORDING: Final = threading.Lock()  # PyTorch records one graph at a time in a process
 
-Replay = Callable[
-    [Tensor], Tensor
-]  # takes uint8 [B, C, h, w], at most the recorded number of views; results are on the CPU
+# takes uint8 [B, C, h, w], at most the recorded number of views; returns results on the CPU
+Replay = Callable[[Tensor], Tensor]
 
 
 class CudaGraphs:
@@ -57,9 +56,8 @@ class CudaGraphs:
             network = EagerBackend(copy.deepcopy(eager.graph), eager.device, request.precision)
         before_bytes = torch.cuda.memory_reserved(eager.device)
         recordings = record(network, size)
-        taken_bytes = (
-            torch.cuda.memory_reserved(eager.device) - before_bytes
-        )  # an estimate: other models may allocate meanwhile
+        # an estimate: other models may allocate meanwhile
+        taken_bytes = torch.cuda.memory_reserved(eager.device) - before_bytes
         return CudaGraphsBackend(network, size, recordings, recorded_bytes=max(0, taken_bytes))
 
 

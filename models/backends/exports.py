@@ -64,9 +64,7 @@ class Exports:
                 is_same = sha256_of(directory / name) == digest
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 is_same = False
-            except (
-                OSError
-            ) as error:  # the file may be unchanged: there are too many open files, or the disk does not answer
+            except OSError as error:  # it may be unchanged: too many open files, or the disk does not answer
                 hint = "Fovea tries again when it loads the model again."
                 raise BackendUnavailable(f"{directory / name} cannot be read: {error.strerror}.", hint=hint) from error
             if not is_same:

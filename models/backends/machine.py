@@ -12,11 +12,8 @@ import torch
 
 from models.precision import FloatPrecision
 
-_CODE = (
-    "architectures",
-    "backends",
-    "images/presets.py",
-)  # in the package `models`: the code that decides what a network computes
+# in the package `models`: the code that decides what a network computes
+_CODE = ("architectures", "backends", "images/presets.py")
 _PROCESSOR_LINES = ("model name", "flags", "Features", "CPU part")
 
 
@@ -40,7 +37,7 @@ def best_precision(device: torch.device) -> FloatPrecision:
 
 
 def describe_machine(device: torch.device) -> dict[str, str]:
-    """Describes the machine that code for `device` is compiled for. A digest stands for the processor's features."""
+    """Describes the machine that code for `device` is compiled for. The features of the processor become a digest."""
     described = {
         "system": platform.system(),
         "processor": platform.machine(),

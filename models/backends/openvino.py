@@ -62,9 +62,8 @@ class OpenVinoNetwork:
         """hint: the precision of layers that are not quantised. has_few_shapes: whether its input has few shapes;
         OpenVINO then caches what each needs. Raises BackendUnavailable.
         """
-        cache = (
-            {} if has_few_shapes else {"CPU_RUNTIME_CACHE_CAPACITY": 0}
-        )  # the cache would take megabytes for every size of image
+        # the cache would take megabytes for every size of image
+        cache = {} if has_few_shapes else {"CPU_RUNTIME_CACHE_CAPACITY": 0}
         try:
             core = import_openvino().Core()
             compiled = core.compile_model(

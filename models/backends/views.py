@@ -34,7 +34,7 @@ class ViewSize:
         return ViewSize(channels=preset.channels, height=side, width=side)
 
     def takes(self, batch: Tensor) -> bool:
-        """Whether `batch` is uint8 [B, C, h, w] of this size, with at most LARGEST_BATCH views."""
+        """Returns True for a batch, uint8 [B, C, h, w], of this size with at most LARGEST_BATCH views."""
         known = (self.channels, self.height, self.width)
         return (
             batch.dtype == torch.uint8

@@ -1,4 +1,4 @@
-"""A killed test suite leaves no process behind, whatever its tests had started. After Ctrl-C the same holds."""
+"""A killed test suite leaves no process behind, whatever its tests had started."""
 
 from __future__ import annotations
 

@@ -57,9 +57,8 @@ class Arena:
         wanted = max(_ALIGNED_TO, -(-size_bytes // _ALIGNED_TO) * _ALIGNED_TO)
         with self._lock:
             self._take_back()
-            for number, (offset, room) in enumerate(
-                self._gaps
-            ):  # the first gap that fits, so that low pages are reused
+            # the first gap that fits, so that low pages are reused
+            for number, (offset, room) in enumerate(self._gaps):
                 if room >= wanted:
                     self._gaps[number : number + 1] = [(offset + wanted, room - wanted)] if room > wanted else []
                     self._slots[offset] = wanted

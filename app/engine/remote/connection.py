@@ -75,7 +75,7 @@ class EngineConnection:
 
     @property
     def is_open(self) -> bool:
-        """Whether an engine process is connected."""
+        """True while an engine process is connected."""
         return self._wire is not None
 
     def long_s(self, what: Literal["batch", "load"]) -> float:
@@ -148,9 +148,8 @@ class EngineConnection:
         if not done.cancelled():
             return
         if self._wire is not None:
-            self._wire.send(
-                {"do": "cancel", "id": number}
-            )  # it stays in `_asked`: the engine may still read its memory
+            # the request stays in `_asked`: the engine may still read its memory
+            self._wire.send({"do": "cancel", "id": number})
         else:
             self._asked.pop(number, None)
 

@@ -44,9 +44,8 @@ class RemoteLane:
         self._waiting = 0
         self._urgent = 0  # the interactive ones among them
         self._answered_at = 0.0  # or the first view began to wait, if that is later
-        self._results: defaultdict[LoadedModel, list[ViewResult]] = defaultdict(
-            list
-        )  # of the message that is being read
+        # the results in the message that is being read
+        self._results: defaultdict[LoadedModel, list[ViewResult]] = defaultdict(list)
         connection.on_answers = self._tell
 
     @property

@@ -56,7 +56,7 @@ class RemoteModels:
 
     @property
     def is_reachable(self) -> bool:
-        """Whether an engine process is connected."""
+        """True while an engine process is connected."""
         return self._connection.is_open
 
     @property

@@ -300,7 +300,7 @@ def ask(client: Any, *, images: int = 1) -> None:
 
 
 def is_ready_after_asking(asked: Any, other: Any) -> bool:
-    """Whether `other` calls the model ready after a request to `asked`. Repeat it: `asked` sees an unload late."""
+    """Sends a request to `asked`, which sees an unload late, and returns whether `other` calls the model ready then."""
     ask(asked)
     return bool(other.is_model_ready("compass"))
 
