@@ -39,14 +39,14 @@ def list_(as_json: bool, url: str | None) -> None:
             len(dataset.latest.categories),
             *(
                 dataset.latest.splits[split].images if split in dataset.latest.splits else 0
-                for split in ("train", "val")
+                for split in ("train", "val", "test")
             ),
             size(dataset.latest.size_bytes),
             dataset.latest.created_at,
         )
         for dataset in found
     )
-    columns = ["NAME", ">NEWEST", "FORMAT", ">CATEGORIES", ">TRAIN", ">VAL", ">SIZE", "MADE"]
+    columns = ["NAME", ">NEWEST", "FORMAT", ">CATEGORIES", ">TRAIN", ">VAL", ">TEST", ">SIZE", "MADE"]
     print_table(columns, rows, empty="No datasets yet: `fovea datasets upload DIR_OR_ZIP` creates one.")
 
 

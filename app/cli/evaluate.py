@@ -13,7 +13,9 @@ from workers.configs.evaluate import EvaluateConfig
 @click.command()
 @click.argument("model")
 @click.argument("dataset")
-@click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True, help="Which images.")
+@click.option(
+    "--split", type=click.Choice(["val", "test", "train"]), default="val", show_default=True, help="Which images."
+)
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=8, show_default=True, help="Images together.")
 @click.option("--watch/--no-watch", default=True, help="Follow the job until it ends; Ctrl-C leaves it running.")
 @json_option

@@ -48,6 +48,7 @@ def train(
     format: Any,  # noqa: A002 (the API's word)
     validation_fraction: float | None,
     split_seed: int | None,
+    group_by: Any,
     watch: bool,
     dry_run: bool,
     as_json: bool,
@@ -74,6 +75,7 @@ def train(
                 format=format,
                 validation_fraction=validation_fraction,
                 split_seed=split_seed,
+                group_by=group_by,
             )
             dataset = f"{info.name}/{info.version}"
             click.echo(f"Dataset {dataset}: {_summary(info)}", err=True)

@@ -18,6 +18,7 @@ from app.cli.output import console
 from app.client import Client
 from models.manifest import Task
 from workers.datasets.dataset import DatasetFormat, DatasetInfo
+from workers.datasets.validation.splits import GroupBy
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., object])
 
@@ -29,6 +30,11 @@ def intake_options(command: AnyFunction) -> AnyFunction:
     for option in (
         click.option("--split-seed", type=int, help="Seed of the split that is made if the images have no `val`."),
         click.option("--validation-fraction", type=float, help="Share of that split for validation; default 0.2."),
+        click.option(
+            "--group-by",
+            type=click.Choice(get_args(GroupBy)),
+            help="Images that stay on one side of that split; default similar.",
+        ),
         click.option("--task", type=click.Choice(get_args(Task)), help="Detected if left out."),
         click.option("--format", type=click.Choice(get_args(DatasetFormat)), help="Detected if left out."),
         click.option("--name", help="Name of the dataset; by default that of the directory or archive."),
@@ -46,6 +52,7 @@ def upload_pictures(
     format: DatasetFormat | None,  # noqa: A002 (the API's word)
     validation_fraction: float | None,
     split_seed: int | None,
+    group_by: GroupBy | None,
 ) -> DatasetInfo:
     """Uploads the images with a progress bar, then waits while the server checks every image.
 
@@ -60,6 +67,7 @@ def upload_pictures(
             format=format,
             validation_fraction=validation_fraction,
             seed=split_seed,
+            group_by=group_by,
             progress=advance,
         )
 

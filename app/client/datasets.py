@@ -14,6 +14,7 @@ from app.schemas.datasets import Dataset, DatasetPage
 from app.schemas.page import Page
 from models.manifest import Task
 from workers.datasets.dataset import DatasetFormat, DatasetInfo
+from workers.datasets.validation.splits import GroupBy
 
 # The server sends nothing while it unpacks and decodes 100,000 images.
 _VALIDATION_TIMEOUT_S = 4 * 3600.0
@@ -34,6 +35,7 @@ class Datasets:
         format: DatasetFormat | None = None,  # noqa: A002 (the API's word)
         validation_fraction: float | None = None,
         seed: int | None = None,
+        group_by: GroupBy | None = None,
         progress: Progress | None = None,
     ) -> DatasetInfo:
         """Uploads a zip or tar archive and returns the new version with its report.
@@ -46,6 +48,7 @@ class Datasets:
             "format": format,
             "validation_fraction": validation_fraction,
             "seed": seed,
+            "group_by": group_by,
         }
         with open_counted(archive, progress) as file:
             call = Call(

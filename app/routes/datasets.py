@@ -243,6 +243,7 @@ def _ingest(path: str, services: Services, form: Form) -> Response:
         format=wanted.format,
         validation_fraction=wanted.validation_fraction,
         seed=wanted.seed,
+        group_by=wanted.group_by,
         now=services.now(),
         max_pixels=settings.max_image_pixels,
     ).info

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.schemas.page import Page
 from models.manifest import Task
 from workers.datasets.dataset import DatasetFormat, DatasetInfo
+from workers.datasets.validation.splits import GroupBy
 
 
 class DatasetUpload(BaseModel):
@@ -24,6 +25,12 @@ class DatasetUpload(BaseModel):
     )
     seed: int = Field(
         0, ge=0, le=2**31 - 1, description="Seed of that split: the same archive and seed give the same split."
+    )
+    group_by: GroupBy = Field(
+        "similar",
+        description="Images that stay on one side of that split. `similar`: copies that were resized, compressed again "
+        "or captioned; `folder`: the images of one folder; `none`: only equal files. The column `group` of a CSV file "
+        "always counts.",
     )
 
 

@@ -29,6 +29,7 @@ from workers.datasets.store import DatasetStore, DatasetVersion
 from workers.errors import CannotExport
 
 RUNS = {"size": [48, 64], "counts": encode_mask(blocks((1, 5, 5, 20, 30), (1, 40, 2, 60, 11)))}
+SPLIT_NAMES = ["train", "val", "test"]
 MASKS = [coco_object(number, None, segmentation=RUNS) for number in range(1, 6)]
 
 
@@ -58,6 +59,19 @@ def test_boxes_are_the_same_after_export_and_posting(store: DatasetStore, format
     assert back.info.fingerprint == version.info.fingerprint
     assert back.info.categories == version.info.categories
     assert {finding.severity for finding in back.info.report} <= {"info", "warning"}
+
+
+@pytest.mark.parametrize("format_name", ["coco", "yolo"])
+def test_three_splits_are_the_same_after_export_and_posting(
+    store: DatasetStore, format_name: Literal["coco", "yolo"]
+) -> None:
+    lists = {f"ImageSets/Main/{split}.txt": f"b{2 * n}\nb{2 * n + 1}\n" for n, split in enumerate(SPLIT_NAMES)}
+    version = ingest(store, {**voc_archive(), **{name: text.encode() for name, text in lists.items()}})
+    assert list(version.info.splits) == SPLIT_NAMES
+
+    back = exported_and_posted(store, version, format_name)
+    assert {split: summary.images for split, summary in back.info.splits.items()} == dict.fromkeys(SPLIT_NAMES, 2)
+    assert back.info.fingerprint == version.info.fingerprint
 
 
 def test_crowds_difficult_objects_and_masks_survive_coco(store: DatasetStore) -> None:

@@ -85,11 +85,12 @@ class TestImageFolder:
         assert splits(reading)["test/ants/0.png"] == "val"
         assert the_finding(reading.findings, "test_split_used_as_val").count == 1
 
-    def test_test_split_with_val_is_left_out_and_reported(self, tmp_path: Path) -> None:
+    def test_test_split_beside_val_is_kept_and_reported(self, tmp_path: Path) -> None:
         reading = read(tmp_path, folders(train__ants=1, train__bees=1, val__ants=1, test__ants=3))
 
-        assert not [name for name in labels(reading) if name.startswith("test")]
-        assert the_finding(reading.findings, "test_split_ignored").count == 3
+        assert [split for name, split in splits(reading).items() if name.startswith("test")] == ["test"] * 3
+        assert list(splits(reading).values()).count("test") == 3
+        assert the_finding(reading.findings, "test_split_kept").count == 3
 
     def test_folder_outside_the_splits_is_left_out_and_reported(self, tmp_path: Path) -> None:
         reading = read(tmp_path, folders(train__ants=1, train__bees=1, extra__ants=2))

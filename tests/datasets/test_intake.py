@@ -69,6 +69,41 @@ def test_every_listed_image_exists_with_its_bytes(store: DatasetStore) -> None:
     assert len(files) == len(SPLIT)
 
 
+def test_test_split_is_stored_beside_the_others(store: DatasetStore) -> None:
+    files = {**SPLIT, **{f"test/{name}": content for name, content in folders(ants=40, bees=30, moths=2).items()}}
+    files = {name: small_image(number) for number, name in enumerate(files)}
+    version = ingest(store, files)
+
+    assert list(version.info.splits) == ["train", "val", "test"]
+    assert version.info.splits["test"].images_by_category == {"ants": 40, "bees": 30}
+    assert {image.name for image in store.images(version, "test")} == {
+        name for name in files if name.startswith(("test/ants/", "test/bees/"))
+    }
+    assert the_finding(version.info.report, "test_categories_not_in_train").count == 2
+    assert version.info.categories == ("ants", "bees")
+    without = {name: content for name, content in files.items() if not name.startswith("test/")}
+    assert ingest(store, without).info.fingerprint != version.info.fingerprint
+
+
+def test_image_of_the_test_split_that_is_in_train_is_reported(store: DatasetStore) -> None:
+    files = {**SPLIT, "test/ants/copy.png": SPLIT["train/ants/3.png"], "test/ants/seen.png": SPLIT["val/ants/1.png"]}
+    report = ingest(store, files).info.report
+
+    assert the_finding(report, "cross_split_duplicates").files == ("test/ants/copy.png", "test/ants/seen.png")
+
+
+def test_split_is_made_without_the_test_images_if_no_image_of_val_is_usable(store: DatasetStore) -> None:
+    files = folders(train__ants=10, train__bees=10, val__ants=1, test__ants=5)
+    version = ingest(store, {**files, "val/ants/0.png": b"\x89PNG broken"})
+
+    assert {split: summary.images for split, summary in version.info.splits.items()} == {
+        "train": 16,
+        "val": 4,
+        "test": 5,
+    }
+    assert all(image.name.startswith("test/") for image in store.images(version, "test"))
+
+
 def test_archive_without_splits_gets_a_generated_split(store: DatasetStore) -> None:
     info = ingest(store, folders(ants=20, bees=10), validation_fraction=0.3, seed=5).info
 

@@ -32,7 +32,7 @@ def test_box_counts_pixels_from_zero_without_its_last_row(store: DatasetStore) -
     assert target.box == (10, 5, 30, 20)
 
 
-def test_lists_of_image_sets_make_the_splits_and_test_is_left_out(store: DatasetStore) -> None:
+def test_lists_of_image_sets_make_the_splits(store: DatasetStore) -> None:
     lists = {
         "BCCD/ImageSets/Main/train.txt": b"b0\nb1\nb2\n",
         "BCCD/ImageSets/Main/val.txt": b"b3\n",
@@ -42,8 +42,8 @@ def test_lists_of_image_sets_make_the_splits_and_test_is_left_out(store: Dataset
     }
     info = ingest(store, {**voc_archive(), **lists}).info
 
-    assert (info.splits["train"].images, info.splits["val"].images) == (3, 1)
-    assert the_finding(info.report, "test_split_ignored").count == 2
+    assert {split: summary.images for split, summary in info.splits.items()} == {"train": 3, "val": 1, "test": 2}
+    assert the_finding(info.report, "test_split_kept").count == 2
     assert the_finding(info.report, "listed_images_missing").files == ("gone",)
     assert "ignored_files" not in codes(info.report)
 

@@ -11,6 +11,7 @@ from workers.datasets.formats.reading import LabelledFile, Reading
 from workers.datasets.validation.categories import validate_categories
 from workers.datasets.validation.inspection import ImageFacts, ImageProblem
 from workers.datasets.validation.sample_filter import ValidDataset
+from workers.datasets.validation.splits import SplitRule
 from workers.errors import UnusableDataset
 
 BROKEN = ImageProblem(code="unreadable_image", reason="It ends early.")
@@ -26,7 +27,7 @@ def validated(
 ) -> ValidDataset:
     reading = Reading(format="image_folder", files=tuple(files), findings=())
     outcomes = inspected if inspected is not None else [facts()] * len(files)
-    return validate_categories(reading, outcomes, validation_fraction=0.2, seed=seed)
+    return validate_categories(reading, outcomes, SplitRule(seed=seed))
 
 
 def refused(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
@@ -36,10 +36,26 @@ def shapes_zip(*, images: int = 20, side_px: int = 28) -> BytesIO:
     return archive
 
 
-def a_dataset(home: Path, *, name: str = "shapes", images: int = 20, side_px: int = 28) -> DatasetReference:
-    """A dataset of circles and squares, ingested from an archive."""
+def split_shapes_zip(splits: Mapping[str, int], side_px: int) -> BytesIO:
+    """An ImageFolder archive with half as many circles, and squares, in each split as `splits` says."""
+    archive = BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        number = 0
+        for split, images in splits.items():
+            for _ in range(images // 2):
+                for label in ("circle", "square"):
+                    file.writestr(f"{split}/{label}/{number:03d}.png", _shape(label, number, side_px))
+                number += 1
+    archive.seek(0)
+    return archive
+
+
+def a_dataset(
+    home: Path, *, name: str = "shapes", images: int = 20, side_px: int = 28, splits: Mapping[str, int] | None = None
+) -> DatasetReference:
+    """A dataset of circles and squares, ingested from an archive. splits: images of each split of the archive."""
     store = DatasetStore(home / "datasets")
-    archive = shapes_zip(images=images, side_px=side_px)
+    archive = split_shapes_zip(splits, side_px) if splits else shapes_zip(images=images, side_px=side_px)
     return ingest_archive(archive, name=name, store=store, now=datetime.now(UTC)).info.reference
 
 

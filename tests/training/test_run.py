@@ -17,9 +17,13 @@ from models.store.registry import Registry
 from tests.fonts import write_font
 from tests.training.runs import a_dataset, a_run, hand_back_at
 from tests.workers.jobs_builders import a_config
+from workers.configs.evaluate import EvaluateConfig
+from workers.configs.resolve_evaluate import resolve_evaluate
+from workers.datasets.store import DatasetStore
 from workers.run_directory import EventTail, RunDirectory
 from workers.supervision.publishing import publish
 from workers.training.classification.task import ClassificationTask
+from workers.training.evaluate import evaluate_run
 from workers.training.failures import NonFiniteLoss, explain_failure
 from workers.training.fence import FenceLost
 from workers.training.loop import RunHandedBack
@@ -50,6 +54,40 @@ def test_complete_run_writes_all_files(home: Path) -> None:
     assert [line.epoch for line in epochs] == [1, 2]
     kinds = {line.type for line in EventTail(path=run.events).read()}
     assert kinds == {"message", "progress", "metrics"}
+
+
+def test_best_weights_are_measured_on_the_test_split_once_at_the_end(home: Path) -> None:
+    dataset = a_dataset(home, splits={"train": 24, "val": 8, "test": 12})
+    run = a_run(home, a_config(dataset=dataset))
+    train_run(run)
+    result = run.read_result()
+    assert result is not None
+    assert set(result.metrics) == {"val/loss", "val/top1", "test/loss", "test/top1"}
+    assert result.decisive_metric == "val/top1"
+    assert not [line for line in run.read_metrics() if any(name.startswith("test/") for name in line.metrics)]
+    alone = a_run(home, a_config(dataset=a_dataset(home, splits={"train": 24, "val": 8})), job_id="job-2")
+    train_run(alone)
+    other = alone.read_result()
+    assert other is not None
+    val = {name: value for name, value in result.metrics.items() if name.startswith("val/")}
+    assert other.metrics == val  # the test split changed nothing
+
+    registry = Registry(home / "registry")
+    publish(run, run.read_config(), result, registry, now=datetime(2026, 1, 1, tzinfo=UTC))
+    for split in ("val", "test"):
+        wanted = EvaluateConfig(type="evaluate", model="shapes/1", dataset="shapes/1", split=split, precision="float32")
+        resolved = resolve_evaluate(wanted, datasets=DatasetStore(home / "datasets"), registry=registry)
+        evaluation = a_run(home, resolved, job_id=f"on-{split}")
+        evaluate_run(evaluation)
+        found = evaluation.read_result()
+        assert found is not None
+        assert found.decisive_metric == f"{split}/top1"
+        expected = {name: value for name, value in result.metrics.items() if name.startswith(split)}
+        assert found.metrics == pytest.approx(expected, abs=1e-6)
+        assert (
+            sum(map(sum, json.loads((evaluation.report / "report.json").read_text())["confusion_matrix"]))
+            == ({"val": 8, "test": 12}[split])
+        )
 
 
 def test_report_is_drawn_with_the_font_of_the_run(home: Path) -> None:

@@ -26,7 +26,7 @@ class EvaluateConfig(BaseModel):
     dataset: str = Field(
         description="`name` (its latest version) or `name/version`. The model must know all its categories."
     )
-    split: SplitName = Field("val", description="The split to evaluate on.")
+    split: SplitName = Field("val", description="The split to evaluate on. Not every dataset has `test`.")
     batch_size: BatchSize = Field(8, description="Images per batch.")
     precision: JobPrecision = Field(
         "auto", description="As in training. `float32` gives numbers that can be compared between machines."

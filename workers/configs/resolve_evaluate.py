@@ -20,6 +20,12 @@ def resolve_evaluate(config: EvaluateConfig, *, datasets: DatasetStore, registry
         dataset = datasets.resolve(config.dataset).info
     except (DatasetError, ModelsError) as error:
         raise InvalidJob(str(error), field="dataset", hint=error.hint) from error
+    if config.split not in dataset.splits:
+        raise InvalidJob(
+            f"{dataset.name}/{dataset.version} has no {config.split} split.",
+            field="split",
+            hint=f"It has {', '.join(dataset.splits)}.",
+        )
     resolved = _model(config, dataset, registry)
     architecture = catalog.get_architecture(resolved.architecture)
     if dataset.task not in architecture.tasks:

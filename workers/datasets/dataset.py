@@ -12,7 +12,7 @@ from models.manifest import DatasetReference, Task
 VOID = 255  # the value of a label map for pixels without a category: training and metrics ignore them
 
 DatasetFormat = Literal["image_folder", "csv", "coco", "pascal_voc", "yolo", "instance_masks", "label_masks"]
-SplitName = Literal["train", "val"]
+SplitName = Literal["train", "val", "test"]
 Severity = Literal["error", "warning", "info"]
 
 
@@ -72,7 +72,10 @@ class DatasetInfo(BaseModel):
     format: DatasetFormat
     categories: tuple[str, ...] = Field(description="The label of each category, in the order of their indices.")
     has_masks: bool = Field(False, description="Detection: true if every object has a mask.")
-    splits: dict[SplitName, SplitSummary]
+    splits: dict[SplitName, SplitSummary] = Field(
+        description="`train` and `val`, and `test` if the archive has it besides `val`. Training measures the best "
+        "weights on `test` once, at its end; nothing is chosen by it."
+    )
     sizes: SizeSummary
     size_bytes: int = Field(description="Total size of the image files.")
     fingerprint: str = Field(
@@ -105,7 +108,7 @@ class DatasetObject(BaseModel):
 
 
 class DatasetImage(BaseModel):
-    """One line of `train.jsonl` or `val.jsonl`."""
+    """One line of `train.jsonl`, `val.jsonl` or `test.jsonl`."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -36,13 +36,13 @@ from workers.datasets.validation.inspection import ImageFacts, ImageProblem, ins
 from workers.datasets.validation.label_maps import validate_label_maps
 from workers.datasets.validation.objects import validate_objects
 from workers.datasets.validation.sample_filter import ValidDataset
+from workers.datasets.validation.splits import GroupBy, SplitRule
 
 _VALIDATIONS = {
     "classification": validate_categories,
     "detection": validate_objects,
     "segmentation": validate_label_maps,
 }
-SPLITS: tuple[SplitName, ...] = ("train", "val")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +65,7 @@ def ingest_archive(
     format: DatasetFormat | None = None,  # noqa: A002 - the name in the API
     validation_fraction: float = 0.2,
     seed: int = 0,
+    group_by: GroupBy = "similar",
     max_pixels: int = MAX_PIXELS,
     on_progress: Callable[[IntakeProgress], None] | None = None,
 ) -> DatasetVersion:
@@ -72,7 +73,7 @@ def ingest_archive(
 
     source: a zip, tar or tar.gz file, as a path or as a seekable file, which stays open.
     task, format: None means that Fovea finds them.
-    validation_fraction, seed: for the validation split, if the archive has none.
+    validation_fraction, seed, group_by: for the validation split, if the archive has none.
     Raises InvalidName, UnsafeArchive, BrokenArchive, UnusableDataset, DiskFull; nothing is left on the disk then.
     """
     checked_name(name, kind="dataset")
@@ -89,14 +90,13 @@ def ingest_archive(
         valid = _VALIDATIONS[reading.task](
             reading,
             _with_progress(inspected, len(reading.files), report),
-            validation_fraction=validation_fraction,
-            seed=seed,
+            SplitRule(fraction=validation_fraction, seed=seed, group_by=group_by),
         )
         version_directory = workspace / "version"
         layout = ImageLayout(
             version_directory / IMAGES_DIRECTORY, valid.categories, task=reading.task, values=valid.values
         )
-        images = {split: layout.place(valid.splits[split], split) for split in SPLITS}
+        images = {split: layout.place(samples, split) for split, samples in valid.splits.items()}
         describe = partial(
             _describe,
             name=name,
@@ -145,9 +145,9 @@ def _describe(
         format=reading.format,
         categories=valid.categories,
         has_masks=valid.has_masks,
-        splits={split: _split_summary(valid, reading.task, split) for split in SPLITS},
-        sizes=_size_summary([image for split in SPLITS for image in images[split]]),
-        size_bytes=sum(sample.file.size_bytes for split in SPLITS for sample in valid.splits[split]),
+        splits={split: _split_summary(valid, reading.task, split) for split in valid.splits},
+        sizes=_size_summary([image for listed in images.values() for image in listed]),
+        size_bytes=sum(sample.file.size_bytes for samples in valid.splits.values() for sample in samples),
         fingerprint=digest,
         validation_fraction=validation_fraction,
         seed=seed,

@@ -1,6 +1,6 @@
 """Datasets in numbered versions, on a directory. Needs no torch.
 
-ROOT/<name>/<version>/{dataset.json, train.jsonl, val.jsonl, images/**}
+ROOT/<name>/<version>/{dataset.json, train.jsonl, val.jsonl, images/**}, and test.jsonl if there is such a split
 
 `models.store.versions` has the rest of the layout, and the rules for names, numbers and locks.
 """
@@ -58,7 +58,7 @@ class DatasetStore(VersionedStore[DatasetVersion]):
         super().__init__(root, DATASET)
 
     def images(self, version: DatasetVersion, split: SplitName) -> list[DatasetImage]:
-        """The images of one split, in an order that does not change.
+        """The images of one split of the version, in an order that does not change.
 
         Raises UnknownDatasetVersion if the version was deleted meanwhile, DamagedDataset.
         """

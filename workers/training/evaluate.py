@@ -23,6 +23,7 @@ from workers.training.fence import check_fence
 from workers.training.journal import Journal
 from workers.training.network import is_registered
 from workers.training.run_inputs import RunInputs, make_run_inputs
+from workers.training.task import named_after
 from workers.training.tasks import make_task
 
 
@@ -47,8 +48,8 @@ def evaluate_run(run: RunDirectory, *, token: int | None = None) -> None:
         task.write_report(run, evaluation, None)
         journal.message("The report is written.")
     result = RunResult(
-        metrics=evaluation.metrics,
-        decisive_metric=task.decisive_metric,
+        metrics=named_after(job.split, evaluation.metrics),
+        decisive_metric=f"{job.split}/{task.decisive_metric.removeprefix('val/')}",
         best_epoch=0,
         epochs=0,
         stopped_early=False,
@@ -78,8 +79,10 @@ def _with_model_categories(inputs: RunInputs, store: DatasetStore, job: Resolved
     if unknown:
         raise RegistryError(f"{job.model} does not know {', '.join(unknown[:10])}.")
     indices = [job.categories.index(label) for label in labels]  # index in the dataset -> index in the model
-    images = inputs.train_images if job.split == "train" else inputs.val_images
-    return replace(inputs, train_images=(), val_images=[_with_indices(image, indices) for image in images])
+    images = {"train": inputs.train_images, "val": inputs.val_images, "test": inputs.test_images}[job.split]
+    return replace(
+        inputs, train_images=(), test_images=(), val_images=[_with_indices(image, indices) for image in images]
+    )
 
 
 def _with_indices(image: DatasetImage, indices: Sequence[int]) -> DatasetImage:

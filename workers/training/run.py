@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import torch
+from torch import nn
 
 from models.architectures.catalog import get_architecture
 from models.errors import ModelsError
@@ -23,6 +25,7 @@ from workers.training.loop import AnyTask, train
 from workers.training.network import make_network
 from workers.training.optim import make_optimizer, make_scheduler
 from workers.training.run_inputs import RunInputs, make_run_inputs
+from workers.training.task import named_after
 from workers.training.tasks import make_task
 
 log = logging.getLogger(__name__)
@@ -107,7 +110,7 @@ def _finish_run(
     comparison = _compare(config, task, registry) if config.fine_tune.promote == "if_better" else None
     task.write_report(run, evaluation, state.best)
     return RunResult(
-        metrics=evaluation.metrics,
+        metrics=evaluation.metrics | _test_metrics(inputs, state.module),
         decisive_metric=task.decisive_metric,
         best_epoch=state.best.epoch,
         epochs=state.epoch,
@@ -117,6 +120,14 @@ def _finish_run(
         libraries=library_versions(),
         comparison=comparison,
     )
+
+
+def _test_metrics(inputs: RunInputs, module: nn.Module) -> dict[str, float]:
+    """Measures the best weights on the test split, if there is one: `test/top1` for `val/top1`. Chooses nothing."""
+    if not inputs.test_images:
+        return {}
+    task = make_task(replace(inputs, train_images=(), val_images=inputs.test_images))
+    return named_after("test", task.evaluate(module).metrics)
 
 
 def _compare(config: RunConfig, task: AnyTask, registry: Registry) -> Comparison | None:

@@ -31,6 +31,7 @@ class RunInputs:
     cache: Path  # what is computed once per dataset version; may be deleted at any time
     train_images: Sequence[DatasetImage]
     val_images: Sequence[DatasetImage]
+    test_images: Sequence[DatasetImage]  # empty if the dataset has no such split
     device: torch.device
     precision: FloatPrecision
     data_workers: int
@@ -59,6 +60,7 @@ def make_run_inputs(config: RunConfig, home: Path) -> RunInputs:
         cache=dataset.path / "cache",
         train_images=store.images(dataset, "train"),
         val_images=store.images(dataset, "val"),
+        test_images=store.images(dataset, "test") if "test" in dataset.info.splits else [],
         device=device,
         precision=pick_precision(job.precision, device),
         fonts=Fonts(config.font),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.errors import RegistryError
 from models.store.registry import ModelVersion, Registry
 from workers.configs.fine_tune import steps_per_epoch
+from workers.datasets.dataset import SplitName
 from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.loading import EpochOptions
@@ -89,6 +90,14 @@ class TrainingTask(ABC, Generic[BatchT, EvaluationT]):
     @abstractmethod
     def write_report(self, run: RunDirectory, evaluation: EvaluationT, best: BestEpoch | None) -> None:
         """Writes report.json and drawings into the report directory of `run`. best: None if nothing was trained."""
+
+
+def named_after(split: SplitName, metrics: dict[str, float]) -> dict[str, float]:
+    """Returns the metrics of a split with its name, for instance `test/top1` for `val/top1`.
+
+    A task measures whatever images it is given, and calls them `val`.
+    """
+    return {f"{split}/{name.removeprefix('val/')}": value for name, value in metrics.items()}
 
 
 def check_comparable(other: ModelVersion, inputs: RunInputs) -> None:

@@ -29,6 +29,7 @@ class LabelledFile:
     label: str  # the category, for classification; "" for the other tasks, which have an `annotation`
     split: SplitName | None  # None: the archive has no splits
     annotation: Annotation | None = None
+    group: str | None = None  # images of one group, as the archive states it, stay in one split
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,10 +93,9 @@ _LabelT = TypeVar("_LabelT", str, Annotation)
 def resolve_splits(
     files: Sequence[tuple[ArchivedFile, _LabelT, str | None]],
 ) -> tuple[list[LabelledFile], list[Finding]]:
-    """Reduces the splits `train`, `val`, `test` and None of an archive to `train` and `val`.
+    """Gives each file its split: `train`, `val` or `test`, or None if the archive has no splits.
 
-    `test` becomes `val` if the archive has no `val`; otherwise its images are left out.
-    Images without a split are left out if others have one.
+    `test` becomes `val` if the archive has no `val`. Images without a split are left out if others have one.
     """
     tests = [file.name for file, _, split in files if split == "test"]
     has_val = any(split == "val" for _, _, split in files)
@@ -107,20 +107,19 @@ def resolve_splits(
             findings.append(finding("warning", "images_outside_splits", text, outside))
         files = [entry for entry in files if entry[2] is not None]
     if tests and has_val:
-        text = f"{counted(len(tests), 'image')} of the `test` split left out: training uses only `train` and `val`."
-        findings.append(finding("info", "test_split_ignored", text, tests))
+        text = f"{counted(len(tests), 'image')} in `test`: training does not see them, and measures on them at its end."
+        findings.append(finding("info", "test_split_kept", text, tests))
     elif tests:
         text = f"The archive has no `val` split, so its `test` split is used as `val`: {counted(len(tests), 'image')}."
         findings.append(finding("info", "test_split_used_as_val", text, tests))
-    kept = [entry for entry in files if entry[2] != "test" or not has_val]
-    return [_labelled_file(file, label, split) for file, label, split in kept], findings
+    splits: dict[str | None, SplitName] = {"train": "train", "val": "val", "test": "test" if has_val else "val"}
+    return [_labelled_file(file, label, splits.get(split)) for file, label, split in files], findings
 
 
-def _labelled_file(file: ArchivedFile, label: str | Annotation, split: str | None) -> LabelledFile:
-    resolved: SplitName | None = None if split is None else "train" if split == "train" else "val"
+def _labelled_file(file: ArchivedFile, label: str | Annotation, split: SplitName | None) -> LabelledFile:
     if isinstance(label, str):
-        return LabelledFile(file=file, label=label, split=resolved)
-    return LabelledFile(file=file, label="", split=resolved, annotation=label)
+        return LabelledFile(file=file, label=label, split=split)
+    return LabelledFile(file=file, label="", split=split, annotation=label)
 
 
 def leftover_findings(sorted_files: SortedFiles, *, used: Collection[str] = ()) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Validation of classification: turns labelled files into two splits that a classifier can train on, and a report."""
+"""Validation of classification: turns labelled files into splits that a classifier can train on, and a report."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from workers.datasets.validation.sample_filter import (
     samples_in_split,
     similar_category_findings,
 )
+from workers.datasets.validation.splits import SplitRule
 
 _FEW_IMAGES = 10  # fewer training images per category give a warning
 _IMBALANCE = 10.0  # images of the largest category per image of the smallest
@@ -30,30 +31,28 @@ _TWO_CATEGORIES_HINT = "A classifier needs images of at least two categories. Pu
 def validate_categories(
     reading: Reading,
     inspected: Iterable[ImageFacts | ImageProblem],
-    *,
-    validation_fraction: float,
-    seed: int,
+    rule: SplitRule,
 ) -> ValidDataset:
-    """Returns the two splits of `reading`.
+    """Returns the splits of `reading`.
 
     inspected: the result of the inspection for each of `reading.files`, in their order.
+    rule: how to choose the validation split if the archive has none.
     Raises UnusableDataset, with all findings so far, if the dataset cannot be learned from.
     """
     draft = DatasetDraft(samples=[], findings=list(reading.findings))
     drop_unreadable_files(draft, reading.files, inspected)
     _drop_conflicts(draft)
-    labels = {labelled.label for labelled in reading.files}
+    _drop_unlearned_tests(draft)
+    labels = {labelled.label for labelled in reading.files if labelled.split != "test"}
     categories = _categories(draft, labels)
-    has_generated_split = complete_splits(
-        draft, [sample.label for sample in draft.samples], validation_fraction=validation_fraction, seed=seed
-    )
+    has_generated_split = complete_splits(draft, [sample.label for sample in draft.samples], rule)
     _check_splits(draft, categories)
     draft.add_findings(
-        *notable_findings(draft.samples), *duplicate_findings(draft.samples), *_balance(draft.samples, categories)
+        *notable_findings(draft.samples), *duplicate_findings(draft), *_balance(draft.samples, categories)
     )
     return ValidDataset(
         categories=categories,
-        splits={"train": draft.samples_in("train"), "val": draft.samples_in("val")},
+        splits=draft.splits(),
         has_generated_split=has_generated_split,
         findings=by_severity(draft.findings),
     )
@@ -69,6 +68,21 @@ def _drop_conflicts(draft: DatasetDraft) -> None:
         draft.samples = [sample for sample in draft.samples if len(labels[sample.file.sha256]) == 1]
         text = f"{counted(len(dropped), 'image')} left out: the same image is in several categories."
         draft.add_findings(finding("error", "conflicting_labels", text, dropped))
+
+
+def _drop_unlearned_tests(draft: DatasetDraft) -> None:
+    """Leaves out images of `test` whose category has no image in another split."""
+    known = {sample.label for sample in draft.samples if sample.labelled.split != "test"}
+    dropped = [sample for sample in draft.samples if sample.label not in known]
+    if dropped:
+        draft.samples = [sample for sample in draft.samples if sample.label in known]
+        text = (
+            f"{counted(len(dropped), 'image')} of `test` left out: no other split has an image of "
+            f"{quoted_list(sorted({sample.label for sample in dropped}))}."
+        )
+        draft.add_findings(
+            finding("warning", "test_categories_not_in_train", text, [sample.name for sample in dropped])
+        )
 
 
 def _categories(draft: DatasetDraft, labels: Collection[str]) -> tuple[str, ...]:

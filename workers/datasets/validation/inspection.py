@@ -17,6 +17,7 @@ from models.images.decode import MAX_PIXELS, decode_image, read_image_size, read
 from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.archives.signatures import image_kind
 from workers.datasets.parallel_map import parallel_map
+from workers.datasets.validation.similar_images import brightness_signs
 
 MIN_SIDE_PX = 8
 _MAX_FILE_BYTES = 256 * 2**20  # a file is read as a whole
@@ -36,6 +37,7 @@ class ImageFacts:
     is_animated: bool
     is_blank: bool  # all pixels have the same colour
     orientation: int = 1  # EXIF orientation, 1 to 8, that turned the stored pixels upright
+    signs: bytes | None = None  # for the search for near-duplicates: the result of `brightness_signs`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +80,7 @@ def _facts(file: ArchivedFile, max_pixels: int, one_large_image: threading.Lock)
     with one_large_image if width * height > _LARGE_PIXELS else contextlib.nullcontext():
         pixels = decode_image(data, max_pixels=max_pixels)  # [3, H, W]
         is_blank = _is_blank(pixels)
+        signs = brightness_signs(pixels)
     kind = image_kind(file.name, file.head)
     return ImageFacts(
         width=pixels.shape[2],
@@ -86,6 +89,7 @@ def _facts(file: ArchivedFile, max_pixels: int, one_large_image: threading.Lock)
         is_animated=_is_animated(kind, data),
         is_blank=is_blank,
         orientation=read_orientation(data),
+        signs=signs,
     )
 
 

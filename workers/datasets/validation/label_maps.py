@@ -1,4 +1,4 @@
-"""Validation of segmentation: turns images with category masks into two splits that a network can train on."""
+"""Validation of segmentation: turns images with category masks into splits that a network can train on."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ from workers.datasets.validation.sample_filter import (
     duplicate_findings,
     similar_category_findings,
 )
+from workers.datasets.validation.splits import SplitRule
 from workers.datasets.validation.targets import AnnotationProblem
 
 _MAX_CATEGORIES = 255  # 0 to 254; 255 is void
 
 
 def validate_label_maps(
-    reading: Reading, inspected: Iterable[ImageFacts | ImageProblem], *, validation_fraction: float, seed: int
+    reading: Reading, inspected: Iterable[ImageFacts | ImageProblem], rule: SplitRule
 ) -> ValidDataset:
-    """Returns the two splits of `reading`.
+    """Returns the splits of `reading`.
 
     inspected: the result of the inspection for each of `reading.files`, in their order.
+    rule: how to choose the validation split if the archive has none.
     Raises UnusableDataset, with all findings so far, if the dataset cannot be learned from.
     """
     draft = DatasetDraft(samples=[], findings=list(reading.findings))
@@ -50,13 +52,11 @@ def validate_label_maps(
         ),
         noun="pixel",
     )
-    has_generated_split = complete_multi_label_splits(draft, shown, validation_fraction=validation_fraction, seed=seed)
-    draft.add_findings(
-        *similar_category_findings(names), *notable_findings(draft.samples), *duplicate_findings(draft.samples)
-    )
+    has_generated_split = complete_multi_label_splits(draft, shown, rule)
+    draft.add_findings(*similar_category_findings(names), *notable_findings(draft.samples), *duplicate_findings(draft))
     return ValidDataset(
         categories=names,
-        splits={"train": draft.samples_in("train"), "val": draft.samples_in("val")},
+        splits=draft.splits(),
         has_generated_split=has_generated_split,
         findings=by_severity(draft.findings),
         values=values,

@@ -11,6 +11,7 @@ from workers.datasets.findings import finding, left_out_findings
 from workers.datasets.formats.reading import unusable
 from workers.datasets.validation.image_findings import InspectedSample
 from workers.datasets.validation.sample_filter import DatasetDraft, check_train_split, complete_splits, quoted_list
+from workers.datasets.validation.splits import SplitRule
 from workers.datasets.validation.targets import AnnotationProblem, AnnotationProblemCode
 
 _FEW_IMAGES = 10  # fewer training images per category give a warning
@@ -34,18 +35,14 @@ def annotation_problem_findings(problems: Sequence[tuple[str, AnnotationProblem]
     return left_out_findings(((name, each.code, each.reason) for name, each in problems), _PROBLEMS, noun="image")
 
 
-def complete_multi_label_splits(
-    draft: DatasetDraft, shown: SampleCategories, *, validation_fraction: float, seed: int
-) -> bool:
+def complete_multi_label_splits(draft: DatasetDraft, shown: SampleCategories, rule: SplitRule) -> bool:
     """Gives every sample a split. Returns True if it generated the validation split, False if the archive has one.
 
-    `validation_fraction` is taken from the images of every category; an image counts for its rarest category. So a
+    The fraction of `rule` is taken from the images of every category; an image counts for its rarest category. So a
     category is missing in `train` only if the splits of the archive leave it out.
     Raises UnusableDataset if the splits cannot be learned from.
     """
-    has_generated_split = complete_splits(
-        draft, _strata(draft.samples, shown), validation_fraction=validation_fraction, seed=seed
-    )
+    has_generated_split = complete_splits(draft, _strata(draft.samples, shown), rule)
     by_name = dict(zip((sample.name for sample in draft.samples), shown.categories, strict=True))
     train = _count(by_name[sample.name] for sample in draft.samples_in("train"))
     val = _count(by_name[sample.name] for sample in draft.samples_in("val"))
@@ -97,14 +94,17 @@ def _balance(
     draft: DatasetDraft, train: Counter[str], val: Counter[str], by_name: dict[str, Set[str]], noun: str
 ) -> list[Finding]:
     findings = []
-    unlearned = sorted(set(val) - set(train))
-    if unlearned:
-        files = [sample.name for sample in draft.samples_in("val") if by_name[sample.name] & set(unlearned)]
-        text = (
-            f"Categories of `val` without any {noun} in `train`: {quoted_list(unlearned)}. The model cannot learn "
-            "them, and every evaluation counts them as missed."
-        )
-        findings.append(finding("warning", "val_categories_not_in_train", text, files, count=len(unlearned)))
+    for split in ("val", "test"):
+        shown = {sample.name: by_name[sample.name] - set(train) for sample in draft.samples_in(split)}
+        unlearned = sorted(set().union(*shown.values()))
+        if unlearned:
+            files = [name for name, categories in shown.items() if categories]
+            text = (
+                f"Categories of `{split}` without any {noun} in `train`: {quoted_list(unlearned)}. The model cannot "
+                "learn them, and every evaluation counts them as missed."
+            )
+            code = f"{split}_categories_not_in_train"
+            findings.append(finding("warning", code, text, files, count=len(unlearned)))
     few = sorted(category for category in train if train[category] < _FEW_IMAGES)
     if few:
         text = f"Categories in fewer than {_FEW_IMAGES} training images: {quoted_list(few)}."

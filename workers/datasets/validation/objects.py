@@ -1,4 +1,4 @@
-"""Validation of detection: turns annotated images into two splits that a detector can train on, and a report."""
+"""Validation of detection: turns annotated images into splits that a detector can train on, and a report."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from workers.datasets.validation.sample_filter import (
     quoted_list,
     similar_category_findings,
 )
+from workers.datasets.validation.splits import SplitRule
 from workers.datasets.validation.targets import AnnotationProblem, ImageTargets, ObjectNoteCode, convert_annotation
 
 _MANY_OBJECTS = 1000  # more objects per image give a warning
@@ -40,12 +41,11 @@ _NOTES: dict[ObjectNoteCode, tuple[Severity, str]] = {
 }
 
 
-def validate_objects(
-    reading: Reading, inspected: Iterable[ImageFacts | ImageProblem], *, validation_fraction: float, seed: int
-) -> ValidDataset:
-    """Returns the two splits of `reading`.
+def validate_objects(reading: Reading, inspected: Iterable[ImageFacts | ImageProblem], rule: SplitRule) -> ValidDataset:
+    """Returns the splits of `reading`.
 
     inspected: the result of the inspection for each of `reading.files`, in their order.
+    rule: how to choose the validation split if the archive has none.
     Raises UnusableDataset, with all findings so far, if the dataset cannot be learned from.
     """
     draft = DatasetDraft(samples=[], findings=list(reading.findings))
@@ -58,14 +58,14 @@ def validate_objects(
         ),
         noun="object",
     )
-    has_generated_split = complete_multi_label_splits(draft, shown, validation_fraction=validation_fraction, seed=seed)
+    has_generated_split = complete_multi_label_splits(draft, shown, rule)
     has_masks = _check_masks(draft)
     draft.add_findings(
-        *_notable(draft.samples, categories), *notable_findings(draft.samples), *duplicate_findings(draft.samples)
+        *_notable(draft.samples, categories), *notable_findings(draft.samples), *duplicate_findings(draft)
     )
     return ValidDataset(
         categories=categories,
-        splits={"train": draft.samples_in("train"), "val": draft.samples_in("val")},
+        splits=draft.splits(),
         has_generated_split=has_generated_split,
         findings=by_severity(draft.findings),
         has_masks=has_masks,
