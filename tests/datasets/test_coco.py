@@ -255,3 +255,15 @@ def test_large_json_is_never_in_memory_as_a_whole_tree(tmp_path: Path) -> None:
         tracemalloc.stop()
 
     assert peak < 2.5 * size  # the bytes and the text; a tree would take ten times the size of the file
+
+
+@pytest.mark.parametrize(
+    ("stated", "kept"),
+    [(300, 300.0), (299.5, 299.5), ("299.5", 299.5), (0, None), (-1, None), ("large", None), (None, None), ([], None)],
+)
+def test_area_is_kept_as_the_file_states_it_if_it_can_be_one(
+    store: DatasetStore, stated: object, kept: float | None
+) -> None:
+    version = ingest(store, coco_archive(coco_object(0, area=stated), *CATS))
+
+    assert images_of(store, version)["0.png"].objects[0].area == kept

@@ -47,6 +47,19 @@ def objects(store: DatasetStore, version: DatasetVersion) -> dict[str, tuple[Dat
     return {name: image.objects for name, image in images_of(store, version).items()}
 
 
+def with_areas(objects: dict[str, tuple[DatasetObject, ...]]) -> dict[str, tuple[DatasetObject, ...]]:
+    """The objects as a COCO file states them: every object has an area, in px^2."""
+
+    def area(each: DatasetObject) -> float:
+        x_min, y_min, x_max, y_max = each.box
+        return float((x_max - x_min) * (y_max - y_min) if each.mask is None else decode_mask(each.mask, 48, 64).sum())
+
+    return {
+        name: tuple(each.model_copy(update={"area": pytest.approx(area(each), abs=1e-3)}) for each in listed)
+        for name, listed in objects.items()
+    }
+
+
 @pytest.mark.parametrize("format_name", ["coco", "yolo"])
 def test_boxes_are_the_same_after_export_and_posting(store: DatasetStore, format_name: Literal["coco", "yolo"]) -> None:
     odd = [("cell", (1.3, 2.7, 30.123, 40.001)), ("cat", (5, 5, 64, 48))]
@@ -54,8 +67,9 @@ def test_boxes_are_the_same_after_export_and_posting(store: DatasetStore, format
     version = ingest(store, voc_archive(changes, count=8))
 
     back = exported_and_posted(store, version, format_name)
+    before = objects(store, version)
     assert back.info.format == format_name
-    assert objects(store, back) == objects(store, version)
+    assert objects(store, back) == (with_areas(before) if format_name == "coco" else before)
     assert back.info.fingerprint == version.info.fingerprint
     assert back.info.categories == version.info.categories
     assert {finding.severity for finding in back.info.report} <= {"info", "warning"}
@@ -83,13 +97,20 @@ def test_crowds_difficult_objects_and_masks_survive_coco(store: DatasetStore) ->
     version = ingest(store, coco_archive(*entries, categories=[(5, "dog"), (1, "cat")]))
 
     back = exported_and_posted(store, version, "coco")
-    assert objects(store, back) == objects(store, version)
+    assert objects(store, back) == with_areas(objects(store, version))
     assert back.info.fingerprint == version.info.fingerprint
     assert back.info.has_masks
     assert [(each.is_crowd, each.is_difficult) for each in objects(store, back)["0.png"]] == [
         (True, False),
         (False, True),
     ]
+
+
+def test_area_that_the_archive_states_is_exported(store: DatasetStore) -> None:
+    entries = [coco_object(number, segmentation=[[10, 5, 30, 5, 10, 20]], area=149.5) for number in range(6)]
+    back = exported_and_posted(store, ingest(store, coco_archive(*entries)), "coco")
+
+    assert {each.area for listed in objects(store, back).values() for each in listed} == {149.5}
 
 
 def test_masks_survive_yolo_almost_exactly(store: DatasetStore) -> None:

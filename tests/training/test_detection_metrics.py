@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-from typing import Any, Literal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from benchmarks.coco_metrics import Kind, compare, make_scene
 from models.masks.coco_masks import encode_mask
 from workers.datasets.dataset import DatasetImage, DatasetObject
-from workers.training.detection import metrics
 from workers.training.detection.metrics import coco_scores
 
 CATEGORIES = ("cat", "dog", "yak")
@@ -24,69 +22,80 @@ def an_image(*objects: DatasetObject) -> DatasetImage:
     return DatasetImage(path="a.png", name="a.png", objects=objects, width=200, height=160, sha256="0")
 
 
-def box_mask(box: tuple[float, float, float, float]) -> str:
-    mask = np.zeros((160, 200), dtype=np.uint8)
-    x_min, y_min, x_max, y_max = (round(value) for value in box)
-    mask[y_min:y_max, x_min:x_max] = 1
-    return encode_mask(mask)
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_number_is_that_of_pycocotools_fed_from_the_file(tmp_path: Path, seed: int, kind: Kind) -> None:
+    """The objects lie on both sides of 32 x 32 and 96 x 96, and the area of an L is not that of its box."""
+    rows = compare(make_scene(seed), kind, tmp_path)
+
+    assert {row.name: row.difference for row in rows if row.difference > 1e-6} == {}
+    known = {row.name for row in rows if row.ours is not None}
+    assert {"map", "map50", "map75", "map_small", "map_medium", "map_large", "mar100", "cat: AP", "dog: AP50"} <= known
 
 
-def some_scene(seed: int) -> tuple[list[DatasetImage], list[dict[str, Any]]]:
-    """Images with objects of all sizes, some crowds, some difficult; with correct, wrong and repeated detections."""
-    random = np.random.default_rng(seed)
-    images, detections = [], []
-    for _ in range(12):
-        objects, boxes, labels = [], [], []
-        for _ in range(int(random.integers(0, 6))):
-            x, y = random.uniform(0, 90, 2)
-            width, height = random.uniform(4, 110, 2).clip(max=[199 - x, 159 - y])
-            box = (float(x), float(y), float(x + width), float(y + height))
-            category, kind = int(random.integers(0, 2)), random.uniform()
-            objects.append(
-                DatasetObject(
-                    category=category, box=box, mask=box_mask(box), is_crowd=kind < 0.1, is_difficult=kind > 0.9
-                )
-            )
-            for _ in range(int(random.integers(0, 3))):
-                moved = np.asarray(box) + random.normal(0, 4, 4)
-                boxes.append([*np.minimum(moved[:2], moved[2:] - 2).clip(0), *moved[2:].clip(3, [200, 160])])
-                labels.append(category + 1 if random.uniform() < 0.8 else 3)
-        images.append(an_image(*objects))
-        shape = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-        detections.append(
-            {
-                "boxes": shape,
-                "labels": torch.tensor(labels, dtype=torch.int64),
-                "scores": torch.tensor(random.uniform(0.01, 1, len(labels)), dtype=torch.float32),
-                "masks": [box_mask(tuple(box)) for box in shape.tolist()],
-            }
-        )
-    return images, detections
+@pytest.mark.parametrize(
+    ("seed", "changes"),
+    [
+        (5, {"with_outlines": False}),  # the area of a box is what the file states, not width times height
+        (6, {"detections_per_object": 0.0}),
+        (7, {"detections_per_object": 60.0}),  # more than 100 in an image
+    ],
+)
+def test_every_number_of_unusual_files_is_that_of_pycocotools(
+    tmp_path: Path, seed: int, changes: dict[str, Any]
+) -> None:
+    kinds: tuple[Kind, ...] = ("bbox",) if "with_outlines" in changes else ("bbox", "segm")
+    for kind in kinds:
+        rows = compare(make_scene(seed, **changes), kind, tmp_path / kind)
+        assert {row.name: row.difference for row in rows if row.difference > 1e-6} == {}
 
 
-@pytest.mark.parametrize("of", ["bbox", "segm"])
-@pytest.mark.parametrize("seed", range(3))
-def test_scores_are_those_of_pycocotools(seed: int, of: Literal["bbox", "segm"]) -> None:
-    images, detections = some_scene(seed)
-    ours = coco_scores(detections, images, CATEGORIES, of=of)
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_nothing_found_in_a_file_scores_as_in_pycocotools(tmp_path: Path, kind: Kind) -> None:
+    scene = make_scene(3)
+    rows = compare(replace(scene, results={"bbox": [], "segm": []}), kind, tmp_path)
 
-    reference = COCO()
-    reference.dataset = metrics._ground_truth(images, CATEGORIES, with_masks=of == "segm")
-    rows = [row for n, each in enumerate(detections) for row in metrics._rows(n, each, images[n], of)]
-    with contextlib.redirect_stdout(io.StringIO()):
-        reference.createIndex()
-        theirs = COCOeval(reference, reference.loadRes(rows), of)
-        theirs.evaluate()
-        theirs.accumulate()
-        theirs.summarize()
+    assert {row.name: row.difference for row in rows if row.difference > 1e-6} == {}
+    assert next(row.ours for row in rows if row.name == "map_medium") == 0
 
-    assert len(ours.summary) >= 6
-    for name, value in ours.summary.items():
-        assert value == pytest.approx(theirs.stats[metrics._SUMMARY[name]], abs=1e-6), name
-    for number, category in enumerate(ours.categories):
-        precision = theirs.eval["precision"][:, :, number, 0, -1]
-        expected = precision.mean() if precision.max() > -1 else None
-        assert category.ap == (None if expected is None else pytest.approx(expected, abs=1e-6))
+
+def test_missed_crowd_costs_nothing_and_a_detection_inside_it_neither() -> None:
+    """By hand: one of one object is found perfectly, whatever is found or missed in the crowd."""
+    image = an_image(
+        DatasetObject(category=0, box=(10, 10, 60, 70)),
+        DatasetObject(category=0, box=(80, 20, 180, 120), is_crowd=True),
+    )
+    inside = {
+        "boxes": torch.tensor([[10.0, 10, 60, 70], [90, 30, 120, 60]]),
+        "labels": torch.tensor([1, 1]),
+        "scores": torch.tensor([0.6, 0.9]),
+    }
+    missed = {name: values[:1] for name, values in inside.items()}
+
+    for found in (inside, missed):
+        scores = coco_scores([found], [image], CATEGORIES)
+        assert scores.summary["map"] == pytest.approx(1)
+        assert scores.categories[0].objects == 1
+
+
+def test_size_of_a_mask_is_its_pixels_if_the_archive_states_no_area() -> None:
+    """By hand: an L of 40 x 40 px has 1,600 - 30 x 30 = 700 pixels, so it is small, and its box is medium."""
+    bits = np.zeros((160, 200), dtype=np.uint8)
+    bits[10:50, 20:60] = 1
+    bits[10:40, 30:60] = 0
+    image = an_image(DatasetObject(category=0, box=(20, 10, 60, 50), mask=encode_mask(bits)))
+    found = {
+        "boxes": torch.tensor([[20.0, 10, 60, 50]]),
+        "labels": torch.tensor([1]),
+        "scores": torch.tensor([0.9]),
+        "masks": [encode_mask(bits)],
+    }
+    masks, boxes = (coco_scores([found], [image], CATEGORIES, of=of).summary for of in ("segm", "bbox"))
+
+    assert masks["map_small"] == pytest.approx(1)
+    assert "map_medium" not in masks
+    assert boxes["map_medium"] == pytest.approx(1)
+    assert "map_small" not in boxes
 
 
 def test_perfect_detections_score_one() -> None:

@@ -105,6 +105,10 @@ class DatasetObject(BaseModel):
     mask: str | None = Field(None, description="COCO's compressed run lengths for the height and width of the image.")
     is_crowd: bool = Field(False, description="Many objects in one box. Training and metrics ignore it.")
     is_difficult: bool = Field(False, description="Difficult as in Pascal VOC. Training uses it, metrics ignore it.")
+    area: float | None = Field(
+        None,
+        description="px^2, as a COCO file states it, for metrics by size; null: the area of the mask or the box.",
+    )
 
 
 class DatasetImage(BaseModel):

@@ -74,6 +74,7 @@ class ImageLayout:
             mask=target.mask,
             is_crowd=target.is_crowd,
             is_difficult=target.is_difficult,
+            area=target.area,
         )
 
     def _write_label_maps(self, samples: Sequence[InspectedSample], split: SplitName) -> list[str | None]:

@@ -29,6 +29,7 @@ class AnnotatedObject:
     outline: tuple[Polygon, ...] | RunLengths | None = None
     is_crowd: bool = False
     is_difficult: bool = False
+    area: float | None = None  # px^2; None: not stated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -137,6 +137,7 @@ class _Reader:
                 outline=outline,
                 is_crowd=bool(entry.get("iscrowd")),
                 is_difficult=bool(entry.get("ignore") or entry.get("difficult")),
+                area=_area(entry.get("area")),
             )
         )
 
@@ -178,6 +179,15 @@ def _box(value: Any) -> tuple[float, float, float, float] | None:
         raise _BadEntry("bad_entries", "`bbox` does not have four numbers")
     x, y, width, height = numbers
     return x, y, x + width, y + height
+
+
+def _area(value: Any) -> float | None:
+    """Returns the stated area in px^2, or None for a value that cannot be one: metrics then measure it themselves."""
+    try:
+        area = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return area if math.isfinite(area) and area > 0 else None
 
 
 def _outline(value: Any) -> tuple[Polygon, ...] | RunLengths | None:

@@ -57,6 +57,8 @@ def _object(each: DatasetObject, image: DatasetImage) -> dict[str, object]:
     if each.mask is not None:
         entry["area"] = area_of_mask(each.mask, image.height, image.width)
         entry["segmentation"] = {"size": [image.height, image.width], "counts": each.mask}
+    if each.area is not None:
+        entry["area"] = each.area
     if each.is_difficult:
         entry["ignore"] = 1
     return entry

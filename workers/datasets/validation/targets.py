@@ -49,6 +49,7 @@ class TargetObject:
     mask: str | None
     is_crowd: bool
     is_difficult: bool
+    area: float | None = field(default=None, compare=False)  # px^2, if the archive states it
 
 
 @dataclass(kw_only=True, slots=True)
@@ -175,7 +176,12 @@ class _AnnotationFrame:
                 mask = encode_mask(pixels_to_upright(decode_mask(mask, self.size[1], self.size[0]), self.orientation))
         x_min, y_min, x_max, y_max = (round(value, _DIGITS) for value in box)
         return TargetObject(
-            annotated.label, (x_min, y_min, x_max, y_max), mask, annotated.is_crowd, annotated.is_difficult
+            annotated.label,
+            (x_min, y_min, x_max, y_max),
+            mask,
+            annotated.is_crowd,
+            annotated.is_difficult,
+            annotated.area,
         )
 
     def _mask(self, annotated: AnnotatedObject) -> str | None:

@@ -63,8 +63,6 @@ def coco_scores(
     """
     truth = COCO(_ground_truth(images, categories, with_masks=of == "segm"))
     found = [row for number, each in enumerate(detections) for row in _rows(number, each, images[number], of)]
-    if not found:
-        return _nothing_found(images, categories)
     evaluation = COCOeval_faster(truth, truth.loadRes(found), of, print_function=_print_nothing)
     evaluation.evaluate()
     evaluation.accumulate()
@@ -92,39 +90,6 @@ def _category_score(label: str, number: int, precision: Any, images: Sequence[Da
     )
 
 
-def _nothing_found(images: Sequence[DatasetImage], categories: Sequence[str]) -> CocoScores:
-    """The metrics if there are no detections: 0 for everything that has objects."""
-    counts = [_count_objects(images, number) for number in range(len(categories))]
-    names = (
-        {"map", "map50", "map75", "mar100"} | {_size_name(area) for area in _areas(images)} if any(counts) else set()
-    )
-    return CocoScores(
-        summary={name: 0.0 for name in _SUMMARY if name in names},
-        categories=tuple(
-            CategoryScore(
-                label=label,
-                objects=count,
-                ap=0.0 if count else None,
-                ap50=0.0 if count else None,
-                precision_at_50=(0.0,) * 101 if count else (),
-            )
-            for label, count in zip(categories, counts, strict=True)
-        ),
-    )
-
-
-def _areas(images: Sequence[DatasetImage]) -> list[float]:
-    """The areas, in px^2, of all boxes except crowds and difficult objects."""
-    boxes = [each.box for image in images for each in image.objects if not (each.is_crowd or each.is_difficult)]
-    return [(x_max - x_min) * (y_max - y_min) for x_min, y_min, x_max, y_max in boxes]
-
-
-def _size_name(area: float) -> str:
-    if area < 32**2:
-        return "map_small"
-    return "map_medium" if area < 96**2 else "map_large"
-
-
 def _count_objects(images: Sequence[DatasetImage], category: int) -> int:
     return sum(
         each.category == category and not (each.is_crowd or each.is_difficult)
@@ -144,13 +109,14 @@ def _ground_truth(images: Sequence[DatasetImage], categories: Sequence[str], *, 
                 "image_id": number,
                 "category_id": each.category + 1,
                 "bbox": [x_min, y_min, width, height],
-                "area": width * height,
+                "area": width * height if each.area is None else each.area,
                 "iscrowd": int(each.is_crowd or each.is_difficult),
             }
             if with_masks:
                 assert each.mask is not None
                 annotation["segmentation"] = {"size": [image.height, image.width], "counts": each.mask}
-                annotation["area"] = area_of_mask(each.mask, image.height, image.width)
+                if each.area is None:
+                    annotation["area"] = area_of_mask(each.mask, image.height, image.width)
             annotations.append(annotation)
     return {
         "info": {},
@@ -161,20 +127,17 @@ def _ground_truth(images: Sequence[DatasetImage], categories: Sequence[str], *, 
 
 
 def _rows(number: int, found: ImageDetections, image: DatasetImage, of: str) -> list[dict[str, Any]]:
-    rows = []
-    for place, (box, label, score) in enumerate(
-        zip(found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True)
-    ):
-        row = {
-            "image_id": number,
-            "category_id": label,
-            "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
-            "score": score,
-        }
-        if of == "segm":
-            row["segmentation"] = {"size": [image.height, image.width], "counts": found["masks"][place]}
-        rows.append(row)
-    return rows
+    """The rows of a results file. A row of a mask has no `bbox`: COCO would take the area of the mask from it."""
+    shapes: list[dict[str, Any]]
+    if of == "segm":
+        size = [image.height, image.width]
+        shapes = [{"segmentation": {"size": size, "counts": counts}} for counts in found["masks"]]
+    else:
+        shapes = [{"bbox": [x1, y1, x2 - x1, y2 - y1]} for x1, y1, x2, y2 in found["boxes"].tolist()]
+    return [
+        {"image_id": number, "category_id": label, "score": score, **shape}
+        for label, score, shape in zip(found["labels"].tolist(), found["scores"].tolist(), shapes, strict=True)
+    ]
 
 
 def _print_nothing(*words: object) -> None:
