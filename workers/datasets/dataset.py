@@ -11,7 +11,17 @@ from models.manifest import DatasetReference, Task
 
 VOID = 255  # the value of a label map for pixels without a category: training and metrics ignore them
 
-DatasetFormat = Literal["image_folder", "csv", "coco", "pascal_voc", "yolo", "instance_masks", "label_masks"]
+DatasetFormat = Literal[
+    "coco",
+    "pascal_voc",
+    "yolo",
+    "csv_boxes",
+    "hugging_face",
+    "csv",
+    "instance_masks",
+    "label_masks",
+    "image_folder",
+]
 SplitName = Literal["train", "val", "test"]
 Severity = Literal["error", "warning", "info"]
 

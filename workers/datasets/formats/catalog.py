@@ -9,7 +9,9 @@ from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import DatasetFormat
 from workers.datasets.findings import counted
 from workers.datasets.formats.coco import COCO
+from workers.datasets.formats.csv_boxes import CSV_BOXES
 from workers.datasets.formats.csv_list import CSV_LIST
+from workers.datasets.formats.hugging_face import HUGGING_FACE
 from workers.datasets.formats.image_folder import IMAGE_FOLDER
 from workers.datasets.formats.instance_masks import INSTANCE_MASKS
 from workers.datasets.formats.label_masks import LABEL_MASKS
@@ -26,7 +28,17 @@ from workers.datasets.formats.yolo import YOLO
 from workers.errors import UnusableDataset
 
 # The first format that fits is used, so the specific ones come first: annotated images may lie in folders, too.
-FORMATS: tuple[Format, ...] = (COCO, PASCAL_VOC, YOLO, CSV_LIST, INSTANCE_MASKS, LABEL_MASKS, IMAGE_FOLDER)
+FORMATS: tuple[Format, ...] = (
+    COCO,
+    PASCAL_VOC,
+    YOLO,
+    CSV_BOXES,
+    HUGGING_FACE,
+    CSV_LIST,
+    INSTANCE_MASKS,
+    LABEL_MASKS,
+    IMAGE_FOLDER,
+)
 
 
 def read_files(
