@@ -20,7 +20,7 @@ SOURCES := app workers models tests benchmarks
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-changed lint types format bench bench-detectors bench-serve openapi settings lock clean
+.PHONY: help setup demo up test test-changed mutants lint types format bench bench-detectors bench-serve openapi settings lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ test: $(READY) ## Run all tests
 
 test-changed: $(READY) ## Run the tests that the change since BASE can break: make test-changed BASE=main
 	$(BIN)/python -m tests.changed $(BASE) $(IN_PARALLEL) $(ARGS)
+
+mutants: $(READY) ## List the faults that no test notices: make mutants MODULE=workers/training/order.py
+	@test -n "$(MODULE)" || { echo "Name a file: make mutants MODULE=workers/training/order.py" >&2; exit 1; }
+	@$(BIN)/python -m tests.mutants $(MODULE) $(ARGS)
 
 lint: $(READY) ## Check format and style
 	$(BIN)/ruff format --check .

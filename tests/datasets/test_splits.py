@@ -45,7 +45,9 @@ def test_adding_images_keeps_the_split_of_most_others() -> None:
     assert len(before & after) >= len(before) - 2
 
 
-@pytest.mark.parametrize(("images", "fraction", "expected"), [(2, 0.01, 1), (2, 0.99, 1), (3, 0.5, 2), (1, 0.5, 0)])
+@pytest.mark.parametrize(
+    ("images", "fraction", "expected"), [(9, 0.01, 1), (2, 0.01, 1), (2, 0.99, 1), (3, 0.5, 2), (1, 0.5, 0)]
+)
 def test_small_category_keeps_one_image_on_either_side(images: int, fraction: float, expected: int) -> None:
     chosen = choose_validation([image("ants", number) for number in range(images)], fraction=fraction, seed=0)
 
