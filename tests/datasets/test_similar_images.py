@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 from tests.datasets.builders import codes, image_64x48, ingest, the_finding
 from workers.datasets.store import DatasetStore, DatasetVersion
 from workers.datasets.validation.similar_images import Groups, brightness_signs, similar_pairs
+from workers.datasets.validation.splits import GroupBy
 from workers.errors import UnusableDataset
 
 
@@ -187,6 +188,20 @@ def test_folders_stay_together_on_request(store: DatasetStore) -> None:
     val = [name for name, split in splits_of(store, version).items() if split == "val"]
     assert len(val) == 8
     assert len({name.rpartition("/")[0] for name in val}) == 2
+    assert the_finding(version.info.report, "images_grouped").count == 40
+
+
+@pytest.mark.parametrize("group_by", ["similar", "none"])
+def test_column_of_a_table_keeps_its_groups_together(store: DatasetStore, group_by: GroupBy) -> None:
+    files = {f"{number}.png": image_64x48(number) for number in range(40)}
+    nest_of = {name: f"nest {number % 10}" for number, name in enumerate(files)}
+    rows = [f"{name},{'ants' if number % 2 else 'bees'},{nest_of[name]}" for number, name in enumerate(files)]
+    version = ingest(store, {**files, "list.csv": "\n".join(["path,label,group", *rows]).encode()}, group_by=group_by)
+
+    splits = splits_of(store, version)
+    val = [name for name, split in splits.items() if split == "val"]
+    assert len(val) == 8
+    assert len({nest_of[name] for name in val}) == 2
     assert the_finding(version.info.report, "images_grouped").count == 40
 
 

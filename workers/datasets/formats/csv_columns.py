@@ -43,6 +43,7 @@ _SPLITS = ("split", "subset", "partition", "data_set", "set", "usage")
 _BOXES = re.compile(
     r"bbox.*|box|boxes|[xy]_?(min|max)|[xy][12]|.*_(x|y)_?min|objects|x|y|left|top|.*rle.*|encoded_?pixels"
 )
+_GROUP = ("group", "group_id")
 _SEVERAL = ("tags", "attributes", "attribute_ids")  # headers of columns with several categories
 _SEPARATORS = ("|", ";", ",", " ")
 _NO = ("0", "0.0", "-1", "-1.0", "false", "")
@@ -61,6 +62,7 @@ class ListColumns:
     label_at: int | None  # None: one column per category, with a 1 in the row's category
     one_hot_at: tuple[int, ...] = ()
     split_at: int | None = None
+    group_at: int | None = None  # images of one group stay in one split
     is_multi_label: bool = False  # the rows state several categories per image
 
 
@@ -78,15 +80,20 @@ def list_columns(table: Table, names: FileNames) -> ListColumns | None:
     if path_at is None:
         return None
     split_at = _split_column(columns, sample)
-    others = [at for at in range(len(columns)) if at not in (path_at, split_at)]
+    group_at = next((at for at, column in enumerate(columns) if column in _GROUP and at != path_at), None)
+    others = [at for at in range(len(columns)) if at not in (path_at, split_at, group_at)]
     if label_at is None and _is_category(others, columns, sample):
         label_at = others[0]
     if label_at is not None:
         several = columns[label_at] in _SEVERAL or _has_several([_cell(cells, label_at) for cells in sample])
-        return ListColumns(path_at=path_at, label_at=label_at, split_at=split_at, is_multi_label=several)
+        return ListColumns(
+            path_at=path_at, label_at=label_at, split_at=split_at, group_at=group_at, is_multi_label=several
+        )
     several_at = next((at for at in others if columns[at] in _SEVERAL), None)
     if several_at is not None:
-        return ListColumns(path_at=path_at, label_at=several_at, split_at=split_at, is_multi_label=True)
+        return ListColumns(
+            path_at=path_at, label_at=several_at, split_at=split_at, group_at=group_at, is_multi_label=True
+        )
     one_hot = tuple(at for at in others if _is_mark([_cell(cells, at) for cells in sample]))
     if len(one_hot) < 2:
         return None
@@ -96,6 +103,7 @@ def list_columns(table: Table, names: FileNames) -> ListColumns | None:
         label_at=None,
         one_hot_at=one_hot,
         split_at=split_at,
+        group_at=group_at,
         is_multi_label=sum(count > 1 for count in marked) > _SEVERAL_SHARE * len(marked),
     )
 

@@ -1,7 +1,8 @@
 """Tables that list the images with their categories: a CSV file or JSON lines with the columns `path` and `label`.
 
 `csv_columns.py` knows the usual headers of other tools, such as Kaggle's `id,label`, the `file_name,label` of Hugging
-Face and one column per category. Other columns are ignored. The split of a row comes from its column `split`, else
+Face and one column per category. Images with the same text in the column
+`group` stay in one split. Other columns are ignored. The split of a row comes from its column `split`, else
 from the names of several lists (`train.csv` and `val.csv`), else from the folder of its image.
 """
 
@@ -11,7 +12,7 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import Finding
@@ -58,6 +59,7 @@ class _Row:
     path: str
     label: str
     split: str | None
+    group: str | None
 
 
 def _fits(files: Sequence[ArchivedFile]) -> bool:
@@ -86,7 +88,8 @@ def _read(files: Sequence[ArchivedFile]) -> Reading:
             findings=findings,
         )
     resolved, split_findings = resolve_splits(listed)
-    return Reading(format="csv", files=tuple(resolved), findings=(*split_findings, *findings))
+    grouped = (replace(each, group=rows.groups.get(each.file.name)) for each in resolved)
+    return Reading(format="csv", files=tuple(grouped), findings=(*split_findings, *findings))
 
 
 def _candidates(files: Sequence[ArchivedFile]) -> list[_List]:
@@ -152,7 +155,7 @@ def _rows(each: _List, bad_rows: dict[str, str]) -> Iterator[_Row]:
 def _row(each: _List, cells: Cells) -> _Row | str:
     """Returns the row, or the reason why it is invalid."""
     at = each.columns
-    if len(cells) <= max(at.path_at, at.label_at or 0, at.split_at or 0, *at.one_hot_at):
+    if len(cells) <= max(at.path_at, at.label_at or 0, at.split_at or 0, at.group_at or 0, *at.one_hot_at):
         return "it has too few columns"
     label = cells[at.label_at] if at.label_at is not None else _marked_category(each, cells)
     if label is None:
@@ -168,7 +171,8 @@ def _row(each: _List, cells: Cells) -> _Row | str:
         split = split_from_word(word)
         if split is None:
             return f"its split is neither train nor val: {word[:20]!r}"
-    return _Row(path=path, label=label, split=split)
+    group = cells[at.group_at].strip() if at.group_at is not None else ""
+    return _Row(path=path, label=label, split=split, group=group or None)
 
 
 def _marked_category(each: _List, cells: Cells) -> str | None:
@@ -184,6 +188,7 @@ class _RowsByFile:
         self._files = {file.name: file for file in images}
         self._names = FileNames(images)
         self.by_file: dict[str, tuple[str, str | None]] = {}  # name -> label and split
+        self.groups: dict[str, str] = {}  # name -> group
         self.bad_rows: dict[str, str] = {}
         self._missing: dict[str, None] = {}
         self._conflicting: dict[str, None] = {}
@@ -198,6 +203,8 @@ class _RowsByFile:
         earlier = self.by_file.setdefault(image.name, (row.label, row.split))
         if earlier != (row.label, row.split):
             self._conflicting[image.name] = None
+        if row.group is not None:
+            self.groups.setdefault(image.name, row.group)
 
     def settled(self) -> tuple[list[tuple[ArchivedFile, str, str | None]], list[Finding]]:
         """Returns each listed file with its label and split, and the findings about the other rows."""
