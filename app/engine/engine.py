@@ -160,9 +160,8 @@ class Engine:
             _check(model, selection)
             with self._admission.working():
                 answer = await self._predict(model, images, selection, priority, began_at, timeout_s, drawing)
-                if (
-                    precision == "float32" and answer.precision != precision
-                ):  # a faster backend was adopted in the meantime
+                if precision == "float32" and answer.precision != precision:
+                    # A faster backend was adopted in the meantime.
                     model = await self._model(reference, precision, began_at, timeout_s)
                     answer = await self._predict(model, images, selection, priority, began_at, timeout_s, drawing)
             outcome, backend = "ok", answer.backend

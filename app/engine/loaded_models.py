@@ -91,9 +91,8 @@ class LoadedModels:
         self._failed: dict[str, _Failed] = {}  # by digest
         self._loader = LoadingThread()
         self._best_batches = BestBatches()  # used by the loading thread
-        self.on_change: Callable[[], None] = lambda: (
-            None
-        )  # called when a model was loaded, evicted, failed, or changed its backend
+        # Called when a model was loaded, evicted, failed, or changed its backend.
+        self.on_change: Callable[[], None] = lambda: None
 
     @property
     def device(self) -> torch.device:

@@ -32,12 +32,10 @@ from workers.datasets.store import DatasetStore
 
 LOOKUP_EVERY_S: Final = 0.5  # the longest delay until a published or promoted version is seen
 _LEAST_ARENA_BYTES: Final = 1024**3  # five times a view of 8192 px squared, the largest possible preset
-_LONGEST_BATCH_S: Final = (
-    120.0  # a full batch of a large detector takes many seconds on a busy CPU, less than one on a GPU
-)
-_ARENA_BYTES_PER_VIEW: Final = (
-    4 * 1024**2
-)  # a view of 800 x 1333 px, the largest preset of the catalogue; most take 0.15 MiB
+# A full batch of a large detector takes many seconds on a busy CPU, less than one on a GPU
+_LONGEST_BATCH_S: Final = 120.0
+# A view of 800 x 1333 px, the largest preset of the catalogue; most take 0.15 MiB.
+_ARENA_BYTES_PER_VIEW: Final = 4 * 1024**2
 
 
 @asynccontextmanager

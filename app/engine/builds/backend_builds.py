@@ -101,9 +101,8 @@ class BackendBuilds:
         self._limits = limits or BuildLimits()
         self._builder = tuple(builder)
         self._running: dict[weakref.ref[LoadedModel], asyncio.Task[None]] = {}
-        self._tried: set[tuple[str, str]] = (
-            set()
-        )  # (digest of a model, key of a backend) that this process has requested
+        # (digest of a model, key of a backend) that this process has requested
+        self._tried: set[tuple[str, str]] = set()
         self._one_at_a_time = asyncio.Lock()
         self._has_said_why_not = False
         self._said: set[str] = set()  # digests of models without calibration images, whose warning was logged

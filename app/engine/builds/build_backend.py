@@ -122,9 +122,8 @@ def _be_modest(memory_bytes: int) -> None:
     with suppress(OSError):  # Linux may schedule by session (autogroup, sched(7)): this process is a session
         Path("/proc/self/autogroup").write_text(str(_NICENESS), encoding="ascii")
     if memory_bytes:
-        resource.setrlimit(
-            resource.RLIMIT_DATA, (memory_bytes, memory_bytes)
-        )  # counts allocated memory, not mapped files
+        # RLIMIT_DATA counts allocated memory, not mapped files.
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
