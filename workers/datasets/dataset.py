@@ -13,11 +13,14 @@ VOID = 255  # the value of a label map for pixels without a category: training a
 
 DatasetFormat = Literal[
     "coco",
+    "coco_panoptic",
     "pascal_voc",
     "yolo",
     "csv_boxes",
     "hugging_face",
     "csv",
+    "cityscapes",
+    "object_masks",
     "instance_masks",
     "label_masks",
     "image_folder",

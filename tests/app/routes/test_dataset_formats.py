@@ -11,6 +11,7 @@ from tests.datasets.builders import zip_of
 from tests.datasets.test_csv_boxes import IMAGES as BOXED_IMAGES
 from tests.datasets.test_csv_boxes import TENSORFLOW
 from tests.datasets.test_csv_list import IMAGES, table
+from tests.datasets.test_label_masks import object_masks, panoptic
 from workers.datasets.dataset import DatasetInfo
 
 
@@ -19,8 +20,10 @@ from workers.datasets.dataset import DatasetInfo
     [
         ({**IMAGES, "labels.csv": table("filename,class").encode()}, "classification", "csv", ("blue", "red")),
         ({**BOXED_IMAGES, "labels.csv": TENSORFLOW.encode()}, "detection", "csv_boxes", ("cat", "dog")),
+        (object_masks(), "detection", "object_masks", ("object",)),
+        (panoptic("train2017"), "segmentation", "coco_panoptic", ("cat", "sky")),
     ],
-    ids=["csv", "csv_boxes"],
+    ids=["csv", "csv_boxes", "object_masks", "coco_panoptic"],
 )
 def test_archives_of_other_tools_become_datasets(
     api: RunningApi,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from models.masks.coco_masks import Box, Polygon
 from workers.datasets.archives.archive import ArchivedFile
+from workers.datasets.formats.index_image import Indices, read_index_image
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,6 +18,19 @@ class RunLengths:
     width: int
     height: int
     counts: str | tuple[int, ...]  # compressed text, or the numbers themselves
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mask:
+    """A mask of the archive, which is read when it is needed."""
+
+    name: str  # of its file, for messages
+    read: Callable[[], Indices]  # uint16 [H, W] in stored pixels; raises BrokenIndexImage
+
+
+def index_mask(file: ArchivedFile) -> Mask:
+    """Returns the mask of an image file whose pixels are numbers."""
+    return Mask(name=file.name, read=lambda: read_index_image(file.path.read_bytes()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +53,7 @@ class Annotation:
     objects: Sequence[AnnotatedObject] = ()
     size: tuple[int, int] | None = None  # width and height that the annotation states, or None
     is_relative: bool = False  # True: coordinates are fractions of width and height; False: pixels
-    mask: ArchivedFile | None = None  # a PNG whose pixels are the numbers of instances or of categories
+    mask: Mask | None = None  # the number of an instance or of a category at every pixel
     labels: tuple[str, ...] = ()  # labels of instance 1, 2, …; `default_label` for the instances after them
     default_label: str = "object"
 

@@ -8,13 +8,17 @@ from models.manifest import Task
 from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import DatasetFormat
 from workers.datasets.findings import counted
+from workers.datasets.formats.cityscapes import CITYSCAPES
 from workers.datasets.formats.coco import COCO
+from workers.datasets.formats.coco_panoptic import COCO_PANOPTIC
 from workers.datasets.formats.csv_boxes import CSV_BOXES
 from workers.datasets.formats.csv_list import CSV_LIST
+from workers.datasets.formats.drawn_masks import as_segmentation
 from workers.datasets.formats.hugging_face import HUGGING_FACE
 from workers.datasets.formats.image_folder import IMAGE_FOLDER
 from workers.datasets.formats.instance_masks import INSTANCE_MASKS
 from workers.datasets.formats.label_masks import LABEL_MASKS
+from workers.datasets.formats.object_masks import OBJECT_MASKS
 from workers.datasets.formats.pascal_voc import PASCAL_VOC
 from workers.datasets.formats.reading import (
     Format,
@@ -30,11 +34,14 @@ from workers.errors import UnusableDataset
 # The first format that fits is used, so the specific ones come first: annotated images may lie in folders, too.
 FORMATS: tuple[Format, ...] = (
     COCO,
+    COCO_PANOPTIC,
     PASCAL_VOC,
     YOLO,
     CSV_BOXES,
     HUGGING_FACE,
     CSV_LIST,
+    CITYSCAPES,
+    OBJECT_MASKS,
     INSTANCE_MASKS,
     LABEL_MASKS,
     IMAGE_FOLDER,
@@ -53,18 +60,31 @@ def read_files(
     """
     if format is not None:
         chosen = next(each for each in FORMATS if each.name == format)
-        if task not in (None, chosen.task):
-            raise _other_task(chosen, task, f"The format {format} is for {chosen.task} datasets.")
-        return chosen.read(files)
+        if task in (None, chosen.task):
+            return chosen.read(files)
+        if (task, chosen.task) == ("segmentation", "detection"):
+            return _drawn(chosen, files)
+        raise _other_task(chosen, task, f"The format {format} is for {chosen.task} datasets.")
     fitting = next((each for each in FORMATS if task in (None, each.task) and each.fits(files)), None)
     if fitting is not None and task == "classification" and fitting is IMAGE_FOLDER:
         fitting = next(each for each in FORMATS if each.fits(files))  # any other format that fits is more likely
     if fitting is not None and task in (None, fitting.task):
         return fitting.read(files)
     others = [each for each in FORMATS if each.fits(files)]
-    if task is not None and others:
-        raise _other_task(others[0], task, f"This is a {others[0].task} dataset in the format {others[0].name}.")
-    raise _nothing_fits(files, task)
+    if task is None or not others:
+        raise _nothing_fits(files, task)
+    if (task, others[0].task) == ("segmentation", "detection"):
+        return _drawn(others[0], files)
+    raise _other_task(others[0], task, f"This is a {others[0].task} dataset in the format {others[0].name}.")
+
+
+def _drawn(found: Format, files: Sequence[ArchivedFile]) -> Reading:
+    """Reads a detection dataset for segmentation. Raises UnusableDataset if its objects have only boxes."""
+    drawn = as_segmentation(found.read(files))
+    if drawn is None:
+        message = f"This is a detection dataset in the format {found.name}: its objects have no masks or outlines."
+        raise _other_task(found, "segmentation", message)
+    return drawn
 
 
 def _other_task(found: Format, wanted: Task | None, message: str) -> UnusableDataset:

@@ -56,6 +56,8 @@ def _is_coco(file: ArchivedFile) -> bool:
     if not file.name.lower().endswith(".json") or not is_object:
         return False
     with file.path.open("rb") as content, mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data.find(b'"segments_info"') >= 0:
+            return False  # a panoptic file, which coco_panoptic.py reads
         return data.find(b'"images"') >= 0 and (data.find(b'"annotations"') >= 0 or data.find(b'"file_name"') >= 0)
 
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.findings import finding
-from workers.datasets.formats.annotation import Annotation, clean_label
+from workers.datasets.formats.annotation import Annotation, clean_label, index_mask
 from workers.datasets.formats.file_names import stem_of
-from workers.datasets.formats.index_png import BrokenIndexPng, read_index_png
+from workers.datasets.formats.index_image import BrokenIndexImage, read_index_image
 from workers.datasets.formats.mask_pairs import MaskPairs, pair_masks
 from workers.datasets.formats.reading import Format, Reading, leftover_findings, resolve_splits, unusable
 
@@ -29,9 +29,14 @@ _MASKS_CHECKED = 30  # at most about twice as many
 
 
 def _fits(files: Sequence[ArchivedFile]) -> bool:
+    if any("SegmentationClass" in file.name.split("/") for file in files):
+        return False  # beside masks of objects, VOC has masks of categories, which say more
     found = _pairs(files)
-    if not found.look_like_masks:
-        return False
+    return found.look_like_masks and count_instances(files, found)
+
+
+def count_instances(files: Sequence[ArchivedFile], found: MaskPairs) -> bool:
+    """Returns True if the masks are masks of instances: their folder says so, or their values count objects."""
     if are_instances_by_name(files, found):
         return True
     folders = {part for _, mask in found.pairs for part in mask.name.split("/")[:-1]}
@@ -65,7 +70,7 @@ def _read(files: Sequence[ArchivedFile]) -> Reading:
         [
             (
                 image,
-                Annotation(mask=mask, labels=_labels(texts.get(stem_of(image.name)))),
+                Annotation(mask=index_mask(mask), labels=_labels(texts.get(stem_of(image.name)))),
                 splits[image.name],
             )
             for image, mask in pairs.pairs
@@ -89,8 +94,8 @@ def _values_count_instances(masks: Sequence[ArchivedFile]) -> bool:
     counts = set()
     for mask in masks[:: max(1, len(masks) // _MASKS_CHECKED)]:
         try:
-            values = set(read_index_png(mask.path.read_bytes()).ravel().tolist()) - {0}
-        except BrokenIndexPng:
+            values = set(read_index_image(mask.path.read_bytes()).ravel().tolist()) - {0}
+        except BrokenIndexImage:
             continue
         if values != set(range(1, len(values) + 1)):
             return False

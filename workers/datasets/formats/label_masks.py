@@ -1,47 +1,63 @@
-"""Images with one PNG each whose pixels are category numbers. 255 means no category (void); a palette has no meaning.
+"""Images with one file each whose pixels are category numbers, or colours that a legend names. 255 means void.
 
-A list such as `classes.txt` names the categories, one name per line, from number 0 on. Without a list, 0 is
-`background` and the other categories are named by their numbers.
+A list such as `classes.txt` names the categories, one name per line, from number 0 on; `mask_legend.py` knows other
+legends. Without a legend, the index of a palette counts and not its colour, 0 is `background`, and the other categories
+are named by their numbers.
 """
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Sequence
 
+import numpy as np
+
 from workers.datasets.archives.archive import ArchivedFile
-from workers.datasets.formats.annotation import Annotation, clean_label
+from workers.datasets.dataset import VOID
+from workers.datasets.findings import finding
+from workers.datasets.formats.annotation import Annotation, Mask, index_mask
 from workers.datasets.formats.file_names import stem_of
 from workers.datasets.formats.image_lists import ImageLists
-from workers.datasets.formats.instance_masks import are_instances_by_name
+from workers.datasets.formats.index_image import BrokenIndexImage, Indices, with_two_values
+from workers.datasets.formats.instance_masks import count_instances
+from workers.datasets.formats.mask_legend import MaskLegend, find_legend
 from workers.datasets.formats.mask_pairs import MaskPairs, pair_masks
 from workers.datasets.formats.reading import Format, Reading, leftover_findings, resolve_splits, unusable
 
 _EXPECTED = "images and PNG masks of categories with the same names: images/1.jpg and masks/1.png, and classes.txt"
 _HINT = f"Expected: {_EXPECTED}."
-_NAME_LISTS = ("classes.txt", "categories.txt", "labels.txt", "class_names.txt", "label_names.txt", "codes.txt")
-_MAX_LIST_BYTES = 2**20
+_MANY_VALUES = 64  # more values than a mask has that is not grey
+_TWO_SHARE = 0.9  # of the pixels of a scaled or blurred mask are still exactly 0 or 255
 
 
 def _fits(files: Sequence[ArchivedFile]) -> bool:
     found = _pairs(files)
-    return found.look_like_masks and not are_instances_by_name(files, found)
+    if not found.pairs or count_instances(files, found):
+        return False
+    return bool(find_legend(files).colours) or found.look_like_masks
 
 
 def _read(files: Sequence[ArchivedFile]) -> Reading:
     pairs = _pairs(files)
+    legend = find_legend(files)
     lists = ImageLists(files, task_folder="Segmentation")
-    names = next((file for file in files if posixpath.basename(file.name).lower() in _NAME_LISTS), None)
-    used = lists.names | ({names.name} if names is not None else set())
+    used = lists.names | ({legend.file} if legend.file is not None else set())
     findings = [*pairs.findings(), *leftover_findings(pairs.sorted_files, used=used)]
     if not pairs.pairs:
-        raise unusable(
-            "No image has a PNG mask with the same name.", hint=_HINT, code="no_annotations", findings=findings
-        )
+        raise unusable("No image has a mask with the same name.", hint=_HINT, code="no_annotations", findings=findings)
+    masks = {mask.name: legend.mask(mask) if legend.colours else index_mask(mask) for _, mask in pairs.pairs}
+    sampled = _read_sample(pairs, masks, legend)
+    if _are_blurred(sampled):
+        masks = {name: _binary(mask) for name, mask in masks.items()}
+        text = "The masks have many grey values, but nearly all pixels are 0 or 255. Fovea reads 128 and more as 255."
+        findings.append(finding("warning", "blurred_masks", text, count=len(masks)))
     splits = pairs.splits()
     resolved, split_findings = resolve_splits(
         [
-            (image, Annotation(mask=mask), lists.split_for(stem_of(image.name), splits[image.name]))
+            (
+                image,
+                Annotation(mask=masks[mask.name]),
+                lists.split_for(stem_of(image.name), splits[image.name]),
+            )
             for image, mask in pairs.pairs
         ]
     )
@@ -50,7 +66,7 @@ def _read(files: Sequence[ArchivedFile]) -> Reading:
         task="segmentation",
         files=tuple(resolved),
         findings=(*split_findings, *findings),
-        categories=_category_names(names),
+        categories=legend.names,
     )
 
 
@@ -59,11 +75,35 @@ def _pairs(files: Sequence[ArchivedFile]) -> MaskPairs:
     return pair_masks(files, only_folder="SegmentationClass" if has_voc else None)
 
 
-def _category_names(names: ArchivedFile | None) -> tuple[str, ...]:
-    if names is None or names.size_bytes > _MAX_LIST_BYTES:
-        return ()
-    lines = names.path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    return tuple(clean_label(line) for line in lines if line.strip())
+def _read_sample(pairs: MaskPairs, masks: dict[str, Mask], legend: MaskLegend) -> list[Indices]:
+    """Reads some of the masks. Raises UnusableDataset if none of them can be read."""
+    sampled: list[Indices] = []
+    reasons = []
+    for mask in pairs.sample():
+        try:
+            sampled.append(masks[mask.name].read())
+        except BrokenIndexImage as error:
+            reasons.append(f"{mask.name}: {error}")
+    if sampled:
+        return sampled
+    legend_hint = "" if legend.file else " If colours stand for the categories, add CVAT's labelmap.txt."
+    raise unusable(
+        f"The masks cannot be read. The first, {reasons[0]}.",
+        hint=f"Save each mask as a PNG whose pixels are the numbers of the categories.{legend_hint}",
+        code="broken_mask_file",
+        files=[reason.partition(":")[0] for reason in reasons],
+    )
+
+
+def _are_blurred(sampled: Sequence[Indices]) -> bool:
+    """Returns True if the masks are grey, but nearly all pixels are 0 or 255: two categories with soft edges."""
+    values = np.concatenate([mask.ravel() for mask in sampled])
+    extremes = float(((values == 0) | (values == VOID)).mean())
+    return len(np.unique(values)) > _MANY_VALUES and extremes >= _TWO_SHARE and bool((values == VOID).any())
+
+
+def _binary(mask: Mask) -> Mask:
+    return Mask(name=mask.name, read=lambda: with_two_values(mask.read()))
 
 
 LABEL_MASKS = Format(name="label_masks", task="segmentation", expected=_EXPECTED, fits=_fits, read=_read)

@@ -41,6 +41,7 @@ class Reading:
     findings: tuple[Finding, ...]
     task: Task = "classification"
     categories: tuple[str, ...] = ()  # in the order of the archive if it lists them; for label maps: by pixel value
+    is_drawn: bool = False  # segmentation: the label maps are drawn from the objects of the annotations
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ from models.errors import ImageError
 from models.images.decode import decode_image
 from workers.datasets.dataset import DatasetImage, DatasetInfo, SplitName
 from workers.datasets.findings import counted
-from workers.datasets.formats.index_png import BrokenIndexPng, read_index_png
+from workers.datasets.formats.index_image import BrokenIndexImage, read_index_image
 from workers.datasets.output.target_drawing import draw_label_map, draw_objects, legend, resize_longer_side
 from workers.datasets.store import DatasetStore, DatasetVersion
 
@@ -120,7 +120,7 @@ def _tiles(
     for split, image in entries:
         try:
             drawn = _drawn(version, image, fonts)
-        except (ImageError, BrokenIndexPng, OSError):
+        except (ImageError, BrokenIndexImage, OSError):
             continue
         warning = warnings.get(image.name)
         yield Tile(
@@ -138,7 +138,7 @@ def _drawn(version: DatasetVersion, image: DatasetImage, fonts: Fonts) -> Image.
         return decoded
     small = resize_longer_side(decoded, LARGE_TILE_PX)
     if image.label_map is not None:
-        indices = read_index_png((version.images_dir / image.label_map).read_bytes())
+        indices = read_index_image((version.images_dir / image.label_map).read_bytes())
         return draw_label_map(small, indices.astype(np.uint8), version.info.categories)
     return draw_objects(small, image.objects, version.info.categories, fonts, size=(image.width, image.height))
 

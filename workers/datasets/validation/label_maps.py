@@ -41,7 +41,7 @@ def validate_label_maps(
     """
     draft = DatasetDraft(samples=[], findings=list(reading.findings))
     drop_unreadable_files(draft, reading.files, inspected)
-    _add_label_maps(draft)
+    _add_label_maps(draft, reading)
     values = _values(draft)
     names = _names(draft, values, reading.categories)
     by_value = dict(zip(values, names, strict=True))
@@ -63,24 +63,23 @@ def validate_label_maps(
     )
 
 
-def _add_label_maps(draft: DatasetDraft) -> None:
+def _add_label_maps(draft: DatasetDraft, reading: Reading) -> None:
     """Gives every sample its label map, and removes the samples whose mask is broken or has another size."""
+    value_of_label = {label: value for value, label in enumerate(reading.categories)} if reading.is_drawn else {}
+
+    def read(sample: InspectedSample) -> LabelMap | AnnotationProblem:
+        assert sample.labelled.annotation is not None
+        return read_label_map(sample.labelled.annotation, sample.facts, value_of_label)
+
     problems: list[tuple[str, AnnotationProblem]] = []
     kept: list[InspectedSample] = []
-    for sample, outcome in zip(draft.samples, parallel_map(_read_label_map, draft.samples), strict=True):
+    for sample, outcome in zip(draft.samples, parallel_map(read, draft.samples), strict=True):
         if isinstance(outcome, AnnotationProblem):
             problems.append((sample.name, outcome))
         else:
             kept.append(replace(sample, label_map=outcome))
     draft.samples = kept
     draft.add_findings(*annotation_problem_findings(problems))
-
-
-def _read_label_map(sample: InspectedSample) -> LabelMap | AnnotationProblem:
-    annotation = sample.labelled.annotation
-    assert annotation is not None
-    assert annotation.mask is not None
-    return read_label_map(annotation.mask, sample.facts)
 
 
 def _label_map(sample: InspectedSample) -> LabelMap:

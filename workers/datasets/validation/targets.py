@@ -24,7 +24,7 @@ from models.masks.coco_masks import (
 )
 from workers.datasets.dataset import VOID
 from workers.datasets.formats.annotation import AnnotatedObject, Annotation, RunLengths
-from workers.datasets.formats.index_png import BrokenIndexPng, read_index_png
+from workers.datasets.formats.index_image import BrokenIndexImage
 from workers.datasets.validation.exif_orientation import box_to_upright, pixels_to_upright
 from workers.datasets.validation.inspection import ImageFacts
 
@@ -131,8 +131,8 @@ def _too_many(count: int) -> AnnotationProblem:
 def _convert_instance_mask(annotation: Annotation, facts: ImageFacts) -> ImageTargets | AnnotationProblem:
     assert annotation.mask is not None
     try:
-        indices = read_index_png(annotation.mask.path.read_bytes())
-    except BrokenIndexPng as error:
+        indices = annotation.mask.read()
+    except BrokenIndexImage as error:
         return AnnotationProblem(code="broken_mask_file", reason=f"{annotation.mask.name}: {error}.")
     size = (indices.shape[1], indices.shape[0])
     orientation = annotation_orientation(size, facts)
