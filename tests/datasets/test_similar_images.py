@@ -7,13 +7,14 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageEnhance
 
 from tests.datasets.builders import codes, image_64x48, ingest, the_finding
 from workers.datasets.store import DatasetStore, DatasetVersion
-from workers.datasets.validation.similar_images import Groups, brightness_signs, similar_pairs
+from workers.datasets.validation.similar_images import Groups, brightness_signs, similar_groups
 from workers.datasets.validation.splits import GroupBy
 from workers.errors import UnusableDataset
 
@@ -77,7 +78,7 @@ def test_copy_of_a_photo_is_similar_and_other_photos_are_not(copy: Callable[[Ima
     photos = [photo(seed) for seed in range(30)]
     described = [signs(each) for each in (*photos, *map(copy, photos))]
 
-    assert set(similar_pairs(described)) == {(number, number + 30) for number in range(30)}
+    assert similar_groups(described) == [*range(30), *range(30)]
 
 
 def test_sign_says_whether_the_next_cell_is_brighter() -> None:
@@ -93,19 +94,47 @@ def test_objects_on_the_same_plain_ground_are_not_similar() -> None:
     for left, image in zip((20, 35), plain, strict=True):
         ImageDraw.Draw(image).rectangle((left, 30, left + 40, 80), fill="black")
 
-    assert not list(similar_pairs([signs(each) for each in plain]))
-    assert not list(similar_pairs([signs(Image.new("RGB", (200, 150), colour)) for colour in ("red", "blue")]))
+    assert similar_groups([signs(each) for each in plain]) == [0, 1]
+    assert similar_groups([signs(Image.new("RGB", (200, 150), colour)) for colour in ("red", "blue")]) == [0, 1]
 
 
 def test_image_too_small_to_compare_has_no_signs() -> None:
     assert brightness_signs(torch.zeros((3, 63, 200), dtype=torch.uint8)) is None
 
 
-def test_pairs_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.datasets.validation.similar_images._BLOCK", 3)
-    described = [signs(photo(seed % 5)) for seed in range(10)]
+def test_groups_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.datasets.validation.similar_images._ROWS_AT_ONCE", 3)
+    described = [signs(photo(seed % 5)) for seed in range(12)]
 
-    assert set(similar_pairs(described)) == {(number, number + 5) for number in range(5)}
+    assert similar_groups(described) == [*range(5), *range(5), 0, 1]
+    assert similar_groups([]) == []
+
+
+def as_signs(values: npt.NDArray[np.int8]) -> list[bytes]:
+    return [row.tobytes() for row in values]
+
+
+def test_distance_is_the_share_of_the_signs_that_differ() -> None:
+    """The limit is 0.15: of 100 signs, 15 may be opposite, or 30 be missing in one of the two images."""
+    base = np.zeros(256, dtype=np.int8)
+    base[:100] = np.random.default_rng(0).choice([-1, 1], 100)
+    opposite, missing = np.tile(base, (2, 1)), np.tile(base, (2, 1))
+    for row, count in enumerate((15, 16)):
+        opposite[row, :count] *= -1
+    for row, count in enumerate((30, 31)):
+        missing[row, :count] = 0
+
+    for other, expected in ((opposite[0], 0), (opposite[1], 1), (missing[0], 0), (missing[1], 1)):
+        assert similar_groups(as_signs(np.stack([base, other]))) == [0, expected]
+
+
+def test_images_with_few_signs_are_not_compared() -> None:
+    few = np.zeros((2, 256), dtype=np.int8)
+    few[:, :63] = 1
+    enough = np.where(np.arange(256) < 64, 1, 0).astype(np.int8)
+
+    assert similar_groups(as_signs(few)) == [0, 1]
+    assert similar_groups(as_signs(np.stack([enough, enough]))) == [0, 0]
 
 
 def test_groups_join_over_others_and_are_named_after_the_smallest() -> None:

@@ -12,7 +12,7 @@ from workers.datasets.findings import counted, finding
 from workers.datasets.formats.reading import LabelledFile, unusable
 from workers.datasets.validation.image_findings import InspectedSample, problem_findings
 from workers.datasets.validation.inspection import ImageFacts, ImageProblem
-from workers.datasets.validation.similar_images import MAX_COMPARED, Groups, similar_pairs
+from workers.datasets.validation.similar_images import MAX_COMPARED, Groups, similar_groups
 from workers.datasets.validation.splits import SplitImage, SplitRule, choose_validation
 
 _CATEGORIES_SHOWN = 10
@@ -41,7 +41,7 @@ class DatasetDraft:
 
     samples: list[InspectedSample]
     findings: list[Finding] = field(default_factory=list)
-    similar: list[tuple[str, str]] | None = None  # sha256 of both of each pair of near-duplicates; None: not searched
+    similar: dict[str, str] | None = None  # sha256 -> sha256 of its first near-duplicate; None: not searched
 
     def add_findings(self, *findings: Finding) -> None:
         """Adds `findings` to the report."""
@@ -143,26 +143,30 @@ def _groups(draft: DatasetDraft, rule: SplitRule) -> Groups:
         for key in keys:
             groups.join(first_of.setdefault(key, sample.file.sha256), sample.file.sha256)
     if rule.group_by == "similar":
-        for one, other in _similar(draft):
+        for one, other in _similar(draft).items():
             groups.join(one, other)
     return groups
 
 
-def _similar(draft: DatasetDraft) -> list[tuple[str, str]]:
-    """Returns the pairs of near-duplicates, searched once, and reports it if there are too many images to compare."""
+def _similar(draft: DatasetDraft) -> dict[str, str]:
+    """Returns the group of near-duplicates of each content, searched once; the name is the first content of the group.
+
+    Reports it if there are too many images to compare.
+    """
     if draft.similar is None:
         draft.similar = _search_similar(draft)
     return draft.similar
 
 
-def _search_similar(draft: DatasetDraft) -> list[tuple[str, str]]:
+def _search_similar(draft: DatasetDraft) -> dict[str, str]:
     compared = {each.file.sha256: each.facts.signs for each in draft.samples if each.facts.signs is not None}
     if len(compared) > MAX_COMPARED:
         text = f"Fovea did not look for near-duplicates: it compares at most {MAX_COMPARED:,} images."
         draft.add_findings(finding("info", "similar_images_unknown", text, count=len(compared)))
-        return []
+        return {}
     contents = list(compared)
-    return [(contents[one], contents[other]) for one, other in similar_pairs(list(compared.values()))]
+    groups = similar_groups(list(compared.values()))
+    return {content: contents[group] for content, group in zip(contents, groups, strict=True)}
 
 
 def _separable(images: Sequence[SplitImage]) -> list[SplitImage]:
@@ -216,8 +220,17 @@ def _similar_across_splits(draft: DatasetDraft, splits: Mapping[str, Set[SplitNa
 
     splits: the splits of each content.
     """
-    contents = {each for pair in _similar(draft) if any("train" in splits[one] for one in pair) for each in pair}
-    leaked = [each.name for each in draft.samples if each.file.sha256 in contents and each.labelled.split != "train"]
+    similar = _similar(draft)
+    learned = defaultdict[str, set[str]](set)  # group -> contents in `train`
+    for content, group in similar.items():
+        if "train" in splits[content]:
+            learned[group].add(content)
+    leaked = [
+        each.name
+        for each in draft.samples
+        if each.labelled.split != "train"
+        and learned.get(similar.get(each.file.sha256, ""), set()) - {each.file.sha256}  # equal files: reported already
+    ]
     if not leaked:
         return []
     text = (

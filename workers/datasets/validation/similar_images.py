@@ -7,7 +7,7 @@ differ in less than 15 % of the signs, and other photos in more than 29 %: measu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,12 @@ MAX_COMPARED = 50_000  # images; every pair is compared, which takes half a minu
 _MIN_SIDE_PX = 64  # a smaller image has too little detail
 _ROWS, _COLUMNS = 16, 17  # cells of the grey thumbnail; each row has 16 differences
 _SAMPLED_PX = 128  # the shorter side is thinned out to about so many pixels before it is averaged
+_SIGNS = 256
 _FLAT = 2.0  # a smaller difference between cells, of 255, counts as none
 _FEWEST_SIGNS = 64  # with fewer differences in both images they are not compared
 _LARGEST_DISTANCE = 0.15
-_BLOCK = 2048  # rows of pairs that are compared at once
+_ROUNDING = 1e-3
+_ROWS_AT_ONCE = 512  # images compared with all others in one product
 
 Signs = npt.NDArray[np.float32]
 
@@ -39,30 +41,52 @@ def brightness_signs(pixels: Tensor) -> bytes | None:
     return signs.to(torch.int8).numpy().tobytes()
 
 
-def similar_pairs(signs: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """Yields the positions of all pairs of near-duplicates in `signs`, each result of `brightness_signs`.
+def similar_groups(signs: Sequence[bytes]) -> list[int]:
+    """Returns the group of each image, named by the position of its first image: near-duplicates have the same one.
 
-    The distance of two images is the sum of |a - b| over the positions where a or b has a sign, divided by its largest
-    possible value.
+    signs: results of `brightness_signs`. Near-duplicates of near-duplicates are in the same group.
     """
-    if not signs:
-        return
-    every = np.frombuffer(b"".join(signs), dtype=np.int8).reshape(len(signs), -1).astype(np.float32)
-    for start in range(0, len(every), _BLOCK):
-        rows = every[start : start + _BLOCK]
-        near = _distances(rows, every[start:]) <= _LARGEST_DISTANCE
-        first, second = np.nonzero(np.triu(near, k=1))
-        yield from zip((first + start).tolist(), (second + start).tolist(), strict=True)
+    groups = np.arange(len(signs))
+    every = np.frombuffer(b"".join(signs), dtype=np.int8).reshape(-1, _SIGNS).astype(np.float32)
+    kept = np.flatnonzero(np.abs(every).sum(axis=1) >= _FEWEST_SIGNS / 2)  # no other image can have a near-duplicate
+    every = every[kept]
+    found = kept.copy()  # the group of each kept image
+    rows, columns = _factors(every)
+    for start in range(0, len(kept), _ROWS_AT_ONCE):
+        near = rows[start : start + _ROWS_AT_ONCE] @ columns[start:].T > -_ROUNDING
+        near[np.tril_indices(len(near))] = False  # each pair once
+        for row in np.flatnonzero(near.any(axis=1)):
+            others = start + np.flatnonzero(near[row])
+            others = others[found[others] != found[start + row]]
+            others = others[_is_far_from_plain(every[start + row], every[others])]
+            joined = np.unique(found[[start + row, *others]])
+            if len(joined) > 1:
+                found[np.isin(found, joined)] = joined[0]
+    groups[kept] = found
+    return [int(group) for group in groups]
 
 
-def _distances(rows: Signs, columns: Signs) -> Signs:
-    """Returns the distance between each of `rows`, [R, 256], and each of `columns`, [C, 256], as [R, C]."""
-    signed = np.abs(rows).sum(axis=1)[:, None] + np.abs(columns).sum(axis=1)[None]
-    equal = (rows > 0).astype(np.float32) @ (columns > 0).astype(np.float32).T
-    equal += (rows < 0).astype(np.float32) @ (columns < 0).astype(np.float32).T
-    either = signed - np.abs(rows) @ np.abs(columns).T
-    distances = (signed - 2 * equal) / (2 * np.maximum(either, 1))
-    return np.where(either >= _FEWEST_SIGNS, distances, np.float32(1))
+def _factors(signs: Signs) -> tuple[Signs, Signs]:
+    """Returns two matrices, both [N, 514], whose product is at least 0 where two of `signs`, [N, 256], are similar.
+
+    The distance of a and b is sum |a - b| / (2 e), where e is the number of positions with a sign in a or in b. With
+    n signs in each, o positions where both have one, and s where these are equal, e = n_a + n_b - o and
+    sum |a - b| = n_a + n_b - 2 s. So the distance is at most d where 2 s - 2 d o - (1 - 2 d) (n_a + n_b) >= 0.
+    """
+    limit = np.float32(_LARGEST_DISTANCE)
+    plus, minus = (signs > 0).astype(np.float32), (signs < 0).astype(np.float32)
+    counts = (1 - 2 * limit) * np.abs(signs).sum(axis=1, keepdims=True)
+    ones = np.ones_like(counts)
+    rows = np.hstack([plus, minus, -counts, ones])
+    equal, opposite = 2 - 2 * limit, -2 * limit
+    columns = np.hstack([equal * plus + opposite * minus, equal * minus + opposite * plus, ones, -counts])
+    return rows, columns
+
+
+def _is_far_from_plain(one: Signs, others: Signs) -> npt.NDArray[np.bool_]:
+    """Returns which of `others`, [M, 256], have enough signs together with `one`, [256], to be compared."""
+    either = ((one != 0) | (others != 0)).sum(axis=1)
+    return np.asarray(either >= _FEWEST_SIGNS)
 
 
 class Groups:
