@@ -17,6 +17,7 @@ from torchvision.models.detection.backbone_utils import mobilenet_backbone, resn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from models.architectures.architecture import Architecture, Backbone, NetworkRequest, Option, WeightsEntry, register
+from models.architectures.float32_boxes import keep_boxes_in_float32
 from models.manifest import IMAGENET_MEAN, IMAGENET_STD, ScalePreset
 
 BOX_IOU_THRESHOLD = 0.7  # suppresses little; models.architectures.detection_outputs chooses what remains
@@ -105,6 +106,7 @@ def _build(name: str, wanted: NetworkRequest) -> nn.Module:
     )
     if name.startswith(("fcos", "retinanet")):
         module.register_forward_hook(_without_background)
+    keep_boxes_in_float32(module)
     return module if name in _SSD_SIZES_PX else _without_resizing(module, wanted.image_size_px, _preset(name))
 
 
@@ -124,7 +126,7 @@ def _build_small(name: str, wanted: NetworkRequest) -> nn.Module:
         anchors = {
             "rpn_anchor_generator": detection.anchor_utils.AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
         }
-    module = _SMALL[name](features, wanted.num_categories + 1, **anchors, **_limits(name))
+    module = keep_boxes_in_float32(_SMALL[name](features, wanted.num_categories + 1, **anchors, **_limits(name)))
     return _without_resizing(module, wanted.image_size_px, _SMALL_PRESET)
 
 
