@@ -20,7 +20,7 @@ SOURCES := app workers models tests benchmarks
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-changed mutants lint types format bench bench-detectors bench-serve openapi settings lock clean
+.PHONY: help setup demo up test test-changed clients mutants lint types format bench bench-detectors bench-serve openapi settings lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ test: $(READY) ## Run all tests
 
 test-changed: $(READY) ## Run the tests that the change since BASE can break: make test-changed BASE=main
 	$(BIN)/python -m tests.changed $(BASE) $(IN_PARALLEL) $(ARGS)
+
+clients: $(READY) ## Generate clients from the OpenAPI document and use them; needs npm, Java and a network
+	@$(BIN)/python -m tests.clients
 
 mutants: $(READY) ## List the faults that no test notices: make mutants MODULE=workers/training/order.py
 	@test -n "$(MODULE)" || { echo "Name a file: make mutants MODULE=workers/training/order.py" >&2; exit 1; }
@@ -91,5 +94,5 @@ lock: $(READY) ## Write constraints.txt anew with the newest versions that fit
 		--no-annotate --no-header --quiet --output-file constraints.txt
 
 clean: ## Remove .venv, caches and the demo's home; ./data stays
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .clients demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

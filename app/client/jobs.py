@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from app.client.errors import (
     JobCancelled,
@@ -18,7 +18,7 @@ from app.client.errors import (
 from app.client.events import parse_events
 from app.client.pages import PAGE_LIMIT, items, segment
 from app.client.transport import Call, Transport
-from app.schemas.jobs import JobDetails, JobMetrics, JobPage, JobPlan, MetricPoint, Report, ReportFile
+from app.schemas.jobs import JobDetails, JobPage, JobPlan, MetricHistory, MetricPoint, Report, ReportFile
 from app.schemas.page import Page
 from workers.jobs.job import Job, JobConfig, JobEvent, JobStatus
 
@@ -34,11 +34,13 @@ class Jobs:
 
     def create(self, config: JobConfig) -> Job:
         """Queues a job. The server chooses what `config` leaves out."""
-        return self._transport.answer(_creation(config, dry_run=False), JobDetails)
+        call = Call(method="POST", path="/v1/jobs", json=_body(config), creates=True)
+        return self._transport.answer(call, JobDetails)
 
     def plan(self, config: JobConfig) -> JobPlan:
         """The resolved job; nothing is queued."""
-        return self._transport.answer(_creation(config, dry_run=True), JobPlan)
+        call = Call(method="POST", path="/v1/jobs/plan", json=_body(config), only_asks=True)
+        return self._transport.answer(call, JobPlan)
 
     def list(
         self,
@@ -125,7 +127,7 @@ class Jobs:
 
     def metrics(self, job_id: str) -> Sequence[MetricPoint]:
         """The metrics of the run, by step."""
-        return self._transport.answer(Call(method="GET", path=f"{_path(job_id)}/metrics"), JobMetrics).data
+        return self._transport.answer(Call(method="GET", path=f"{_path(job_id)}/metrics"), MetricHistory).data
 
     def log(self, job_id: str) -> str:
         """The trainer's log so far."""
@@ -176,11 +178,8 @@ def ended_well(job: Job) -> Job:
     return job
 
 
-def _creation(config: JobConfig, *, dry_run: bool) -> Call:
-    body = {"type": config.type, **config.model_dump(mode="json", exclude_unset=True)}
-    if dry_run:
-        return Call(method="POST", path="/v1/jobs", json={**body, "dry_run": True}, only_asks=True)
-    return Call(method="POST", path="/v1/jobs", json=body, creates=True)
+def _body(config: JobConfig) -> JsonValue:
+    return {"type": config.type, **config.model_dump(mode="json", exclude_unset=True)}
 
 
 def _may_pass(error: ServerUnreachable | ProblemError) -> bool:

@@ -47,6 +47,8 @@ def _complete(document: dict[str, Any]) -> None:
     body = PredictRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(body.pop("$defs", {}))
     schemas["PredictRequest"] = body
+    for schema in schemas.values():
+        _name_items(schema)
     for path, methods in document["paths"].items():
         examples = {**_EXAMPLES, "model": _MODELS.get(path, _EXAMPLES["model"])}
         for operation in methods.values():
@@ -55,6 +57,23 @@ def _complete(document: dict[str, Any]) -> None:
             _add_examples(operation.get("parameters", ()), examples)
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+
+
+def _name_items(schema: Any) -> None:
+    """Gives arrays of a fixed length the `items` that client generators ask for: a tuple here has one type.
+
+    Raises ValueError for a tuple of several types, for which OpenAPI 3.0 has no words.
+    """
+    if isinstance(schema, dict):
+        if (parts := schema.pop("prefixItems", None)) is not None:
+            if any(part != parts[0] for part in parts):
+                msg = f"a tuple of several types has no schema that generators read: {parts}"
+                raise ValueError(msg)
+            schema["items"] = parts[0]
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for part in schema:
+            _name_items(part)
 
 
 def _describe_answers(responses: dict[str, dict[str, Any]], schemas: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from app.schemas.architectures import (
     Layer,
     PretrainedWeights,
 )
-from app.schemas.jobs import REQUESTS, JobType, JobTypes
+from app.schemas.jobs import REQUESTS, JobKind, JobTypes
 from models.architectures import architecture as catalogue
 from models.architectures.catalog import get_architecture, layer_table, names
 from models.manifest import Task
@@ -64,7 +64,7 @@ async def list_job_types() -> JobTypes:
     """Lists the types of jobs that `POST /v1/jobs` accepts."""
     return JobTypes(
         data=[
-            JobType(name=name, description=words, json_schema=f"/v1/job-types/{name}/schema")
+            JobKind(name=name, description=words, json_schema=f"/v1/job-types/{name}/schema")
             for name, words in _JOB_TYPES.items()
         ]
     )

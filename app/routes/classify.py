@@ -49,8 +49,9 @@ async def classify(
     """Returns the categories of each image, the most probable first.
 
     Send images as a form (field `image`, once or several times), as the body itself (`Content-Type: image/jpeg`, …),
-    or as JSON (`base64`, or `url` if the operator allows the host). The EXIF orientation is applied. An image that
-    cannot be read has an `error` in place of its prediction; if no image can be read, the first error is the answer.
+    or as JSON, `{"images": [{"name": "a.jpg", "base64": "/9j/..."}]}`, with `url` in place of `base64` if the operator
+    allows the host (schema `PredictRequest`). The EXIF orientation is applied. An image that cannot be read has an
+    `error` in place of its prediction; if no image can be read, the first error is the answer.
     """
     selection = ClassSelection(top_k=top_k, score_threshold=score_threshold, categories=split_categories(categories))
     return await answer_prediction(caller, model, selection, _CLASSES)

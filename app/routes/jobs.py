@@ -59,10 +59,7 @@ _EVENT_ID = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?", re.ASCII)
     response_model=Job,
     status_code=202,
     summary="Make a job",
-    responses={
-        200: {"model": JobPlan, "description": "With `dry_run`: the resolved job; nothing was queued"},
-        **problems(400, 409, 422, 503),
-    },
+    responses=problems(400, 409, 422, 503),
 )
 async def make_job(
     request: Request,
@@ -72,8 +69,7 @@ async def make_job(
 ) -> Response:
     """Fine-tunes an architecture or a registered model on a dataset, or evaluates a model on one.
 
-    Answers at once with the job's URL in `Location`. With `"dry_run": true` nothing is queued, and the answer is the
-    resolved configuration with an estimate.
+    Answers at once with the job's URL in `Location`. With `"dry_run": true` it answers as `POST /v1/jobs/plan`.
     """
     if body.dry_run:
         return json_answer(await asyncio.to_thread(_plan, services, body))
@@ -87,6 +83,15 @@ async def make_job(
         return json_answer(job, status=202, headers={"Location": f"{request.url.path}/{job.id}"})
 
     return await idempotency.answer(read, make)
+
+
+@router.post("/plan", response_model=JobPlan, summary="Plan a job", responses=problems(400, 409, 422, 503))
+def plan_job(body: Annotated[JobRequest, Body(openapi_examples=_EXAMPLES)], services: ServicesDep) -> JobPlan:
+    """Checks a job as `POST /v1/jobs` does, and queues nothing.
+
+    Answers with the configuration that the job would have, and with an estimate of its size.
+    """
+    return _plan(services, body)
 
 
 @router.get("", response_model=JobPage, summary="List jobs", responses=problems(404, 422, 503))

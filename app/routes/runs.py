@@ -17,7 +17,7 @@ from app.dependencies import JobsDep
 from app.errors import UnknownFile
 from app.http.documented_answers import Documented, file_part, problems
 from app.http.downloads import Download, file_download
-from app.schemas.jobs import Checkpoint, Checkpoints, JobMetrics, MetricPoint, Report, ReportFile
+from app.schemas.jobs import Checkpoint, Checkpoints, MetricHistory, MetricPoint, Report, ReportFile
 from workers.errors import StoreUnavailable, UnknownJob
 from workers.jobs.store import JobStore
 from workers.run_directory import RunDirectory
@@ -32,11 +32,11 @@ REPORT_FILE: Final[Documented] = {
 }
 
 
-@router.get("/{job_id}/metrics", response_model=JobMetrics, summary="Metrics of a job", responses=problems(404, 503))
-def job_metrics(job_id: str, jobs: JobsDep) -> JobMetrics:
+@router.get("/{job_id}/metrics", response_model=MetricHistory, summary="Metrics of a job", responses=problems(404, 503))
+def job_metrics(job_id: str, jobs: JobsDep) -> MetricHistory:
     """Lists `train/step_loss` within epochs, and `train/loss`, `val/loss`, `val/top1`, … at the end of each epoch."""
     points = _run(jobs, job_id).read_metrics()
-    return JobMetrics(data=[MetricPoint.model_validate(point.model_dump()) for point in points])
+    return MetricHistory(data=[MetricPoint.model_validate(point.model_dump()) for point in points])
 
 
 @router.get(

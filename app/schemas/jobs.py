@@ -23,7 +23,7 @@ def _is_unicode(value: object) -> object:
 class FineTuneRequest(FineTuneConfig):
     """A training job to make, or with `dry_run` only to plan."""
 
-    dry_run: bool = Field(False, description="Answer with the resolved config and an estimate; queue nothing.")
+    dry_run: bool = Field(False, description="Queue nothing, and answer as `POST /v1/jobs/plan` does.")
 
     _unicode = field_validator("model", "weights", "dataset", "publish_as", "backbone_weights", mode="before")(
         _is_unicode
@@ -33,7 +33,7 @@ class FineTuneRequest(FineTuneConfig):
 class EvaluateRequest(EvaluateConfig):
     """An evaluation to make, or with `dry_run` only to plan."""
 
-    dry_run: bool = Field(False, description="Answer with the resolved config; queue nothing.")
+    dry_run: bool = Field(False, description="Queue nothing, and answer as `POST /v1/jobs/plan` does.")
 
     _unicode = field_validator("model", "dataset", mode="before")(_is_unicode)
 
@@ -93,7 +93,7 @@ class Estimate(BaseModel):
 
 
 class JobPlan(BaseModel):
-    """The resolved job: the answer to a dry run."""
+    """The resolved job, which was not queued."""
 
     config: AnyConfig
     estimate: Estimate | None = Field(None, description="Null if nothing is trained.")
@@ -114,7 +114,7 @@ class MetricPoint(BaseModel):
     metrics: dict[str, float]
 
 
-class JobMetrics(BaseModel):
+class MetricHistory(BaseModel):
     """The series of a run, in order of steps."""
 
     data: list[MetricPoint]
@@ -148,7 +148,7 @@ class Checkpoints(BaseModel):
     data: list[Checkpoint]
 
 
-class JobType(BaseModel):
+class JobKind(BaseModel):
     """A kind of job."""
 
     name: str
@@ -159,4 +159,4 @@ class JobType(BaseModel):
 class JobTypes(BaseModel):
     """The kinds of jobs there are."""
 
-    data: list[JobType]
+    data: list[JobKind]

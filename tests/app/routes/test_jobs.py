@@ -52,8 +52,11 @@ def test_job_is_queued_and_sent_to_the_workers(shades: RunningApi) -> None:
     assert shades.services.jobs.queue_depth() == 1
 
 
-def test_dry_run_shows_the_resolved_job_and_queues_nothing(shades: RunningApi) -> None:
-    answer = shades.http.post("/v1/jobs", json={**SMALL, "dry_run": True})
+@pytest.mark.parametrize(("path", "more"), [("/v1/jobs/plan", {}), ("/v1/jobs", {"dry_run": True})])
+def test_dry_run_shows_the_resolved_job_and_queues_nothing(
+    shades: RunningApi, path: str, more: dict[str, bool]
+) -> None:
+    answer = shades.http.post(path, json={**SMALL, **more})
     assert answer.status_code == 200
     plan = JobPlan.model_validate_json(answer.content)
     assert isinstance(plan.config, ResolvedFineTune)
