@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -25,6 +25,18 @@ def finding(severity: Severity, code: str, message: str, files: Collection[str] 
         name if len(name) <= _NAME_LENGTH else name[:_NAME_LENGTH] + "…" for name in islice(files, _FILES_SHOWN)
     )
     return Finding(severity=severity, code=code, message=message, count=len(files) if count < 0 else count, files=shown)
+
+
+def entries_finding(
+    code: str, problems: Sequence[tuple[str, str]], *, noun: tuple[str, str] = ("entry", "entries"), of: str = ""
+) -> Finding:
+    """Returns an error about entries of annotation files that were left out; it counts entries, not lines.
+
+    problems: place and reason of each entry. of: words between the count and `left out`, for example ` of a.json`.
+    """
+    where, reason = problems[0]
+    text = f"{counted(len(problems), *noun)}{of} left out. The first, {where}: {reason}."
+    return finding("error", code, text, dict.fromkeys(place for place, _ in problems), count=len(problems))
 
 
 def left_out_findings(

@@ -85,7 +85,7 @@ def ingest_archive(
             limits=limits,
             on_progress=lambda done, total: report(IntakeProgress(stage="unpack", done=done, total=total)),
         )
-        reading = read_files(unpacked.files, format=format, task=task)
+        reading = read_files(unpacked.files, format=format, task=task, has_group_folders=group_by == "folder")
         inspected = inspect_images([labelled.file for labelled in reading.files], max_pixels=max_pixels)
         valid = _VALIDATIONS[reading.task](
             reading,

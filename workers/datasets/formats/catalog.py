@@ -13,6 +13,7 @@ from workers.datasets.formats.coco import COCO
 from workers.datasets.formats.coco_panoptic import COCO_PANOPTIC
 from workers.datasets.formats.csv_boxes import CSV_BOXES
 from workers.datasets.formats.csv_list import CSV_LIST
+from workers.datasets.formats.doubtful_folders import check_folders
 from workers.datasets.formats.drawn_masks import as_segmentation
 from workers.datasets.formats.hugging_face import HUGGING_FACE
 from workers.datasets.formats.image_folder import IMAGE_FOLDER
@@ -48,13 +49,24 @@ FORMATS: tuple[Format, ...] = (
 )
 
 
+_NOTHING: dict[Task | None, str] = {
+    None: "nothing that names their categories: no folders, no list and no annotations",
+    "classification": "nothing that names their categories: no folders and no list",
+    "detection": "no annotations with boxes or outlines",
+    "segmentation": "no masks, outlines or other annotations of pixels",
+}
+
+
 def read_files(
     files: Sequence[ArchivedFile],
     *,
     format: DatasetFormat | None = None,  # noqa: A002
     task: Task | None = None,
+    has_group_folders: bool = False,
 ) -> Reading:
     """Reads the archive in `format`, or in the first format of `task` that fits.
+
+    has_group_folders: the folders below the categories are groups of images, for example one per patient.
 
     Raises UnusableDataset, also if the archive fits only another task than `task`.
     """
@@ -69,10 +81,14 @@ def read_files(
     if fitting is not None and task == "classification" and fitting is IMAGE_FOLDER:
         fitting = next(each for each in FORMATS if each.fits(files))  # any other format that fits is more likely
     if fitting is not None and task in (None, fitting.task):
+        if fitting is IMAGE_FOLDER:
+            check_folders(files, hint=_expected(task), task=task, has_group_folders=has_group_folders)
         return fitting.read(files)
     others = [each for each in FORMATS if each.fits(files)]
     if task is None or not others:
         raise _nothing_fits(files, task)
+    if others[0] is IMAGE_FOLDER:
+        check_folders(files, hint=_expected(task), task=task, has_group_folders=has_group_folders)
     if (task, others[0].task) == ("segmentation", "detection"):
         return _drawn(others[0], files)
     raise _other_task(others[0], task, f"This is a {others[0].task} dataset in the format {others[0].name}.")
@@ -99,15 +115,18 @@ def _other_task(found: Format, wanted: Task | None, message: str) -> UnusableDat
     )
 
 
+def _expected(task: Task | None) -> str:
+    expected = "; or ".join(each.expected for each in FORMATS if task in (None, each.task))
+    return f"Post one of these: {expected}."
+
+
 def _nothing_fits(files: Sequence[ArchivedFile], task: Task | None) -> UnusableDataset:
     sorted_files = sort_files(files)
-    expected = "; or ".join(each.expected for each in FORMATS if task in (None, each.task))
-    hint = f"Post one of these: {expected}."
+    hint = _expected(task)
     if not sorted_files.images:
         return no_images_error(sorted_files, hint=hint)
     return unusable(
-        f"The archive contains {counted(len(sorted_files.images), 'image')} but nothing that names their categories: "
-        "no folders, no list and no annotations.",
+        f"The archive contains {counted(len(sorted_files.images), 'image')} but {_NOTHING[task]}.",
         hint=hint,
         code="no_categories",
         findings=leftover_findings(sorted_files),

@@ -16,7 +16,7 @@ from workers.datasets.dataset import Finding
 from workers.datasets.findings import counted, finding
 from workers.datasets.formats.annotation import Annotation
 from workers.datasets.formats.coco_file import read_coco_file
-from workers.datasets.formats.file_names import FileNames, split_in_path, split_in_word, stem_of
+from workers.datasets.formats.file_names import FileNames, missing_findings, split_in_path, split_in_word, stem_of
 from workers.datasets.formats.reading import Format, Reading, leftover_findings, resolve_splits, sort_files, unusable
 
 _EXPECTED = "COCO: images and a JSON file (or one per split) with `images`, `annotations` and `categories`"
@@ -79,7 +79,7 @@ class _CollectedAnnotations:
         self._sorted = sort_files(files)
         self._names = FileNames(self._sorted.images)
         self._lists = {file.name for file in files if _is_coco(file)}
-        self._missing: list[str] = []
+        self._missing: dict[str, Sequence[str]] = {}  # written name -> the images that it may mean
         self._listed_twice: list[str] = []
         self._file_findings: list[Finding] = []
         self.by_image: dict[str, tuple[ArchivedFile, Annotation, str | None]] = {}
@@ -95,7 +95,7 @@ class _CollectedAnnotations:
         for written, annotation in content.images:
             image = self._names.find(written, near=near, split=split)
             if image is None:
-                self._missing.append(written)
+                self._missing[written] = self._names.tied(written, near=near, split=split)
             elif image.name in self.by_image:
                 self._listed_twice.append(image.name)
             else:
@@ -104,9 +104,7 @@ class _CollectedAnnotations:
     def findings(self) -> list[Finding]:
         """Findings about the JSON files, and about images that are missing or not listed."""
         findings = list(self._file_findings)
-        if self._missing:
-            text = f"{counted(len(self._missing), 'listed image')} not found in the archive."
-            findings.append(finding("error", "missing_images", text, self._missing))
+        findings += missing_findings(self._missing)
         if self._listed_twice:
             text = f"{counted(len(self._listed_twice), 'image')} listed more than once. The first entry is used."
             findings.append(finding("warning", "annotated_twice", text, self._listed_twice))

@@ -133,7 +133,7 @@ def find_image(names: FileNames, written: str, *, near: str, split: str | None) 
     """Finds the image that a cell names, with or without a suffix."""
     if not written.strip():
         return None
-    return names.find(written, near=near, split=split) or names.find_stem(written, near=near, split=split)
+    return names.find(written, near=near, split=split)
 
 
 def split_of_list(file: ArchivedFile) -> str | None:

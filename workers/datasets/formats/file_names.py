@@ -6,62 +6,94 @@ import posixpath
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from workers.datasets.archives.archive import ArchivedFile
+from workers.datasets.dataset import Finding
+from workers.datasets.findings import counted, finding
 from workers.datasets.formats.reading import split_from_word
 
 _WORDS = re.compile(r"[a-z]+")
+# Of files that fit equally well, the one in such a folder is the image: VOC's convention, and the one of most others.
+_IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
 
 
 class FileNames:
-    """Finds files by names from another machine: absolute paths, backslashes, or names without folders."""
+    """Finds files by names from another machine: absolute paths, backslashes, or names without folders.
+
+    A name is looked for as it is written, then without its folders, then without regard to case, then without its
+    suffix. The first of these steps that finds files decides.
+    """
 
     def __init__(self, files: Iterable[ArchivedFile]) -> None:
         self._by_name = {file.name: file for file in files}
-        self._by_base: defaultdict[str, list[ArchivedFile]] = defaultdict(list)
-        self._by_stem: defaultdict[str, list[ArchivedFile]] = defaultdict(list)
-        for file in self._by_name.values():
-            self._by_base[posixpath.basename(file.name)].append(file)
-            self._by_stem[stem_of(file.name)].append(file)
+        self._by_base = self._index(posixpath.basename)
+        self._by_folded = self._index(lambda name: posixpath.basename(name).casefold())
+        self._by_stem = self._index(lambda name: stem_of(name).casefold())
 
     def find(self, written: str, *, near: str = "", split: str | None = None) -> ArchivedFile | None:
         """Finds the file that `written` means: relative to `near` or to the archive, else any file of the same name.
 
         near: the folder of the annotation that names the file.
         Of several candidates, the one that shares most folders with `written` wins, then the one that shares most
-        folders with `near`, then the one in a folder of `split`. Returns None if there is no single best one.
+        folders with `near`, then the one in a folder of `split`, then the one in a folder for images. Returns None if
+        there is no single best one, unless the best ones have the same content.
         """
+        best = self._best(written, near, split)
+        return best[0] if len({file.sha256 for file in best}) == 1 else None
+
+    def tied(self, written: str, *, near: str = "", split: str | None = None) -> tuple[str, ...]:
+        """Returns the names of the files that `written` may mean, if `find` cannot choose among them; else none."""
+        best = self._best(written, near, split)
+        return tuple(file.name for file in best) if len({file.sha256 for file in best}) > 1 else ()
+
+    def is_exact(self, written: str, file: ArchivedFile) -> bool:
+        """Returns True if `written` has the same folders as `file`, or no others, and differs neither in case."""
+        path = _cleaned(written)
+        return f"/{path}".endswith(f"/{file.name}") or f"/{file.name}".endswith(f"/{path}")
+
+    def _index(self, key: Callable[[str], str]) -> dict[str, list[ArchivedFile]]:
+        index: defaultdict[str, list[ArchivedFile]] = defaultdict(list)
+        for file in self._by_name.values():
+            index[key(file.name)].append(file)
+        return index
+
+    def _best(self, written: str, near: str, split: str | None) -> list[ArchivedFile]:
         path = _cleaned(written)
         exact = self._by_name.get(posixpath.normpath(posixpath.join(near, path))) or self._by_name.get(path)
         if exact is not None:
-            return exact
-        return self._best_match(self._by_base.get(posixpath.basename(path), []), path, near=near, split=split)
-
-    def find_stem(self, written: str, *, near: str = "", split: str | None = None) -> ArchivedFile | None:
-        """Finds a file as `find` does, but ignores suffixes: the name may have none, or a wrong one."""
-        path = _cleaned(written)
+            return [exact]
         base = posixpath.basename(path)
-        candidates = self._by_stem.get(base) or self._by_stem.get(stem_of(base)) or []
-        return self._best_match(candidates, path, near=near, split=split)
-
-    def _best_match(
-        self, candidates: Sequence[ArchivedFile], path: str, *, near: str, split: str | None
-    ) -> ArchivedFile | None:
+        candidates = (
+            self._by_base.get(base)
+            or self._by_folded.get(base.casefold())
+            or self._by_stem.get(base.casefold())
+            or self._by_stem.get(stem_of(base).casefold())
+            or []
+        )
         if len(candidates) < 2:
-            return candidates[0] if candidates else None
-        folders = posixpath.dirname(path).split("/")
+            return candidates
+        ranks = [_rank(file, path, near, split) for file in candidates]
+        return [file for file, rank in zip(candidates, ranks, strict=True) if rank == max(ranks)]
 
-        def rank(file: ArchivedFile) -> tuple[int, int, bool]:
-            here = posixpath.dirname(file.name).split("/")
-            return (
-                _common(reversed(folders), reversed(here)),
-                _common(near.split("/"), here) if near else 0,
-                split is not None and split_in_path(file.name) == split,
-            )
 
-        ranked = sorted(candidates, key=rank, reverse=True)
-        return None if rank(ranked[0]) == rank(ranked[1]) else ranked[0]
+def missing_findings(missing: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """Findings about names of images that annotations write. missing: name -> the files that it may mean, or none."""
+    unknown = [written for written, tied in missing.items() if not tied]
+    findings = []
+    if unknown:
+        text = f"{counted(len(unknown), 'listed image')} not found in the archive."
+        findings.append(finding("error", "missing_images", text, unknown))
+    ambiguous = [written for written, tied in missing.items() if tied]
+    if ambiguous:
+        first, *others = missing[ambiguous[0]]
+        text = (
+            f"{counted(len(ambiguous), 'listed image')} left out: several files of the archive have the name. The "
+            f"first, {ambiguous[0]!r}, may be {first} or {' or '.join(others[:3])}. Write the folders of the image, or "
+            "leave the other files out of the archive."
+        )
+        findings.append(finding("error", "ambiguous_images", text, ambiguous))
+    return findings
 
 
 def stem_of(name: str) -> str:
@@ -78,6 +110,16 @@ def split_in_word(word: str) -> str | None:
     """Returns the one split that `word` contains: `val` for `instances_val2017`, None for `trainval`."""
     found = {split for part in _WORDS.findall(word.casefold()) if (split := split_from_word(part)) is not None}
     return found.pop() if len(found) == 1 else None
+
+
+def _rank(file: ArchivedFile, path: str, near: str, split: str | None) -> tuple[int, int, bool, bool]:
+    here = posixpath.dirname(file.name).casefold().split("/")
+    return (
+        _common(reversed(posixpath.dirname(path).casefold().split("/")), reversed(here)),
+        _common(near.casefold().split("/"), here) if near else 0,
+        split is not None and split_in_path(file.name) == split,
+        any(folder in _IMAGE_FOLDERS for folder in here),
+    )
 
 
 def _cleaned(written: str) -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import DatasetFormat, Finding
-from workers.datasets.findings import counted, finding
+from workers.datasets.findings import counted, entries_finding, finding
 from workers.datasets.formats.annotation import AnnotatedObject, Annotation
-from workers.datasets.formats.file_names import FileNames, split_in_path
+from workers.datasets.formats.file_names import FileNames, missing_findings, split_in_path
 from workers.datasets.formats.reading import Reading, leftover_findings, resolve_splits, sort_files, unusable
 
 
@@ -30,8 +30,8 @@ class ObjectCollector:
         self._sorted = sort_files(files)
         self._expected = expected
         self._images: dict[str, _CollectedImage] = {}
-        self._missing: dict[str, None] = {}
-        self._bad: dict[str, str] = {}  # place -> reason
+        self._missing: dict[str, Sequence[str]] = {}  # written name -> the images that it may mean
+        self._bad: list[tuple[str, str]] = []  # place, reason
         self._incomplete: set[str] = set()  # names of images with an object that cannot be used
         self.names = FileNames(self._sorted.images)
         self.findings: list[Finding] = []
@@ -39,9 +39,8 @@ class ObjectCollector:
     def find(self, written: str, *, near: str, split: str | None = None) -> ArchivedFile | None:
         """Finds the image that an annotation in the folder `near` names; a name that no image has is reported."""
         found = self.names.find(written, near=near, split=split)
-        found = found or self.names.find_stem(written, near=near, split=split)
         if found is None:
-            self._missing[written] = None
+            self._missing[written] = self.names.tied(written, near=near, split=split)
         return found
 
     def add(
@@ -62,7 +61,7 @@ class ObjectCollector:
 
     def leave_out(self, where: str, reason: str, *, image: ArchivedFile | None = None) -> None:
         """Reports an entry that cannot be used. Its image is left out, too: the object would count as background."""
-        self._bad[where] = reason
+        self._bad.append((where, reason))
         if image is not None:
             self._incomplete.add(image.name)
 
@@ -105,15 +104,11 @@ class ObjectCollector:
     def _problems(self) -> list[Finding]:
         findings = []
         if self._bad:
-            where, reason = next(iter(self._bad.items()))
-            text = f"{counted(len(self._bad), 'entry', 'entries')} left out. The first, {where}: {reason}."
-            findings.append(finding("error", "bad_entries", text, self._bad))
+            findings.append(entries_finding("bad_entries", self._bad))
         if self._incomplete:
             text = f"{counted(len(self._incomplete), 'image')} left out: an entry about them cannot be used."
             findings.append(finding("error", "images_with_bad_entries", text, sorted(self._incomplete)))
-        if self._missing:
-            text = f"{counted(len(self._missing), 'listed image')} not found in the archive."
-            findings.append(finding("error", "missing_images", text, self._missing))
+        findings += missing_findings(self._missing)
         listed = self._images.keys() | self._incomplete
         unlisted = [image.name for image in self._sorted.images if image.name not in listed]
         if unlisted:

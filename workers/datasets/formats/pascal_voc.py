@@ -115,10 +115,10 @@ def _parsed(file: ArchivedFile, problems: _Problems) -> Element | None:
 def _image_of(root: Element, file: ArchivedFile, images: FileNames) -> ArchivedFile | None:
     """Returns the image that is named like the XML file, else the image that the XML file names."""
     near = posixpath.dirname(file.name)
-    found = images.find_stem(stem_of(file.name), near=near, split=split_in_path(file.name))
+    found = images.find(stem_of(file.name), near=near, split=split_in_path(file.name))
     written = root.find_text("filename")
     if found is None and written is not None:
-        found = images.find(written, near=near) or images.find_stem(written, near=near)
+        found = images.find(written, near=near)
     return found
 
 

@@ -12,6 +12,7 @@ from workers.datasets.archives.signatures import image_kind, is_archive_name, is
 from workers.datasets.dataset import DatasetFormat, Finding, SplitName
 from workers.datasets.findings import by_severity, counted, finding
 from workers.datasets.formats.annotation import Annotation
+from workers.datasets.formats.unread_annotations import find_unread
 from workers.errors import UnusableDataset
 
 _SPLIT_WORDS = {
@@ -137,7 +138,13 @@ def leftover_findings(sorted_files: SortedFiles, *, used: Collection[str] = ()) 
             "Convert to JPEG or PNG."
         )
         findings.append(finding("error", "unsupported_image_format", text, names))
-    ignored = [file.name for file in sorted_files.others if file.name not in used]
+    unread = find_unread(sorted_files.others, sorted_files.images, used=used)
+    if unread.files:
+        names = [file.name for file in unread.files]
+        text = f"{counted(len(names), 'file')} not read, although they name images of the archive: {names[0]}."
+        findings.append(finding("warning", "annotations_not_read", text, names))
+    read_or_reported = {*used, *(file.name for file in unread.files)}
+    ignored = [file.name for file in sorted_files.others if file.name not in read_or_reported]
     if ignored:
         text = f"{counted(len(ignored), 'file')} left out: hidden, or not an image by suffix and content."
         findings.append(finding("info", "ignored_files", text, ignored))
