@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from app.engine.model_control import ModelControl
 from app.engine.remote.connection import EngineConnection
@@ -25,6 +25,7 @@ from app.http.image_urls import ImageUrls
 from app.http.middleware import RequestMiddleware
 from app.http.openapi import complete_openapi
 from app.http.problems import install_problem_handlers
+from app.http.query_names import refuse_unknown_names
 from app.http.refusals import RefusalMiddleware
 from app.http.spool import Spool
 from app.metrics.exposition import Exposition
@@ -95,6 +96,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         openapi_url=None,  # these pages are in `routes/documentation.py`
         docs_url=None,
         redoc_url=None,
+        dependencies=[Depends(refuse_unknown_names)],
         lifespan=_lifespan(settings, instruments),
     )
     predicting, training = (classify, detect, segment), (datasets, jobs, runs, models, architectures)
