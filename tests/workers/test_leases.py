@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -13,7 +14,8 @@ import redis
 from tests.waiting import wait_until
 from tests.workers.jobs_builders import a_job, a_store
 from workers.jobs.job import JobFailure, JobResult, JobStatus
-from workers.jobs.leases import Claim, LeaseLost, Leases
+from workers.jobs.leases import Claim, LeaseLost, Leases, RequestedActions, _apply_lines
+from workers.jobs.record import now
 from workers.jobs.store import JobStore
 from workers.run_directory import EventLine
 
@@ -76,6 +78,99 @@ def test_no_job_is_lost_if_redis_has_just_started(redis_url: str, tmp_path: Path
     assert leases.end_lost_attempts() == []
     assert store.get(claim.job.id).status is JobStatus.RUNNING
     store.close()
+
+
+def test_lease_renewed_while_the_job_is_being_taken_keeps_the_job(
+    store: JobStore, leases: Leases, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = claimed(store, leases)
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete(f"fovea:job:{claim.job.id}:lease")  # it has expired
+    looked: list[bool] = []
+    has_lease = store.records.has_lease
+
+    def slowly(job_id: str) -> bool:
+        looked.append(has_lease(job_id))
+        if len(looked) == 1:
+            leases.renew(claim)  # the worker was only slow
+        return looked[-1]
+
+    monkeypatch.setattr(store.records, "uptime_s", lambda: 10**6)
+    monkeypatch.setattr(store.records, "has_lease", slowly)
+    assert leases.end_lost_attempts() == []
+    assert looked == [False, True]
+    assert leases.succeed(claim, RESULT).status is JobStatus.SUCCEEDED
+
+
+def test_job_cancelled_while_it_is_being_claimed_is_not_run(
+    store: JobStore, leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = store.create(a_job())
+    monkeypatch.setattr("workers.jobs.leases.now", once(lambda: store.request_cancel(job.id), now))
+    assert leases.claim(job.id, "w") is None
+    assert store.get(job.id).status is JobStatus.CANCELLED
+
+
+def test_request_made_while_progress_is_being_written_is_kept(
+    store: JobStore, leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = claimed(store, leases)
+    request_stop = once(lambda: store.request_stop(claim.job.id), _apply_lines)
+    monkeypatch.setattr("workers.jobs.leases._apply_lines", request_stop)
+    line = EventLine(at=datetime.now(UTC), type="progress", data={"epoch": 1, "epochs": 2, "fraction": 0.5})
+    job = leases.record(claim, [line], mirrored_bytes=1)
+    assert (job.stop_requested, job.progress.fraction) == (True, 0.5)
+    assert leases.renew(claim) == RequestedActions(cancel=False, stop=True)
+
+
+def once(act: Callable[[], object], then: Callable[..., Any]) -> Callable[..., Any]:
+    """A stand-in for `then` that calls `act` before the first call: somebody else was quicker."""
+    acts = iter([act])
+
+    def stand_in(*args: Any) -> Any:
+        for earlier in acts:
+            earlier()
+        return then(*args)
+
+    return stand_in
+
+
+def test_lease_lasts_its_time_after_the_claim_and_every_renewal_and_ends_with_the_attempt(
+    store: JobStore, leases: Leases, redis_url: str
+) -> None:
+    claim = claimed(store, leases)
+    lease = f"fovea:job:{claim.job.id}:lease"
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        assert (client.get(lease), 0 < client.pttl(lease) <= 600) == ("worker", True)
+        client.delete(lease)
+        leases.renew(claim)
+        assert (client.get(lease), 0 < client.pttl(lease) <= 600) == ("worker", True)
+        leases.requeue(claim, reason="shutting down")
+        assert client.get(lease) is None
+        again = leases.claim(claim.job.id, "w")
+        assert again is not None
+        leases.succeed(again, RESULT)
+        assert client.get(lease) is None
+
+
+def test_attempt_continues_the_event_stream_where_the_one_before_stopped(store: JobStore, leases: Leases) -> None:
+    first = claimed(store, leases)
+    assert (first.mirrored_bytes, first.job.started_at is not None) == (0, True)
+    leases.record(first, [], mirrored_bytes=123)
+    leases.requeue(first, reason="lost", lost=LOST)
+    second = leases.claim(first.job.id, "w")
+    assert second is not None
+    assert (second.mirrored_bytes, second.token, second.job.attempt) == (123, first.token + 1, 2)
+    assert second.job.started_at == first.job.started_at
+
+
+def test_attempt_handed_back_by_another_token_counts_as_lost(store: JobStore, leases: Leases) -> None:
+    claim = claimed(store, leases)
+    store.run(claim.job.id).mark_handed_back(claim.token - 1)
+    (taken,) = wait_until(leases.end_lost_attempts)
+    assert (taken.status, taken.attempt) == (JobStatus.QUEUED, 1)
+    messages = [event.data["message"] for event in store.events(taken.id) if event.type == "message"]
+    assert messages == ["The worker worker was lost in attempt 1 of 3."]
 
 
 def test_lost_attempt_cannot_write(store: JobStore, leases: Leases) -> None:
