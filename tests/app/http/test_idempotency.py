@@ -24,9 +24,9 @@ def post_job(api: RunningApi, key: str, **changes: Any) -> httpx.Response:
     return api.http.post("/v1/jobs", json={**JOB, **changes}, headers={"Idempotency-Key": key})
 
 
-def post_data(api: RunningApi, key: str, archive: bytes, boundary: str = "b1") -> httpx.Response:
+def post_data(api: RunningApi, key: str, archive: bytes, boundary: str = "b1", name: str = "keyed") -> httpx.Response:
     body = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="name"\r\n\r\nkeyed\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="name"\r\n\r\n{name}\r\n'
         f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="a.zip"\r\n\r\n'
     ).encode() + archive
     return api.http.post(
@@ -64,6 +64,8 @@ def test_repeated_upload_with_another_boundary_is_made_once(api: RunningApi) -> 
     assert second.headers["Idempotent-Replayed"] == "true"
     assert api.http.get("/v1/datasets/keyed").json()["versions"] == [1]
     assert problem_of(post_data(api, "k", image_folder_zip(of_each=11))).code == "idempotency_mismatch"
+    assert problem_of(post_data(api, "k", archive, name="another")).code == "idempotency_mismatch"
+    assert [one["name"] for one in api.http.get("/v1/datasets").json()["data"]] == ["keyed"]
 
 
 def test_same_key_on_another_route_is_another_key(shades: RunningApi) -> None:
