@@ -267,3 +267,158 @@ def test_area_is_kept_as_the_file_states_it_if_it_can_be_one(
     version = ingest(store, coco_archive(coco_object(0, area=stated), *CATS))
 
     assert images_of(store, version)["0.png"].objects[0].area == kept
+
+
+NUMBERS = range(6)
+
+
+def boxes_of(store: DatasetStore, files: dict[str, bytes]) -> dict[str, list[tuple[float, ...]]]:
+    images = images_of(store, ingest(store, files))
+    return {name: [each.box for each in image.objects] for name, image in images.items()}
+
+
+@pytest.mark.parametrize(
+    ("of_image", "in_object"),
+    [(int, float), (str, int), (int, str), (str, float), (str, str), (float, int), (str, "{}.0".format)],
+)
+def test_ids_may_be_texts_or_floats(store: DatasetStore, of_image: Any, in_object: Any) -> None:
+    entries = [{**coco_image(number), "id": of_image(number)} for number in NUMBERS]
+    objects = [
+        {**coco_object(number), "image_id": in_object(number), "category_id": in_object(1)} for number in NUMBERS
+    ]
+    files = {**coco_archive(), "annotations.json": coco_json(entries, objects)}
+
+    assert boxes_of(store, files) == {f"{number}.png": [(10, 5, 30, 20)] for number in NUMBERS}
+
+
+def test_texts_that_differ_are_different_ids(store: DatasetStore) -> None:
+    entries = [{**coco_image(number), "id": f"0{number}"} for number in range(3)]
+    entries += [{**coco_image(number + 3), "id": number} for number in range(3)]
+    objects = [coco_object(0) | {"image_id": "00"}, coco_object(1), coco_object(2), coco_object(0, (1, 1, 5, 5))]
+    files = {**coco_archive(), "annotations.json": coco_json(entries, objects)}
+    boxes = boxes_of(store, files)
+
+    assert boxes["0.png"] == [(10, 5, 30, 20)]
+    assert boxes["3.png"] == [(1, 1, 6, 6)]
+
+
+@pytest.mark.parametrize("box", [["10", "5", "20", "15"], [10.0, "5.0", 20, 15], "[10, 5, 20, 15]"])
+def test_numbers_may_be_texts(store: DatasetStore, box: Any) -> None:
+    objects = [{**coco_object(number), "bbox": box} for number in NUMBERS]
+
+    assert boxes_of(store, coco_archive(*objects))["0.png"] == [(10, 5, 30, 20)]
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        [[]],
+        [[1, 2, 3]],
+        [[1, 2, 3, 4]],
+        "text",
+        {"counts": "a"},
+        {"size": [48, 64], "counts": "ooo"},
+        {"size": [9, 9], "counts": [81]},
+        [[90, 90, 95, 90, 95, 95]],
+        [["a", "b", 1, 2, 3, 4]],
+    ],
+)
+def test_useless_outline_leaves_its_box(store: DatasetStore, outline: Any) -> None:
+    version = ingest(store, coco_archive(coco_object(0, segmentation=outline), *CATS))
+
+    assert images_of(store, version)["0.png"].objects[0].box == (10, 5, 30, 20)
+    assert the_finding(version.info.report, "outlines_ignored").count == 1
+
+
+@pytest.mark.parametrize("box", [[1, 2, 3], "text", [0, 0, 0, 0], [9, 9, -5, 3], []])
+def test_useless_box_is_derived_from_its_outline(store: DatasetStore, box: Any) -> None:
+    entry = {**coco_object(0), "bbox": box, "segmentation": [[10, 5, 30, 5, 30, 20, 10, 20]]}
+
+    assert boxes_of(store, coco_archive(entry, *CATS))["0.png"] == [(10, 5, 30, 20)]
+
+
+def test_part_of_an_outline_without_area_is_ignored(store: DatasetStore) -> None:
+    outline = [[10, 5, 30, 5, 30, 20, 10, 20], [1, 1, 2, 2]]
+    objects = [coco_object(number, segmentation=outline) for number in NUMBERS]
+
+    assert ingest(store, coco_archive(*objects)).info.has_masks
+
+
+@pytest.mark.parametrize("flag", [1, "1", True, 1.0, "true"])
+def test_crowd_may_be_written_in_many_ways(store: DatasetStore, flag: Any) -> None:
+    version = ingest(store, coco_archive(coco_object(0, iscrowd=flag), *CATS))
+
+    assert images_of(store, version)["0.png"].objects[0].is_crowd
+
+
+@pytest.mark.parametrize("flag", [0, "0", False, 0.0, None, "false", ""])
+def test_no_crowd_may_be_written_in_many_ways(store: DatasetStore, flag: Any) -> None:
+    version = ingest(store, coco_archive(coco_object(0, iscrowd=flag, ignore=flag), *CATS))
+    target = images_of(store, version)["0.png"].objects[0]
+
+    assert (target.is_crowd, target.is_difficult) == (False, False)
+
+
+def test_several_entries_for_one_image_are_put_together(store: DatasetStore) -> None:
+    entries = [{**coco_image(number % 6), "id": number} for number in range(12)]
+    objects = [coco_object(number, (10, 5, 20, 15 + number)) for number in range(12)]
+    version = ingest(store, {**coco_archive(), "annotations.json": coco_json(entries, objects)})
+
+    assert [each.box[3] for each in images_of(store, version)["0.png"].objects] == [20, 26]
+    assert the_finding(version.info.report, "annotated_twice").count == 6
+
+
+def test_repeated_entry_with_the_same_id_is_one_image(store: DatasetStore) -> None:
+    entries = [coco_image(number % 6) for number in range(12)]
+    version = ingest(store, {**coco_archive(), "annotations.json": coco_json(entries, CATS)})
+
+    assert "bad_entries" not in codes(version.info.report)
+
+
+def test_entry_for_a_missing_image_adds_nothing_to_another_of_its_name(store: DatasetStore) -> None:
+    entries = [*(coco_image(number, folder="images/") for number in NUMBERS), {**coco_image(0, folder="b/"), "id": 9}]
+    files = {
+        **coco_archive(),
+        "annotations.json": coco_json(entries, [*CATS, coco_object(0), coco_object(9, (1, 1, 9, 9))]),
+    }
+    version = ingest(store, files)
+
+    assert [each.box for each in images_of(store, version)["0.png"].objects] == [(10, 5, 30, 20)]
+    assert the_finding(version.info.report, "missing_images").files == ("b/0.png",)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        coco_object(0, category=77),
+        {**coco_object(0), "category_id": None},
+        {**coco_object(0), "bbox": [1, 2, 3]},
+        {**coco_object(0, None), "segmentation": {"size": [48, 64], "counts": "ooo"}},
+    ],
+)
+def test_image_with_an_object_that_cannot_be_used_is_left_out(store: DatasetStore, entry: dict[str, Any]) -> None:
+    version = ingest(store, coco_archive(entry, coco_object(0, (1, 1, 9, 9)), *CATS))
+
+    assert "0.png" not in images_of(store, version)
+    assert the_finding(version.info.report, "images_with_bad_entries").files == ("images/0.png",)
+
+
+def test_entries_are_counted_although_the_file_has_one_line(store: DatasetStore) -> None:
+    files = coco_archive(*(coco_object(number, category=77) for number in (0, 0, 1)), *CATS)
+    files["annotations.json"] = files["annotations.json"].replace(b"\n", b" ")
+    finding = the_finding(ingest(store, files).info.report, "unknown_categories")
+
+    assert finding.count == 3
+    assert finding.message.startswith("3 entries of annotations.json left out")
+    assert finding.files == ("annotations.json:1",)
+
+
+def test_image_that_two_files_put_into_different_splits_is_not_trained_on(store: DatasetStore) -> None:
+    files = coco_archive()
+    del files["annotations.json"]
+    files["train.json"] = coco_json([coco_image(number) for number in range(5)], [coco_object(n) for n in range(5)])
+    files["val.json"] = coco_json([coco_image(number) for number in (4, 5)], [coco_object(4), coco_object(5)])
+    version = ingest(store, files)
+
+    assert {image.name for image in store.images(version, "val")} == {"images/4.png", "images/5.png"}
+    assert the_finding(version.info.report, "listed_in_several_splits").files == ("images/4.png",)

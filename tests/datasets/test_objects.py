@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.builders import exif_rotated
 from tests.datasets.builders import (
@@ -223,3 +224,68 @@ def test_requested_format_that_does_not_fit_is_refused(store: DatasetStore, form
         ingest(store, folders(ants=3, bees=3), format=format_name)
     assert caught.value.problems[0]["code"] == code
     assert caught.value.hint
+
+
+def turned_archive(*boxes: tuple[float, float, float, float], stated: tuple[int, int] | None) -> dict[str, bytes]:
+    """One image per box (x, y, width, height): 48 x 64 px upright, stored as 64 x 48 px, with EXIF orientation 6."""
+    entries, objects = [], []
+    files: dict[str, bytes] = {}
+    exif = Image.Exif()
+    exif[0x112] = 6
+    for number, box in enumerate(boxes):
+        files[f"{number}.jpg"] = small_image(number * 20, size=(64, 48), format="JPEG", exif=exif.tobytes())
+        sizes = {} if stated is None else {"width": stated[0], "height": stated[1]}
+        entries.append({"id": number, "file_name": f"{number}.jpg", **sizes})
+        objects.append(coco_object(number, box))
+    return {**files, "a.json": coco_json(entries, objects)}
+
+
+UPRIGHT_ONLY, STORED_ONLY, BOTH = (5, 50, 20, 12), (50, 5, 12, 20), (5, 6, 20, 10)
+
+
+@pytest.mark.parametrize("stated", [(64, 48), (48, 64), None])
+def test_boxes_that_fit_only_the_upright_image_are_on_it(store: DatasetStore, stated: tuple[int, int] | None) -> None:
+    images = images_of(store, ingest(store, turned_archive(UPRIGHT_ONLY, BOTH, UPRIGHT_ONLY, stated=stated)))
+
+    assert (images["0.jpg"].width, images["0.jpg"].height) == (48, 64)
+    assert images["0.jpg"].objects[0].box == (5, 50, 25, 62)
+    assert images["1.jpg"].objects[0].box == (5, 6, 25, 16)
+
+
+@pytest.mark.parametrize("stated", [(64, 48), (48, 64), None])
+def test_boxes_that_fit_only_the_stored_image_are_turned_with_it(
+    store: DatasetStore, stated: tuple[int, int] | None
+) -> None:
+    images = images_of(store, ingest(store, turned_archive(STORED_ONLY, BOTH, STORED_ONLY, stated=stated)))
+
+    # by hand: orientation 6 turns the stored image clockwise, so (x, y) becomes (48 - y, x)
+    assert images["0.jpg"].objects[0].box == (23, 50, 43, 62)
+    assert images["1.jpg"].objects[0].box == (32, 5, 42, 25)
+
+
+@pytest.mark.parametrize(("stated", "box"), [((64, 48), (32, 5, 42, 25)), ((48, 64), (5, 6, 25, 16))])
+def test_stated_size_decides_if_the_boxes_cannot(
+    store: DatasetStore, stated: tuple[int, int], box: tuple[float, ...]
+) -> None:
+    images = images_of(store, ingest(store, turned_archive(BOTH, UPRIGHT_ONLY, STORED_ONLY, stated=stated)))
+
+    assert images["0.jpg"].objects[0].box == box
+
+
+def test_category_of_its_own_on_every_image_does_not_prevent_a_split(store: DatasetStore) -> None:
+    objects = [coco_object(number, category=number + 2) for number in range(10)]
+    objects += [coco_object(number, (1, 1, 9, 9), category=1) for number in range(10)]
+    names = [(number, f"sku {number}") for number in range(1, 12)]
+    info = ingest(store, coco_archive(*objects, images=10, categories=names)).info
+
+    assert info.splits["val"].images == 2
+    assert info.splits["val"].images_by_category["sku 1"] == 2
+
+
+def test_images_that_share_no_category_cannot_be_split(store: DatasetStore) -> None:
+    objects = [coco_object(number, category=number + 1) for number in range(6)]
+    names = [(number, f"sku {number}") for number in range(1, 7)]
+
+    with pytest.raises(UnusableDataset) as caught:
+        ingest(store, coco_archive(*objects, categories=names))
+    assert caught.value.problems[0]["code"] == "val_categories_not_in_train"

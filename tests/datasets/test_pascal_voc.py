@@ -120,12 +120,68 @@ def test_image_with_an_empty_annotation_is_kept_as_background(store: DatasetStor
     assert the_finding(version.info.report, "images_without_objects").files == ("BCCD/JPEGImages/b0.png",)
 
 
-def test_object_without_name_or_numbers_is_left_out(store: DatasetStore) -> None:
+def test_object_without_name_or_numbers_is_left_out_with_its_image(store: DatasetStore) -> None:
     odd = voc_xml(("", (1, 1, 9, 9)), ("cell", (1, 1, float("nan"), 9)), ("cell", (1, 1, 9, 9)))
     version = ingest(store, voc_archive({"Annotations/b0.xml": odd}))
 
-    assert len(images_of(store, version)["b0.png"].objects) == 1
+    assert "b0.png" not in images_of(store, version)
     assert the_finding(version.info.report, "bad_objects").count == 2
+    assert the_finding(version.info.report, "images_with_bad_entries").files == ("BCCD/JPEGImages/b0.png",)
+
+
+def test_every_box_of_an_object_is_a_box(store: DatasetStore) -> None:
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9.0</xmax><ymax>8</ymax></bndbox>"
+    version = ingest(store, voc_archive({"Annotations/b0.xml": voc_xml(("cell", (11, 11, 30, 30)), more=box)}))
+
+    assert [each.box for each in images_of(store, version)["b0.png"].objects] == [(0, 0, 9, 8), (10, 10, 30, 30)]
+
+
+def test_each_bad_box_of_an_object_is_counted(store: DatasetStore) -> None:
+    bad = "<bndbox><xmin>1</xmin></bndbox><bndbox/>"
+    info = ingest(store, voc_archive({"Annotations/b0.xml": voc_xml(("cell", (11, 11, 30, 30)), more=bad)})).info
+
+    assert the_finding(info.report, "bad_objects").count == 2
+
+
+def test_image_with_two_annotations_that_differ_is_left_out(store: DatasetStore) -> None:
+    files = voc_archive(
+        {"old/b0.xml": voc_xml(("cell", (1, 1, 9, 9))), "old/b1.xml": voc_xml(("cell", (11, 6, 30, 21)))}
+    )
+    version = ingest(store, files)
+
+    assert the_finding(version.info.report, "annotated_twice").files == ("BCCD/JPEGImages/b0.png",)
+    assert {"b0.png", "b1.png"} & set(images_of(store, version)) == {"b1.png"}
+
+
+def test_copies_of_the_images_drawn_for_people_are_not_the_images(store: DatasetStore) -> None:
+    drawn = {f"AnnotationsVisualization/b{number}.png": image_64x48(100 + number) for number in range(6)}
+    version = ingest(store, voc_archive(drawn))
+
+    names = {image.name for split in version.info.splits for image in store.images(version, split)}
+    assert names == {f"BCCD/JPEGImages/b{number}.png" for number in range(6)}
+
+
+def test_lists_of_two_years_count_for_their_own_images(store: DatasetStore) -> None:
+    files = {}
+    for year, shift in (("VOC2007", 0), ("VOC2012", 50)):
+        for number in range(4):
+            files[f"{year}/JPEGImages/{number}.png"] = image_64x48(number + shift)
+            files[f"{year}/Annotations/{number}.xml"] = voc_xml(("cell", (11, 6, 30, 20 + number)))
+    files["VOC2007/ImageSets/Main/train.txt"] = b"0\n1\n2\n"
+    files["VOC2007/ImageSets/Main/val.txt"] = b"3\n"
+    files["VOC2012/ImageSets/Main/train.txt"] = b"3\n2\n1\n"
+    files["VOC2012/ImageSets/Main/val.txt"] = b"0\n"
+    version = ingest(store, files)
+
+    val = {image.name for image in store.images(version, "val")}
+    assert val == {"VOC2007/JPEGImages/3.png", "VOC2012/JPEGImages/0.png"}
+
+
+def test_image_in_two_lists_is_not_trained_on(store: DatasetStore) -> None:
+    lists = {"ImageSets/Main/train.txt": b"b0\nb1\nb2\nb3\n", "ImageSets/Main/val.txt": b"b3.png\nb4\n"}
+    version = ingest(store, voc_archive(lists))
+
+    assert {image.name for image in store.images(version, "val")} == {f"BCCD/JPEGImages/b{n}.png" for n in (3, 4)}
 
 
 def test_annotation_of_another_size_leaves_its_image_out(store: DatasetStore) -> None:

@@ -179,3 +179,50 @@ def test_points_after_boxes_are_not_read(store: DatasetStore) -> None:
     files = yolo_archive("0 0.5 0.5 0.25 0.5 0.1 0.1 2 0.2 0.2 2", names=names)
 
     assert images_of(store, (ingest(store, files)))["0.png"].objects[0].box == (24, 12, 40, 36)
+
+
+def test_suffixes_and_folders_may_be_in_capitals(store: DatasetStore) -> None:
+    files = {f"Images/{number}.PNG": image_64x48(number) for number in range(6)}
+    files |= {f"Labels/{number}.TXT": b"0 0.5 0.5 0.25 0.5\n" for number in range(6)}
+    version = ingest(store, {**files, "data.yaml": b"names: [cat]\n"})
+
+    assert all(len(image.objects) == 1 for image in images_of(store, version).values())
+
+
+def test_names_that_differ_in_case_keep_their_own_labels(store: DatasetStore) -> None:
+    files = yolo_archive("0 0.5 0.5 0.25 0.5")
+    files |= {"images/A.png": image_64x48(20), "images/a.png": image_64x48(21)}
+    version = ingest(store, {**files, "labels/a.txt": b"1 0.5 0.5 0.5 0.5\n"})
+
+    images = images_of(store, version)
+    assert (len(images["A.png"].objects), len(images["a.png"].objects)) == (0, 1)
+
+
+def test_label_file_belongs_to_the_image_of_its_own_folder(store: DatasetStore) -> None:
+    files = {f"{folder}/images/0.png": image_64x48(number) for number, folder in enumerate("abcdef")}
+    files |= {f"{folder}/labels/0.txt": b"0 0.5 0.5 0.25 0.5\n" for folder in "bcdef"}
+    version = ingest(store, {**files, "data.yaml": b"names: [cat]\n"})
+
+    images = {image.name: image for split in version.info.splits for image in store.images(version, split)}
+    assert [len(images[f"{folder}/images/0.png"].objects) for folder in "bcdef"] == [1] * 5
+
+
+def test_lists_match_by_their_folders(store: DatasetStore) -> None:
+    files = {}
+    for index, split in enumerate(("first", "second")):
+        for number in range(4):
+            files[f"images/{split}/{number}.png"] = image_64x48(number + 50 * index)
+            files[f"labels/{split}/{number}.txt"] = b"0 0.5 0.5 0.25 0.5\n"
+    files["data.yaml"] = b"names: [cat]\ntrain: train.txt\nval: val.txt\n"
+    files["train.txt"] = "".join(f"./images/first/{number}.png\n" for number in range(4)).encode()
+    files["val.txt"] = "".join(f"C:\\data\\images\\second\\{number}.png\r\n" for number in range(4)).encode()
+    version = ingest(store, files)
+
+    assert {image.name for image in store.images(version, "val")} == {f"images/second/{n}.png" for n in range(4)}
+
+
+def test_image_with_a_bad_line_is_left_out(store: DatasetStore) -> None:
+    version = ingest(store, yolo_archive("0 0.5 0.5 0.3 0.3", "7 0.5 0.5 0.2 0.2"))
+
+    assert "0.png" not in images_of(store, version)
+    assert the_finding(version.info.report, "images_with_bad_entries").files == ("images/0.png",)

@@ -28,14 +28,20 @@ def finding(severity: Severity, code: str, message: str, files: Collection[str] 
 
 
 def entries_finding(
-    code: str, problems: Sequence[tuple[str, str]], *, noun: tuple[str, str] = ("entry", "entries"), of: str = ""
+    code: str,
+    problems: Sequence[tuple[str, str]],
+    *,
+    noun: tuple[str, str] = ("entry", "entries"),
+    of: str = "",
+    why: str = "",
 ) -> Finding:
     """Returns an error about entries of annotation files that were left out; it counts entries, not lines.
 
-    problems: place and reason of each entry. of: words between the count and `left out`, for example ` of a.json`.
+    problems: place and reason of each entry. of: words after the count, for example ` of a.json`.
+    why: the general reason.
     """
     where, reason = problems[0]
-    text = f"{counted(len(problems), *noun)}{of} left out. The first, {where}: {reason}."
+    text = f"{counted(len(problems), *noun)}{of} left out{f': {why}' if why else ''}. The first, {where}: {reason}."
     return finding("error", code, text, dict.fromkeys(place for place, _ in problems), count=len(problems))
 
 

@@ -40,7 +40,7 @@ class AnnotatedObject:
     label: str
     where: str  # its file and line, for messages: `a.xml:12`
     box: Box | None = None  # None: derived from the outline or the run lengths
-    outline: tuple[Polygon, ...] | RunLengths | None = None
+    outline: tuple[Polygon, ...] | RunLengths | None = None  # (): the archive states one that cannot be used
     is_crowd: bool = False
     is_difficult: bool = False
     area: float | None = None  # px^2; None: not stated
@@ -56,6 +56,7 @@ class Annotation:
     mask: Mask | None = None  # the number of an instance or of a category at every pixel
     labels: tuple[str, ...] = ()  # labels of instance 1, 2, …; `default_label` for the instances after them
     default_label: str = "object"
+    unusable_objects: int = 0  # objects that could not be read; the image is left out, or they would be background
 
 
 def clean_label(text: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import posixpath
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import Finding
@@ -33,6 +34,7 @@ def _read(files: Sequence[ArchivedFile]) -> Reading:
     lists = _lists(files)
     for file in lists:
         collected.add(file)
+    collected.merge()
     findings = collected.findings()
     if not collected.by_image:
         raise unusable(
@@ -72,6 +74,13 @@ def _lists(files: Sequence[ArchivedFile]) -> list[ArchivedFile]:
     return instances or usual or lists
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    written: str  # `file_name`
+    annotation: Annotation
+    split: str | None
+
+
 class _CollectedAnnotations:
     """The annotations of all JSON files, by the images of the archive."""
 
@@ -81,6 +90,8 @@ class _CollectedAnnotations:
         self._lists = {file.name for file in files if _is_coco(file)}
         self._missing: dict[str, Sequence[str]] = {}  # written name -> the images that it may mean
         self._listed_twice: list[str] = []
+        self._in_several_splits: list[str] = []
+        self._entries: dict[str, tuple[ArchivedFile, list[_Entry]]] = {}
         self._file_findings: list[Finding] = []
         self.by_image: dict[str, tuple[ArchivedFile, Annotation, str | None]] = {}
         self.categories: dict[str, None] = {}
@@ -96,18 +107,44 @@ class _CollectedAnnotations:
             image = self._names.find(written, near=near, split=split)
             if image is None:
                 self._missing[written] = self._names.tied(written, near=near, split=split)
-            elif image.name in self.by_image:
-                self._listed_twice.append(image.name)
             else:
-                self.by_image[image.name] = (image, annotation, split or split_in_path(image.name))
+                entry = _Entry(written, annotation, split or split_in_path(image.name))
+                self._entries.setdefault(image.name, (image, []))[1].append(entry)
+
+    def merge(self) -> None:
+        """Makes one annotation of all entries for one image."""
+        for image, entries in self._entries.values():
+            exact = [entry for entry in entries if self._names.is_exact(entry.written, image)]
+            if not exact and len({entry.written for entry in entries}) > 1:
+                self._missing |= {entry.written: (image.name,) for entry in entries}
+                continue
+            chosen = exact or entries
+            self._missing |= {entry.written: () for entry in entries if entry not in chosen}
+            splits = {entry.split for entry in chosen if entry.split is not None}
+            if len(splits) > 1:
+                self._in_several_splits.append(image.name)
+            if len(chosen) > 1:
+                self._listed_twice.append(image.name)
+            first = chosen[0].annotation
+            merged = replace(
+                first,
+                objects=[each for entry in chosen for each in entry.annotation.objects],
+                unusable_objects=sum(entry.annotation.unusable_objects for entry in chosen),
+            )
+            kept = next((split for split in ("test", "val", "train") if split in splits), None)
+            self.by_image[image.name] = (image, merged if len(chosen) > 1 else first, kept)
 
     def findings(self) -> list[Finding]:
         """Findings about the JSON files, and about images that are missing or not listed."""
         findings = list(self._file_findings)
         findings += missing_findings(self._missing)
         if self._listed_twice:
-            text = f"{counted(len(self._listed_twice), 'image')} listed more than once. The first entry is used."
+            text = f"{counted(len(self._listed_twice), 'image')} listed more than once. The objects are put together."
             findings.append(finding("warning", "annotated_twice", text, self._listed_twice))
+        if self._in_several_splits:
+            count = counted(len(self._in_several_splits), "image")
+            text = f"{count} listed in several splits. They are not trained on."
+            findings.append(finding("warning", "listed_in_several_splits", text, self._in_several_splits))
         unlisted = [image.name for image in self._sorted.images if image.name not in self.by_image]
         if unlisted:
             text = f"{counted(len(unlisted), 'image')} left out: not listed in a JSON file."

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.masks.coco_masks import Polygon
+from models.masks.coco_masks import Box, Polygon
 from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import Finding
-from workers.datasets.findings import counted, finding
+from workers.datasets.findings import entries_finding, finding
 from workers.datasets.formats.annotation import AnnotatedObject, Annotation, RunLengths, clean_label
 from workers.datasets.formats.json_stream import BadJson, JsonFile
+from workers.datasets.formats.json_values import number_of, numbers_of, size_of, text_of
 from workers.datasets.formats.reading import unusable
 from workers.errors import UnusableDataset
 
@@ -78,7 +80,8 @@ class _Reader:
         self._labels: dict[Hashable, str] = {}
         self._images: dict[Hashable, tuple[str, tuple[int, int] | None]] = {}
         self._objects: defaultdict[Hashable, list[AnnotatedObject]] = defaultdict(list)
-        self._problems: defaultdict[str, dict[str, str]] = defaultdict(dict)  # code -> place -> reason
+        self._unusable: Counter[Hashable] = Counter()  # objects of each image that cannot be used
+        self._problems: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)  # code -> place, reason
 
     def read(self) -> CocoFile:
         """Reads the whole file. Raises BadJson."""
@@ -89,7 +92,12 @@ class _Reader:
         return CocoFile(
             categories=list(dict.fromkeys(self._labels.values())),
             images=[
-                (name, Annotation(objects=self._objects.get(number, ()), size=size))
+                (
+                    name,
+                    Annotation(
+                        objects=self._objects.get(number, ()), size=size, unusable_objects=self._unusable[number]
+                    ),
+                )
                 for number, (name, size) in self._images.items()
             ],
             findings=self._findings(),
@@ -100,55 +108,62 @@ class _Reader:
         try:
             add(entry if isinstance(entry, dict) else {}, where)
         except _BadEntry as error:
-            self._problems[error.code][where] = str(error)
+            self._problems[error.code].append((where, str(error)))
 
     def _add_image(self, entry: Mapping[str, Any], _where: str) -> None:
         name, number = entry.get("file_name"), _identifier(entry.get("id"))
         if number is None or not isinstance(name, str) or not name.strip():
             raise _BadEntry("bad_entries", "`id` or `file_name` is missing")
-        if number in self._images:
+        if number not in self._images:
+            self._images[number] = (name, size_of(entry.get("width"), entry.get("height")))
+        elif self._images[number][0] != name:
+            self._unusable[number] += 1  # nobody knows which of the images its objects belong to
             raise _BadEntry("bad_entries", f"another image has the same `id`, {number}")
-        self._images[number] = (name, _size(entry.get("width"), entry.get("height")))
 
     def _add_category(self, entry: Mapping[str, Any], _where: str) -> None:
         name, number = entry.get("name"), _identifier(entry.get("id"))
         if number is None or not isinstance(name, str) or not name.strip():
             raise _BadEntry("bad_entries", "`id` or `name` is missing")
-        if number in self._labels:
+        if self._labels.get(number, clean_label(name)) != clean_label(name):
             raise _BadEntry("bad_entries", f"another category has the same `id`, {number}")
         self._labels[number] = clean_label(name)
 
     def _add_object(self, entry: Mapping[str, Any], where: str) -> None:
-        image, category = _identifier(entry.get("image_id")), _identifier(entry.get("category_id"))
-        if image is None or category is None:
-            raise _BadEntry("bad_entries", "`image_id` or `category_id` is missing")
-        if image not in self._images:
-            raise _BadEntry("unknown_images", f"`image_id` is {image}")
-        if category not in self._labels:
-            raise _BadEntry("unknown_categories", f"`category_id` is {category}")
-        box, outline = _box(entry.get("bbox")), _outline(entry.get("segmentation"))
-        if box is None and outline is None:
-            raise _BadEntry("bad_entries", "both `bbox` and `segmentation` are missing")
-        self._objects[image].append(
-            AnnotatedObject(
-                label=self._labels[category],
-                where=where,
-                box=box,
-                outline=outline,
-                is_crowd=bool(entry.get("iscrowd")),
-                is_difficult=bool(entry.get("ignore") or entry.get("difficult")),
-                area=_area(entry.get("area")),
-            )
+        image = _known(entry.get("image_id"), self._images)
+        if image is None:
+            written = _identifier(entry.get("image_id"))
+            if written is None:
+                raise _BadEntry("bad_entries", "`image_id` is missing")
+            raise _BadEntry("unknown_images", f"`image_id` is {written}")
+        try:
+            self._objects[image].append(self._object(entry, where))
+        except _BadEntry:
+            self._unusable[image] += 1
+            raise
+
+    def _object(self, entry: Mapping[str, Any], where: str) -> AnnotatedObject:
+        category = _known(entry.get("category_id"), self._labels)
+        if category is None:
+            written = _identifier(entry.get("category_id"))
+            if written is None:
+                raise _BadEntry("bad_entries", "`category_id` is missing")
+            raise _BadEntry("unknown_categories", f"`category_id` is {written}")
+        box, outline = _box_and_outline(entry)
+        return AnnotatedObject(
+            label=self._labels[category],
+            where=where,
+            box=box,
+            outline=outline,
+            is_crowd=_is_set(entry.get("iscrowd")),
+            is_difficult=_is_set(entry.get("ignore")) or _is_set(entry.get("difficult")),
+            area=_area(entry.get("area")),
         )
 
     def _findings(self) -> list[Finding]:
         findings = []
         for code, meaning in _PROBLEMS.items():
             if code in self._problems:
-                where, reason = next(iter(self._problems[code].items()))
-                count = counted(len(self._problems[code]), "entry", "entries")
-                text = f"{count} of {self._file.name} left out: {meaning}. The first, {where}: {reason}."
-                findings.append(finding("error", code, text, self._problems[code]))
+                findings.append(entries_finding(code, self._problems[code], of=f" of {self._file.name}", why=meaning))
         numbers = sorted(number for number in self._labels if isinstance(number, int))
         if numbers and (numbers[-1] - numbers[0] >= len(numbers) or numbers[0] not in (0, 1)):
             text = (
@@ -160,14 +175,44 @@ class _Reader:
 
 
 def _identifier(value: Any) -> int | str | None:
+    """Returns an id: text, or a whole number, which pandas writes as 1.0."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value if isinstance(value, str) or type(value) is int else None
 
 
-def _size(width: Any, height: Any) -> tuple[int, int] | None:
-    """Returns width and height, or None if the entry does not state them."""
-    if type(width) is not int or type(height) is not int or min(width, height) < 1:
+def _known(value: Any, entries: Mapping[Hashable, object]) -> Hashable:
+    """Returns the key of `entries` that `value` means, or None: "1" is also 1, unless the file has both."""
+    number = _identifier(value)
+    if number is None or number in entries:
+        return number
+    whole = number_of(number)
+    if whole is None or not whole.is_integer():
         return None
-    return width, height
+    return next((key for key in (int(whole), str(int(whole))) if key in entries), None)
+
+
+def _is_set(value: Any) -> bool:
+    """Returns True for 1, true and the texts of these."""
+    return value is True or number_of(value) not in (None, 0.0) or text_of(value).casefold() in ("true", "yes")
+
+
+def _box_and_outline(entry: Mapping[str, Any]) -> tuple[Box | None, tuple[Polygon, ...] | RunLengths | None]:
+    """Reads both fields. If only one of them can be used, the object keeps that one. Raises _BadEntry."""
+    problem, box, outline = None, None, None
+    try:
+        box = _box(entry.get("bbox"))
+    except _BadEntry as error:
+        problem = error
+    try:
+        outline = _outline(entry.get("segmentation"))
+    except _BadEntry:
+        if box is None:
+            raise
+        return box, ()
+    if box is None and outline is None:
+        raise problem or _BadEntry("bad_entries", "both `bbox` and `segmentation` are missing")
+    return box, outline
 
 
 def _box(value: Any) -> tuple[float, float, float, float] | None:
@@ -196,15 +241,16 @@ def _outline(value: Any) -> tuple[Polygon, ...] | RunLengths | None:
     if isinstance(value, dict):
         return _run_lengths(value)
     polygons = value if isinstance(value, list) and isinstance(value[0], list) else [value]
-    outline = tuple(_numbers(polygon, "segmentation") for polygon in polygons)
-    if any(len(polygon) < 6 or len(polygon) % 2 for polygon in outline):
+    outline = [_numbers(polygon, "segmentation") for polygon in polygons]
+    if any(len(polygon) % 2 for polygon in outline) or all(len(polygon) < 6 for polygon in outline):
         raise _BadEntry("bad_entries", "a polygon in `segmentation` does not have three or more pairs of numbers")
-    return outline
+    return tuple(polygon for polygon in outline if len(polygon) >= 6)  # a point or a line covers no pixel
 
 
 def _run_lengths(value: Mapping[str, Any]) -> RunLengths:
-    size, counts = value.get("size"), value.get("counts")
-    if not isinstance(size, list) or len(size) != 2 or any(type(side) is not int or side <= 0 for side in size):
+    stated, counts = value.get("size"), value.get("counts")
+    size = size_of(*stated) if isinstance(stated, list) and len(stated) == 2 else None
+    if size is None:
         raise _BadEntry("bad_entries", "the run lengths in `segmentation` have no `size` of height and width")
     if isinstance(counts, list) and all(type(count) is int for count in counts):
         return RunLengths(width=size[1], height=size[0], counts=tuple(counts))
@@ -213,11 +259,24 @@ def _run_lengths(value: Mapping[str, Any]) -> RunLengths:
     raise _BadEntry("bad_entries", "the `counts` in `segmentation` are neither text nor a list of whole numbers")
 
 
+def _parsed(value: Any) -> Any:
+    """Returns the list in the text "[1, 2]", as spreadsheets keep it; other values as they are."""
+    if not isinstance(value, str) or not value.strip().startswith("["):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
 def _numbers(value: Any, field_name: str) -> array[float]:
     """Returns `value` as doubles, which take a fifth of the memory of a list of floats."""
     try:
         numbers = array("d", value)
     except (TypeError, OverflowError) as error:
+        texts = numbers_of(_parsed(value))
+        if texts is not None:
+            return array("d", texts)
         raise _BadEntry("bad_entries", f"`{field_name}` is not a list of numbers") from error
     if not all(map(math.isfinite, numbers)):
         raise _BadEntry("bad_entries", f"`{field_name}` has a value that is not a finite number")

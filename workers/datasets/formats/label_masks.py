@@ -15,7 +15,6 @@ from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import VOID
 from workers.datasets.findings import finding
 from workers.datasets.formats.annotation import Annotation, Mask, index_mask
-from workers.datasets.formats.file_names import stem_of
 from workers.datasets.formats.image_lists import ImageLists
 from workers.datasets.formats.index_image import BrokenIndexImage, Indices, with_two_values
 from workers.datasets.formats.instance_masks import count_instances
@@ -56,7 +55,7 @@ def _read(files: Sequence[ArchivedFile]) -> Reading:
             (
                 image,
                 Annotation(mask=masks[mask.name]),
-                lists.split_for(stem_of(image.name), splits[image.name]),
+                lists.split_for(image.name, splits[image.name]),
             )
             for image, mask in pairs.pairs
         ]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from models.masks.coco_masks import Box
 from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import Finding
-from workers.datasets.findings import counted, finding
+from workers.datasets.findings import counted, entries_finding, finding
 from workers.datasets.formats.annotation import AnnotatedObject, Annotation, clean_label
 from workers.datasets.formats.file_names import FileNames, split_in_path, stem_of
 from workers.datasets.formats.image_lists import ImageLists
@@ -33,9 +33,9 @@ class _Problems:
     """The parts of the annotations that cannot be used, with their places and the reasons."""
 
     broken_files: dict[str, str] = field(default_factory=dict)  # place -> reason, as in `a.xml:12`
-    bad_objects: dict[str, str] = field(default_factory=dict)  # place -> reason
+    bad_objects: list[tuple[str, str]] = field(default_factory=list)  # place, reason
     without_image: list[str] = field(default_factory=list)  # names of annotation files
-    annotated_twice: list[str] = field(default_factory=list)  # names of annotation files
+    annotated_twice: list[str] = field(default_factory=list)  # names of images
 
 
 def _fits(files: Sequence[ArchivedFile]) -> bool:
@@ -59,18 +59,34 @@ def _read(files: Sequence[ArchivedFile]) -> Reading:
         image = _image_of(root, file, image_names)
         if image is None:
             problems.without_image.append(file.name)
-        elif image.name in by_image:
-            problems.annotated_twice.append(file.name)
         else:
-            split = lists.split_for(stem_of(image.name), split_in_path(image.name))
-            by_image[image.name] = (image, _annotation(root, file, problems), split)
+            _add(by_image, image, _annotation(root, file, problems), lists, problems)
     unannotated = [image for image in images if image.name not in by_image]
+    by_image = {name: each for name, each in by_image.items() if name not in problems.annotated_twice}
     findings = [*_findings(problems), *_unannotated(unannotated), *lists.findings(set(by_image))]
     findings += leftover_findings(sorted_files, used={file.name for file in annotations} | lists.names)
     if not by_image:
         raise _no_annotated_images(problems, findings)
     resolved, split_findings = resolve_splits([by_image[name] for name in sorted(by_image)])
     return Reading(format="pascal_voc", task="detection", files=tuple(resolved), findings=(*split_findings, *findings))
+
+
+def _add(
+    by_image: dict[str, tuple[ArchivedFile, Annotation, str | None]],
+    image: ArchivedFile,
+    annotation: Annotation,
+    lists: ImageLists,
+    problems: _Problems,
+) -> None:
+    """Adds an annotation. An image with two that differ is left out: nobody knows which of them is right."""
+    if image.name not in by_image:
+        by_image[image.name] = (image, annotation, lists.split_for(image.name, split_in_path(image.name)))
+    elif _objects_of(by_image[image.name][1]) != _objects_of(annotation):
+        problems.annotated_twice.append(image.name)
+
+
+def _objects_of(annotation: Annotation) -> list[AnnotatedObject]:
+    return [replace(each, where="") for each in annotation.objects]
 
 
 def _no_annotated_images(problems: _Problems, findings: Sequence[Finding]) -> UnusableDataset:
@@ -124,32 +140,35 @@ def _image_of(root: Element, file: ArchivedFile, images: FileNames) -> ArchivedF
 
 def _annotation(root: Element, file: ArchivedFile, problems: _Problems) -> Annotation:
     width, height = _number(root.find_text("size/width")), _number(root.find_text("size/height"))
-    objects = []
+    objects: list[AnnotatedObject] = []
+    unusable_objects = 0
     for element in root.all("object"):
         where = f"{file.name}:{element.line}"
-        read = _object(element, where)
-        if isinstance(read, str):
-            problems.bad_objects[where] = read
-        else:
-            objects.append(read)
+        read = _objects(element, where)
+        objects += [each for each in read if isinstance(each, AnnotatedObject)]
+        reasons = [each for each in read if isinstance(each, str)]
+        unusable_objects += len(reasons)
+        problems.bad_objects += [(where, reason) for reason in reasons]
     size = (int(width), int(height)) if width and height and min(width, height) >= 1 else None  # some tools write 0
-    return Annotation(objects=objects, size=size)
+    return Annotation(objects=objects, size=size, unusable_objects=unusable_objects)
 
 
-def _object(element: Element, where: str) -> AnnotatedObject | str:
-    """Returns the object, or the reason why it is invalid."""
+def _objects(element: Element, where: str) -> list[AnnotatedObject | str]:
+    """Returns an object, or the reason why it is invalid, for each box of an <object>: some tools write several."""
     label = clean_label(element.find_text("name") or "")
+    boxes = list(element.all("bndbox"))
     if not label:
-        return "it has no <name>"
-    corners = [_number(element.find_text(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
-    if any(corner is None for corner in corners):
-        return "its <bndbox> does not have four numbers"
-    return AnnotatedObject(
-        label=label,
-        where=where,
-        box=_box(*(corner for corner in corners if corner is not None)),
-        is_difficult=element.find_text("difficult") in ("1", "true", "True"),
-    )
+        return ["it has no <name>"] * max(1, len(boxes))
+    is_difficult = (element.find_text("difficult") or "").casefold() in ("1", "true")
+    found: list[AnnotatedObject | str] = []
+    for bndbox in boxes:
+        corners = [_number(bndbox.find_text(side)) for side in ("xmin", "ymin", "xmax", "ymax")]
+        box = tuple(corner for corner in corners if corner is not None)
+        if len(box) == 4:
+            found.append(AnnotatedObject(label=label, where=where, box=_box(*box), is_difficult=is_difficult))
+        else:
+            found.append("its <bndbox> does not have four numbers")
+    return found or ["it has no <bndbox>"]
 
 
 def _box(x_min: float, y_min: float, x_max: float, y_max: float) -> Box:
@@ -184,12 +203,11 @@ def _findings(problems: _Problems) -> list[Finding]:
         text = f"{counted(len(problems.without_image), 'annotation')} left out: the image is not in the archive."
         findings.append(finding("error", "missing_images", text, problems.without_image))
     if problems.annotated_twice:
-        text = f"{counted(len(problems.annotated_twice), 'annotation')} left out: the image has another annotation."
-        findings.append(finding("error", "annotated_twice", text, problems.annotated_twice))
+        names = dict.fromkeys(problems.annotated_twice)
+        text = f"{counted(len(names), 'image')} left out: several annotations that differ."
+        findings.append(finding("error", "annotated_twice", text, names))
     if problems.bad_objects:
-        where, reason = next(iter(problems.bad_objects.items()))
-        text = f"{counted(len(problems.bad_objects), 'object')} left out. The first, {where}: {reason}."
-        findings.append(finding("error", "bad_objects", text, problems.bad_objects))
+        findings.append(entries_finding("bad_objects", problems.bad_objects, noun=("object", "objects")))
     return findings
 
 

@@ -13,7 +13,7 @@ from workers.datasets.archives.archive import ArchivedFile
 from workers.datasets.dataset import Finding
 from workers.datasets.findings import finding
 from workers.datasets.formats.annotation import clean_label
-from workers.datasets.formats.file_names import split_in_path
+from workers.datasets.formats.file_names import FileNames, split_in_path
 from workers.datasets.formats.reading import split_from_word, unusable
 from workers.errors import UnusableDataset
 
@@ -33,17 +33,28 @@ class YoloConfig:
     labels: Mapping[int, str]
     files: set[str]  # names of the files that it was read from
     folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # split -> folders
-    listed: Mapping[str, str] = field(default_factory=dict)  # base name of an image -> split
+    lists: Mapping[str, str] = field(default_factory=dict)  # base name of a list of images -> split
     has_keypoints: bool = False  # in the label files, points follow the box
 
     def split_for(self, name: str) -> str | None:
-        """Returns the split of the image `name`: from data.yaml, else from the names of its folders."""
-        listed = self.listed.get(posixpath.basename(name))
-        if listed is not None:
-            return listed
+        """Returns the split of the image `name`: from the folders in data.yaml, else from the names of its folders."""
         inside = f"/{posixpath.dirname(name)}/"
         found = {split for split, folders in self.folders.items() if any(f"/{folder}/" in inside for folder in folders)}
         return found.pop() if len(found) == 1 else split_in_path(name)
+
+    def listed_splits(self, files: Sequence[ArchivedFile], images: Sequence[ArchivedFile]) -> dict[str, str]:
+        """Returns the split of each image that a list of data.yaml names. An image in several is not trained on."""
+        names = FileNames(images)
+        listed: dict[str, str] = {}
+        for file in files:
+            split = self.lists.get(posixpath.basename(file.name))
+            if split is None:
+                continue
+            for line in file.path.read_text(encoding="utf-8", errors="replace").splitlines():
+                image = names.find(line, near=posixpath.dirname(file.name), split=split) if line.strip() else None
+                if image is not None and listed.get(image.name) in (None, "train"):
+                    listed[image.name] = split
+        return listed
 
     def findings(self) -> list[Finding]:
         """Findings about the numbers of the categories."""
@@ -86,7 +97,7 @@ def read_config(files: Sequence[ArchivedFile]) -> YoloConfig:
         labels=_labels(content.get("names"), chosen),
         files=used | {file.name for file in files if posixpath.basename(file.name) in lists},
         folders=folders,
-        listed=_listed(files, lists),
+        lists=lists,
         has_keypoints="kpt_shape" in content,
     )
 
@@ -139,16 +150,6 @@ def _splits(content: Mapping[str, object]) -> tuple[dict[str, tuple[str, ...]], 
         inside = ("/".join(part for part in path.split("/") if part not in ("", ".", "..")) for path in paths)
         folders[split] = tuple(path for path in inside if path and not path.endswith(".txt"))
     return folders, lists
-
-
-def _listed(files: Sequence[ArchivedFile], lists: Mapping[str, str]) -> dict[str, str]:
-    listed: dict[str, str] = {}
-    for file in files:
-        split = lists.get(posixpath.basename(file.name))
-        if split is not None:
-            for line in file.path.read_text(encoding="utf-8", errors="replace").splitlines():
-                listed.setdefault(posixpath.basename(line.strip().replace("\\", "/")), split)
-    return listed
 
 
 def _broken(file: ArchivedFile, reason: str, line: int) -> UnusableDataset:

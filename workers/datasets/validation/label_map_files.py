@@ -80,6 +80,8 @@ def _drawn_objects(annotation: Annotation, facts: ImageFacts, value_of_label: Ma
     targets = convert_annotation(annotation, facts)
     if isinstance(targets, AnnotationProblem):
         raise _UnusableMask(targets)
+    if annotation.unusable_objects:
+        raise _UnusableMask(AnnotationProblem(code="broken_mask_file", reason="An entry about it cannot be used."))
     without = [target.label for target in targets.objects if target.mask is None]
     if without or "broken_masks" in targets.notes:
         reason = f"An object, {without[0]!r}, has no outline." if without else "An outline is damaged."

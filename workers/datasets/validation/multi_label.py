@@ -52,12 +52,24 @@ def complete_multi_label_splits(draft: DatasetDraft, shown: SampleCategories, ru
 
 
 def _strata(samples: Sequence[InspectedSample], shown: SampleCategories) -> list[str]:
-    """The rarest category of each sample; images with the same content have the same one."""
-    images = _count(shown.categories)
-    strata: dict[str, str] = {}
+    """The rarest category of each sample that other images have, too; images with the same content have the same one.
+
+    A category of a single image cannot be divided, so it decides nothing.
+    """
+    by_content: dict[str, Set[str]] = {}
     for sample, categories in zip(samples, shown.categories, strict=True):
-        rarest = min(categories, key=lambda category: (images[category], category), default="")
-        strata.setdefault(sample.file.sha256, rarest)
+        by_content.setdefault(sample.file.sha256, categories)
+    images = _count(by_content.values())
+    strata = {
+        content: min(
+            (category for category in categories if images[category] > 1),
+            key=lambda category: (images[category], category),
+            default="",
+        )
+        for content, categories in by_content.items()
+    }
+    if len(set(strata.values())) == len(strata):  # no category could be divided
+        return [""] * len(samples)
     return [strata[sample.file.sha256] for sample in samples]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from workers.datasets.dataset import Finding, Severity
 from workers.datasets.findings import by_severity, counted, finding
@@ -27,7 +28,14 @@ from workers.datasets.validation.sample_filter import (
     similar_category_findings,
 )
 from workers.datasets.validation.splits import SplitRule
-from workers.datasets.validation.targets import AnnotationProblem, ImageTargets, ObjectNoteCode, convert_annotation
+from workers.datasets.validation.targets import (
+    AnnotationProblem,
+    Frame,
+    ImageTargets,
+    ObjectNoteCode,
+    convert_annotation,
+    frame_of_boxes,
+)
 
 _MANY_OBJECTS = 1000  # more objects per image give a warning
 _IMBALANCE = 10.0  # objects of the largest category per object of the smallest
@@ -36,6 +44,7 @@ _NOTES: dict[ObjectNoteCode, tuple[Severity, str]] = {
     "outside_boxes": ("error", "left out: outside the image"),
     "broken_masks": ("error", "left out: the run lengths are damaged, or their size is not that of the image"),
     "empty_masks": ("error", "left out: the outline covers no pixel of the image"),
+    "outlines_ignored": ("warning", "kept with the box only: the outline or the mask cannot be used"),
     "clipped_boxes": ("warning", "clipped at the edge of the image"),
     "duplicate_boxes": ("warning", "left out: same image, category and box as another object"),
 }
@@ -78,14 +87,22 @@ def _add_objects(draft: DatasetDraft) -> None:
     notes: defaultdict[ObjectNoteCode, list[str]] = defaultdict(list)
     kept: list[InspectedSample] = []
     emptied: list[str] = []
-    for sample, outcome in zip(draft.samples, parallel_map(_convert_sample, draft.samples), strict=True):
+    incomplete: list[str] = []
+    convert = partial(_convert_sample, frame=_frame_of_turned_images(draft.samples))
+    for sample, outcome in zip(draft.samples, parallel_map(convert, draft.samples), strict=True):
         if isinstance(outcome, AnnotationProblem):
             problems.append((sample.name, outcome))
+            continue
+        annotation = sample.labelled.annotation
+        if annotation is not None and annotation.unusable_objects:
+            incomplete.append(sample.name)
             continue
         for note, places in outcome.notes.items():
             notes[note] += places
         if not outcome.objects and any(_NOTES[note][0] == "error" for note in outcome.notes):
             emptied.append(sample.name)
+        elif "broken_masks" in outcome.notes:
+            incomplete.append(sample.name)
         else:
             kept.append(replace(sample, objects=outcome.objects))
     draft.samples = kept
@@ -94,13 +111,26 @@ def _add_objects(draft: DatasetDraft) -> None:
         if notes[note]:
             text = f"{counted(len(notes[note]), 'object')} {words}."
             draft.add_findings(finding(severity, note, text, notes[note]))
+    if incomplete:
+        text = f"{counted(len(incomplete), 'image')} left out: an entry about them cannot be used."
+        draft.add_findings(finding("error", "images_with_bad_entries", text, incomplete))
     if emptied:
         text = f"{counted(len(emptied), 'image')} left out: annotated objects, but none of them can be used."
         draft.add_findings(finding("error", "images_without_usable_objects", text, emptied))
 
 
-def _convert_sample(sample: InspectedSample) -> ImageTargets | AnnotationProblem:
-    return convert_annotation(sample.labelled.annotation or Annotation(), sample.facts)
+def _convert_sample(sample: InspectedSample, frame: Frame | None) -> ImageTargets | AnnotationProblem:
+    return convert_annotation(sample.labelled.annotation or Annotation(), sample.facts, frame=frame)
+
+
+def _frame_of_turned_images(samples: Sequence[InspectedSample]) -> Frame | None:
+    """Returns the frame of the boxes of turned images, if the boxes of some of them show it and none differs."""
+    frames = {
+        frame_of_boxes(sample.labelled.annotation, sample.facts)
+        for sample in samples
+        if sample.labelled.annotation is not None and sample.facts.orientation > 1
+    } - {None}
+    return frames.pop() if len(frames) == 1 else None
 
 
 def _categories(draft: DatasetDraft, listed_ones: Sequence[str]) -> tuple[str, ...]:
@@ -108,7 +138,9 @@ def _categories(draft: DatasetDraft, listed_ones: Sequence[str]) -> tuple[str, .
     used = {target.label for sample in draft.samples for target in sample.objects}
     if not any(not target.is_crowd for sample in draft.samples for target in sample.objects):
         raise unusable(
-            f"None of the {counted(len(draft.samples), 'image')} has an object, so there is nothing to learn.",
+            f"None of the {counted(len(draft.samples), 'image')} has an object, so there is nothing to learn."
+            if draft.samples
+            else "Every image has an object that cannot be used, so there is nothing to learn.",
             hint="Check that the archive contains the annotations, and that they name the images correctly.",
             code="no_objects",
             findings=draft.findings,
@@ -147,8 +179,8 @@ def _notable(samples: Sequence[InspectedSample], categories: Sequence[str]) -> l
     turned = [sample.name for sample in samples if sample.facts.orientation > 1 and sample.objects]
     if turned:
         text = (
-            f"{counted(len(turned), 'annotated image')} turned by EXIF orientation. Fovea applies an annotation to the "
-            "upright image unless its size is that of the stored pixels. Check these images in the preview."
+            f"{counted(len(turned), 'annotated image')} turned by EXIF orientation. Boxes that fit only the stored or "
+            "only the upright image show which of them was annotated; else its size does. Check these in the preview."
         )
         findings.append(finding("warning", "turned_images", text, turned))
     return [*findings, *_conflicts(samples), *_imbalance(samples, categories)]

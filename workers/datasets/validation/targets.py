@@ -35,8 +35,15 @@ _DIGITS = 3  # decimal places of a box in px: fractions with six digits keep the
 
 
 ObjectNoteCode = Literal[
-    "degenerate_boxes", "outside_boxes", "clipped_boxes", "duplicate_boxes", "broken_masks", "empty_masks"
+    "degenerate_boxes",
+    "outside_boxes",
+    "clipped_boxes",
+    "duplicate_boxes",
+    "broken_masks",
+    "empty_masks",
+    "outlines_ignored",
 ]
+Frame = Literal["stored", "upright"]  # the pixels that an annotation counts: before or after EXIF turns the image
 AnnotationProblemCode = Literal["size_mismatch", "too_many_objects", "broken_mask_file"]
 
 
@@ -76,10 +83,13 @@ class _UnusableObject(Exception):
         self.note: ObjectNoteCode = note
 
 
-def convert_annotation(annotation: Annotation, facts: ImageFacts) -> ImageTargets | AnnotationProblem:
+def convert_annotation(
+    annotation: Annotation, facts: ImageFacts, *, frame: Frame | None = None
+) -> ImageTargets | AnnotationProblem:
     """Converts the annotation of an image.
 
-    If the size of the annotation is that of the stored pixels of a turned image, the annotation is turned, too.
+    frame: the pixels that the annotation of a turned image counts. None: if its boxes fit only one of them, that one;
+    otherwise, the stored pixels if their size is stated, else the upright ones.
     """
     if annotation.mask is not None:
         return _convert_instance_mask(annotation, facts)
@@ -88,9 +98,13 @@ def convert_annotation(annotation: Annotation, facts: ImageFacts) -> ImageTarget
     orientation = annotation_orientation(annotation.size, facts)
     if orientation is None:
         return size_mismatch(annotation.size, facts)
-    frame = _AnnotationFrame(
-        size=annotation.size or (facts.width, facts.height),
-        upright=(facts.width, facts.height),
+    frame = frame_of_boxes(annotation, facts) or frame
+    if frame is not None and facts.orientation >= 5:
+        orientation = facts.orientation if frame == "stored" else 1
+    upright = (facts.width, facts.height)
+    conversion = _AnnotationFrame(
+        size=upright if orientation < 5 else upright[::-1],
+        upright=upright,
         orientation=orientation,
         is_relative=annotation.is_relative,
     )
@@ -98,7 +112,7 @@ def convert_annotation(annotation: Annotation, facts: ImageFacts) -> ImageTarget
     kept: dict[TargetObject, None] = {}
     for annotated in annotation.objects:
         try:
-            target = frame.convert(annotated, targets)
+            target = conversion.convert(annotated, targets)
         except _UnusableObject as error:
             targets.notes[error.note].append(annotated.where)
         else:
@@ -107,6 +121,32 @@ def convert_annotation(annotation: Annotation, facts: ImageFacts) -> ImageTarget
             kept[target] = None
     targets.objects = tuple(kept)
     return targets
+
+
+def frame_of_boxes(annotation: Annotation, facts: ImageFacts) -> Frame | None:
+    """Returns the frame that all boxes and outlines of a turned image fit, if some of them leave the other frame.
+
+    Some tools write the stored size beside boxes on the upright image (Label Studio), others do the reverse.
+    """
+    if facts.orientation < 5 or annotation.is_relative or facts.width == facts.height:
+        return None
+    corners = [corner for annotated in annotation.objects if (corner := _far_corner(annotated)) is not None]
+    if not corners:
+        return None
+    right, lower = (max(values) for values in zip(*corners, strict=True))
+    fits_upright = right <= facts.width + _SLACK_PX and lower <= facts.height + _SLACK_PX
+    fits_stored = right <= facts.height + _SLACK_PX and lower <= facts.width + _SLACK_PX
+    if fits_upright == fits_stored:
+        return None
+    return "upright" if fits_upright else "stored"
+
+
+def _far_corner(annotated: AnnotatedObject) -> tuple[float, float] | None:
+    if annotated.box is not None:
+        return annotated.box[2:]
+    if isinstance(annotated.outline, RunLengths) or not annotated.outline:
+        return None
+    return max(max(part[::2]) for part in annotated.outline), max(max(part[1::2]) for part in annotated.outline)
 
 
 def annotation_orientation(size: tuple[int, int] | None, facts: ImageFacts) -> int | None:
@@ -167,7 +207,13 @@ class _AnnotationFrame:
 
     def convert(self, annotated: AnnotatedObject, targets: ImageTargets) -> TargetObject:
         """Returns the object on the upright image, with its box clipped to it. Raises _UnusableObject."""
-        mask = self._mask(annotated)
+        try:
+            mask = self._mask(annotated)
+        except _UnusableObject:
+            if annotated.box is None:
+                raise
+            targets.notes["outlines_ignored"].append(annotated.where)
+            mask = None
         box = self._clipped(self._box(annotated, mask), annotated.where, targets)
         if self.orientation != 1:
             width, height = self.upright
@@ -188,6 +234,8 @@ class _AnnotationFrame:
         width, height = self.size
         if annotated.outline is None:
             return None
+        if not annotated.outline:
+            raise _UnusableObject("broken_masks")
         if isinstance(annotated.outline, RunLengths):
             if (annotated.outline.width, annotated.outline.height) != self.size:
                 raise _UnusableObject("broken_masks")
@@ -207,7 +255,7 @@ class _AnnotationFrame:
         return mask
 
     def _box(self, annotated: AnnotatedObject, mask: str | None) -> Box:
-        if annotated.box is None:
+        if annotated.box is None or (mask is not None and _is_degenerate(annotated.box)):
             assert mask is not None
             box = box_of_mask(mask, self.size[1], self.size[0])
             assert box is not None
@@ -229,3 +277,7 @@ class _AnnotationFrame:
         if max(abs(before - after) for before, after in zip(box, inside, strict=True)) > _SLACK_PX:
             targets.notes["clipped_boxes"].append(where)
         return inside
+
+
+def _is_degenerate(box: Box) -> bool:
+    return box[2] <= box[0] or box[3] <= box[1]
