@@ -73,7 +73,7 @@ class RunResult(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     metrics: dict[str, float] = Field(description="Metrics of the best epoch.")
-    decisive_metric: str = Field(description="The metric that chose the best epoch; larger is better.")
+    decisive_metric: str = Field(description="The metric that chose the best epoch.")
     best_epoch: int = Field(description="0 if nothing was trained.")
     epochs: int = Field(description="Trained epochs.")
     stopped_early: bool = Field(description="True if a caller stopped the job before its last epoch.")
@@ -81,6 +81,7 @@ class RunResult(BaseModel):
     precision: str
     libraries: dict[str, str]
     comparison: Comparison | None = None
+    weakness: str | None = Field(None, description="Why the model is useless; null if it is better than chance.")
 
 
 class RunFailure(JobFailure):
@@ -108,6 +109,7 @@ class MetricLine(BaseModel):
     epoch: int = Field(description="The epoch that the metrics belong to; the first one is 1.")
     step: int = Field(description="Finished optimizer updates, over all epochs.")
     metrics: dict[str, float]
+    fraction: float = Field(1.0, description="Finished part of the epoch: below 1 if a stop request ended it.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -112,7 +112,7 @@ def fragile(own_redis: RedisServer, tmp_path: Path) -> Iterator[Stage]:
 
 def test_job_becomes_a_model_in_production(stage: Stage) -> None:
     stage.worker.start()
-    job = stage.wait_for(stage.submit(SHORT), JobStatus.SUCCEEDED)
+    job = stage.wait_for(stage.submit(SHORT, promote="always"), JobStatus.SUCCEEDED)
     assert job.result is not None
     assert (job.result.model, job.result.version, job.result.promoted) == ("shapes", 1, True)
     version = Registry(stage.home / "registry").resolve("shapes@production")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from models.manifest import AnyPreset, DatasetReference, Task
 from models.precision import JobPrecision
+from workers.configs.selection import default_metric
 
 Strategy = Literal["feature_extraction", "fine_tune", "from_scratch"]
 Promotion = Literal["if_better", "always", "never"]
@@ -171,7 +172,16 @@ class FineTuneConfig(BaseModel):
     promote: Promotion = Field(
         "if_better",
         description="Decides whether the new version becomes `production`. `if_better`: if there is none, or if it is "
-        "better than the current one on the validation split of this run.",
+        "better than the current one on the validation split of this run; never if it answers one category only, or is "
+        "no better than chance.",
+    )
+    selection_metric: str | None = Field(
+        None,
+        description="The metric that chooses the best epoch, and compares versions. Classification: `val/top1`, "
+        "`val/loss`, `val/f1` (the mean over the categories) or, with more than five categories, `val/top5`. "
+        "Detection: `val/map`, `val/loss`, `val/map50`, `val/map75`, `val/mar100` or, with masks, `val/mask_map`, "
+        "`val/mask_map50`, `val/mask_map75`. Segmentation: `val/miou`, `val/loss`, `val/pixel_accuracy`. Less is "
+        "better for `val/loss`. If two epochs are equal, the smaller loss decides. Null: the first of the task.",
     )
     hyperparameters: Hyperparameters = Hyperparameters()
 
@@ -210,7 +220,15 @@ class ResolvedFineTune(BaseModel):
     preset: AnyPreset
     publish_as: str
     promote: Promotion
+    selection_metric: str | None = Field(
+        None, description="The metric that chooses the best epoch. Null in jobs of earlier versions: that of the task."
+    )
     hyperparameters: ResolvedHyperparameters
+
+    @property
+    def decisive_metric(self) -> str:
+        """The metric that chooses the best epoch."""
+        return self.selection_metric or default_metric(self.task)
 
     @property
     def batch_size(self) -> int:

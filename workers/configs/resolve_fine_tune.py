@@ -19,6 +19,7 @@ from workers.configs.fine_tune import (
     Strategy,
 )
 from workers.configs.recipes import complete, small_data_options
+from workers.configs.selection import selection_metrics
 from workers.datasets.dataset import DatasetInfo
 from workers.datasets.store import DatasetStore
 from workers.errors import DatasetError, InvalidJob
@@ -63,6 +64,7 @@ def resolve_fine_tune(config: FineTuneConfig, *, datasets: DatasetStore, registr
         preset=preset,
         publish_as=_publish_as(config, dataset, registry),
         promote=config.promote,
+        selection_metric=_selection_metric(config, base.architecture, dataset),
         hyperparameters=complete(
             config.hyperparameters,
             task=dataset.task,
@@ -249,6 +251,19 @@ def _preset(config: FineTuneConfig, base: _Base) -> AnyPreset:
     except ModelsError as error:
         raise InvalidJob(str(error), field="hyperparameters.image_size_px", hint=error.hint) from error
     return preset_with_size(base.preset, size_px)
+
+
+def _selection_metric(config: FineTuneConfig, architecture: Architecture, dataset: DatasetInfo) -> str:
+    has_masks = architecture.makes_masks and dataset.has_masks
+    choices = selection_metrics(dataset.task, categories=dataset.categories, has_masks=has_masks)
+    wanted = config.selection_metric or choices[0]
+    if wanted not in choices:
+        raise InvalidJob(
+            f"{architecture.name} on {dataset.name}/{dataset.version} has no metric {wanted!r} to choose an epoch by.",
+            field="selection_metric",
+            hint=f"Use {', '.join(choices[:-1])} or {choices[-1]}, or leave it out for {choices[0]}.",
+        )
+    return wanted
 
 
 def _publish_as(config: FineTuneConfig, dataset: DatasetInfo, registry: Registry) -> str:

@@ -84,7 +84,7 @@ class BestEpoch(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    metric: str = Field(description="The metric that decides; larger is better.")
+    metric: str = Field(description="The metric that decides. Larger is better, except for `val/loss`.")
     value: float = Field(description="Value of that metric.")
     epoch: int
     loss: float = Field(
@@ -101,6 +101,10 @@ class JobResult(BaseModel):
     version: int | None = Field(description="Version of the model; null for pretrained weights, which have none.")
     metrics: dict[str, float]
     promoted: bool = Field(False, description="True if the alias `production` of the model is this version.")
+    weakness: str | None = Field(
+        None,
+        description="Why the model is useless: it answers one category only, or is no better than chance.",
+    )
     promotion: str = Field("Nothing was trained.", description="Why the version was or was not promoted.")
 
     @property

@@ -8,6 +8,7 @@ from models.errors import UnknownAlias, UnknownModel
 from models.manifest import ManifestDraft
 from models.store.registry import PRODUCTION, ModelVersion, Registry
 from workers.configs.fine_tune import ResolvedFineTune
+from workers.configs.selection import is_better, promotion_metric
 from workers.jobs.job import JobResult
 from workers.run_directory import RunConfig, RunDirectory, RunResult
 
@@ -20,7 +21,9 @@ def publish(run: RunDirectory, config: RunConfig, result: RunResult, registry: R
     job = config.job
     if not isinstance(job, ResolvedFineTune):
         name, _, number = job.base.partition("/")
-        return JobResult(model=name, version=int(number) if number else None, metrics=result.metrics)
+        return JobResult(
+            model=name, version=int(number) if number else None, metrics=result.metrics, weakness=result.weakness
+        )
     draft = ManifestDraft(
         task=job.task,
         architecture=job.architecture,
@@ -45,6 +48,7 @@ def publish(run: RunDirectory, config: RunConfig, result: RunResult, registry: R
         metrics=result.metrics,
         promoted=promoted,
         promotion=reason,
+        weakness=result.weakness,
     )
 
 
@@ -66,16 +70,21 @@ def _should_promote(current: int | None, config: RunConfig, result: RunResult) -
         return False, "The job has `promote: never`."
     if promote == "always":
         return True, "The job has `promote: always`."
+    if result.weakness is not None:
+        return False, f"{result.weakness} Promote it by hand if you want it all the same."
     if current is None:
         return True, "It is the first version in production."
-    reference, metric = f"{config.fine_tune.publish_as}/{current}", result.decisive_metric
+    reference = f"{config.fine_tune.publish_as}/{current}"
+    metric = promotion_metric(config.fine_tune.task, result.decisive_metric)
     comparison = result.comparison
     if comparison is None or comparison.reference != reference or metric not in comparison.metrics:
         reason = comparison.reason if comparison and comparison.reason else "production changed while the job ran"
         return False, f"It could not be compared with {reference}: {reason}."
     old, new = comparison.metrics[metric], result.metrics[metric]
     values = f"{metric} is {new:.4f}, and {old:.4f} for {reference} on the same validation split"
-    return (True, f"It is better: {values}.") if new > old else (False, f"It is not better: {values}.")
+    return (
+        (True, f"It is better: {values}.") if is_better(metric, new, old) else (False, f"It is not better: {values}.")
+    )
 
 
 def production_version(registry: Registry, name: str) -> int | None:

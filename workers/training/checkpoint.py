@@ -119,7 +119,8 @@ def save_weights(module: nn.Module, architecture: Architecture, path: Path) -> N
 
 def config_hash(config: ResolvedFineTune) -> str:
     """Hashes everything that training depends on, in the spelling of format 1, so that older checkpoints match."""
-    relevant = config.model_dump_json(exclude={"publish_as", "promote"})
+    irrelevant = {"publish_as", "promote"} | ({"selection_metric"} if config.selection_metric is None else set())
+    relevant = config.model_dump_json(exclude=irrelevant)
     for older, today in OLDER_SPELLINGS.items():
         relevant = relevant.replace(f'"precision":"{today}"', f'"precision":"{older}"')
     return hashlib.sha256(relevant.encode()).hexdigest()

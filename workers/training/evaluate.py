@@ -47,6 +47,8 @@ def evaluate_run(run: RunDirectory, *, token: int | None = None) -> None:
         check_fence(run, token)
         task.write_report(run, evaluation, None)
         journal.message("The report is written.")
+        if evaluation.weakness is not None:
+            journal.message(evaluation.weakness)
     result = RunResult(
         metrics=named_after(job.split, evaluation.metrics),
         decisive_metric=f"{job.split}/{task.decisive_metric.removeprefix('val/')}",
@@ -56,6 +58,7 @@ def evaluate_run(run: RunDirectory, *, token: int | None = None) -> None:
         device=describe_device(inputs.device),
         precision=inputs.precision,
         libraries=library_versions(),
+        weakness=evaluation.weakness,
     )
     check_fence(run, token)
     replace_file(run.result, result.model_dump_json(indent=1).encode())

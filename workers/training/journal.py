@@ -50,15 +50,23 @@ class Journal:
         self._board.add_scalar("Loss/train", loss, step)
         self._board.add_scalar("Learning rate", learning_rate, step)
 
-    def epoch(self, *, epoch: int, step: int, metrics: Mapping[str, float], best: BestEpoch) -> None:
-        """Writes the metrics of a finished epoch, and the best epoch so far."""
-        self._append_metrics(epoch, step, dict(metrics))
-        losses = {"Training": metrics["train/loss"], "Validation": metrics["val/loss"]}
-        self._board.add_scalars("Training vs. Validation Loss", losses, epoch)
-        for name, value in metrics.items():
-            self._board.add_scalar(name, value, epoch)
+    def epoch(
+        self, *, epoch: int, step: int, metrics: Mapping[str, float], best: BestEpoch, fraction: float = 1.0
+    ) -> None:
+        """Writes the metrics of a finished epoch, and the best epoch so far.
+
+        fraction: of the epoch; below 1 if a stop request ended it. TensorBoard counts whole epochs, so it gets no
+        point for such an epoch.
+        """
+        self._append_metrics(epoch, step, dict(metrics), fraction=fraction)
+        if fraction == 1:
+            losses = {"Training": metrics["train/loss"], "Validation": metrics["val/loss"]}
+            self._board.add_scalars("Training vs. Validation Loss", losses, epoch)
+            for name, value in metrics.items():
+                self._board.add_scalar(name, value, epoch)
         self._board.flush()
-        self._event("metrics", {"epoch": epoch, "step": step, "metrics": dict(metrics), "best": best.model_dump()})
+        data = {"epoch": epoch, "step": step, "metrics": dict(metrics), "best": best.model_dump()}
+        self._event("metrics", {**data, "fraction": fraction})
         log.info("epoch %d: %s", epoch, "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
     def message(self, text: str) -> None:
@@ -66,8 +74,9 @@ class Journal:
         log.info("%s", text)
         self._event("message", {"message": text})
 
-    def _append_metrics(self, epoch: int, step: int, metrics: dict[str, float]) -> None:
-        _append(self._run.metrics, MetricLine(at=_now(), epoch=epoch, step=step, metrics=metrics))
+    def _append_metrics(self, epoch: int, step: int, metrics: dict[str, float], *, fraction: float = 1.0) -> None:
+        line = MetricLine(at=_now(), epoch=epoch, step=step, metrics=metrics, fraction=fraction)
+        _append(self._run.metrics, line)
 
     def _event(self, kind: Literal["progress", "metrics", "message"], data: dict[str, Any]) -> None:
         _append(self._run.events, EventLine(at=_now(), type=kind, data=data))

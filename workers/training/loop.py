@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from workers.configs.selection import is_better
 from workers.jobs.job import BestEpoch, JobProgress
 from workers.training.checkpoint import TrainState
 from workers.training.failures import NonFiniteLoss
 from workers.training.journal import Journal
 from workers.training.network import set_train_mode
-from workers.training.task import TrainingTask
+from workers.training.task import Evaluation, TrainingTask
 
 AnyTask = TrainingTask[Any, Any]
 STEPS_PER_REPORT = 10  # losses are read and written to the journal every 10 steps: each read waits for the device
@@ -52,6 +53,14 @@ class StepLoss:
     images: list[int]  # indices of these images in the training split
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingEnd:
+    """How the training ended."""
+
+    is_stopped: bool  # a stop request ended it before the last epoch
+    best: Evaluation | None  # of the best epoch; None if an earlier attempt at the run has trained it
+
+
 def train(
     state: TrainState,
     task: AnyTask,
@@ -61,8 +70,8 @@ def train(
     keep_best: Callable[[], None],
     checkpoint: Callable[[], None],
     checkpoint_interval_s: float = math.inf,
-) -> bool:
-    """Trains from `state` to the last epoch. Returns True if a stop request ended the run earlier.
+) -> TrainingEnd:
+    """Trains from `state` to the last epoch.
 
     keep_best: stores the weights; called after each epoch that is the best so far.
     checkpoint: stores the whole state; called after each epoch, within an epoch every `checkpoint_interval_s`, and
@@ -70,30 +79,41 @@ def train(
     Raises NonFiniteLoss, RunHandedBack, and the errors of `keep_best` and `checkpoint`.
     """
     progress, settings = ProgressMeter(state, task), task.inputs.fine_tune.hyperparameters
+    steps_per_epoch = task.steps_per_epoch()
+    best: Evaluation | None = None
     while state.epoch < settings.epochs:
         is_stopped = train_one_epoch(state, task, journal, requests, progress, checkpoint, checkpoint_interval_s)
         train_loss = state.loss_sum / max(1, state.images)  # mean over the images of the epoch
         evaluation = task.evaluate(state.module)
+        fraction = state.step_in_epoch / max(1, steps_per_epoch)  # below 1 only if a stop request ended the epoch
         finish_epoch(state)
 
         metrics = {"train/loss": train_loss, **evaluation.metrics}
         for name, value in metrics.items():
             if not math.isfinite(value):  # checked before anything is stored, so the last checkpoint stays good
                 raise NonFiniteLoss(step=state.step, epoch=state.epoch, loss=value, name=name)
-        value, loss = evaluation.metrics[task.decisive_metric], evaluation.metrics["val/loss"]
-        if state.best is None or (value, -loss) > (state.best.value, -state.best.loss):  # a tie: the smaller loss wins
-            state.best = BestEpoch(metric=task.decisive_metric, value=value, epoch=state.epoch, loss=loss)
+        metric = task.decisive_metric
+        epoch = BestEpoch(metric=metric, value=metrics[metric], epoch=state.epoch, loss=evaluation.metrics["val/loss"])
+        if state.best is None or is_better_epoch(epoch, state.best):
+            state.best, best = epoch, evaluation
             keep_best()
         checkpoint()
         assert state.best is not None
-        journal.epoch(epoch=state.epoch, step=state.step, metrics=metrics, best=state.best)
+        journal.epoch(epoch=state.epoch, step=state.step, metrics=metrics, best=state.best, fraction=fraction)
         journal.progress(progress.read(), is_due=True)
 
         if is_stopped and state.epoch < settings.epochs:
-            return True
+            return TrainingEnd(is_stopped=True, best=best)
         if requests.is_hand_back_requested():
             raise RunHandedBack
-    return False
+    return TrainingEnd(is_stopped=False, best=best)
+
+
+def is_better_epoch(new: BestEpoch, old: BestEpoch) -> bool:
+    """Compares by the metric that decides. If both have the same value, the smaller loss wins, then the earlier one."""
+    if new.value == old.value:
+        return new.loss < old.loss
+    return is_better(new.metric, new.value, old.value)
 
 
 def train_one_epoch(

@@ -21,7 +21,7 @@ from workers.training.checkpoint import TrainState, load_checkpoint, save_checkp
 from workers.training.device import describe_device
 from workers.training.fence import check_fence
 from workers.training.journal import Journal
-from workers.training.loop import AnyTask, train
+from workers.training.loop import AnyTask, TrainingEnd, train
 from workers.training.network import make_network
 from workers.training.optim import make_optimizer, make_scheduler
 from workers.training.run_inputs import RunInputs, make_run_inputs
@@ -61,7 +61,7 @@ def train_run(run: RunDirectory, *, token: int | None = None) -> None:
 
     with Journal(run, first_step=state.step) as journal:
         journal.message(_opening_message(state, inputs, is_resumed=is_resumed))
-        is_stopped = train(
+        end = train(
             state,
             task,
             journal,
@@ -70,8 +70,10 @@ def train_run(run: RunDirectory, *, token: int | None = None) -> None:
             checkpoint=checkpoint,
             checkpoint_interval_s=config.checkpoint_interval_s,
         )
-        journal.message("Evaluating the best weights and writing the report.")
-    result = _finish_run(run, config, task, state, registry, is_stopped=is_stopped)
+        journal.message("Writing the report of the best weights.")
+        result = _finish_run(run, config, task, state, registry, end)
+        if result.weakness is not None:
+            journal.message(result.weakness)
     check_fence(run, token)
     replace_file(run.result, result.model_dump_json(indent=1).encode())
 
@@ -100,13 +102,16 @@ def _opening_message(state: TrainState, inputs: RunInputs, *, is_resumed: bool) 
 
 
 def _finish_run(
-    run: RunDirectory, config: RunConfig, task: AnyTask, state: TrainState, registry: Registry, *, is_stopped: bool
+    run: RunDirectory, config: RunConfig, task: AnyTask, state: TrainState, registry: Registry, end: TrainingEnd
 ) -> RunResult:
-    """Evaluates the best weights, compares them with the version in production, and writes the report."""
+    """Compares the best weights with the version in production, and writes the report.
+
+    The best epoch was evaluated when it ended; only if an earlier attempt trained it, its weights are evaluated again.
+    """
     assert state.best is not None
     inputs, best = task.inputs, read_state_dict(run.best_weights)
     load_base_state_dict(state.module, inputs.architecture, best, keep_head=True, options=inputs.fine_tune.options)
-    evaluation = task.evaluate(state.module)
+    evaluation = end.best or task.evaluate(state.module)
     comparison = _compare(config, task, registry) if config.fine_tune.promote == "if_better" else None
     task.write_report(run, evaluation, state.best)
     return RunResult(
@@ -114,11 +119,12 @@ def _finish_run(
         decisive_metric=task.decisive_metric,
         best_epoch=state.best.epoch,
         epochs=state.epoch,
-        stopped_early=is_stopped,
+        stopped_early=end.is_stopped,
         device=describe_device(inputs.device),
         precision=inputs.precision,
         libraries=library_versions(),
         comparison=comparison,
+        weakness=evaluation.weakness,
     )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from models.errors import RegistryError
 from models.store.registry import ModelVersion, Registry
-from workers.configs.fine_tune import steps_per_epoch
+from workers.configs.fine_tune import ResolvedFineTune, steps_per_epoch
+from workers.configs.selection import default_metric
 from workers.datasets.dataset import SplitName
 from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
@@ -27,6 +28,7 @@ class Evaluation:
     """The metrics of a network on one split. Each task adds what its report needs."""
 
     metrics: dict[str, float]
+    weakness: str | None = None  # why the network is useless, see `weakness.py`; None: it is not
 
 
 EvaluationT = TypeVar("EvaluationT", bound=Evaluation)
@@ -42,10 +44,14 @@ class Batches(Protocol[BatchT_co]):
 class TrainingTask(ABC, Generic[BatchT, EvaluationT]):
     """The parts of a run that depend on the task."""
 
-    decisive_metric: ClassVar[str]  # chooses the best epoch; larger is better
-
     def __init__(self, inputs: RunInputs) -> None:
         self.inputs = inputs
+
+    @property
+    def decisive_metric(self) -> str:
+        """The metric that chooses the best epoch; in an evaluation, the one that the task would choose by."""
+        config = self.inputs.config
+        return config.decisive_metric if isinstance(config, ResolvedFineTune) else default_metric(config.task)
 
     def steps_per_epoch(self) -> int:
         """Number of batches in an epoch."""

@@ -46,6 +46,7 @@ def write_report(
         "task": "classification",
         "metrics": evaluation.metrics,
         "best_epoch": best.epoch if best else None,
+        "weakness": evaluation.weakness,
         "categories": category_metrics(matrix, categories),
         "confusion_matrix": matrix.tolist(),  # row: truth, column: prediction
         "mistakes": [

@@ -25,15 +25,15 @@ from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
 from workers.training.classification.evaluation import ClassificationEvaluation
 from workers.training.classification.images import Batch, evaluation_batches, training_batches
+from workers.training.confusion import confusion_matrix
 from workers.training.device import autocast
 from workers.training.run_inputs import RunInputs
 from workers.training.task import Batches, TrainingTask
+from workers.training.weakness import weak_classifier
 
 
 class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
     """Each image has one category."""
-
-    decisive_metric = "val/top1"
 
     def __init__(self, inputs: RunInputs) -> None:
         super().__init__(inputs)
@@ -73,7 +73,7 @@ class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
         assert isinstance(predictor.preset, Preset)
         evaluation = self._evaluate(predictor.module, predictor.preset)
         order = [manifest.categories.index(label) for label in categories]  # the order of this run
-        return evaluate_logits(evaluation.scores[:, order].log(), evaluation.targets).metrics
+        return evaluate_logits(evaluation.scores[:, order].log(), evaluation.targets, categories).metrics
 
     def write_report(self, run: RunDirectory, evaluation: ClassificationEvaluation, best: BestEpoch | None) -> None:
         # Imports matplotlib, which takes a second, so it is not imported before the first step.
@@ -95,6 +95,7 @@ class ClassificationTask(TrainingTask[Batch, ClassificationEvaluation]):
             self.inputs.val_images,
             self.inputs.root,
             preset,
+            categories=self.inputs.config.categories,
             batch_size=self.inputs.config.batch_size,
             device=self.inputs.device,
             precision=self.inputs.precision,
@@ -130,12 +131,13 @@ def evaluate(
     root: Path,
     preset: Preset,
     *,
+    categories: Sequence[str],
     batch_size: int,
     device: torch.device,
     precision: FloatPrecision,
     data_workers: int = 0,
 ) -> ClassificationEvaluation:
-    """Evaluates `module` on each image of a split once, in evaluation mode: loss, top-1 and top-5 accuracy."""
+    """Evaluates `module` on each image of a split once, in evaluation mode: loss, accuracy and F1."""
     module.eval()
     loader = evaluation_batches(images, root, preset, batch_size=batch_size, data_workers=data_workers)
     logits, targets = [], []
@@ -144,17 +146,28 @@ def evaluate(
         with autocast(device, precision):
             logits.append(module(pixels).float().cpu())  # [B, K]; waits for the device here
         targets.append(batch_targets.cpu())
-    return evaluate_logits(torch.cat(logits), torch.cat(targets))
+    return evaluate_logits(torch.cat(logits), torch.cat(targets), categories)
 
 
-def evaluate_logits(logits: Tensor, targets: Tensor) -> ClassificationEvaluation:
-    """Computes the metrics of logits [N, K] and int64 targets [N]; `val/top5` only with more than five categories."""
+def evaluate_logits(logits: Tensor, targets: Tensor, categories: Sequence[str]) -> ClassificationEvaluation:
+    """Computes the metrics of logits [N, K] and int64 targets [N]; `val/top5` only with more than five categories.
+
+    `val/f1` is the mean F1 over the categories that the split has or the network answers.
+    """
     ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices  # [N, <=5]
     hits = ranked == targets.unsqueeze(1)  # [N, <=5]
+    matrix = confusion_matrix(targets, ranked[:, 0], logits.shape[1])  # [K, K]
+    either = matrix.sum(dim=0) + matrix.sum(dim=1)  # [K]
     metrics = {
         "val/loss": float(functional.cross_entropy(logits, targets)),
         "val/top1": float(hits[:, 0].float().mean()),
+        "val/f1": float((2 * matrix.diagonal()[either > 0] / either[either > 0]).mean()),
     }
     if logits.shape[1] > 5:
         metrics["val/top5"] = float(hits.any(dim=1).float().mean())
-    return ClassificationEvaluation(metrics=metrics, targets=targets, scores=logits.softmax(dim=1))
+    return ClassificationEvaluation(
+        metrics=metrics,
+        weakness=weak_classifier(matrix, categories),
+        targets=targets,
+        scores=logits.softmax(dim=1),
+    )

@@ -57,6 +57,7 @@ def write_report(
         "task": "detection",
         "metrics": evaluation.metrics,
         "best_epoch": best.epoch if best else None,
+        "weakness": evaluation.weakness,
         "categories": _rows(evaluation.boxes),
         "mask_categories": None if evaluation.masks is None else _rows(evaluation.masks),
         "mistakes": [

@@ -19,6 +19,7 @@ from models.manifest import ScalePreset
 from models.masks.coco_masks import encode_mask
 from models.predictors import loading
 from models.store.registry import ModelVersion, Registry
+from workers.configs.selection import LOSS
 from workers.datasets.dataset import DatasetImage
 from workers.jobs.job import BestEpoch
 from workers.run_directory import RunDirectory
@@ -26,17 +27,17 @@ from workers.training.detection.evaluation import DetectionEvaluation
 from workers.training.detection.images import DetectionBatch, DetectionImages
 from workers.training.detection.metrics import coco_scores
 from workers.training.detection.proposals import ProposalCache
+from workers.training.detection.shared_pass import shared_pass
 from workers.training.device import autocast
 from workers.training.run_inputs import RunInputs
 from workers.training.task import Batches, TrainingTask, check_comparable
+from workers.training.weakness import weak_detector
 
 _MASK_THRESHOLD = 0.5
 
 
 class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
     """Each object has a box, and a mask if both the network and the dataset have masks."""
-
-    decisive_metric = "val/map"
 
     def __init__(self, inputs: RunInputs) -> None:
         super().__init__(inputs)
@@ -98,19 +99,25 @@ class DetectionTask(TrainingTask[DetectionBatch, DetectionEvaluation]):
         found: dict[int, dict[str, Any]] = {}
         has_loss, loss_sum = self._has_loss(split), 0.0
         for batch in loader:
-            if has_loss:
-                loss_sum += validation_loss(module, batch, self) * len(batch.indices)
-            found.update(zip(batch.indices, detect(module, batch, split.images, inputs), strict=True))
+            with shared_pass(module):
+                if has_loss:
+                    loss_sum += validation_loss(module, batch, self) * len(batch.indices)
+                found.update(zip(batch.indices, detect(module, batch, split.images, inputs), strict=True))
         detections = [found[index] for index in range(len(split.images))]
         boxes = coco_scores(detections, split.images, inputs.config.categories)
         masks = coco_scores(detections, split.images, inputs.config.categories, of="segm") if split.with_masks else None
         metrics = {"val/loss": loss_sum / max(1, len(split.images))} if has_loss else {}
         metrics |= {f"val/{name}": value for name, value in boxes.summary.items()}
-        metrics.setdefault(self.decisive_metric, 0.0)  # it is missing if the split has no objects
+        metrics.setdefault("val/map", 0.0)  # it is missing if the split has no objects
         metrics |= {f"val/map/{each.label}": each.ap for each in boxes.categories if each.ap is not None}
         if masks is not None:
             metrics |= {f"val/mask_{name}": value for name, value in masks.summary.items()}
-        return DetectionEvaluation(metrics=metrics, detections=tuple(detections), boxes=boxes, masks=masks)
+        if self.decisive_metric != LOSS:
+            metrics.setdefault(self.decisive_metric, 0.0)
+        weakness = weak_detector(boxes.categories)
+        return DetectionEvaluation(
+            metrics=metrics, weakness=weakness, detections=tuple(detections), boxes=boxes, masks=masks
+        )
 
 
 def to_network(batch: DetectionBatch, device: torch.device) -> tuple[list[Tensor], list[dict[str, Tensor]]]:

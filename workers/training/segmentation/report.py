@@ -39,6 +39,7 @@ def write_report(
         "task": "segmentation",
         "metrics": evaluation.metrics,
         "best_epoch": best.epoch if best else None,
+        "weakness": evaluation.weakness,
         "categories": [
             {
                 "label": label,

@@ -26,6 +26,7 @@ from workers.training.run_inputs import RunInputs
 from workers.training.segmentation.evaluation import SegmentationEvaluation
 from workers.training.segmentation.images import SegmentationBatch, SegmentationImages, read_label_map
 from workers.training.task import Batches, TrainingTask, check_comparable
+from workers.training.weakness import weak_segmenter
 
 AUXILIARY_WEIGHT = 0.5
 WORST_IMAGES = 8  # images drawn in the report
@@ -33,8 +34,6 @@ WORST_IMAGES = 8  # images drawn in the report
 
 class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
     """Each pixel has one category, or none (VOID)."""
-
-    decisive_metric = "val/miou"
 
     def __init__(self, inputs: RunInputs) -> None:
         super().__init__(inputs)
@@ -104,6 +103,7 @@ class SegmentationTask(TrainingTask[SegmentationBatch, SegmentationEvaluation]):
         }
         return SegmentationEvaluation(
             metrics=metrics,
+            weakness=weak_segmenter(matrix, inputs.config.categories),
             matrix=matrix,
             accuracies=tuple(accuracies[index] for index in range(len(split.images))),
             worst=worst,
