@@ -51,8 +51,21 @@ def _read_fitting(path: Path, draft: ManifestDraft) -> dict[str, Tensor]:
     )
     auxiliary = architecture.auxiliary  # heads that only training needs; the file may leave them out
     own = {key: tensor for key, tensor in module.state_dict().items() if not key.startswith(auxiliary)}
-    brought = modern_keys(module, architecture, read_state_dict(path))
+    sent = _without_outer_prefix(read_state_dict(path, called="The file"), next(iter(own)))
+    brought = modern_keys(module, architecture, sent)
     brought = {key: tensor for key, tensor in brought.items() if not key.startswith(auxiliary)}
     check_keys(own, brought)
     check_values(own, brought)
     return brought
+
+
+def _without_outer_prefix(state_dict: dict[str, Tensor], first: str) -> dict[str, Tensor]:
+    """The tensors below the attribute that holds the network in a larger module, as in Lightning's checkpoints.
+
+    first: the first key of the network. What stands beside the attribute, for instance a criterion, is left out.
+    """
+    if first in state_dict:
+        return state_dict
+    prefixes = [key.removesuffix(first) for key in state_dict if key.endswith(f".{first}")]
+    prefix = "model." if "model." in prefixes else prefixes[0] if len(prefixes) == 1 else ""
+    return {key.removeprefix(prefix): tensor for key, tensor in state_dict.items() if key.startswith(prefix)}

@@ -15,8 +15,14 @@ from torch import Tensor, nn
 from models.architectures.architecture import Architecture
 from models.architectures.catalog import NO_OPTIONS, build_empty
 from models.errors import IncompatibleWeights, UnsafeWeights
+from models.store.foreign_files import (
+    SAVE_HINT,
+    WRAPPER_KEYS,
+    allow_harmless_classes,
+    explained,
+    refuse_torchscript,
+)
 
-_WRAPPER_KEYS = ("state_dict", "model_state_dict", "model")  # keys under which checkpoints keep the state_dict
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # added by DistributedDataParallel and torch.compile
 _SHOWN_KEYS = 20
 
@@ -35,34 +41,34 @@ _RENAMED: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ..
 )
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path, *, called: str | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors or `.pth` file, on the CPU. The content decides the format, not the name.
 
     Never runs code from the file. Finds the state_dict in a checkpoint and removes prefixes of wrappers from its keys.
+    called: what messages call the file; None means its name.
     Raises UnsafeWeights, FileNotFoundError.
     """
+    name = called or path.name
     with path.open("rb") as file:
         beginning = file.read(9)
     try:
         if beginning[8:] == b"{":
             content: object = safetensors.torch.load_file(path)
         else:
+            refuse_torchscript(path, name)
+            allow_harmless_classes()
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except UnsafeWeights:
+        raise
     except Exception as error:  # a hostile or broken file can make the readers raise anything
-        raise UnsafeWeights(
-            f"{path.name} is not a state_dict that contains only tensors: {_first_line(error)}", hint=_SAVE_HINT
-        ) from error
-    return without_wrappers(_state_dict_in(content, path.name))
-
-
-_SAVE_HINT = (
-    "Save one with torch.save(model.state_dict(), path) or safetensors.torch.save_file(model.state_dict(), path); "
-    "not the whole model."
-)
+        raise explained(path, name, error) from error
+    return without_wrappers(_state_dict_in(content, name))
 
 
 def without_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state_dict` without the key prefixes that DistributedDataParallel and torch.compile add."""
+    """`state_dict` without what DistributedDataParallel, torch.compile and AveragedModel add to its keys."""
+    if any(key.startswith("module.") for key in state_dict):  # AveragedModel counts beside the weights
+        state_dict = {key: tensor for key, tensor in state_dict.items() if key != "n_averaged"}
     return {_without_prefixes(key): tensor for key, tensor in state_dict.items()}
 
 
@@ -183,15 +189,15 @@ def modern_keys(module: nn.Module, architecture: Architecture, state_dict: Mappi
 
 
 def _state_dict_in(content: object, name: str) -> dict[str, Tensor]:
-    for key in _WRAPPER_KEYS:
+    for key in WRAPPER_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content:
-        raise UnsafeWeights(f"{name} does not contain a state_dict.", hint=_SAVE_HINT)
+        raise UnsafeWeights(f"{name} does not contain a state_dict.", hint=SAVE_HINT)
     tensors: dict[str, Tensor] = {}
     for key, value in content.items():
         if not isinstance(key, str) or not _is_plain(value):
-            raise UnsafeWeights(f"{name} contains {str(key)[:80]!r}, which is not a plain tensor.", hint=_SAVE_HINT)
+            raise UnsafeWeights(f"{name} contains {str(key)[:80]!r}, which is not a plain tensor.", hint=SAVE_HINT)
         tensors[key] = value
     return tensors
 
@@ -215,7 +221,3 @@ def _modern(key: str) -> str:
 def _counted(keys: Sequence[str]) -> str:
     shown = ", ".join(keys[:_SHOWN_KEYS])
     return f"{len(keys)} keys ({shown}{', …' if len(keys) > _SHOWN_KEYS else ''})"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
 import pickle
+import re
+from argparse import Namespace
 from collections import OrderedDict
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from models.architectures.catalog import build, build_empty, get_architecture
 from models.errors import IncompatibleWeights, UnsafeWeights
+from models.manifest import ManifestDraft
+from models.store.own_weights import publish_own_weights
+from models.store.registry import Registry
 from models.store.state_dicts import (
     check_state_dict,
     check_values,
@@ -283,3 +291,90 @@ def test_plain_values_are_taken() -> None:
     own = nn.BatchNorm2d(3).state_dict()
 
     check_values(own, own)
+
+
+NETWORK = {"conv.weight": torch.ones(2), "fc.weight": torch.zeros(1)}
+
+
+class OfTheScript:
+    """A class that only the script has."""
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"args": Namespace(lr=0.1, model="resnet18", device=None, steps=[1, 2])},  # torchvision's and timm's scripts
+        {"best_acc": np.float64(0.93)},
+        {"best_acc": np.float32(0.93), "epoch": np.int64(3), "is_best": np.bool_(True)},
+        {"amp": {"scale": 65536.0}, "lr_scheduler": {"last_lr": [0.1]}, "optimizer": {"state": {}, "param_groups": []}},
+    ],
+)
+def test_checkpoint_with_values_of_its_script_is_read(tmp_path: Path, beside: dict[str, object]) -> None:
+    torch.save({"model": NETWORK, **beside}, tmp_path / "checkpoint.pth")
+    assert is_same(read_state_dict(tmp_path / "checkpoint.pth"), NETWORK)
+
+
+def test_weights_of_an_averaged_model_are_read(tmp_path: Path) -> None:
+    averaged = AveragedModel(nn.Linear(2, 3))
+    torch.save(averaged.state_dict(), tmp_path / "ema.pth")
+    assert is_same(read_state_dict(tmp_path / "ema.pth"), averaged.module.state_dict())
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ({"model": NETWORK, "config": OfTheScript()}, 'torch.load("checkpoint.pth", weights_only=False)["model"]'),
+        ({"state_dict": NETWORK, "at": Path("a")}, 'torch.load("checkpoint.pth", weights_only=False)["state_dict"]'),
+        (nn.Linear(2, 2), 'torch.load("checkpoint.pth", weights_only=False).state_dict()'),
+    ],
+)
+def test_checkpoint_with_classes_is_refused_with_the_line_that_helps(
+    tmp_path: Path, content: object, line: str, zipped: bool
+) -> None:
+    torch.save(content, tmp_path / "upload-7fx", _use_new_zipfile_serialization=zipped)
+
+    with pytest.raises(UnsafeWeights) as raised:
+        read_state_dict(tmp_path / "upload-7fx", called="The file")
+
+    words = str(raised.value)
+    assert words.startswith("The file is not a state_dict that contains only tensors: it has a ")
+    assert re.search(r"has a (pathlib|torch\.nn|.*\.OfTheScript)", words)
+    assert line in (raised.value.hint or "")
+    assert not re.search(r"\x1b|weights_only|upload-7fx|add_safe_globals", words)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_is_called_by_its_name(tmp_path: Path) -> None:
+    torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)).save(str(tmp_path / "script.pt"))
+
+    with pytest.raises(UnsafeWeights, match=r"script\.pt is TorchScript") as raised:
+        read_state_dict(tmp_path / "script.pt")
+
+    assert "torch.jit.load" in (raised.value.hint or "")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04" + b"\0" * 40])
+def test_refusal_has_no_words_of_torch(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(UnsafeWeights, match=r"neither torch\.save nor safetensors wrote it, or it is damaged"):
+        read_state_dict(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "module.model.", "model._orig_mod.", "learner.network."])
+def test_network_inside_a_larger_module_is_taken_out(tmp_path: Path, prefix: str) -> None:
+    """Lightning's checkpoints hold the attributes of the LightningModule: the network, and a criterion beside it."""
+    network = build("garment_classifier", num_categories=2).state_dict()
+    inside = {f"{prefix}{key}": tensor for key, tensor in network.items()}
+    torch.save({"state_dict": {**inside, "criterion.weight": torch.ones(2)}, "epoch": 1}, tmp_path / "last.ckpt")
+    draft = ManifestDraft(
+        architecture="garment_classifier",
+        categories=("cat", "dog"),
+        preset=get_architecture("garment_classifier").preset,
+        origin="uploaded",
+    )
+    registry = Registry(tmp_path / "registry")
+
+    version = publish_own_weights(registry, "garments", tmp_path / "last.ckpt", draft, now=datetime.now(UTC))
+
+    assert is_same(registry.state_dict(version), network)
