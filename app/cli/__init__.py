@@ -81,7 +81,8 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fovea")
-def cli() -> None:
+@click.option("--url", metavar="URL", help="Server to talk to, for every command that takes --url.")
+def cli(url: str | None) -> None:
     """Fovea: images in, labels out; a zip of photos in, a live fine-tuned model out.
 
     Settings come from FOVEA_... in the environment, from the file .env, or from flags of the same name:

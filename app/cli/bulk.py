@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from app.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROBLEM
 from app.cli.connection import failure_of
 from app.cli.failure import Failure, UsageFailure
-from app.cli.output import console, text
+from app.cli.output import console, pace_of, text
 from app.cli.pictures import Pictures, Walk
 from app.cli.results import GO_ON, AskedQuestion, ResultsFile
 from app.client import Client, ClientError
@@ -166,7 +166,8 @@ class _Bar:
     def show(self, done: int, errors: int) -> None:
         """Shows how many images are done."""
         seconds = time.monotonic() - self._began
-        pace = f"{(done - self._before) / seconds:.0f} images/s" if seconds else ""
+        new = done - self._before
+        pace = pace_of(new / seconds) if seconds and new else ""
         note = f"{errors} errors" if errors else ""
         self._progress.update(self._task, completed=done, pace=pace, note=note)
 

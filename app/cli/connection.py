@@ -34,7 +34,7 @@ class ServerAddress(BaseSettings):
 def connected(url: str | None) -> Iterator[Client]:
     """A client of the server. Its errors end the command with a message and the right exit code."""
     try:
-        with Client(url or _default_url()) as client:
+        with Client(url or _url_before_the_command() or _default_url()) as client:
             yield client
     except ClientError as error:
         raise failure_of(error) from error
@@ -58,6 +58,12 @@ def failure_of(error: ClientError) -> Failure:
             return Failure(words, hint=error.hint, details=details)
         case _:
             return Failure(str(error), hint=error.hint)
+
+
+def _url_before_the_command() -> str | None:
+    """The URL of `fovea --url URL jobs list`."""
+    context = click.get_current_context(silent=True)
+    return context.find_root().params.get("url") if context else None
 
 
 def _default_url() -> str:

@@ -8,7 +8,7 @@ import click
 
 from app.cli.connection import connected, url_option
 from app.cli.output import duration, json_option, metrics, print_facts, print_json, print_table
-from app.cli.watching import print_outcome, watch_job
+from app.cli.watching import NOTHING_PUBLISHED, print_outcome, watch_job
 from app.client.jobs import ended_well
 from app.schemas.jobs import JobDetails
 from workers.configs.fine_tune import ResolvedFineTune
@@ -36,17 +36,18 @@ def list_(status: str | None, model: str | None, limit: int, as_json: bool, url:
     rows = (
         (
             job.id,
+            job.type,
             job.status,
             f"{job.progress.fraction:.0%}",
             job.config.architecture,
             f"{job.config.dataset.name}/{job.config.dataset.version}",
             f"{job.best.metric} {job.best.value:.4f}" if job.best else "-",
-            job.result.reference if job.result else "-",
+            job.result.reference if job.result and job.type == "fine_tune" else "-",
             job.created_at,
         )
         for job in found
     )
-    columns = ["JOB", "STATUS", ">DONE", "ARCHITECTURE", "DATASET", "BEST", "PUBLISHED", "MADE"]
+    columns = ["JOB", "TYPE", "STATUS", ">DONE", "ARCHITECTURE", "DATASET", "BEST", "PUBLISHED", "MADE"]
     print_table(columns, rows, empty="No jobs. `fovea train DIR_OR_ZIP --model resnet18` creates one.")
 
 
@@ -186,7 +187,7 @@ def _print_job(job: JobDetails) -> None:
 def _kind_facts(job: JobDetails) -> list[tuple[str, str | None]]:
     config = job.config
     if not isinstance(config, ResolvedFineTune):
-        return [("Evaluates", f"{config.model} on {config.split}")]
+        return [("Evaluates", f"{config.model} on {config.split}"), ("Published", NOTHING_PUBLISHED)]
     base = config.base or (f"a backbone of {config.backbone_base}" if config.backbone_base else "random weights")
     return [
         ("Published", job.result.reference if job.result else None),

@@ -99,3 +99,10 @@ def duration(seconds: float) -> str:
 def metrics(values: dict[str, float]) -> str:
     """`val/loss 0.0880  val/top1 0.9731`."""
     return "  ".join(f"{name} {value:.4f}" for name, value in sorted(values.items()))
+
+
+def pace_of(images_per_s: float) -> str:
+    """The pace in words: `12 images/s`, `1.5 images/s`, and below one image per second `4.0 s/image`."""
+    if images_per_s < 1:
+        return f"{1 / images_per_s:.1f} s/image"
+    return f"{images_per_s:.0f} images/s" if images_per_s >= 10 else f"{images_per_s:.1f} images/s"

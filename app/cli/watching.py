@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from app.cli import EXIT_INTERRUPTED
-from app.cli.output import console, duration, metrics, print_json, text
+from app.cli.output import console, duration, metrics, pace_of, print_json, text
 from app.client import Client
 from app.client.jobs import ended_well
 from workers.configs.fine_tune import ResolvedFineTune
 from workers.jobs.job import BestEpoch, Job, JobEvent, JobProgress, JobStatus
+
+NOTHING_PUBLISHED = "nothing, because an evaluation only measures"
 
 
 def watch_job(client: Client, job: Job) -> Job:
@@ -61,6 +63,8 @@ def print_outcome(job: Job) -> None:
         click.echo(f"{result.reference}  {metrics(result.metrics)}")
         if job.type == "fine_tune":
             click.echo(f"{'Promoted' if result.promoted else 'Not promoted'}: {result.promotion}", err=True)
+        else:
+            click.echo(f"Published: {NOTHING_PUBLISHED}", err=True)
 
 
 class _View:
@@ -93,7 +97,7 @@ class _View:
             self._say(status.value)
 
     def _show_progress(self, progress: JobProgress) -> None:
-        pace = [f"{progress.images_per_s:.0f} images/s"] if progress.images_per_s else []
+        pace = [pace_of(progress.images_per_s)] if progress.images_per_s else []
         if progress.eta_s is not None:
             pace.append(f"{duration(progress.eta_s)} left")
         description = f"epoch {min(progress.epoch + 1, self._epochs)}/{self._epochs}"

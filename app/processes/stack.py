@@ -181,7 +181,7 @@ class Stack:
             while (answer := await _readiness(client)) != "ready":
                 if time.monotonic() - warned > _STILL_WAITING_AFTER_S:
                     warned = time.monotonic()
-                    self._screen.complain(f"Not ready after {warned - started:.0f} s: {answer}")
+                    self._screen.complain(f"Not ready after {warned - started:.0f} s, and still waiting: {answer}")
                 # A server that answers "not ready" is asked less often than one that does not answer yet.
                 await asyncio.sleep(0.05 if answer.startswith("no answer") else 0.5)
         self._screen.banner(

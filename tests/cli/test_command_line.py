@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from app.cli import COMMANDS, cli
+from app.cli.output import pace_of
 from app.processes.address import free_port
 from tests import children
 
@@ -171,3 +172,31 @@ def test_manifest_that_is_none_names_what_is_missing(tmp_path: Path) -> None:
 
     assert result.exit_code == 2
     assert "categories: Field required" in result.stderr
+
+
+@pytest.mark.parametrize("command", CLIENT_COMMANDS, ids=" ".join)
+def test_url_before_the_command_is_that_of_the_command(command: list[str]) -> None:
+    port = free_port()
+    result = run("--url", f"http://127.0.0.1:{port}", *command)
+    assert result.exit_code == 3
+    assert f"127.0.0.1:{port}" in result.stderr
+
+
+def test_url_behind_the_command_wins() -> None:
+    port = free_port()
+    result = run("--url", "http://127.0.0.1:1", "jobs", "list", "--url", f"http://127.0.0.1:{port}")
+    assert f"127.0.0.1:{port}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("images_per_s", "words"),
+    [
+        (0.25, "4.0 s/image"),
+        (0.01, "100.0 s/image"),
+        (1.0, "1.0 images/s"),
+        (1.5, "1.5 images/s"),
+        (85.4, "85 images/s"),
+    ],
+)
+def test_pace_has_the_unit_that_shows_it(images_per_s: float, words: str) -> None:
+    assert pace_of(images_per_s) == words

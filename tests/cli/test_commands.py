@@ -144,7 +144,9 @@ def test_archive_without_pictures_is_refused_with_what_was_found(server: str, tm
 
 
 def test_job_is_listed_and_shown(server: str, trained: dict[str, Any]) -> None:
-    assert trained["id"] in fovea(server, "jobs", "list").stdout
+    listed = fovea(server, "jobs", "list").stdout
+    assert listed.split("\n")[0].split()[:3] == ["JOB", "TYPE", "STATUS"]
+    assert [trained["id"], "fine_tune", "succeeded", "100%"] in [line.split()[:4] for line in listed.split("\n")]
     shown = fovea(server, "jobs", "show", trained["id"])
     for words in ("succeeded", "lights/1", "garment_classifier", "batch_size"):
         assert words in shown.stdout

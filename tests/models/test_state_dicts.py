@@ -346,7 +346,7 @@ def test_checkpoint_with_classes_is_refused_with_the_line_that_helps(
 
 @pytest.mark.filterwarnings("ignore")
 def test_torchscript_is_called_by_its_name(tmp_path: Path) -> None:
-    torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)).save(str(tmp_path / "script.pt"))
+    torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)).save(str(tmp_path / "script.pt"))  # type: ignore[no-untyped-call]
 
     with pytest.raises(UnsafeWeights, match=r"script\.pt is TorchScript") as raised:
         read_state_dict(tmp_path / "script.pt")

@@ -26,6 +26,16 @@ def test_child_runs_this_code_wherever_it_starts(tmp_path: Path, monkeypatch: py
     assert child.stdout.strip() == models.__file__
 
 
+@pytest.mark.parametrize(("given", "seen"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_idle_threads_of_a_child_sleep_unless_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, seen: str
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    assert code_environment()["OMP_WAIT_POLICY"] == seen
+
+
 def test_process_whose_parent_is_gone_is_told_so() -> None:
     code = (
         "from workers.supervision.child_process import die_with\n"

@@ -123,6 +123,21 @@ def test_request_made_while_progress_is_being_written_is_kept(
     assert leases.renew(claim) == RequestedActions(cancel=False, stop=True)
 
 
+def test_progress_of_a_job_that_succeeded_early_is_complete(store: JobStore, leases: Leases) -> None:
+    claim = claimed(store, leases)
+    line = EventLine(at=datetime.now(UTC), type="progress", data={"epoch": 1, "epochs": 2, "fraction": 0.5, "eta_s": 9})
+    leases.record(claim, [line], mirrored_bytes=1)
+    progress = leases.succeed(claim, RESULT).progress
+    assert (progress.fraction, progress.eta_s, progress.epoch, progress.epochs) == (1.0, 0.0, 1, 2)
+
+
+def test_progress_of_a_job_that_failed_stays(store: JobStore, leases: Leases) -> None:
+    claim = claimed(store, leases)
+    line = EventLine(at=datetime.now(UTC), type="progress", data={"epoch": 1, "epochs": 2, "fraction": 0.5})
+    leases.record(claim, [line], mirrored_bytes=1)
+    assert leases.fail(claim, LOST).progress.fraction == 0.5
+
+
 def once(act: Callable[[], object], then: Callable[..., Any]) -> Callable[..., Any]:
     """A stand-in for `then` that calls `act` before the first call: somebody else was quicker."""
     acts = iter([act])

@@ -111,7 +111,10 @@ def test_worker_that_shuts_down_lets_its_trainer_save_a_checkpoint(stage: Stage)
     assert (job.status, job.attempt, job.worker) == (JobStatus.QUEUED, 0, None)
     assert stage.store.run(job.id).was_handed_back(1)
     assert stage.sent == [job.id]
-    assert stage.messages(job) == ["The worker shuts down. Another worker continues the run from its checkpoint."]
+    assert stage.messages(job) == [
+        "Starting the trainer.",
+        "The worker shuts down. Another worker continues the run from its checkpoint.",
+    ]
 
 
 def test_trainer_that_saves_no_checkpoint_in_time_is_ended_and_its_run_handed_back(stage: Stage) -> None:
@@ -165,6 +168,12 @@ def test_cancelled_job_ends_its_trainer(stage: Stage) -> None:
     job = stage.run(step)
     assert (job.status, stage.ended_early, stage.sent) == (JobStatus.CANCELLED, [True], [])
     assert stage.trainers[0].looks == 3
+
+
+def test_start_of_the_trainer_is_an_event(stage: Stage) -> None:
+    job = stage.run(lambda _, look: EXIT_HANDED_BACK if look == 2 else None)
+    said = [event.data.get("message", event.data.get("status")) for event in stage.store.events(job.id, limit=10)]
+    assert said[:3] == ["queued", "running", "Starting the trainer."]
 
 
 def test_stop_reaches_the_trainer_and_waits_for_its_end(stage: Stage) -> None:

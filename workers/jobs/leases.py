@@ -163,7 +163,10 @@ class Leases:
     def _end(self, claim: Claim, status: JobStatus, **fields: Any) -> Job:
         def decide(record: JobRecord) -> JobChange:
             _check_fence(record, claim)
-            return replace(_transition(record.job, status, finished_at=now(), **fields), drop_lease=True)
+            job = record.job
+            if status is JobStatus.SUCCEEDED:  # also when it was stopped early: nothing is left to do
+                fields["progress"] = job.progress.model_copy(update={"fraction": 1.0, "eta_s": 0.0})
+            return replace(_transition(job, status, finished_at=now(), **fields), drop_lease=True)
 
         return self._records.change(claim.job.id, decide).job
 

@@ -29,7 +29,7 @@ from workers.jobs.leases import Claim, LeaseLost, Leases, RequestedActions
 from workers.jobs.record import now
 from workers.jobs.records import JobRecords
 from workers.log_lines import log_fields
-from workers.run_directory import EventTail, RunConfig, RunDirectory
+from workers.run_directory import EventLine, EventTail, RunConfig, RunDirectory
 from workers.supervision.child_process import code_environment
 from workers.supervision.exit_codes import EXIT_HANDED_BACK
 from workers.supervision.publishing import publish
@@ -172,6 +172,7 @@ class Supervisor:
         Raises RunCancelled, RunHandedBack, TrainerLost, LeaseLost.
         """
         relay = _Relay(self._leases, claim, EventTail(path=run.events, offset_bytes=claim.mirrored_bytes))
+        relay.say("Starting the trainer.")
         trainer = _start_trainer(run, claim)
         try:
             exit_code = self._watch(trainer, run, relay)
@@ -235,6 +236,12 @@ class _Relay:
         self._claim = claim
         self._tail = tail
         self._is_unreachable = False
+
+    def say(self, words: str) -> None:
+        """Sends a message of the supervisor itself; without Redis it is dropped. Raises LeaseLost."""
+        line = EventLine(at=now(), type="message", data={"message": words})
+        with contextlib.suppress(StoreUnavailable):
+            self._leases.record(self._claim, [line], mirrored_bytes=self._tail.offset_bytes)
 
     def update(self) -> RequestedActions:
         """Renews the lease, sends new events, and returns what callers have requested.
