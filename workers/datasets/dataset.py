@@ -116,8 +116,8 @@ class DatasetObject(BaseModel):
         description="x_min, y_min, x_max, y_max in pixels of the upright image, clipped to it. The area is never 0."
     )
     mask: str | None = Field(None, description="COCO's compressed run lengths for the height and width of the image.")
-    is_crowd: bool = Field(False, description="Many objects in one box. Training and metrics ignore it.")
-    is_difficult: bool = Field(False, description="Difficult as in Pascal VOC. Training uses it, metrics ignore it.")
+    is_crowd: bool = Field(False, description="Many objects in one box. Training and metrics ignore its region.")
+    is_difficult: bool = Field(False, description="Difficult as in Pascal VOC. Training and metrics ignore its region.")
     area: float | None = Field(
         None,
         description="px^2, as a COCO file states it, for metrics by size; null: the area of the mask or the box.",

@@ -63,7 +63,7 @@ def validate_objects(reading: Reading, inspected: Iterable[ImageFacts | ImagePro
     categories = _categories(draft, reading.categories)
     shown = SampleCategories(
         categories=tuple(
-            frozenset(target.label for target in sample.objects if not target.is_crowd) for sample in draft.samples
+            frozenset(target.label for target in sample.objects if not target.is_ignored) for sample in draft.samples
         ),
         noun="object",
     )
@@ -136,7 +136,7 @@ def _frame_of_turned_images(samples: Sequence[InspectedSample]) -> Frame | None:
 def _categories(draft: DatasetDraft, listed_ones: Sequence[str]) -> tuple[str, ...]:
     """Returns the categories with an object: in the order of the archive if it lists them, else sorted."""
     used = {target.label for sample in draft.samples for target in sample.objects}
-    if not any(not target.is_crowd for sample in draft.samples for target in sample.objects):
+    if not any(not target.is_ignored for sample in draft.samples for target in sample.objects):
         raise unusable(
             f"None of the {counted(len(draft.samples), 'image')} has an object, so there is nothing to learn."
             if draft.samples

@@ -58,6 +58,11 @@ class TargetObject:
     is_difficult: bool
     area: float | None = field(default=None, compare=False)  # px^2, if the archive states it
 
+    @property
+    def is_ignored(self) -> bool:
+        """True if neither training nor metrics count it."""
+        return self.is_crowd or self.is_difficult
+
 
 @dataclass(kw_only=True, slots=True)
 class ImageTargets:

@@ -6,7 +6,7 @@ Shapes: N objects and P proposals per image, h x w pixels of the network's input
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 
 from models.images.presets import scaled_size
 from models.manifest import ScalePreset
-from workers.datasets.dataset import DatasetImage
+from workers.datasets.dataset import DatasetImage, DatasetObject
 from workers.training.detection.augment import DetectionSample, EncodedMasks, augment, view_sample
+from workers.training.detection.ignored_regions import blank_ignored, is_ignored
 from workers.training.detection.proposals import ProposalCache
 from workers.training.loading import EpochOptions, ImageBatches, load_batches, read_image
 from workers.training.order import batches_of_equal_size, image_generator
@@ -47,7 +48,7 @@ class DetectionImages:
         """Returns the shuffled batches of an epoch; landscape and portrait images form separate batches."""
         groups = [int(image.width < image.height) for image in self.images] if self.preset.keeps_aspect else None
         batches = options.shuffled(len(self.images), groups=groups)
-        load_sample = _Augmented(self, options.seed, options.epoch) if options.augmentation != "none" else self.plain
+        load_sample = _Augmented(self, options.seed, options.epoch) if options.augmentation != "none" else self.learned
         dataset = ImageBatches(load_sample, collate)
         return load_batches(dataset, batches, options.data_workers, is_pinned=options.is_pinned)
 
@@ -58,8 +59,16 @@ class DetectionImages:
 
     def read(self, index: int) -> DetectionSample:
         """Reads an image and its objects in the original size, without crowds, whose single objects are unknown."""
+        return self._sample(index, [each for each in self.images[index].objects if not each.is_crowd])
+
+    def read_for_training(self, index: int) -> DetectionSample:
+        """Reads an image and its objects in the original size; crowds and difficult objects are blanked."""
         image = self.images[index]
-        objects = [each for each in image.objects if not each.is_crowd]
+        sample = self._sample(index, [each for each in image.objects if not is_ignored(each)])
+        return replace(sample, image=blank_ignored(sample.image, image))
+
+    def _sample(self, index: int, objects: Sequence[DatasetObject]) -> DetectionSample:
+        image = self.images[index]
         masks = None
         if self.with_masks:
             counts = tuple(each.mask or "" for each in objects)
@@ -74,8 +83,14 @@ class DetectionImages:
         )
 
     def plain(self, index: int) -> DetectionSample:
-        """Reads an image and its objects at the scale of the preset."""
-        sample = self.read(index)
+        """Reads an image and its objects at the scale of the preset, for evaluation."""
+        return self._scaled(self.read(index))
+
+    def learned(self, index: int) -> DetectionSample:
+        """Reads an image and its objects at the scale of the preset, for training without augmentation."""
+        return self._scaled(self.read_for_training(index))
+
+    def _scaled(self, sample: DetectionSample) -> DetectionSample:
         return view_sample(sample, whole_view(self.preset, sample.image.shape[-2], sample.image.shape[-1]))
 
 
@@ -88,7 +103,8 @@ class _Augmented:
     epoch: int
 
     def __call__(self, index: int) -> DetectionSample:
-        return augment(self.images.preset, self.images.read(index), image_generator(self.seed, self.epoch, index))
+        sample = self.images.read_for_training(index)
+        return augment(self.images.preset, sample, image_generator(self.seed, self.epoch, index))
 
 
 def collate(indices: list[int], samples: list[DetectionSample]) -> DetectionBatch:
