@@ -135,6 +135,7 @@ def test_bomb_is_refused(small: RunningApi, name: str) -> None:
     for _ in range(3):  # what a refused one held is given back
         answer = ask(small, name, bomb, "gzip")
         assert answer.status_code == 413, answer.text
+        assert f"{LIMIT} bytes" in answer.text
     assert spooled_files(small) == []
 
 

@@ -31,7 +31,7 @@ def test_prediction_is_counted_and_timed(api: RunningApi) -> None:
     publish_compass(api.services.registry)
     files = [("image", ("a.png", pictures.png())), ("image", ("b.png", pictures.png()))]
     assert api.http.post("/v1/classify", params={"model": "compass"}, files=files).status_code == 200
-    assert api.classify(pictures.png(), model="made-up").status_code == 404
+    assert api.classify(pictures.png(), model="made-up").json()["code"] == "unknown_model"
     told = Exposed.of(api.http)
     labels = {"model": "compass", "version": "1"}
     assert told.value("fovea_predictions_total", outcome="ok", **labels) == 1

@@ -39,7 +39,8 @@ def test_architecture_shows_layers_and_weights(compass: RunningApi) -> None:
 
 @pytest.mark.parametrize("name", ["resnet999", "..%5c", "a%00b", "x" * 300])
 def test_unknown_architecture_is_a_404(compass: RunningApi, name: str) -> None:
-    assert problem_of(compass.http.get(f"/v1/architectures/{name}")).status == 404
+    problem = problem_of(compass.http.get(f"/v1/architectures/{name}"))
+    assert (problem.status, problem.code) == (404, "unknown_architecture")
 
 
 def test_schema_of_a_job_type_is_complete(compass: RunningApi) -> None:
@@ -50,12 +51,14 @@ def test_schema_of_a_job_type_is_complete(compass: RunningApi) -> None:
     assert schema["$defs"]["Hyperparameters"]["properties"]["seed"]["minimum"] == 0
     evaluation = compass.http.get(kinds["evaluate"]["json_schema"]).json()
     assert {"model", "dataset", "split", "dry_run"} <= set(evaluation["properties"])
-    assert problem_of(compass.http.get("/v1/job-types/magic/schema")).status == 404
+    assert problem_of(compass.http.get("/v1/job-types/magic/schema")).code == "unknown_job_type"
 
 
 @pytest.mark.parametrize("params", [{"limit": 0}, {"limit": 10_000}, {"limit": "many"}, {"task": "poetry"}])
 def test_list_with_an_impossible_limit_is_refused(compass: RunningApi, params: dict[str, str | int]) -> None:
-    assert problem_of(compass.http.get("/v1/architectures", params=params)).status == 422
+    problem = problem_of(compass.http.get("/v1/architectures", params=params))
+    assert (problem.status, problem.code) == (422, "invalid_request")
+    assert [error.field for error in problem.errors or ()] == list(params)
 
 
 def test_ready_server_names_everything_it_checked(compass: RunningApi) -> None:

@@ -230,12 +230,21 @@ def test_more_pictures_than_allowed_are_refused(start_api: StartApi, as_json: bo
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
-    [(b"{", 400), (b'{"images": []}', 422), (b'{"images": [{"base64": "###"}]}', 422), (b'{"images": [{}]}', 422)],
+    ("body", "status", "code", "field"),
+    [
+        (b"{", 400, "malformed_body", None),
+        (b'{"images": []}', 422, "invalid_request", "images"),
+        (b'{"images": [{"base64": "###"}]}', 422, "invalid_request", "images.0.base64"),
+        (b'{"images": [{}]}', 422, "invalid_request", "images.0"),
+    ],
 )
-def test_json_that_makes_no_sense_is_refused(compass: RunningApi, body: bytes, status: int) -> None:
+def test_json_that_makes_no_sense_is_refused(
+    compass: RunningApi, body: bytes, status: int, code: str, field: str | None
+) -> None:
     answer = compass.classify(body, "application/json")
-    assert answer.status_code == status, answer.text
+    problem = problem_of(answer)
+    assert (problem.status, problem.code) == (status, code)
+    assert [error.field for error in problem.errors or ()] == ([field] if field else [])
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
@@ -262,11 +271,17 @@ def test_url_is_refused_where_no_host_is_allowed(compass: RunningApi) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content_type", "status"),
-    [("text/plain", 415), ("multipart/form-data", 400), ("application/x-www-form-urlencoded", 415)],
+    ("content_type", "status", "code"),
+    [
+        ("text/plain", 415, "unsupported_body"),
+        ("multipart/form-data", 400, "malformed_body"),
+        ("application/x-www-form-urlencoded", 415, "unsupported_body"),
+    ],
 )
-def test_body_of_another_type_is_refused(compass: RunningApi, content_type: str, status: int) -> None:
-    assert compass.classify(pictures.png(), content_type).status_code == status
+def test_body_of_another_type_is_refused(compass: RunningApi, content_type: str, status: int, code: str) -> None:
+    problem = problem_of(compass.classify(pictures.png(), content_type))
+    assert (problem.status, problem.code) == (status, code)
+    assert (content_type if status == 415 else "boundary") in problem.detail
 
 
 def test_form_that_ends_early_is_refused(compass: RunningApi) -> None:

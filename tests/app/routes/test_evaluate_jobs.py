@@ -75,4 +75,4 @@ def test_dry_run_and_job_of_a_registered_model(shades: RunningApi, published_sha
     listed = shades.http.get("/v1/jobs", params={"type": "evaluate"}).json()["data"]
     assert [row["id"] for row in listed] == [job.id]
     in_use = problem_of(shades.http.delete(f"/v1/models/shades/versions/{published_shades.partition('/')[2]}"))
-    assert in_use.status == 409
+    assert (in_use.status, in_use.code) == (409, "version_in_use")

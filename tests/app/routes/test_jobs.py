@@ -87,7 +87,8 @@ def test_jobs_are_filtered(shades: RunningApi) -> None:
     assert listed(status="cancelled") == [cancelled.id]
     assert listed(model="a") == [kept.id]
     assert len(listed(type="fine_tune")) == 2
-    assert shades.http.get("/v1/jobs", params={"status": "paused"}).status_code == 422
+    problem = problem_of(shades.http.get("/v1/jobs", params={"status": "paused"}))
+    assert [error.field for error in problem.errors or ()] == ["status"]
 
 
 def test_job_shows_its_place_in_the_queue(shades: RunningApi) -> None:
@@ -173,7 +174,8 @@ def test_cancelled_job_can_be_retried_and_deleted(shades: RunningApi) -> None:
     again = problem_of(shades.http.post(f"/v1/jobs/{job.id}/cancel"))
     assert (again.status, again.code) == (409, "wrong_status")
     assert shades.http.post(f"/v1/jobs/{job.id}/retry").json()["status"] == "queued"
-    assert problem_of(shades.http.delete(f"/v1/jobs/{job.id}")).status == 409
+    assert problem_of(shades.http.delete(f"/v1/jobs/{job.id}")).code == "wrong_status"
+    assert shades.services.jobs.run(job.id).path.exists()
     shades.http.post(f"/v1/jobs/{job.id}/cancel")
     assert shades.http.delete(f"/v1/jobs/{job.id}").status_code == 204
     assert problem_of(shades.http.get(f"/v1/jobs/{job.id}")).code == "unknown_job"
@@ -182,7 +184,8 @@ def test_cancelled_job_can_be_retried_and_deleted(shades: RunningApi) -> None:
 
 def test_stop_is_for_running_jobs(shades: RunningApi) -> None:
     job = make_job(shades)
-    assert problem_of(shades.http.post(f"/v1/jobs/{job.id}/stop")).status == 409
+    assert problem_of(shades.http.post(f"/v1/jobs/{job.id}/stop")).code == "wrong_status"
+    assert shades.http.get(f"/v1/jobs/{job.id}").json()["stop_requested"] is False
     claim(shades, job)
     assert shades.http.post(f"/v1/jobs/{job.id}/stop").json()["stop_requested"] is True
     assert shades.http.post(f"/v1/jobs/{job.id}/cancel").json()["cancel_requested"] is True
@@ -252,7 +255,9 @@ def test_events_so_far_are_a_list_in_json(shades: RunningApi) -> None:
 @pytest.mark.parametrize("event_id", ["abc", "1-x", "$", "9" * 60])
 def test_event_id_that_is_none_is_refused(compass: RunningApi, event_id: str) -> None:
     answer = compass.http.get("/v1/jobs/any/events", headers={"Last-Event-ID": event_id})
-    assert problem_of(answer).status == 422
+    problem = problem_of(answer)
+    assert (problem.status, problem.code) == (422, "invalid_request")
+    assert [error.field for error in problem.errors or ()] == ["Last-Event-ID"]
 
 
 def test_run_directory_is_shown(shades: RunningApi) -> None:
@@ -280,14 +285,24 @@ def test_run_directory_is_shown(shades: RunningApi) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["..%2fjob.json", "../job.json", "%2e%2e/%2e%2e/secret", "a%00b", "no.png", "/etc/passwd"]
+    ("name", "code"),
+    [
+        ("..%2fjob.json", "unknown_file"),
+        ("../job.json", "unknown_route"),  # the client takes it for the path that it means
+        ("%2e%2e/%2e%2e/secret", "unknown_file"),
+        ("a%00b", "unknown_file"),
+        ("no.png", "unknown_file"),
+        ("/etc/passwd", "unknown_file"),
+    ],
 )
-def test_report_gives_no_file_from_elsewhere(shades: RunningApi, name: str) -> None:
+def test_report_gives_no_file_from_elsewhere(shades: RunningApi, name: str, code: str) -> None:
     job = make_job(shades)
     run = shades.services.jobs.run(job.id)
     run.report.mkdir()
     (run.report / "report.json").write_text("{}")
-    assert shades.http.get(f"/v1/jobs/{job.id}/report/{name}").status_code == 404
+    answer = shades.http.get(f"/v1/jobs/{job.id}/report/{name}")
+    assert (answer.status_code, answer.json()["code"]) == (404, code)
+    assert shades.http.get(f"/v1/jobs/{job.id}/report/report.json").status_code == 200
 
 
 def test_job_that_has_not_run_has_nothing_to_show_yet(shades: RunningApi) -> None:

@@ -82,20 +82,21 @@ def test_alias_answers_where_it_pointed_before(two_versions: RunningApi) -> None
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status"),
+    ("path", "body", "code"),
     [
-        ("/v1/models/needle/aliases/production", {"version": 3}, 404),
-        ("/v1/models/nothing/aliases/production", {"version": 1}, 404),
-        ("/v1/models/needle/aliases/a%00b", {"version": 1}, 422),
-        (f"/v1/models/needle/aliases/{'x' * 300}", {"version": 1}, 422),
-        ("/v1/models/needle/aliases/production", {"version": 0}, 422),
-        ("/v1/models/needle/aliases/production", {}, 422),
+        ("/v1/models/needle/aliases/production", {"version": 3}, "unknown_version"),
+        ("/v1/models/nothing/aliases/production", {"version": 1}, "unknown_model"),
+        ("/v1/models/needle/aliases/a%00b", {"version": 1}, "invalid_name"),
+        (f"/v1/models/needle/aliases/{'x' * 300}", {"version": 1}, "invalid_name"),
+        ("/v1/models/needle/aliases/production", {"version": 0}, "invalid_request"),
+        ("/v1/models/needle/aliases/production", {}, "invalid_request"),
     ],
 )
 def test_alias_that_makes_no_sense_is_refused(
-    two_versions: RunningApi, path: str, body: dict[str, int], status: int
+    two_versions: RunningApi, path: str, body: dict[str, int], code: str
 ) -> None:
-    assert problem_of(two_versions.http.put(path, json=body)).status == status
+    assert problem_of(two_versions.http.put(path, json=body)).code == code
+    assert two_versions.services.registry.aliases("needle") == {}
 
 
 def test_version_that_an_alias_points_at_is_kept(two_versions: RunningApi) -> None:
@@ -117,7 +118,8 @@ def test_state_dict_downloads_in_both_formats(two_versions: RunningApi, tmp_path
         assert set(found) == set(expected)
         assert all(torch.equal(found[key], expected[key]) for key in expected)
     wait_until(lambda: not spooled_files(two_versions))
-    assert problem_of(two_versions.http.get(path, params={"format": "onnx"})).status == 422
+    problem = problem_of(two_versions.http.get(path, params={"format": "onnx"}))
+    assert [error.field for error in problem.errors or ()] == ["format"]
 
 
 @pytest.mark.parametrize("encode", [save_safetensors, as_pth])
