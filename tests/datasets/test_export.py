@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
+from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 
 from models.masks.coco_masks import decode_mask, encode_mask
 from tests.datasets.builders import (
@@ -22,7 +25,7 @@ from tests.datasets.builders import (
     voc_archive,
     voc_xml,
 )
-from workers.datasets.dataset import DatasetObject
+from workers.datasets.dataset import DatasetObject, SplitName
 from workers.datasets.intake import ingest_archive
 from workers.datasets.output.export import ExportFormat, export_zip
 from workers.datasets.store import DatasetStore, DatasetVersion
@@ -161,3 +164,77 @@ def test_classification_cannot_be_exported(store: DatasetStore) -> None:
     with pytest.raises(CannotExport, match="ants-bees/1 is a classification dataset") as caught:
         export_zip(store, version, "yolo")
     assert caught.value.hint
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # of pycocotools with NumPy 2
+@pytest.mark.parametrize("keys", ["default", "all"])
+def test_torchvisions_wrapper_reads_masks_of_an_export(tmp_path: Path, store: DatasetStore, keys: str) -> None:
+    version = ingest(store, coco_archive(coco_object(0, None, segmentation=RUNS, iscrowd=1), *MASKS))
+
+    for split, wrapped in wrapped_splits(tmp_path, store, version, keys):
+        for (_, target), image in zip(wrapped, store.images(version, split), strict=True):
+            assert target["boxes"].tolist() == [list(map(float, each.box)) for each in image.objects]
+            assert target["labels"].tolist() == [each.category + 1 for each in image.objects]
+            if keys == "all":
+                masks = [decode_mask(each.mask or "", 48, 64) for each in image.objects]
+                assert target["masks"].numpy().tolist() == [mask.astype(bool).tolist() for mask in masks]
+
+
+def test_torchvisions_wrapper_reads_boxes_of_an_export(tmp_path: Path, store: DatasetStore) -> None:
+    version = ingest(store, voc_archive())
+
+    for split, wrapped in wrapped_splits(tmp_path, store, version, "default"):
+        for (_, target), image in zip(wrapped, store.images(version, split), strict=True):
+            assert target["boxes"].tolist() == [pytest.approx(list(each.box), abs=1e-3) for each in image.objects]
+
+
+def wrapped_splits(
+    tmp_path: Path, store: DatasetStore, version: DatasetVersion, keys: str
+) -> Iterator[tuple[SplitName, Sequence[Any]]]:
+    """The splits of a COCO export, as torchvision reads them."""
+    with zipfile.ZipFile(BytesIO(b"".join(export_zip(store, version, "coco")))) as archive:
+        archive.extractall(tmp_path / "export")
+    for split in version.info.splits:
+        annotations = tmp_path / f"export/annotations/instances_{split}.json"
+        plain = CocoDetection(str(tmp_path / f"export/images/{split}"), str(annotations))
+        target_keys = "all" if keys == "all" else None
+        yield split, wrap_dataset_for_transforms_v2(plain, target_keys=target_keys)
+
+
+def test_every_object_of_an_export_has_the_fields_that_readers_ask_for(store: DatasetStore) -> None:
+    version = ingest(store, coco_archive(coco_object(0), *MASKS))
+    with zipfile.ZipFile(BytesIO(b"".join(export_zip(store, version, "coco")))) as archive:
+        listed = [
+            entry
+            for name in archive.namelist()
+            if name.endswith(".json")
+            for entry in json.loads(archive.read(name))["annotations"]
+        ]
+    for entry in listed:
+        assert {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"} <= entry.keys()
+    assert [] in [entry["segmentation"] for entry in listed]
+
+
+def test_layout_of_earlier_versions_is_read_as_the_same_dataset(store: DatasetStore) -> None:
+    """Before, images were in `<split>/`, boxes had no `segmentation`, and run lengths were compressed."""
+    version = ingest(store, coco_archive(coco_object(0), *MASKS))
+    old = BytesIO()
+    with (
+        zipfile.ZipFile(BytesIO(b"".join(export_zip(store, version, "coco")))) as archive,
+        zipfile.ZipFile(old, "w") as earlier,
+    ):
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name.endswith(".json"):
+                document = json.loads(content)
+                for entry in document["annotations"]:
+                    if entry["segmentation"]:
+                        entry["segmentation"] = RUNS
+                    else:
+                        del entry["segmentation"]
+                content = json.dumps(document).encode()
+            earlier.writestr(name.removeprefix("images/"), content)
+
+    back = ingest_archive(old, name="back", store=store, now=NOW)
+    assert back.info.fingerprint == version.info.fingerprint
+    assert exported_and_posted(store, version, "coco").info.fingerprint == version.info.fingerprint

@@ -1,11 +1,15 @@
-"""Writes a split as a COCO file. Masks become run lengths, which are exact; difficult objects get `ignore`: 1."""
+"""Writes a split as a COCO file. Difficult objects get `ignore`: 1.
+
+Masks become uncompressed run lengths: these are exact, and pycocotools, torchvision's wrapper and datumaro read them.
+torchvision's wrapper fails on compressed ones.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
 
-from models.masks.coco_masks import area_of_mask
+from models.masks.coco_masks import area_of_mask, run_lengths
 from workers.datasets.dataset import DatasetImage, DatasetInfo, DatasetObject
 
 
@@ -53,10 +57,11 @@ def _object(each: DatasetObject, image: DatasetImage) -> dict[str, object]:
         "bbox": [x_min, y_min, width, height],
         "area": round(width * height, 3),
         "iscrowd": int(each.is_crowd),
+        "segmentation": [],  # datumaro asks for the field
     }
     if each.mask is not None:
         entry["area"] = area_of_mask(each.mask, image.height, image.width)
-        entry["segmentation"] = {"size": [image.height, image.width], "counts": each.mask}
+        entry["segmentation"] = {"size": [image.height, image.width], "counts": run_lengths(each.mask)}
     if each.area is not None:
         entry["area"] = each.area
     if each.is_difficult:

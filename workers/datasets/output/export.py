@@ -43,14 +43,14 @@ def export_zip(store: DatasetStore, version: DatasetVersion, format: ExportForma
 
 
 def _coco(store: DatasetStore, version: DatasetVersion) -> Iterator[bytes]:
-    """Yields a zip with `annotations/instances_<split>.json` and the images in `<split>/`."""
+    """Yields a zip with `annotations/instances_<split>.json` and the images in `images/<split>/`."""
     packer = _Packer()
     for split in version.info.splits:
         yield from packer.add(
             f"annotations/instances_{split}.json", coco_json(version.info, partial(store.iter_images, version, split))
         )
         for image in store.iter_images(version, split):
-            yield from packer.add_file(image.path, version.images_dir / image.path)
+            yield from packer.add_file(f"images/{image.path}", version.images_dir / image.path)
     yield from packer.end()
 
 
