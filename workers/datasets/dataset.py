@@ -14,8 +14,12 @@ VOID = 255  # the value of a label map for pixels without a category: training a
 DatasetFormat = Literal[
     "coco",
     "coco_panoptic",
+    "cvat",
     "pascal_voc",
+    "dota",
     "yolo",
+    "labelme",
+    "createml",
     "csv_boxes",
     "hugging_face",
     "csv",

@@ -12,6 +12,7 @@ from tests.datasets.test_csv_boxes import IMAGES as BOXED_IMAGES
 from tests.datasets.test_csv_boxes import TENSORFLOW
 from tests.datasets.test_csv_list import IMAGES, table
 from tests.datasets.test_label_masks import object_masks, panoptic
+from tests.datasets.test_other_tools import createml_archive, cvat_archive, labelme_archive
 from workers.datasets.dataset import DatasetInfo
 
 
@@ -22,8 +23,11 @@ from workers.datasets.dataset import DatasetInfo
         ({**BOXED_IMAGES, "labels.csv": TENSORFLOW.encode()}, "detection", "csv_boxes", ("cat", "dog")),
         (object_masks(), "detection", "object_masks", ("object",)),
         (panoptic("train2017"), "segmentation", "coco_panoptic", ("cat", "sky")),
+        (labelme_archive(), "detection", "labelme", ("cat",)),
+        (cvat_archive(), "detection", "cvat", ("cat",)),
+        (createml_archive(), "detection", "createml", ("cat",)),
     ],
-    ids=["csv", "csv_boxes", "object_masks", "coco_panoptic"],
+    ids=["csv", "csv_boxes", "object_masks", "coco_panoptic", "labelme", "cvat", "createml"],
 )
 def test_archives_of_other_tools_become_datasets(
     api: RunningApi,

@@ -11,14 +11,18 @@ from workers.datasets.findings import counted
 from workers.datasets.formats.cityscapes import CITYSCAPES
 from workers.datasets.formats.coco import COCO
 from workers.datasets.formats.coco_panoptic import COCO_PANOPTIC
+from workers.datasets.formats.createml import CREATEML
 from workers.datasets.formats.csv_boxes import CSV_BOXES
 from workers.datasets.formats.csv_list import CSV_LIST
+from workers.datasets.formats.cvat_xml import CVAT_XML
+from workers.datasets.formats.dota import DOTA
 from workers.datasets.formats.doubtful_folders import check_folders
 from workers.datasets.formats.drawn_masks import as_segmentation
 from workers.datasets.formats.hugging_face import HUGGING_FACE
 from workers.datasets.formats.image_folder import IMAGE_FOLDER
 from workers.datasets.formats.instance_masks import INSTANCE_MASKS
 from workers.datasets.formats.label_masks import LABEL_MASKS
+from workers.datasets.formats.labelme import LABELME
 from workers.datasets.formats.object_masks import OBJECT_MASKS
 from workers.datasets.formats.pascal_voc import PASCAL_VOC
 from workers.datasets.formats.reading import (
@@ -36,8 +40,12 @@ from workers.errors import UnusableDataset
 FORMATS: tuple[Format, ...] = (
     COCO,
     COCO_PANOPTIC,
+    CVAT_XML,
     PASCAL_VOC,
+    DOTA,
     YOLO,
+    LABELME,
+    CREATEML,
     CSV_BOXES,
     HUGGING_FACE,
     CSV_LIST,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -33,6 +34,8 @@ class ObjectCollector:
         self._missing: dict[str, Sequence[str]] = {}  # written name -> the images that it may mean
         self._bad: list[tuple[str, str]] = []  # place, reason
         self._incomplete: set[str] = set()  # names of images with an object that cannot be used
+        self._shapes: Counter[str] = Counter()
+        self._rotated: list[str] = []  # places
         self.names = FileNames(self._sorted.images)
         self.findings: list[Finding] = []
 
@@ -64,6 +67,14 @@ class ObjectCollector:
         self._bad.append((where, reason))
         if image is not None:
             self._incomplete.add(image.name)
+
+    def ignore_shape(self, kind: str) -> None:
+        """Counts a shape that is no region, such as a point; its image is kept."""
+        self._shapes[kind] += 1
+
+    def note_rotated(self, where: str) -> None:
+        """Counts a rotated box, of which only the upright box around it is read."""
+        self._rotated.append(where)
 
     def reading(
         self,
@@ -109,6 +120,14 @@ class ObjectCollector:
             text = f"{counted(len(self._incomplete), 'image')} left out: an entry about them cannot be used."
             findings.append(finding("error", "images_with_bad_entries", text, sorted(self._incomplete)))
         findings += missing_findings(self._missing)
+        if self._shapes:
+            kinds = ", ".join(f"{kind} ({count:,})" for kind, count in self._shapes.most_common())
+            text = f"{counted(self._shapes.total(), 'shape')} not read, because only boxes and outlines are: {kinds}."
+            findings.append(finding("warning", "shapes_not_read", text, count=self._shapes.total()))
+        if self._rotated:
+            count = counted(len(self._rotated), "rotated box", "rotated boxes")
+            text = f"{count} read as upright boxes around them: the corners are dropped."
+            findings.append(finding("warning", "rotated_boxes", text, self._rotated))
         listed = self._images.keys() | self._incomplete
         unlisted = [image.name for image in self._sorted.images if image.name not in listed]
         if unlisted:

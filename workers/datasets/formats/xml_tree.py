@@ -1,12 +1,12 @@
 """Parses untrusted XML into a tree whose elements know their lines.
 
-Only elements and text are read. A document that declares entities is refused, so no entity can expand without limit or
-read another file (OWASP, "XML External Entity Prevention"; the billion laughs attack).
+Only elements, their attributes and text are read. A document that declares entities is refused, so no entity can expand
+without limit or read another file (OWASP, "XML External Entity Prevention"; the billion laughs attack).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
@@ -24,10 +24,11 @@ class BadXml(ValueError):
 
 @dataclass(slots=True)
 class Element:
-    """An element with its children, without its attributes."""
+    """An element with its attributes and children."""
 
     tag: str
     line: int
+    attributes: Mapping[str, str] = field(default_factory=dict)
     text: str = ""
     children: list[Element] = field(default_factory=list)
 
@@ -80,10 +81,10 @@ class _TreeBuilder:
         assert self._root is not None
         return self._root
 
-    def _start(self, tag: str, _: dict[str, str]) -> None:
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
         if len(self._open) >= _MAX_DEPTH:
             raise BadXml(f"elements are nested more than {_MAX_DEPTH} levels deep", self._parser.CurrentLineNumber)
-        element = Element(tag, self._parser.CurrentLineNumber)
+        element = Element(tag, self._parser.CurrentLineNumber, attributes)
         if self._open:
             self._open[-1].children.append(element)
         else:

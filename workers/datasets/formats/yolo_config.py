@@ -19,7 +19,7 @@ from workers.errors import UnusableDataset
 
 _MAX_BYTES = 2**20
 _NAMES_KEY = re.compile(rb"^[\"']?names[\"']?\s*:", re.MULTILINE)
-_NAME_LISTS = ("classes.txt", "obj.names", "labels.txt", "predefined_classes.txt")
+_NAME_LISTS = ("classes.txt", "obj.names", "labels.txt", "predefined_classes.txt", "_darknet.labels")
 _HINT = (
     "data.yaml needs `names:`, a list of the category names or a mapping of numbers to names. Optionally it has "
     "`train:` and `val:`, the folders of the splits."
