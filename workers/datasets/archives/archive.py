@@ -26,6 +26,13 @@ __all__ = ["ArchiveLimits", "ArchivedFile", "UnpackedArchive", "unpack_archive"]
 
 _TAR_MAGIC_AT = 257
 _KIND_BYTES = 512
+_OTHER_PACKER_HINT = "Unpack it, and pack the folder again as a zip."
+_HINTS = {
+    "a 7z archive": _OTHER_PACKER_HINT,
+    "a RAR archive": _OTHER_PACKER_HINT,
+    "a web page": "The download brought a page instead of the file, for example a login or an error. Download it in a "
+    "browser, or with the link of the file itself.",
+}
 _KIND_HINT = "Post a zip, tar or tar.gz file. Fovea looks at the content of the file, not at its name."
 
 
@@ -89,7 +96,8 @@ def _unpack(file: IO[bytes], budget: Budget, write: Callable[[str, IO[bytes]], N
     else:
         content = describe_content(head)
         reason = f": it is {content}" if content else ""
-        raise BrokenArchive(f"The file is not a zip, tar or tar.gz archive{reason}.", hint=_KIND_HINT)
+        hint = _HINTS.get(content or "", _KIND_HINT)
+        raise BrokenArchive(f"The file is not a zip, tar or tar.gz archive{reason}.", hint=hint)
 
 
 def _progress_of(

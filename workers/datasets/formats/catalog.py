@@ -21,6 +21,7 @@ from workers.datasets.formats.drawn_masks import as_segmentation
 from workers.datasets.formats.hugging_face import HUGGING_FACE
 from workers.datasets.formats.image_folder import IMAGE_FOLDER
 from workers.datasets.formats.instance_masks import INSTANCE_MASKS
+from workers.datasets.formats.known_formats import refuse_known_format, refuse_pointers
 from workers.datasets.formats.label_masks import LABEL_MASKS
 from workers.datasets.formats.labelme import LABELME
 from workers.datasets.formats.object_masks import OBJECT_MASKS
@@ -78,6 +79,7 @@ def read_files(
 
     Raises UnusableDataset, also if the archive fits only another task than `task`.
     """
+    refuse_pointers(files)
     if format is not None:
         chosen = next(each for each in FORMATS if each.name == format)
         if task in (None, chosen.task):
@@ -90,9 +92,12 @@ def read_files(
         fitting = next(each for each in FORMATS if each.fits(files))  # any other format that fits is more likely
     if fitting is not None and task in (None, fitting.task):
         if fitting is IMAGE_FOLDER:
+            refuse_known_format(files)
             check_folders(files, hint=_expected(task), task=task, has_group_folders=has_group_folders)
         return fitting.read(files)
     others = [each for each in FORMATS if each.fits(files)]
+    if not others or others[0] is IMAGE_FOLDER:
+        refuse_known_format(files)
     if task is None or not others:
         raise _nothing_fits(files, task)
     if others[0] is IMAGE_FOLDER:
