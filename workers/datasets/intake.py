@@ -107,7 +107,7 @@ def ingest_archive(
             digest=fingerprint(valid.categories, images, layout.label_map_digests),
             validation_fraction=validation_fraction if valid.has_generated_split else None,
             seed=seed,
-            findings=(*valid.findings, *_repeated_name_findings(unpacked)),
+            findings=(*valid.findings, *_name_findings(unpacked)),
         )
         return store.publish(name, version_directory, images=images, describe=describe)
 
@@ -189,10 +189,17 @@ def _size_summary(images: Sequence[DatasetImage]) -> SizeSummary:
     )
 
 
-def _repeated_name_findings(unpacked: UnpackedArchive) -> list[Finding]:
-    if not unpacked.repeated_names:
-        return []
-    text = (
-        f"{counted(len(unpacked.repeated_names), 'name')} repeated in the archive. The last file of each name is used."
-    )
-    return [finding("warning", "repeated_names", text, unpacked.repeated_names)]
+def _name_findings(unpacked: UnpackedArchive) -> list[Finding]:
+    findings = []
+    if unpacked.repeated_names:
+        count = counted(len(unpacked.repeated_names), "name")
+        text = f"{count} repeated in the archive. The last file of each name is used."
+        findings.append(finding("warning", "repeated_names", text, unpacked.repeated_names))
+    if unpacked.name_encoding is not None:
+        names = [file.name for file in unpacked.files if not file.name.isascii()]
+        text = (
+            f"The zip does not state the encoding of its names. Fovea took {unpacked.name_encoding.name}: "
+            f"{unpacked.name_encoding.reason}. Check {counted(len(names), 'name')}. Today's zip programs write UTF-8."
+        )
+        findings.append(finding("warning", "name_encoding", text, names))
+    return findings

@@ -11,11 +11,12 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from workers.datasets.archives.limits import ArchiveLimits, Budget
+from workers.datasets.archives.name_encoding import NameEncoding
 from workers.datasets.archives.signatures import HEAD_BYTES, describe_content
 from workers.datasets.archives.tar_archive import PIECE_BYTES, unpack_tar
 from workers.datasets.archives.zip_archive import unpack_zip
@@ -53,6 +54,7 @@ class UnpackedArchive:
 
     files: tuple[ArchivedFile, ...]
     repeated_names: tuple[str, ...] = ()  # names of several entries; the last entry wins, as in other unpackers
+    name_encoding: NameEncoding | None = None  # of a zip whose names have no stated encoding and are not UTF-8
 
 
 def unpack_archive(
@@ -76,28 +78,27 @@ def unpack_archive(
                 limits or ArchiveLimits(), packed_bytes=packed_bytes, free_bytes=shutil.disk_usage(into).free
             )
             writer = _Writer(into, budget, on_file=_progress_of(file, packed_bytes, on_progress))
-            _unpack(file, budget, writer.write)
+            name_encoding = _unpack(file, budget, writer.write)
         except BaseException:
             shutil.rmtree(into, ignore_errors=True)
             raise
-    return writer.result()
+    return replace(writer.result(), name_encoding=name_encoding)
 
 
-def _unpack(file: IO[bytes], budget: Budget, write: Callable[[str, IO[bytes]], None]) -> None:
+def _unpack(file: IO[bytes], budget: Budget, write: Callable[[str, IO[bytes]], None]) -> NameEncoding | None:
     file.seek(0)
     head = file.read(_KIND_BYTES)
     file.seek(0)
     if head.startswith((b"PK\3\4", b"PK\5\6")):
-        unpack_zip(file, budget, write)
-    elif head.startswith(b"\x1f\x8b"):
-        unpack_tar(file, budget, write, is_gzipped=True)
-    elif head.startswith(b"ustar", _TAR_MAGIC_AT):
-        unpack_tar(file, budget, write, is_gzipped=False)
-    else:
+        return unpack_zip(file, budget, write)
+    is_gzipped = head.startswith(b"\x1f\x8b")
+    if not is_gzipped and not head.startswith(b"ustar", _TAR_MAGIC_AT):
         content = describe_content(head)
         reason = f": it is {content}" if content else ""
         hint = _HINTS.get(content or "", _KIND_HINT)
         raise BrokenArchive(f"The file is not a zip, tar or tar.gz archive{reason}.", hint=hint)
+    unpack_tar(file, budget, write, is_gzipped=is_gzipped)
+    return None
 
 
 def _progress_of(

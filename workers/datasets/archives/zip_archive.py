@@ -16,8 +16,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from workers.datasets.archives.entry_names import clean_entry_name, decode_entry_name, quoted
+from workers.datasets.archives.entry_names import clean_entry_name, quoted
 from workers.datasets.archives.limits import Budget
+from workers.datasets.archives.name_encoding import NameEncoding, decoded, find_name_encoding, is_undecided
 from workers.errors import BrokenArchive, UnsafeArchive
 
 _ENTRY = struct.Struct("<4s24x3H12x")  # central file header: signature; lengths of name, extra field and comment
@@ -30,24 +31,53 @@ _PIECE_BYTES = 2 * 2**20  # larger than every read of zipfile except the one tha
 _DIRECTORY_BYTES_PER_ENTRY = 512  # average; three times what long paths need
 _UTF8_NAME, _ENCRYPTED = 0x800, 0x1
 _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "xz", 98: "PPMd"}
+_TEXT_SUFFIXES = (".json", ".jsonl", ".xml", ".csv", ".tsv", ".txt", ".yaml", ".yml")
+_TEXT_BYTES = 8 * 2**20  # of texts that are searched for names
 _UPLOAD_HINT = "Open the file on your machine. If it opens there, the upload ended early: post the file again."
 _REPACK_HINT = "Pack the folder again as an ordinary zip (method Deflate) or as tar.gz."
 
 
-def unpack_zip(file: IO[bytes], budget: Budget, write: Callable[[str, IO[bytes]], None]) -> None:
+def unpack_zip(file: IO[bytes], budget: Budget, write: Callable[[str, IO[bytes]], None]) -> NameEncoding | None:
     """Checks every entry, then calls `write` with the name and the content of each file, in the order of the bytes.
 
+    Returns the encoding of names that are not UTF-8 and whose encoding the archive does not state, if there are any.
     Raises UnsafeArchive, BrokenArchive, DiskFull, and all errors of `write`.
     """
     directory = _find_directory(file, budget)
     with _zip_errors(), zipfile.ZipFile(_CountedDirectory(file, directory)) as archive:
         infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
         _check_overlaps(infos, directory_start=directory[0])
-        named = [(name, info) for info in infos if (name := _checked_name(info)) is not None]
+        encoding = _name_encoding(archive, infos)
+        named = [(name, info) for info in infos if (name := _checked_name(info, encoding)) is not None]
         budget.check_bytes(sum(info.file_size for _, info in named))
         for name, info in named:
             with archive.open(info) as content:
                 write(name, content)
+    return encoding
+
+
+def _name_encoding(archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> NameEncoding | None:
+    raw_names = [_raw_name(info) for info in infos if not info.flag_bits & _UTF8_NAME]
+    if not any(map(is_undecided, raw_names)):
+        return None
+    return find_name_encoding(raw_names, _beginnings(archive, infos))
+
+
+def _beginnings(archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> Iterator[bytes]:
+    """Yields the beginnings of the files that may contain names of images."""
+    left = _TEXT_BYTES
+    for info in infos:
+        is_plain = not info.flag_bits & _ENCRYPTED and info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        if left > 0 and is_plain and info.orig_filename.lower().endswith(_TEXT_SUFFIXES):
+            with archive.open(info) as content:
+                data = content.read(min(left, _PIECE_BYTES))
+            left -= len(data)
+            yield data
+
+
+def _raw_name(info: zipfile.ZipInfo) -> bytes:
+    """The bytes of a name without the flag for UTF-8; undoes what `zipfile` decoded."""
+    return info.orig_filename.encode("cp437")
 
 
 @contextlib.contextmanager
@@ -134,14 +164,14 @@ def _check_overlaps(infos: list[zipfile.ZipInfo], *, directory_start: int) -> No
             )
 
 
-def _checked_name(info: zipfile.ZipInfo) -> str | None:
+def _checked_name(info: zipfile.ZipInfo, encoding: NameEncoding | None) -> str | None:
     """Returns the name of a file to unpack, or None for a folder and for a file of the operating system.
 
     Raises UnsafeArchive, BrokenArchive.
     """
     raw_name = info.orig_filename
     if not info.flag_bits & _UTF8_NAME:
-        raw_name = decode_entry_name(raw_name.encode("cp437"))  # undoes what zipfile decoded
+        raw_name = decoded(_raw_name(info), encoding)
     name = clean_entry_name(raw_name)
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):

@@ -6,10 +6,13 @@ without limit or read another file (OWASP, "XML External Entity Prevention"; the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
+_DECLARATION = re.compile(rb"""\s*<\?xml[^>]{0,200}?encoding\s*=\s*(["'])([A-Za-z][A-Za-z0-9._-]{0,40})\1""")
+_KNOWN_TO_EXPAT = (b"utf-8", b"utf8", b"utf-16", b"us-ascii", b"iso-8859-1")
 _MAX_DEPTH = 50  # nested elements
 _MAX_TEXT = 10_000  # characters per element; the rest is dropped
 
@@ -58,6 +61,19 @@ def parse_xml(data: bytes) -> Element:
     return _TreeBuilder().parse(data)
 
 
+def _as_utf8(data: bytes) -> bytes:
+    """Returns a document in an encoding that expat does not know, such as GBK, as UTF-8. Raises BadXml."""
+    declared = _DECLARATION.match(data)
+    if declared is None or declared[2].lower() in _KNOWN_TO_EXPAT:
+        return data
+    encoding = declared[2].decode("ascii")
+    try:
+        text = data.decode(encoding)
+    except (LookupError, UnicodeError) as error:
+        raise BadXml(f"it is not in the encoding that it declares, {encoding}; save it as UTF-8", 1) from error
+    return text.replace(encoding, "utf-8", 1).encode("utf-8", errors="replace")
+
+
 class _TreeBuilder:
     def __init__(self) -> None:
         self._root: Element | None = None
@@ -71,7 +87,7 @@ class _TreeBuilder:
 
     def parse(self, data: bytes) -> Element:
         try:
-            self._parser.Parse(data, True)
+            self._parser.Parse(_as_utf8(data), True)
         except expat.ExpatError as error:
             raise BadXml(expat.ErrorString(error.code), error.lineno) from error
         except (LookupError, ValueError) as error:  # an unknown encoding
