@@ -12,6 +12,7 @@ from tests.datasets.test_csv_boxes import IMAGES as BOXED_IMAGES
 from tests.datasets.test_csv_boxes import TENSORFLOW
 from tests.datasets.test_csv_list import IMAGES, table
 from tests.datasets.test_label_masks import object_masks, panoptic
+from tests.datasets.test_label_studio import studio_archive
 from tests.datasets.test_other_tools import createml_archive, cvat_archive, labelme_archive
 from workers.datasets.dataset import DatasetInfo
 
@@ -26,8 +27,9 @@ from workers.datasets.dataset import DatasetInfo
         (labelme_archive(), "detection", "labelme", ("cat",)),
         (cvat_archive(), "detection", "cvat", ("cat",)),
         (createml_archive(), "detection", "createml", ("cat",)),
+        (studio_archive(), "detection", "label_studio", ("cat",)),
     ],
-    ids=["csv", "csv_boxes", "object_masks", "coco_panoptic", "labelme", "cvat", "createml"],
+    ids=["csv", "csv_boxes", "object_masks", "coco_panoptic", "labelme", "cvat", "createml", "label_studio"],
 )
 def test_archives_of_other_tools_become_datasets(
     api: RunningApi,

@@ -23,6 +23,8 @@ from workers.datasets.formats.image_folder import IMAGE_FOLDER
 from workers.datasets.formats.instance_masks import INSTANCE_MASKS
 from workers.datasets.formats.known_formats import refuse_known_format, refuse_pointers
 from workers.datasets.formats.label_masks import LABEL_MASKS
+from workers.datasets.formats.label_studio import LABEL_STUDIO
+from workers.datasets.formats.label_studio_choices import LABEL_STUDIO_CHOICES
 from workers.datasets.formats.labelme import LABELME
 from workers.datasets.formats.object_masks import OBJECT_MASKS
 from workers.datasets.formats.pascal_voc import PASCAL_VOC
@@ -47,9 +49,11 @@ FORMATS: tuple[Format, ...] = (
     YOLO,
     LABELME,
     CREATEML,
+    LABEL_STUDIO,
     CSV_BOXES,
     HUGGING_FACE,
     CSV_LIST,
+    LABEL_STUDIO_CHOICES,
     CITYSCAPES,
     OBJECT_MASKS,
     INSTANCE_MASKS,
