@@ -56,9 +56,10 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"no test file names {module_of(given.module.as_posix())}: give the test files to run")
     with copied_repository() as copy:
         write_settings(copy, given.module, tests)
-        run = subprocess.run([*MUTMUT, "run"], cwd=copy, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        if run.returncode:
-            print(run.stdout.decode(errors="replace").rpartition("\r")[2][-4000:], file=sys.stderr)
+        with children.child([*MUTMUT, "run"], cwd=copy, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            printed, _ = process.communicate()
+        if process.returncode:
+            print(printed.decode(errors="replace").rpartition("\r")[2][-4000:], file=sys.stderr)
             return 2
         print_survivors(copy)
         return 0
