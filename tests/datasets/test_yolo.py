@@ -226,3 +226,24 @@ def test_image_with_a_bad_line_is_left_out(store: DatasetStore) -> None:
 
     assert "0.png" not in images_of(store, version)
     assert the_finding(version.info.report, "images_with_bad_entries").files == ("images/0.png",)
+
+
+def test_keypoints_that_are_not_read_are_said(store: DatasetStore) -> None:
+    names = "kpt_shape: [2, 3]\nnames: [cat]\n"
+    files = yolo_archive("0 0.5 0.5 0.25 0.5 0.5 0.5 2 0.4 0.4 1", names=names)
+    report = ingest(store, files).info.report
+
+    assert the_finding(report, "keypoints_not_read").count == 6
+
+
+@pytest.mark.parametrize(
+    ("line", "is_said"), [("0 0.2 0.1 0.6 0.3 0.5 0.5 0.1 0.3", True), ("0 0.5 0.5 0.25 0.5", False)]
+)
+def test_oriented_boxes_are_said_to_lose_their_angle(store: DatasetStore, line: str, is_said: bool) -> None:
+    files = {name: line.encode() if name.endswith("txt") else each for name, each in yolo_archive("").items()}
+    version = ingest(store, files)
+
+    assert ("rotated_boxes" in codes(version.info.report)) == is_said
+    if is_said:
+        box = images_of(store, version)["0.png"].objects[0].box
+        assert box == pytest.approx((0.1 * 64, 0.1 * 48, 0.6 * 64, 0.5 * 48), abs=1)

@@ -20,7 +20,7 @@ from workers.datasets.formats.annotation import AnnotatedObject, Annotation
 from workers.datasets.formats.file_names import FileNames, stem_of
 from workers.datasets.formats.reading import Format, Reading, leftover_findings, resolve_splits, sort_files, unusable
 from workers.datasets.formats.yolo_config import YoloConfig, is_config, read_config
-from workers.datasets.formats.yolo_lines import BadLine, read_line
+from workers.datasets.formats.yolo_lines import BadLine, is_oriented_box, read_line
 
 _EXPECTED = "YOLO: data.yaml with the names of the categories, images/1.jpg and labels/1.txt, optionally in splits"
 _HINT = f"Expected: {_EXPECTED}."
@@ -87,6 +87,8 @@ class _LabelFiles:
         self._file_of: dict[str, ArchivedFile] = {}  # name of an image -> its text file
         self._ambiguous: list[str] = []
         self._assign(images, FileNames(candidates))
+        self._objects_read = 0
+        self._four_corners = 0
         self._images_without_file: list[str] = []
         self._bad_lines: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)  # code -> place, reason
 
@@ -121,6 +123,8 @@ class _LabelFiles:
         self.used.add(file.name)
         bad_before = sum(map(len, self._bad_lines.values()))
         objects = list(self._objects(file))
+        self._objects_read += len(objects)
+        self._four_corners += sum(is_oriented_box(each) for each in objects)
         bad = sum(map(len, self._bad_lines.values())) - bad_before
         return Annotation(objects=objects, is_relative=True, unusable_objects=bad)
 
@@ -137,6 +141,15 @@ class _LabelFiles:
             findings.append(finding("warning", "missing_annotations", text, self._images_without_file))
         for code, lines in self._bad_lines.items():
             findings.append(entries_finding(code, lines, noun=("line", "lines"), of=" of label files"))
+        if self._config.has_keypoints and self._objects_read:
+            text = f"Keypoints of {counted(self._objects_read, 'object')} not read: Fovea learns the boxes only."
+            findings.append(finding("warning", "keypoints_not_read", text, count=self._objects_read))
+        if self._objects_read and self._four_corners == self._objects_read:
+            text = (
+                f"All {counted(self._four_corners, 'object')} have four corners, as YOLO's oriented boxes. The corners "
+                "are read as an outline, and the box is the upright one around it: Fovea learns no angle."
+            )
+            findings.append(finding("warning", "rotated_boxes", text, count=self._four_corners))
         if self._ambiguous:
             text = f"{counted(len(self._ambiguous), 'image')} left out: several label files have the name."
             findings.append(finding("error", "ambiguous_images", text, self._ambiguous))

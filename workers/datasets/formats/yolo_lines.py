@@ -47,6 +47,11 @@ def read_line(line: str, *, where: str, labels: Mapping[int, str], has_keypoints
     )
 
 
+def is_oriented_box(target: AnnotatedObject) -> bool:
+    """Returns True if the line of `target` has four corners: an oriented box, or an outline that could be one."""
+    return isinstance(target.outline, tuple) and len(target.outline) == 1 and len(target.outline[0]) == 8
+
+
 def _label(word: str, labels: Mapping[int, str]) -> str:
     try:
         number = int(float(word))  # some tools write 0.0
