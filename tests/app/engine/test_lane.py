@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.engine.lane import Lane, ViewResult
+from app.engine.lane import Lane, Priority, ViewResult
 from app.engine.loaded_models import LoadedModel
 from app.engine.model_source import ModelSource
 from models.predictor import AnyPredictor
@@ -29,12 +29,15 @@ class Network:
 
     batches: list[list[int]]
     gate: threading.Event
+    selections: list[str] = field(default_factory=list)
+    threads: set[str] = field(default_factory=set)
     has_large_outputs: bool = False
     error: Exception | None = None
     backend: Any = field(default_factory=lambda: SimpleNamespace(name="eager", precision="float32"))
 
     def predict_prepared(self, batch: Tensor, selections: Sequence[Any]) -> list[int]:
-        assert len(selections) == len(batch)
+        self.selections += selections
+        self.threads.add(threading.current_thread().name)
         self.batches.append([int(view.flatten()[0]) for view in batch])
         assert self.gate.wait(PATIENCE_S)
         if self.error:
@@ -169,12 +172,13 @@ def test_view_cancelled_while_it_runs_takes_nothing_from_the_others_of_its_batch
     on_stage(work)
 
 
-def cancelling(lane: Lane, view: asyncio.Future[ViewResult]) -> Callable[..., Any]:
-    """A stand-in for `_run_in_thread` that cancels a view as soon as its batch runs."""
+def cancelling(lane: Lane, *views: asyncio.Future[ViewResult]) -> Callable[..., Any]:
+    """A stand-in for `_run_in_thread` that cancels views as soon as the first batch runs."""
     original = lane._run_in_thread
 
     def run(*args: Any) -> Any:
-        view.cancel()
+        for view in views:
+            view.cancel()
         return original(*args)
 
     return run
@@ -204,6 +208,37 @@ def test_result_says_how_long_the_view_waited_and_the_batch_took() -> None:
         assert stage.lane.busy_s == 0
 
     on_stage(work, observers=[observer], after_batch=sizes.append)
+
+
+def test_each_view_is_run_with_what_was_asked_for_it_in_the_thread_of_the_lane() -> None:
+    async def work(stage: Stage) -> None:
+        model = stage.model(best_batch=3)
+        asked = [("a", "interactive"), ("b", "bulk"), ("c", "interactive")]
+        waiting = [
+            stage.lane.submit(model, view(n), cast("Any", text), cast("Priority", priority))
+            for n, (text, priority) in enumerate(asked, 1)
+        ]
+        await stage.run(*waiting)
+        network = cast("Network", model.predictor)
+        assert (stage.batches, network.selections) == ([[0], [1, 3, 2]], ["a", "c", "b"])
+        assert network.threads == {"infer_0"}
+
+    on_stage(work)
+
+
+def test_bug_in_an_observer_does_not_stop_the_lane() -> None:
+    def explode(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    async def work(stage: Stage) -> None:
+        bugs: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: bugs.append(context["exception"]))
+        waiting = [stage.lane.submit(stage.model(), view(n), SELECTION, "interactive") for n in (1, 2)]
+        results = await stage.run(*waiting)
+        assert [result.output for result in results] == [1, 2]
+        assert {str(bug) for bug in bugs} == {"a bug"}
+
+    on_stage(work, observers=[SimpleNamespace(batch_predicted=explode)])
 
 
 def test_error_of_a_network_reaches_its_views_and_the_next_batch_runs() -> None:
@@ -261,16 +296,23 @@ class TestLargeOutputs:
         on_stage(work)
 
     @pytest.mark.parametrize("how", ["failed", "cancelled"])
-    def test_view_without_an_output_leaves_room(self, how: str) -> None:
+    def test_views_without_an_output_leave_exactly_their_room(self, how: str) -> None:
         async def work(stage: Stage) -> None:
-            model = stage.model(has_large_outputs=True, error=RuntimeError("broken") if how == "failed" else None)
+            error = RuntimeError("broken") if how == "failed" else None
+            pairs = stage.model(best_batch=2, has_large_outputs=True, error=error)
+            whole = stage.model(has_large_outputs=True)
+            lost = [stage.lane.submit(pairs, view(n), SELECTION, "interactive") for n in range(1, 5)]
+            if how == "cancelled":
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(stage.lane, "_run_in_thread", cancelling(stage.lane, *lost))
+                    await stage.run(*lost)
+                    await stage.until_idle()
+            else:
+                await stage.run(*lost)
+            kept = [stage.lane.submit(whole, view(n), SELECTION, "interactive") for n in range(5, 11)]
             await stage.until_idle()
-            for number in range(1, 6):
-                asked = stage.lane.submit(model, view(number), SELECTION, "interactive")  # runs at once
-                if how == "cancelled":
-                    asked.cancel()
-                await stage.run(asked)
-                await stage.until_idle()
-            assert [batch for batch in stage.batches if batch != [FENCE]] == [[n] for n in range(6)]
+            assert [one.done() for one in kept] == [True] * 4 + [False] * 2
+            stage.lane.finished(whole, 4)
+            await stage.run(*kept)
 
         on_stage(work)
