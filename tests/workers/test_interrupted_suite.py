@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from contextlib import suppress
@@ -15,6 +16,7 @@ from tests.waiting import wait_until
 from tests.workers.endless_suite import RUNNING
 
 SUITE = "tests/workers/endless_suite.py"
+WORKER = r"app\.cli worker|celeryd"  # Celery renames its process where setproctitle is installed
 
 
 def test_killed_suite_leaves_no_process(tmp_path: Path) -> None:
@@ -30,8 +32,8 @@ def test_killed_suite_leaves_no_process(tmp_path: Path) -> None:
         started = psutil.Process(suite.pid).children(recursive=True)
         commands = [command_of(process) for process in started]
         try:
-            for part in ("redis-server", "app.cli worker", "workers.training"):
-                assert any(part in command for command in commands), commands
+            for part in (r"redis-server", WORKER, r"workers\.training"):
+                assert any(re.search(part, command) for command in commands), commands
 
             suite.send_signal(signal.SIGKILL)
 
