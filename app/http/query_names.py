@@ -37,7 +37,7 @@ def _error(name: str, value: str, known: list[str]) -> dict[str, object]:
     return {
         "type": "unknown_query_parameter",
         "loc": ("query", name),
-        "msg": "This route has no such query parameter",
+        "msg": "This route has no such query parameter" if known else "This route takes no query parameters",
         "input": value,
-        "ctx": {"valid": f"{meant}{', '.join(known)}" if known else "no query parameter"},
+        "ctx": {"valid": f"{meant}{', '.join(known)}"} if known else {},
     }

@@ -42,7 +42,7 @@ def test_dry_run_in_the_query_queues_nothing(shades: RunningApi) -> None:
     job = {"model": "garment_classifier", "weights": "none", "dataset": "shades"}
     answer = shades.http.post("/v1/jobs", params={"dry_run": "true"}, json=job)
     assert answer.status_code == 422
-    assert answer.json()["hint"] == "Valid for dry_run: no query parameter."
+    assert answer.json()["detail"] == "dry_run: This route takes no query parameters."
     assert shades.http.get("/v1/jobs").json()["data"] == []
 
 
