@@ -122,14 +122,14 @@ class Lane:
         )
         self._queues.setdefault(key, deque()).append(waiting)
         done.add_done_callback(lambda done: self._leave(key, waiting) if done.cancelled() else None)
-        self._view_arrived()
+        self._start_soon()
         return done
 
     def finished(self, model: LoadedModel, outputs: int) -> None:
         """Called when `outputs` outputs of the model have become predictions, or are no longer wanted."""
         if model.predictor.has_large_outputs:
             self._unfinished -= outputs
-            self._start()
+            self._start_soon()
 
     def close(self) -> None:
         """Refuses new views and cancels those that wait; a batch that runs ends by itself."""
@@ -138,7 +138,8 @@ class Lane:
             waiting.done.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _view_arrived(self) -> None:
+    def _start_soon(self) -> None:
+        """Called when a view has arrived, or the device can do more."""
         self._start()
 
     def _start(self) -> None:
@@ -208,7 +209,7 @@ class Lane:
         try:
             self._deliver(batch, running.result())
         finally:  # the device continues, even after a bug here
-            self._start()
+            self._start_soon()
 
     def _deliver(self, batch: list[_Waiting], outcome: BatchOutcome) -> None:
         started_at, elapsed_s = outcome.started_at, outcome.elapsed_s

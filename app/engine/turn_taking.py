@@ -91,7 +91,7 @@ class TurnTakingLane(Lane):
         self._pool.results_per_wakeup = model.batch_size(view.shape)
         return super().submit(model, view, selection, priority)
 
-    def _view_arrived(self) -> None:
+    def _start_soon(self) -> None:
         """Starts a batch once all images that are decoded by now have submitted their views.
 
         The event loop has already scheduled the callers of these images, so two rounds of the loop are enough.
@@ -105,12 +105,12 @@ class TurnTakingLane(Lane):
     def _put_off(self) -> None:
         """Called for each result of the shared thread, just before its caller resumes."""
         self._is_put_off = True
-        self._view_arrived()
+        self._start_soon()
 
     def _start_unless_put_off(self) -> None:
         self._will_start = False
         if self._is_put_off:
-            self._view_arrived()
+            self._start_soon()
         else:
             self._start()
 

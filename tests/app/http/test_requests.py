@@ -107,7 +107,8 @@ def test_body_without_a_length_is_refused_while_it_streams(start_api: StartApi, 
     limits = {"max_body_bytes": 50_000, "max_upload_bytes": 50_000, "max_weights_bytes": 50_000}
     api = start_api(**limits)
     kind = "multipart/form-data; boundary=b" if "datasets" in path or "versions" in path else "application/json"
-    begin = b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+    field = "state_dict" if "versions" in path else "file"
+    begin = f'--b\r\nContent-Disposition: form-data; name="{field}"; filename="f"\r\n\r\n'.encode()
     with socket.create_connection(("127.0.0.1", api.port)) as connection:
         connection.sendall(
             f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
